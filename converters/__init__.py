@@ -1,0 +1,1 @@
+"""Between representations only: text trace, `Trace`, `ExecutionGraph`, Chakra .et."""

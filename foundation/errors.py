@@ -1,0 +1,64 @@
+"""The errors that reach a user, each one line: what is wrong, where, and what would be right.
+
+Commands turn a `UserError` into exit code 2 and a `SimulationError` into exit code 1, both without a
+traceback (see `foundation.commands`). Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class OrreryError(Exception):
+    """Base of every error that is explained to the user rather than shown as a traceback."""
+
+    exit_code = 1
+
+
+class UserError(OrreryError):
+    """The input is wrong: a file, a line, a field or a flag.
+
+    `what` says what is wrong (with the offending value), `fix` what would be right, and `path`, `line`
+    (1-based) and `field` where. They are joined into one line: ``where: what; fix``.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        fix: str = "",
+        path: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.what, self.fix, self.path, self.line, self.field = what, fix, path, line, field
+        where = str(path) if path is not None else ""
+        if line is not None:
+            where += f", line {line}" if where else f"line {line}"
+        if field is not None:
+            where += f", {field}" if where else field
+        message = f"{where}: {what}" if where else what
+        super().__init__(f"{message}; {fix}" if fix else message)
+
+
+class SimulationError(OrreryError):
+    """A simulation cannot be completed: a deadlock, a backend that failed, a graph that cannot run."""
+
+
+class InternalError(Exception):
+    """An invariant of our own is broken. Never caught: the traceback is what we want to see."""
+
+
+def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return ``did you mean a, b?`` for the known names closest to `name`, else all of them in short form."""
+    names = sorted(known)
+    folded = {candidate.casefold(): candidate for candidate in names}
+    close = [folded[key] for key in get_close_matches(name.casefold(), folded, n=limit, cutoff=0.5)]
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"known: {shown or 'none'}"

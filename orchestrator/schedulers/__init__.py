@@ -1,0 +1,1 @@
+"""Schedulers: `interface` holds the contract, every other module one policy."""
