@@ -111,7 +111,7 @@ class RankGraph:
 
 @dataclass(slots=True)
 class ExecutionGraph:
-    """One graph over ranks ``0 .. num_ranks - 1``; `groups` maps a communicator id (>= 1) to its ranks in ring order."""
+    """One graph over ranks ``0 .. num_ranks - 1``; `groups`: communicator id (>= 1) -> its ranks in ring order."""
 
     rank_graphs: list[RankGraph]
     groups: dict[int, tuple[int, ...]] = field(default_factory=dict)
