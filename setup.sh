@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes .venv with what the given extras need; does nothing when it is already as pyproject.toml asks.
+# Usage: ./setup.sh [EXTRAS]      for instance ./setup.sh dev,docker
+set -euo pipefail
+cd "$(dirname "$0")"
+extras="${1:-}"
+venv="${ORRERY_VENV:-.venv}"
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+        [ -n "$candidate" ] || continue
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        echo "$candidate"
+        return
+    done
+    fail "no Python 3.11 or newer found; install one, or name it: PYTHON=/path/to/python3 $0"
+}
+
+make_venv() {
+    local python="$1"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv"
+    "$python" -m venv "$venv"
+}
+
+# One stamp for each set of extras, holding what it was installed from; a superset's stamp serves as well.
+wanted="$(cksum < pyproject.toml) $PWD"
+stamp="$venv/.installed${extras:+-$extras}"
+if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+echo "setting up $venv (once, and again when pyproject.toml changes) ..." >&2
+[ -x "$venv/bin/python" ] || make_venv "$(find_python)"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" ||
+    fail "installing the dependencies failed; pip's message is above"
+echo "$wanted" > "$stamp"

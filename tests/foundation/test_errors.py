@@ -1,0 +1,45 @@
+"""Errors say what is wrong, where and what would be right, in one line."""
+
+import pytest
+
+from foundation.commands import run_command
+from foundation.errors import SimulationError, UserError, near_names
+
+
+def test_place_comes_first_then_the_fault_then_the_remedy() -> None:
+    error = UserError("'x' is not a number", fix="give tokens", path="w.tsv", line=3, field="input_toks")
+    assert str(error) == "w.tsv, line 3, input_toks: 'x' is not a number; give tokens"
+
+
+@pytest.mark.parametrize(("line", "expected"), [(None, "bad"), (7, "line 7: bad")])
+def test_parts_that_are_unknown_are_left_out(line: int | None, expected: str) -> None:
+    assert str(UserError("bad", line=line)) == expected
+
+
+def test_near_names_ignore_case() -> None:
+    assert near_names("rtx309", ["RTX3090", "A40"]) == "did you mean RTX3090?"
+
+
+def test_without_a_near_name_the_known_ones_are_listed() -> None:
+    assert near_names("zzz", ["b", "a"]) == "known: a, b"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("wrong"), 2), (SimulationError("stuck"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_commands_end_with_one_line_and_the_code_of_the_error(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise error
+
+    assert run_command(main) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_defects_of_ours_are_not_hidden() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main)
