@@ -37,13 +37,13 @@ def imported_packages(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("package", "path"), modules(), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
+@pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_imports_point_one_way(package: str, path: Path) -> None:
     ours = imported_packages(path) & set(MAY_IMPORT) - {package}
     assert ours <= MAY_IMPORT[package]
 
 
-@pytest.mark.parametrize(("package", "path"), modules(), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
+@pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_every_module_says_its_job_and_does_one_thing(package: str, path: Path) -> None:
     source = path.read_text()
     assert ast.get_docstring(ast.parse(source)), "a module opens with its job"
