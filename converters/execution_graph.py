@@ -93,6 +93,8 @@ class RankGraph:
     involved_dims: IntArray
     dep_offsets: IntArray
     dep_index: IntArray
+    annotations: dict[str, IntArray] = field(default_factory=dict)
+    """Attributes of our own (``orrery.*``, see docs/chakra.md), ``[n]`` or ``[k, n]``; no simulator reads them."""
 
     @property
     def nodes(self) -> int:
