@@ -128,7 +128,7 @@ class Trace:
 
     def name(self, row: int) -> str:
         """Return the operator name of `row`."""
-        return self.op_names[self.op[row]]
+        return self.op_names[int(self.op[row])]
 
     def dependencies(self, row: int) -> IntArray:
         """Return the explicit dependencies of `row` (empty: the default rule)."""

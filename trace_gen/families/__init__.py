@@ -1,0 +1,22 @@
+"""Model families: one small file each says how a `model_type`'s config.json describes its architecture.
+
+To add a family, write a module here that registers a reader; every module of this package is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+
+from foundation.registry import Registry
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.config_fields import Fields
+
+FamilyReader = Callable[[str, Fields], ModelArchitecture]
+"""Takes the model's name and its config.json; problems go into the `Fields`, whose owner raises them together."""
+
+families: Registry[FamilyReader] = Registry("model_type")
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,15 @@
+"""Mistral: Llama with an optional sliding window."""
+
+from __future__ import annotations
+
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.config_fields import Fields
+from trace_gen.families import families
+from trace_gen.families.llama import read_rotary_decoder
+
+
+@families.register("mistral")
+def mistral(name: str, fields: Fields) -> ModelArchitecture:
+    """Mistral 7B and its like; `sliding_window` null means full attention."""
+    window = fields.positive_int("sliding_window") if fields.has("sliding_window") else None
+    return read_rotary_decoder(name, fields, sliding_window=window)

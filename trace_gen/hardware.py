@@ -1,0 +1,156 @@
+"""What a device can do: datasheet numbers and fitted efficiencies, from ``configs/hardware/*.json``.
+
+A file gives each number's source. Units in the files: TFLOPS (1e12 a second, dense), GB/s (1e9 bytes a second, one
+direction for links), GB (1e9 bytes) or GiB (2^30), MiB, ns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation.errors import UserError, near_names
+from trace_gen.config_fields import CONFIG_ROOT, Fields, read_json_object
+
+HARDWARE_FOLDER = CONFIG_ROOT / "hardware"
+_DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8")
+_WHAT = "hardware configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """How much of the datasheet one class of operators reaches.
+
+    `compute` and `memory` are fractions of peak FLOP rate and of memory bandwidth; `overhead_ns` is the shortest
+    time of such an operator: launching it, filling and draining the device.
+    """
+
+    compute: float
+    memory: float
+    overhead_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One device. Rates are FLOP/s and bytes/s, sizes bytes, times ns.
+
+    - `peak_flops`: dense rate by number format (``fp16``, ``bf16``, ``fp8``, ``int8``, ``fp32``);
+    - `cache_bytes`: the last-level cache, from which small activations are served at `cache_speedup` times the
+      memory bandwidth;
+    - `compute_units`: multiprocessors (or their like), over which attention's tiles are spread;
+    - `link_bandwidth`, `link_latency_ns`: what the device's own interconnect suggests for ``--link_bw`` and
+      ``--link_latency``;
+    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`.
+    """
+
+    name: str
+    device: str
+    peak_flops: Mapping[str, float]
+    memory_bandwidth: float
+    memory_bytes: int
+    cache_bytes: int
+    cache_speedup: float
+    compute_units: int
+    link_bandwidth: float
+    link_latency_ns: int
+    efficiencies: Mapping[str, Efficiency]
+    sources: Mapping[str, str]
+
+    def flops_for(self, bits: int) -> float:
+        """Return the FLOP/s of arithmetic on `bits`-bit numbers; formats the device lacks run at the next wider."""
+        wanted = {4: ("fp8", "int8"), 8: ("fp8", "int8"), 16: ("bf16", "fp16"), 32: ("fp32",)}[bits]
+        for dtype in (*wanted, "bf16", "fp16"):
+            if dtype in self.peak_flops:
+                return self.peak_flops[dtype]
+        raise UserError(f"{self.name} states no rate for {bits}-bit numbers", fix=f"add {wanted[0]} to its peak_tflops")
+
+
+EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
+    "gemm": Efficiency(0.92, 0.90, 2000.0),
+    "attention_prefill": Efficiency(0.60, 0.85, 8000.0),
+    "attention_decode": Efficiency(0.40, 0.88, 8000.0),
+    "elementwise": Efficiency(1.0, 0.90, 2000.0),
+    "embedding": Efficiency(1.0, 0.90, 2500.0),
+    "sampler": Efficiency(1.0, 0.25, 25000.0),
+}
+"""Efficiencies of a device whose file gives none; docs/performance_models.md says how they were found."""
+
+DEFAULT_CACHE_SPEEDUP = 3.0
+
+
+def load_hardware(name_or_path: str) -> Hardware:
+    """Return a shipped device by name (spelling is tolerant: ``rtx-3090``, ``A100 80G``) or the one in a file.
+
+    Raises `UserError` for an unknown name (with near ones) and for wrong fields (all of them at once).
+    """
+    path = Path(name_or_path)
+    if path.is_file() or path.suffix == ".json":
+        return read_hardware(path)
+    shipped = {candidate.stem: candidate for candidate in sorted(HARDWARE_FOLDER.glob("*.json"))}
+    wanted = _plain(name_or_path)
+    for name, candidate in shipped.items():
+        if _plain(name) == wanted:
+            return read_hardware(candidate)
+    for candidate in shipped.values():
+        aliases = read_json_object(candidate, _WHAT).get("aliases", [])
+        if wanted in {_plain(str(alias)) for alias in aliases}:
+            return read_hardware(candidate)
+    raise UserError(
+        f"unknown hardware {name_or_path!r}",
+        fix=f"{near_names(name_or_path, shipped)} (or give the path of a hardware file)",
+    )
+
+
+def read_hardware(path: Path) -> Hardware:
+    """Return the device described in `path`."""
+    fields = Fields(read_json_object(path, _WHAT), path)
+    fields.only(
+        {"name", "device", "aliases", "peak_tflops", "memory_bandwidth_gb_s", "memory_gb", "memory_gib", "cache_mib"}
+        | {"cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
+    )
+    peaks = fields.object("peak_tflops")
+    peaks.only(set(_DTYPES))
+    rates = {dtype: peaks.positive_number(dtype) * 1e12 for dtype in peaks.names()}
+    if not {"bf16", "fp16"} & set(rates):
+        fields.problem("peak_tflops has neither bf16 nor fp16")
+    in_gib = fields.has("memory_gib")
+    memory = fields.positive_number("memory_gib" if in_gib else "memory_gb") * (2**30 if in_gib else 10**9)
+    sources = fields.object("sources")
+    hardware = Hardware(
+        name=fields.text("name", path.stem),
+        device=fields.text("device", path.stem),
+        peak_flops=rates,
+        memory_bandwidth=fields.positive_number("memory_bandwidth_gb_s") * 1e9,
+        memory_bytes=round(memory),
+        cache_bytes=round(fields.positive_number("cache_mib") * 2**20),
+        cache_speedup=fields.positive_number("cache_speedup", default=DEFAULT_CACHE_SPEEDUP),
+        compute_units=fields.positive_int("compute_units"),
+        link_bandwidth=fields.positive_number("link_gb_s") * 1e9,
+        link_latency_ns=fields.positive_int("link_latency_ns"),
+        efficiencies=_read_efficiencies(fields.object("efficiency")),
+        sources={name: sources.text(name) for name in sources.names()},
+    )
+    fields.finish(_WHAT)
+    return hardware
+
+
+def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
+    """Return every class's efficiency: the file's, and the defaults for what it leaves out."""
+    fields.only(set(EFFICIENCY_CLASSES))
+    result = dict(EFFICIENCY_CLASSES)
+    for name in fields.names():
+        if name not in EFFICIENCY_CLASSES:
+            continue
+        part, default = fields.object(name), EFFICIENCY_CLASSES[name]
+        part.only({"compute", "memory", "overhead_ns"})
+        result[name] = Efficiency(
+            part.positive_number("compute", default=default.compute),
+            part.positive_number("memory", default=default.memory),
+            part.positive_number("overhead_ns", default=default.overhead_ns),
+        )
+    return result
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())

@@ -1,0 +1,103 @@
+"""The contract of performance models (operator -> ns), what they are given, and their registry.
+
+To add one, write a module in `trace_gen.perf_models` and register it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.registry import Registry
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.attention_work import AttentionShape, AttentionWork
+from trace_gen.batch_shape import BatchShape
+from trace_gen.hardware import Hardware
+from trace_gen.operators import Vocabulary
+from trace_gen.sharding import Precision
+
+IntArray = NDArray[np.int64]
+AttentionGranularity = Literal["request", "batch"]
+LatencySource = Literal["model", "backend"]
+WHOLE_BATCH = -1
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTable:
+    """The distinct operators of one iteration on one rank, as columns: `m` operators, `k` steps.
+
+    A transformer block appears once, however many layers the model has; per-request operators appear once a
+    request.
+
+    - `names`, `kinds` ``[m]`` (`trace_gen.operators.OperatorClass`);
+    - `rows` ``[m]``: tokens or sequences that the operator works on;
+    - `request` ``[m]``: position in the batch that a per-request operator works for, or `WHOLE_BATCH`;
+    - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
+    - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
+    - `work`: attention by request, whether it is one column or many; `attention`: one rank's attention, a token;
+    - `tensor`: ranks that share the operators that are not `whole`.
+    """
+
+    names: tuple[str, ...]
+    kinds: NDArray[np.int8]
+    rows: IntArray
+    request: IntArray
+    whole: NDArray[np.bool_]
+    flops: IntArray
+    mem_bytes: IntArray
+    work: AttentionWork
+    tensor: int
+    attention: AttentionShape
+
+
+class PerfModel(Protocol):
+    """Turns operators into nanoseconds."""
+
+    vocabulary: Vocabulary
+    """Which operator names it knows (see `trace_gen.operators`)."""
+
+    attention_granularity: AttentionGranularity
+    """Whether attention is one row a request or one row a batch. A model of batch rows must also answer for
+    the row of a single request: attention placed by request has no other."""
+
+    latency_source: LatencySource
+    """``"backend"``: the latencies are placeholders; the backend's own roofline turns FLOPs and bytes into time."""
+
+    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+        """Return the time of each operator at each step, at least 1 ns, shape ``[k, m]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerfModelOptions:
+    """What a performance model may draw on.
+
+    `memory_bandwidth` (bytes/s) overrides the hardware's; `table` is the file or folder of a table-driven model.
+    """
+
+    architecture: ModelArchitecture
+    hardware: Hardware
+    tensor: int = 1
+    precision: Precision = field(default_factory=Precision)
+    memory_bandwidth: float | None = None
+    table: Path | None = None
+
+
+class PerfModelFactory(Protocol):
+    """Builds a performance model."""
+
+    def __call__(self, options: PerfModelOptions) -> PerfModel:
+        """Raise `foundation.errors.UserError` when a file is missing or wrong."""
+
+
+perf_models: Registry[PerfModelFactory] = Registry("performance model")
+perf_models.register_lazy("roofline", "trace_gen.perf_models.roofline", "RooflineModel")
+perf_models.register_lazy("backend", "trace_gen.perf_models.backend", "BackendModel")
+
+
+def make_perf_model(name: str, options: PerfModelOptions) -> PerfModel:
+    """Return the performance model called `name`; an unknown one is a `UserError` with the near names."""
+    return perf_models.get(name, field="--perf_model")(options)

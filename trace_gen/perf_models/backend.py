@@ -1,0 +1,24 @@
+"""No latencies of its own: the trace's FLOPs and bytes go to the backend, whose roofline decides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trace_gen.batch_shape import BatchShape
+from trace_gen.operators import Vocabulary
+from trace_gen.perf_model import AttentionGranularity, IntArray, LatencySource, OperatorTable, PerfModelOptions
+
+
+class BackendModel:
+    """Answers 1 ns for every operator; the writer of execution graphs uses `Trace.flops` and `Trace.mem_bytes`."""
+
+    vocabulary: Vocabulary = "fused"
+    attention_granularity: AttentionGranularity = "batch"
+    latency_source: LatencySource = "backend"
+
+    def __init__(self, options: PerfModelOptions) -> None:
+        self.options = options
+
+    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+        """Return ones: a trace's computing rows have at least 1 ns."""
+        return np.ones_like(operators.flops)
