@@ -1,0 +1,143 @@
+"""The backend that hands every graph to an external ASTRA-sim binary, whatever runs that binary."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from converters.chakra.graph_writer import GraphWriter
+from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
+from external.astra_sim.adapt import Adapted, Configuration, adapt
+from external.astra_sim.answer import read_cycles
+from external.astra_sim.case import case_key, write_case
+from external.astra_sim.runner import Output, RunFailedError, Runner
+from external.result_cache import ResultCache
+from foundation.errors import SimulationError
+
+
+class AstraSimBackend:
+    """Simulates graphs by running an ASTRA-sim binary on each step, `jobs` of a graph's steps at a time.
+
+    `flags`: the binary's own options (without dashes) beside the files. `cache`: None for none. The backend owns the
+    runner and the cache, and closes them.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        configuration: Configuration,
+        *,
+        flags: Mapping[str, str],
+        cache: ResultCache | None,
+        jobs: int,
+    ) -> None:
+        self._runner = runner
+        self._configuration = configuration
+        self._flags = dict(flags)
+        self._cache = cache
+        self._pool = ThreadPoolExecutor(jobs) if jobs > 1 else None
+        self._writer = GraphWriter()
+        self._iterations = 0
+        self._simulated = 0
+        self._lock = threading.Lock()
+
+    def simulate(self, graph: ExecutionGraph) -> IterationResult:
+        """Return every rank's finish time and exposed communication for each step of `graph`.
+
+        Raises `SimulationError` naming the iteration (steps counted from 1 over the backend's life), what happened,
+        and the folder in which the run's inputs and outputs are kept.
+        """
+        steps = range(graph.steps)
+        first = self._iterations + 1
+        self._iterations += graph.steps
+
+        def one(step: int) -> IntArray:
+            return self._step(graph, step, first + step)
+
+        if self._pool is not None and graph.steps > 1:
+            answers = list(self._pool.map(one, steps))
+        else:
+            answers = [one(step) for step in steps]
+        return _result(graph, np.stack(answers))
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many steps were asked for, how many of them the cache answered, and how many the binary ran."""
+        hits = self._cache.hits if self._cache is not None else 0
+        return {"steps": self._iterations, "cache_hits": hits, "runs": self._simulated}
+
+    def close(self) -> None:
+        """Stop the runner; the folder of a failed iteration stays."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._runner.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def _step(self, graph: ExecutionGraph, step: int, iteration: int) -> IntArray:
+        """Return ``[2, ranks]``: finish and exposed ns of one step."""
+        adapted = adapt(graph, step, self._configuration)
+        identity = self._runner.identity() if self._cache is not None else None
+        key = None
+        if self._cache is not None and identity is not None:
+            key = case_key(adapted, self._configuration, self._flags, identity)
+            stored = self._cache.get(key)
+            if stored is not None and len(stored) == 16 * adapted.ranks:
+                return np.frombuffer(stored, np.int64).reshape(2, adapted.ranks)
+        answer, ran = self._run(adapted, iteration)
+        if self._cache is not None and key is not None and ran == identity:
+            self._cache.put(key, answer.tobytes())
+        return answer
+
+    def _run(self, adapted: Adapted, iteration: int) -> tuple[IntArray, str | None]:
+        """Run the binary on one case; return its answer and the identity of what gave it."""
+        place = f"iteration {iteration}: {self._runner.description}"
+        try:
+            folder = self._runner.new_folder(f"iteration-{iteration:06d}")
+        except OSError as error:
+            raise SimulationError(f"{place}: cannot make a folder for the graph: {_reason(error)}") from error
+        output = None
+        try:
+            with self._lock:
+                arguments = write_case(folder, adapted, self._configuration, self._flags, self._writer)
+            output = self._runner.run(folder, arguments)
+            with self._lock:
+                self._simulated += 1
+            cycles = read_cycles(output, adapted.ranks)
+        except (OSError, RunFailedError) as error:
+            reason = f"the graph cannot be written: {_reason(error)}" if isinstance(error, OSError) else str(error)
+            kept = self._runner.locate(folder)
+            _keep_output(kept, output)
+            raise SimulationError(f"{place}: {reason}; its inputs are kept in {kept}") from error
+        self._runner.discard(folder)
+        finish = [cycles[rank][0] - adapted.surplus_ns[rank] for rank in range(adapted.ranks)]
+        exposed = [cycles[rank][1] for rank in range(adapted.ranks)]
+        return np.array([finish, exposed], np.int64), output.identity
+
+
+def _result(graph: ExecutionGraph, answers: IntArray) -> IterationResult:
+    """Gather ``answers [steps, 2, ranks]`` by rank set; sets whose ranks differ fall apart into single ranks."""
+    sets: list[tuple[int, ...]] = []
+    for rank_graph in graph.rank_graphs:
+        columns = answers[:, :, list(rank_graph.ranks)]
+        alike = bool((columns == columns[:, :, :1]).all())
+        sets += [rank_graph.ranks] if alike else [(rank,) for rank in rank_graph.ranks]
+    firsts = [ranks[0] for ranks in sets]
+    return IterationResult(tuple(sets), answers[:, 0, firsts], answers[:, 1, firsts])
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.strerror or error} (free space, or name another folder with --work_dir)"
+
+
+def _keep_output(folder: Path, output: Output | None) -> None:
+    """Write what the run printed beside its inputs, as far as the disk allows."""
+    if output is None:
+        return
+    with contextlib.suppress(OSError):
+        (folder / "stdout").write_text(output.stdout, encoding="utf-8")
+        (folder / "stderr").write_text(output.stderr, encoding="utf-8")

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Runs a binary on the graphs that appear in a spool folder: for containers that hold a shell but not our Python.
+# The protocol is described in spool.py; `python -m external.astra_sim serve` speaks it too.
+#
+#   serve.sh poll DIR [COMMAND...]    take requests from DIR/requests until told to stop
+#   serve.sh stdin DIR [COMMAND...]   take the names of folders in DIR/running from standard input until it ends
+#
+# Without COMMAND: $ASTRA_SIM_BINARY, else the binary under its own name in the PATH, else where upstream builds it.
+# $ORRERY_TIMEOUT: seconds a run may take (default 600).
+set -u
+mode=$1
+dir=$2
+shift 2
+
+find_binary() {
+    built=/app/astra-sim/build/astra_analytical/build/bin
+    for name in "${ASTRA_SIM_BINARY:-}" \
+        AstraSim_Analytical_Congestion_Unaware AstraSim_Analytical_Congestion_Aware \
+        "$built/AstraSim_Analytical_Congestion_Unaware" "$built/AstraSim_Analytical_Congestion_Aware" \
+        orrery-analytical; do
+        [ -n "$name" ] && command -v "$name" && return
+    done
+    echo "no ASTRA-sim binary in this image: set ASTRA_SIM_BINARY to its path in the image" >&2
+    return 1
+}
+
+if [ $# -eq 0 ]; then
+    found=$(find_binary) || exit 127
+    set -- "$found"
+fi
+
+# A hash says what ran only for a machine-code binary; a script may call anything.
+identity=
+program=$(command -v "$1") || { echo "$1: not found in this image" >&2; exit 127; }
+if head -c 4 "$program" | grep -q ELF && command -v sha256sum >/dev/null; then
+    identity=sha256:$(sha256sum "$program" | cut -d' ' -f1)
+fi
+description="$*"
+if command -v timeout >/dev/null; then
+    set -- timeout -s KILL "${ORRERY_TIMEOUT:-600}" "$@"
+fi
+
+# What we make in the folder is open to exactly those to whom the folder itself is open.
+umask "$(printf %03o $((0777 & ~0$(stat -c %a "$dir"))))" || exit 1
+mkdir -p "$dir/requests" "$dir/running" "$dir/answers" "$dir/servers" || exit 1
+server=$(uname -n)-$$
+alive=$dir/servers/$server
+
+answer() { # NAME COMMAND...
+    name=$1
+    shift
+    (
+        cd "$dir/running/$name" || exit
+        printf '%s\n' "$server" >server
+        while IFS= read -r argument; do set -- "$@" "$argument"; done <arguments
+        "$@" >stdout 2>stderr </dev/null
+        echo $? >exit_code
+        printf '%s\n' "$identity" >identity
+    )
+    mv "$dir/running/$name" "$dir/answers/$name"
+}
+
+heartbeat() { # until the process $1 is gone
+    while kill -0 "$1" 2>/dev/null; do
+        touch "$alive"
+        sleep 1
+    done
+    rm -f "$alive"
+}
+
+poll() { # COMMAND...
+    idle=0
+    while :; do
+        for request in "$dir"/requests/*; do
+            [ -d "$request" ] || continue
+            name=${request##*/}
+            mv "$request" "$dir/running/$name" 2>/dev/null || continue # another server was quicker
+            answer "$name" "$@"
+            idle=0
+        done
+        idle=$((idle + 1))
+        if [ "$idle" -lt 500 ]; then nap=0.005; else nap=0.1; fi
+        sleep "$nap" 2>/dev/null || sleep 1
+    done
+}
+
+trap 'rm -f "$alive"; exit 0' TERM INT
+printf '%s\n%s\n' "$identity" "$description" >"$alive.new" && mv "$alive.new" "$alive" || exit 1
+if [ "$mode" = poll ]; then
+    heartbeat $$ &
+    poll "$@"
+else
+    while IFS= read -r name; do answer "$name" "$@" & done
+    wait
+    rm -f "$alive"
+fi
