@@ -1,0 +1,1 @@
+"""Replay of recorded scheduling cases: the same requests and latency formula, our decisions, step by step."""
