@@ -88,13 +88,13 @@ def load_hardware(name_or_path: str) -> Hardware:
     if path.is_file() or path.suffix == ".json":
         return read_hardware(path)
     shipped = {candidate.stem: candidate for candidate in sorted(HARDWARE_FOLDER.glob("*.json"))}
-    wanted = _plain(name_or_path)
+    wanted = plain_name(name_or_path)
     for name, candidate in shipped.items():
-        if _plain(name) == wanted:
+        if plain_name(name) == wanted:
             return read_hardware(candidate)
     for candidate in shipped.values():
         aliases = read_json_object(candidate, _WHAT).get("aliases", [])
-        if wanted in {_plain(str(alias)) for alias in aliases}:
+        if wanted in {plain_name(str(alias)) for alias in aliases}:
             return read_hardware(candidate)
     raise UserError(
         f"unknown hardware {name_or_path!r}",
@@ -152,5 +152,6 @@ def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
     return result
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return `name` as it is compared: letters and digits only, without case."""
     return "".join(character for character in name.casefold() if character.isalnum())

@@ -95,6 +95,7 @@ class PerfModelFactory(Protocol):
 
 perf_models: Registry[PerfModelFactory] = Registry("performance model")
 perf_models.register_lazy("roofline", "trace_gen.perf_models.roofline", "RooflineModel")
+perf_models.register_lazy("table_v0", "trace_gen.perf_models.table_v0", "load_table_v0")
 perf_models.register_lazy("backend", "trace_gen.perf_models.backend", "BackendModel")
 
 

@@ -71,7 +71,7 @@ class RooflineModel:
         flops = operators.flops[0, columns].astype(np.float64)
         moved = operators.mem_bytes[0, columns].astype(np.float64)
         kinds = operators.kinds[columns]
-        result = np.empty(columns.shape)
+        result = np.zeros(columns.shape)
         for kind, name in CLASS_NAMES.items():
             chosen = kinds == kind
             efficiency = self.hardware.efficiencies[name]

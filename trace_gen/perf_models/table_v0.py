@@ -1,0 +1,232 @@
+"""Latencies from a table in the form of LLMServingSim v0.2.1: ``hardware,model,layer_name,input,kv_cache,latency(ns)``.
+
+The file is read as it is; where rows say the same operator twice, the first wins. The original stops at a size
+that has no row. Here:
+
+- between rows a latency is interpolated linearly, below the first it is the first's, above the last it goes on
+  with the slope of a straight line fitted to the upper half of the rows (the last two alone would extrapolate
+  measurement noise), never downwards;
+- a chunk of ``n`` prompt tokens on ``c`` tokens of context, which the original does not know, takes the attention
+  time of ``n + c`` tokens less that of ``c``, and never less than that of ``n``;
+- OPT's ``qk_matmul``, ``softmax`` and ``sv_matmul`` are summed: attention is one row a request.
+
+The times are those of one device. As in the original's converter, they are divided (rounded down) by the ranks that
+share an operator, except for attention placed by request, where a rank does the whole of it. Linear operators are
+looked up at the batch's tokens, the LM head at the sequences whose logits are needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.errors import UserError, near_names
+from foundation.files import read_text
+from trace_gen.batch_shape import BatchShape
+from trace_gen.hardware import plain_name
+from trace_gen.operators import OperatorClass, Operators, Vocabulary, model_operators
+from trace_gen.perf_model import (
+    AttentionGranularity,
+    IntArray,
+    LatencySource,
+    OperatorTable,
+    PerfModelOptions,
+)
+
+FloatArray = NDArray[np.float64]
+COLUMNS = ("hardware", "model", "layer_name", "input", "kv_cache", "latency(ns)")
+ATTENTION_PARTS = ("qk_matmul", "softmax", "sv_matmul")
+_WHAT = "latency table"
+_Points = dict[tuple[int, int], float]
+
+
+class Curve:
+    """Latency (ns) over one size: linear between its points, see the module's docstring for what lies outside."""
+
+    def __init__(self, points: dict[int, float]) -> None:
+        self.sizes = np.array(sorted(points), dtype=np.float64)
+        self.values = np.array([points[int(size)] for size in self.sizes])
+        upper = slice(min(len(self.sizes) // 2, max(len(self.sizes) - 2, 0)), None)
+        sizes, values = self.sizes[upper], self.values[upper]
+        spread = sizes - sizes.mean()
+        variance = float((spread**2).sum())
+        self.slope = max(0.0, float((spread * values).sum()) / variance) if variance else 0.0
+
+    def at(self, sizes: IntArray) -> FloatArray:
+        """Return the latency at each of `sizes`."""
+        beyond = np.maximum(sizes - self.sizes[-1], 0.0)
+        result: FloatArray = np.interp(sizes, self.sizes, self.values) + beyond * self.slope
+        return result
+
+
+@dataclass
+class LayerTable:
+    """One operator's rows: `by_input` without context, `by_context` for one token on a context, and all as they are."""
+
+    points: _Points
+    by_input: Curve = field(init=False)
+    by_context: Curve = field(init=False)
+
+    def __post_init__(self) -> None:
+        prompts = {size: value for (size, context), value in self.points.items() if context == 0}
+        self.by_input = Curve(prompts)
+        decodes = {context: value for (size, context), value in self.points.items() if size == 1}
+        self.by_context = Curve(decodes or prompts)
+
+    def chunk(self, tokens: int, context: int, *, attends: bool) -> float:
+        """Return the latency of `tokens` new tokens on `context`; `attends`: it works on the context, too."""
+        exact = self.points.get((tokens, context))
+        if exact is not None:
+            return exact
+        alone, through, before = self.by_input.at(np.array([tokens, tokens + context, context]))
+        return float(max(alone, through - before)) if attends and context else float(alone)
+
+
+class TableV0Model:
+    """Looks operators up in a v0.2.1 table; see the module's docstring."""
+
+    vocabulary: Vocabulary = "split"
+    attention_granularity: AttentionGranularity = "request"
+    latency_source: LatencySource = "model"
+
+    def __init__(self, layers: dict[str, list[LayerTable]]) -> None:
+        self.layers = layers
+        self._plain: dict[tuple[str, int], int] = {}
+
+    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+        """Return each operator's latency, shape ``[k, m]``."""
+        result = np.empty(operators.flops.shape, dtype=np.int64)
+        plain = np.flatnonzero(operators.request < 0)
+        for column in plain.tolist():
+            if operators.kinds[column] != OperatorClass.EXCHANGE:
+                result[:, column] = self._plain_ns(operators.names[column], int(operators.rows[column]))
+        attention = operators.kinds == OperatorClass.ATTENTION
+        for attends in (True, False):
+            columns = np.flatnonzero((operators.request >= 0) & (attention == attends))
+            if len(columns):
+                name = operators.names[int(columns[0])]
+                times = self._requests_ns(name, batch, attends)
+                result[:, columns] = times[:, operators.request[columns]]
+        shared = np.flatnonzero(~operators.whole)
+        result[:, shared] //= operators.tensor
+        result[:, operators.kinds == OperatorClass.EXCHANGE] = 1
+        return np.maximum(result, 1)
+
+    def _plain_ns(self, name: str, rows: int) -> int:
+        found = self._plain.get((name, rows))
+        if found is None:
+            found = round(sum(layer.chunk(rows, 0, attends=False) for layer in self.layers[name]))
+            self._plain[name, rows] = found
+        return found
+
+    def _requests_ns(self, name: str, batch: BatchShape, attends: bool) -> IntArray:
+        """Return a per-request operator's latency for every request at every step, ``[k, n]``."""
+        context = batch.context_by_step()
+        times = np.zeros(context.shape)
+        chunks = np.flatnonzero(batch.new_tokens > 1).tolist()
+        for layer in self.layers[name]:
+            part = layer.by_context.at(context)
+            for position in chunks:
+                tokens, before = int(batch.new_tokens[position]), int(batch.context_tokens[position])
+                part[:, position] = layer.chunk(tokens, before, attends=attends)
+            times += part
+        return np.rint(times).astype(np.int64)
+
+
+def load_table_v0(options: PerfModelOptions) -> TableV0Model:
+    """Return the model for `options.table`, the rows of `options.hardware` and `options.architecture`.
+
+    Raises `UserError` for a missing file, wrong columns or values (with the line), no rows for the hardware or
+    the model (with the near names), and layers without rows.
+    """
+    if options.table is None:
+        raise UserError("table_v0 needs a latency table", fix="give its CSV file", field="--perf_table")
+    rows = _read_rows(options.table)
+    device = plain_name(options.hardware.name)
+    of_device = [row for row in rows if plain_name(row.hardware) == device]
+    _require(of_device, "hardware", options.hardware.name, {row.hardware for row in rows}, options.table)
+    name = options.architecture.name.casefold()
+    of_model = [row for row in of_device if row.model.casefold() == name]
+    _require(of_model, "model", options.architecture.name, {row.model for row in of_device}, options.table)
+    points: dict[str, _Points] = {}
+    for row in of_model:
+        points.setdefault(row.layer, {}).setdefault((row.tokens, row.context), row.latency)
+    wanted = model_operators(options.architecture, 1, options.precision, "split")
+    return TableV0Model(_layer_tables(wanted, points, options.table))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    hardware: str
+    model: str
+    layer: str
+    tokens: int
+    context: int
+    latency: float
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    reader = csv.reader(io.StringIO(read_text(path, _WHAT)))
+    header = [name.strip() for name in next(reader, [])]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise UserError(
+            f"the {_WHAT} lacks the column {', '.join(missing)}", fix=f"expected {','.join(COLUMNS)}", path=path, line=1
+        )
+    order = [header.index(name) for name in COLUMNS]
+    return [_parse_row(row, order, path, reader.line_num) for row in reader if row]
+
+
+def _parse_row(row: list[str], order: list[int], path: Path, line: int) -> _Row:
+    if len(row) <= max(order):
+        raise UserError(f"{len(row)} columns", fix=f"expected {','.join(COLUMNS)}", path=path, line=line)
+    hardware, model, layer, *numbers = (row[index].strip() for index in order)
+    try:
+        tokens, context, latency = int(numbers[0]), int(numbers[1]), float(numbers[2])
+    except ValueError:
+        raise UserError(
+            f"input, kv_cache, latency are {', '.join(numbers)}",
+            fix="expected two whole numbers and a number of ns",
+            path=path,
+            line=line,
+        ) from None
+    if tokens < 1 or context < 0 or not 0 <= latency < float("inf"):
+        raise UserError(
+            f"input {tokens}, kv_cache {context}, latency {latency:g}",
+            fix="expected input at least 1, kv_cache and latency not negative",
+            path=path,
+            line=line,
+        )
+    return _Row(hardware, model, layer, tokens, context, latency)
+
+
+def _require(rows: list[_Row], kind: str, name: str, known: Iterable[str], path: Path) -> None:
+    if not rows:
+        raise UserError(f"the {_WHAT} has no rows for {kind} {name!r}", fix=near_names(name, known), path=path)
+
+
+def _layer_tables(wanted: Operators, points: dict[str, _Points], path: Path) -> dict[str, list[LayerTable]]:
+    """Return the tables that each operator of the model sums; all operators without any are named in one error."""
+    layers: dict[str, list[LayerTable]] = {}
+    missing: list[str] = []
+    for operator in (*wanted.head, *wanted.block, *wanted.tail):
+        parts: tuple[str, ...] = (operator.name,)
+        if operator.kind is OperatorClass.ATTENTION and operator.name not in points:
+            parts = ATTENTION_PARTS
+        lacking = [part for part in parts if not any(context == 0 for _, context in points.get(part, {}))]
+        missing += lacking
+        if not lacking:
+            layers[operator.name] = [LayerTable(points[part]) for part in parts]
+    if missing:
+        raise UserError(
+            f"the {_WHAT} has no rows (with kv_cache 0) for {', '.join(dict.fromkeys(missing))}",
+            fix=f"it has {', '.join(sorted(points))}",
+            path=path,
+        )
+    return layers
