@@ -1,0 +1,200 @@
+"""`Trace` -> `ExecutionGraph`: operators become the nodes that every rank runs.
+
+- A COMPUTE row is a COMP node, after a MEM_LOAD for its input and for its weights where they live outside device
+  memory, and before its collective and a MEM_STORE of an output that leaves. MEM rows are one node, COMM rows a
+  collective.
+- A row waits for the previous row of its sub-batch on the same rank, or for its explicit dependencies. A dependency
+  on a row that the rank does not run is a SEND on a rank that does and a RECV here.
+- Memory moved before a stage computes (KV blocks) waits for nothing and is awaited by the stage's first rows.
+- Rank i of a pipeline stage sends the output bytes of the stage's last row to rank i of the next, for each sub-batch.
+- A rank without rows gets one node of 1 ns, because ASTRA-sim refuses a rank without nodes.
+
+What a trace's structure decides is kept for the traces that follow: in steady decoding only durations change, and then
+the columns of the graph are the very same arrays, so that backends can keep their plans by identity.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph
+from converters.graph_plan import GraphPlan, RankPlan, make_plan
+from converters.node_layout import row_slots
+from trace_gen.trace import Trace
+
+IntArray = NDArray[np.int64]
+
+PLANS_KEPT = 64
+SIZES_KEPT = 8
+_STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
+
+
+@dataclass(slots=True)
+class _Sizes:
+    """The size columns of one rank plan for one set of byte counts: shapes ``[n]``, and ``[k, n]`` by k."""
+
+    comm_size: IntArray
+    tensor_size: IntArray
+    tensor_size_by_steps: dict[int, IntArray] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Entry:
+    plan: GraphPlan
+    sizes: OrderedDict[bytes, list[_Sizes]] = field(default_factory=OrderedDict)
+
+
+class Lowering:
+    """Lowers traces of one deployment; remembers structures and sizes, which affects speed and nothing else.
+
+    `network_dims` is the network's ``npus_count``, dimension 0 first: a collective over the ranks of a dimension then
+    names the dimension (`involved_dims`) and not a communicator group. `true_work` writes floating-point operations
+    and bytes (at least 1 each) for backends that time operators themselves, in place of exact nanoseconds. `annotate`
+    adds ``orrery.*`` annotations: true work, layer and request of every node.
+    """
+
+    def __init__(
+        self, *, network_dims: Sequence[int] | None = None, true_work: bool = False, annotate: bool = False
+    ) -> None:
+        self._dims = None if network_dims is None else tuple(network_dims)
+        self._true_work, self._annotate = true_work, annotate
+        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
+
+    def lower(self, trace: Trace) -> ExecutionGraph:
+        """Return the execution graph of `trace`, all its steps.
+
+        Raises `UserError` when a row's collective leaves out a rank that runs the row, or when `network_dims` does not
+        multiply to the number of ranks.
+        """
+        entry = self._entry(trace)
+        sizes = self._sizes(entry, trace)
+        work = np.maximum(trace.flops, 1) if self._true_work else np.maximum(trace.latency_ns, 1) * 1000 + 500
+        traffic = np.maximum(trace.mem_bytes, 1) if self._true_work else None
+        graphs = [
+            self._fill(plan, own, trace, work, traffic) for plan, own in zip(entry.plan.rank_plans, sizes, strict=True)
+        ]
+        return ExecutionGraph(graphs, entry.plan.groups)
+
+    def _entry(self, trace: Trace) -> _Entry:
+        key = _structure_key(trace)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(make_plan(trace, self._dims))
+            if len(self._entries) > PLANS_KEPT:
+                self._entries.popitem(last=False)
+        else:
+            self._entries.move_to_end(key)
+        return entry
+
+    def _sizes(self, entry: _Entry, trace: Trace) -> list[_Sizes]:
+        moved = np.concatenate([trace.input_bytes, trace.weight_bytes, trace.output_bytes, trace.comm_bytes])
+        key = moved.tobytes()
+        sizes = entry.sizes.get(key)
+        if sizes is None:
+            sizes = entry.sizes[key] = [_plan_sizes(plan, moved) for plan in entry.plan.rank_plans]
+            if len(entry.sizes) > SIZES_KEPT:
+                entry.sizes.popitem(last=False)
+        return sizes
+
+    def _fill(self, plan: RankPlan, sizes: _Sizes, trace: Trace, work: IntArray, traffic: IntArray | None) -> RankGraph:
+        if plan.row.size == 0:
+            return _idle(plan.ranks, trace.steps, self._true_work)
+        at, rows = plan.comp_at, plan.row[plan.comp_at]
+        num_ops = np.full((trace.steps, plan.row.size), ABSENT)
+        num_ops[:, at] = work[:, rows]
+        if traffic is None:
+            tensor_size = sizes.tensor_size_by_steps.get(trace.steps)
+            if tensor_size is None:
+                tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape)
+                sizes.tensor_size_by_steps[trace.steps] = tensor_size
+        else:
+            tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
+            tensor_size[:, at] = traffic[:, rows]
+        return RankGraph(
+            ranks=plan.ranks,
+            names=plan.names,
+            num_ops=num_ops,
+            tensor_size=tensor_size,
+            comm_size=sizes.comm_size,
+            annotations=_annotations(plan, trace) if self._annotate else {},
+            **plan.columns,
+        )
+
+
+def lower(
+    trace: Trace, *, network_dims: Sequence[int] | None = None, true_work: bool = False, annotate: bool = False
+) -> ExecutionGraph:
+    """Lower one trace as `Lowering` does; what is remembered is shared by all callers with the same options."""
+    return _lowering(None if network_dims is None else tuple(network_dims), true_work, annotate).lower(trace)
+
+
+@lru_cache(maxsize=8)
+def _lowering(network_dims: tuple[int, ...] | None, true_work: bool, annotate: bool) -> Lowering:
+    return Lowering(network_dims=network_dims, true_work=true_work, annotate=annotate)
+
+
+def _structure_key(trace: Trace) -> tuple[Any, ...]:
+    """Return everything of `trace` that decides nodes and dependencies, comparable by value."""
+    columns = [getattr(trace, name).tobytes() for name in _STRUCTURE]
+    slots = np.packbits(row_slots(trace)).tobytes()
+    dependencies = (trace.dep_offsets.tobytes(), trace.dep_rows.tobytes()) if trace.dep_rows.size else ()
+    return (trace.op_names, trace.rank_sets, trace.groups, slots, dependencies, *columns)
+
+
+def _plan_sizes(plan: RankPlan, moved: IntArray) -> _Sizes:
+    comm_size = np.full(plan.row.size, ABSENT)
+    comm_size[plan.sent_at] = moved[plan.sent_from]
+    peers = plan.columns["comm_tag"] != ABSENT
+    comm_size[peers] = np.maximum(comm_size[peers], 1)  # ASTRA-sim refuses a message of 0 bytes
+    tensor_size = np.full(plan.row.size, ABSENT)
+    tensor_size[plan.comp_at] = 1
+    tensor_size[plan.moved_at] = moved[plan.moved_from]
+    return _Sizes(comm_size, tensor_size)
+
+
+def _annotations(plan: RankPlan, trace: Trace) -> dict[str, IntArray]:
+    shape = (trace.steps, plan.row.size)
+    flops, moved = np.full(shape, ABSENT), np.full(shape, ABSENT)
+    rows = plan.row[plan.comp_at]
+    flops[:, plan.comp_at], moved[:, plan.comp_at] = trace.flops[:, rows], trace.mem_bytes[:, rows]
+    layer, request = trace.layer[plan.row].astype(np.int64), trace.request[plan.row]
+    return {
+        "orrery.flops": flops,
+        "orrery.bytes": moved,
+        "orrery.layer": np.where(layer < 0, ABSENT, layer),
+        "orrery.request": np.where(request < 0, ABSENT, request),
+    }
+
+
+@lru_cache(maxsize=16)
+def _idle(ranks: tuple[int, ...], steps: int, true_work: bool) -> RankGraph:
+    """Return one node of 1 ns: by the roofline, or as a CPU operation where the roofline is the user's."""
+    absent = np.full(1, ABSENT)
+    return RankGraph(
+        ranks=ranks,
+        names=("idle",),
+        node_id=np.zeros(1, dtype=np.int64),
+        node_type=np.array([NodeType.COMP], dtype=np.int8),
+        is_cpu_op=np.array([true_work]),
+        name=np.zeros(1, dtype=np.int32),
+        duration_us=np.zeros(1, dtype=np.int64),
+        num_ops=np.full((steps, 1), 1 if true_work else 1500),
+        tensor_size=np.ones((steps, 1), dtype=np.int64),
+        comm_type=np.full(1, -1, dtype=np.int8),
+        comm_size=absent,
+        comm_priority=absent,
+        comm_tag=absent,
+        comm_src_delta=absent,
+        comm_dst_delta=absent,
+        comm_group=np.zeros(1, dtype=np.int32),
+        involved_dims=absent,
+        dep_offsets=np.zeros(2, dtype=np.int64),
+        dep_index=np.zeros(0, dtype=np.int64),
+    )

@@ -1,0 +1,169 @@
+"""Where the nodes of one set of like ranks stand, and what each waits for.
+
+A row becomes up to five nodes on each rank of its rank set, and transfers stand before and after it; the slot is the
+order within a row:
+
+    slot    0      1            2            3      4            5       6
+    node    RECV   MEM_LOAD     MEM_LOAD     COMP   COMM_COLL    STORE   SEND
+                   (input)      (weights)
+    waits   -      row's        row's        1, 2   3            4 or 3  end of row
+    for            parents      parents
+
+The row's parents are awaited by its loads, or by its first node where it has none. The row ends with slot 5, 4 or 3,
+whichever is last; that is what its dependents and its SEND wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.transfers import Transfer
+from trace_gen.trace import CommType, Location, RowKind, Trace
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+SLOTS = 7
+RECV, LOAD_INPUT, LOAD_WEIGHT, COMP, COLL, STORE, SEND = range(SLOTS)
+
+
+def row_slots(trace: Trace) -> BoolArray:
+    """Return which of the slots every row fills by itself, ``[rows, SLOTS]`` (transfers are not in it).
+
+    Operands outside device memory are moved only where they have bytes.
+    """
+    slots = np.zeros((trace.rows, SLOTS), dtype=np.bool_)
+    compute = trace.kind == RowKind.COMPUTE
+    slots[:, LOAD_INPUT] = compute & (trace.input_loc != Location.LOCAL) & (trace.input_bytes > 0)
+    slots[:, LOAD_INPUT] |= trace.kind == RowKind.MEM_LOAD
+    slots[:, LOAD_WEIGHT] = compute & (trace.weight_loc != Location.LOCAL) & (trace.weight_bytes > 0)
+    slots[:, COMP] = compute
+    slots[:, COLL] = (trace.comm_type != CommType.NONE) & (compute | (trace.kind == RowKind.COMM))
+    slots[:, STORE] = compute & (trace.output_loc != Location.LOCAL) & (trace.output_bytes > 0)
+    slots[:, STORE] |= trace.kind == RowKind.MEM_STORE
+    return slots
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The ``n`` nodes of one rank in file order.
+
+    `rows` are the trace rows that the rank runs, `place` the inverse (-1 elsewhere). `row` and `slot` say what every
+    node is; ``grid[i, s]`` is the position of slot s of ``rows[i]`` (-1: none; RECV and SEND are in `moves`, with
+    their positions in `move_at`: first the `received`, then the sent).
+    """
+
+    rows: IntArray
+    place: IntArray
+    row: IntArray
+    slot: IntArray
+    grid: IntArray
+    moves: tuple[Transfer, ...]
+    move_at: IntArray
+    received: int
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return int(self.row.shape[0])
+
+    @property
+    def row_end(self) -> IntArray:
+        """Position of the node that ends each of `rows` (-1: the row has no node on this rank)."""
+        result: IntArray = self.grid[:, LOAD_INPUT:SEND].max(axis=1)
+        return result
+
+
+def lay_out(
+    rows: IntArray, total_rows: int, slots: BoolArray, received: list[Transfer], sent: list[Transfer]
+) -> Layout:
+    """Lay out the nodes of a rank that runs `rows` (filling `slots`, ``[rows of the trace, SLOTS]``)."""
+    place = np.full(total_rows, -1, dtype=np.int64)
+    place[rows] = np.arange(rows.size)
+    local, own_slot = np.nonzero(slots[rows])
+    anchors = np.array([m.recv_row for m in received] + [m.send_row for m in sent], dtype=np.int64)
+    where = np.concatenate([local, place[anchors]])
+    slot = np.concatenate([own_slot, np.repeat([RECV, SEND], [len(received), len(sent)])])
+    order = np.lexsort((slot, where))  # stable: transfers of one row keep their order
+    position = np.empty_like(order)
+    position[order] = np.arange(order.size)
+    grid = np.full((rows.size, SLOTS), -1, dtype=np.int64)
+    grid[local, own_slot] = position[: local.size]
+    moves = (*received, *sent)
+    return Layout(rows, place, rows[where[order]], slot[order], grid, moves, position[local.size :], len(received))
+
+
+def dependencies(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return what the nodes wait for as CSR (`RankGraph.dep_offsets`, `dep_index`), ascending and without repeats."""
+    row_at, parent = _row_parents(trace, layout, leading)
+    edges = [*_within_rows(layout)]
+    entry, second = _entries(layout)
+    edges.append((entry[row_at], parent))
+    twice = second[row_at] >= 0
+    edges.append((second[row_at][twice], parent[twice]))
+    sends = [layout.place[move.send_row] for move in layout.moves[layout.received :]]
+    edges.append((layout.move_at[layout.received :], layout.row_end[np.array(sends, dtype=np.int64)]))
+    child = np.concatenate([pair[0] for pair in edges])
+    waits = np.concatenate([pair[1] for pair in edges])
+    keys = np.unique(child * layout.nodes + waits)
+    counts = np.bincount(keys // max(layout.nodes, 1), minlength=layout.nodes)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % max(layout.nodes, 1)
+
+
+def _within_rows(layout: Layout) -> list[tuple[IntArray, IntArray]]:
+    """Return (node, awaited node) pairs between the slots of a row."""
+    grid = layout.grid
+    pairs = []
+    for slot, awaited in ((COMP, LOAD_INPUT), (COMP, LOAD_WEIGHT), (COLL, COMP), (STORE, COLL)):
+        both = (grid[:, slot] >= 0) & (grid[:, awaited] >= 0)
+        pairs.append((grid[both, slot], grid[both, awaited]))
+    direct = (grid[:, STORE] >= 0) & (grid[:, COLL] < 0) & (grid[:, COMP] >= 0)
+    pairs.append((grid[direct, STORE], grid[direct, COMP]))
+    return pairs
+
+
+def _entries(layout: Layout) -> tuple[IntArray, IntArray]:
+    """Return the node of each row that awaits the row's parents, and the second one of rows with two loads (-1)."""
+    own = layout.grid[:, LOAD_INPUT:SEND]
+    first: IntArray = np.where(own >= 0, own, np.iinfo(np.int64).max).min(axis=1)
+    both = (layout.grid[:, LOAD_INPUT] >= 0) & (layout.grid[:, LOAD_WEIGHT] >= 0)
+    return first, np.where(both, layout.grid[:, LOAD_WEIGHT], -1)
+
+
+def _row_parents(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return (index into `layout.rows`, awaited node) for every row and each of its parents on this rank."""
+    rows, end = layout.rows, layout.row_end
+    pairs = [_explicit(trace, layout), _moved_before(trace, layout, leading)]
+    explicit = np.diff(trace.dep_offsets)[rows] > 0
+    ordered = np.argsort(trace.sub_batch[rows], kind="stable")
+    ordered = ordered[~leading[rows[ordered]]]
+    child, parent = ordered[1:], ordered[:-1]
+    chained = (trace.sub_batch[rows[child]] == trace.sub_batch[rows[parent]]) & ~explicit[child]
+    pairs.append((child[chained], end[parent[chained]]))
+    received = [layout.place[move.recv_row] for move in layout.moves[: layout.received]]
+    pairs.append((np.array(received, dtype=np.int64), layout.move_at[: layout.received]))
+    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+
+def _explicit(trace: Trace, layout: Layout) -> tuple[IntArray, IntArray]:
+    child = layout.place[np.repeat(np.arange(trace.rows), np.diff(trace.dep_offsets))]
+    parent = layout.place[trace.dep_rows]
+    here = (child >= 0) & (parent >= 0)
+    return child[here], layout.row_end[parent[here]]
+
+
+def _moved_before(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntArray, IntArray]:
+    """Memory moved before a stage computes is awaited by the stage's first row of each sub-batch."""
+    rows = layout.rows
+    moved = np.flatnonzero(leading[rows])
+    if moved.size == 0:
+        return moved, moved
+    working = np.flatnonzero(~leading[rows])
+    key = np.stack([trace.stage[rows[working]], trace.sub_batch[rows[working]]])
+    _, first = np.unique(key, axis=1, return_index=True)
+    child, parent = (grid.ravel() for grid in np.meshgrid(working[first], moved, indexing="ij"))
+    same = (trace.stage[rows[child]] == trace.stage[rows[parent]]) & (np.diff(trace.dep_offsets)[rows[child]] == 0)
+    return child[same], layout.row_end[parent[same]]

@@ -1,0 +1,142 @@
+"""Which activations move between ranks: at pipeline stage boundaries, and where a dependency crosses ranks.
+
+    stage s      ... r(last) --SEND tag--.                      rank i of stage s
+    stage s+1                             '--RECV tag--> r(first) ...   rank i of stage s+1
+
+A transfer is SEND on one rank and RECV on another; both carry the output bytes of the row that produced the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_gen.trace import RowKind, Trace
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One SEND/RECV pair: sent after `send_row` (a row of `source`), awaited by `recv_row` (a row of `target`)."""
+
+    tag: int
+    source: int
+    target: int
+    send_row: int
+    recv_row: int
+    size_row: int
+    """The row whose `output_bytes` are moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Which rows run on which ranks: ``by_set[i]`` says for rank set i which ranks it has, ``[sets, ranks]``."""
+
+    by_set: BoolArray
+    rank_set: NDArray[np.int32]
+
+    @staticmethod
+    def of(trace: Trace) -> Membership:
+        """Build the table of `trace`."""
+        ranks = 1 + max((max(ranks, default=0) for ranks in trace.rank_sets), default=0)
+        table = np.zeros((len(trace.rank_sets), ranks), dtype=np.bool_)
+        for index, members in enumerate(trace.rank_sets):
+            table[index, list(members)] = True
+        return Membership(table, trace.rank_set)
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks: the highest that any rank set names, and all below it."""
+        return int(self.by_set.shape[1])
+
+    def rows_of(self, rank: int) -> IntArray:
+        """Return the rows that `rank` runs, ascending."""
+        result: IntArray = np.flatnonzero(self.by_set[self.rank_set, rank])
+        return result
+
+    def ranks_of(self, rows: IntArray) -> IntArray:
+        """Return the ranks that run any of `rows`, ascending."""
+        result: IntArray = np.flatnonzero(self.by_set[np.unique(self.rank_set[rows])].any(axis=0))
+        return result
+
+
+def leading_moves(trace: Trace) -> BoolArray:
+    """Return which rows move memory before their stage computes (KV blocks loaded or evicted), shape ``[rows]``."""
+    moves = (trace.kind == RowKind.MEM_LOAD) | (trace.kind == RowKind.MEM_STORE)
+    leading = np.zeros(trace.rows, dtype=np.bool_)
+    for stage in np.unique(trace.stage[moves]).tolist():
+        in_stage = trace.stage == stage
+        working = np.flatnonzero(in_stage & ~moves)
+        first = int(working[0]) if working.size else 0
+        leading |= in_stage & moves & (np.arange(trace.rows) < first)
+    return leading
+
+
+def find_transfers(trace: Trace, members: Membership, leading: BoolArray) -> list[Transfer]:
+    """Return every transfer of `trace`; tags count up from 0, one for each pair of rows."""
+    transfers: list[Transfer] = []
+    tag = 0
+    boundaries: set[tuple[int, int]] = set()
+    working = ~leading & (trace.kind != RowKind.MEM_LOAD) & (trace.kind != RowKind.MEM_STORE)
+    stages = np.unique(trace.stage[working]).tolist()
+    for stage, following in pairwise(stages):
+        rows = np.flatnonzero((trace.stage == following) & ~leading)
+        for batch in np.unique(trace.sub_batch[rows]).tolist():
+            found = _boundary(trace, members, leading, (stage, following, batch), tag)
+            boundaries.update((item.size_row, item.recv_row) for item in found)
+            transfers += found
+            tag += 1
+    if trace.dep_rows.size:
+        transfers += _crossing(trace, members, boundaries, tag)
+    return transfers
+
+
+def _boundary(
+    trace: Trace, members: Membership, leading: BoolArray, where: tuple[int, int, int], tag: int
+) -> list[Transfer]:
+    """Return the transfers from `where` = (stage, next stage, sub-batch of the next stage)."""
+    stage, following, batch = where
+    sources, targets = np.flatnonzero(trace.stage == stage), np.flatnonzero(trace.stage == following)
+    sent = _prefer(trace, sources[~leading[sources]], batch)
+    size_row = int(sent[-1])
+    senders = members.ranks_of(sources)
+    transfers = []
+    for index, target in enumerate(members.ranks_of(targets).tolist()):
+        first = targets[members.by_set[trace.rank_set[targets], target] & ~leading[targets]]
+        first = first[trace.sub_batch[first] == batch]
+        source = int(senders[index % senders.size])
+        if first.size == 0 or source == target:
+            continue
+        own = sources[members.by_set[trace.rank_set[sources], source]]
+        send_row = int(_prefer(trace, own, batch)[-1])
+        transfers.append(Transfer(tag, source, target, send_row, int(first[0]), size_row))
+    return transfers
+
+
+def _prefer(trace: Trace, rows: IntArray, batch: int) -> IntArray:
+    """Return the rows of the sub-batch, or all of them where the stage does not split the batch."""
+    own = rows[trace.sub_batch[rows] == batch]
+    return own if own.size else rows
+
+
+def _crossing(trace: Trace, members: Membership, boundaries: set[tuple[int, int]], tag: int) -> list[Transfer]:
+    """Return the transfers of explicit dependencies on rows that the waiting rank does not run itself."""
+    waiting = np.repeat(np.arange(trace.rows), np.diff(trace.dep_offsets))
+    lacking = members.by_set[trace.rank_set[waiting]] & ~members.by_set[trace.rank_set[trace.dep_rows]]
+    transfers = []
+    for at in np.flatnonzero(lacking.any(axis=1)).tolist():
+        row, parent = int(waiting[at]), int(trace.dep_rows[at])
+        if (parent, row) in boundaries:
+            continue
+        sources = np.flatnonzero(members.by_set[trace.rank_set[parent]]).tolist()
+        for index, target in enumerate(np.flatnonzero(members.by_set[trace.rank_set[row]]).tolist()):
+            if lacking[at, target]:
+                source = sources[index % len(sources)]
+                transfers.append(Transfer(tag, source, target, parent, row, parent))
+        tag += 1
+    return transfers
