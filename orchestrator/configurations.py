@@ -1,0 +1,117 @@
+"""The effective network.yml, system.json and memory.json of a run: made from the flags, or the user's own.
+
+The user's files are used as given, with one change: unless the backend's own roofline is to decide
+(`--perf_model backend`), system.json gets ``roofline-enabled: 1`` and ``peak-perf: 1``, the setting in which a
+compute node's `num_ops` says its nanoseconds exactly (see `converters.execution_graph`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from analytical.configuration import COLLECTIVES, NetworkConfig, RemoteMemoryConfig, SystemConfig
+from foundation.errors import UserError
+from foundation.files import atomic_write
+from orchestrator.config import RunConfig
+from trace_gen.hardware import Hardware
+
+ENDPOINT_DELAY_NS = 10
+DATASET_SPLITS = 4
+_LEAST_MEMORY_BANDWIDTH = 1.0
+"""GB/s. Below 2/3 GB/s the backend's memory roof would stretch a node of 1 ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configurations:
+    """The three effective files."""
+
+    network: NetworkConfig
+    system: SystemConfig
+    memory: RemoteMemoryConfig
+
+    def texts(self) -> dict[str, str]:
+        """Return the text of network.yml, system.json and memory.json."""
+        return {
+            "network.yml": self.network.to_text(),
+            "system.json": self.system.to_text(),
+            "memory.json": self.memory.to_text(),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write network.yml, system.json and memory.json to `folder`."""
+        for name, text in self.texts().items():
+            with atomic_write(folder / name) as stream:
+                stream.write(text)
+
+
+def effective_configurations(config: RunConfig, hardware: Hardware) -> Configurations:
+    """Return the effective files of a run; a user's file that is wrong or does not fit is a `UserError`."""
+    memory = (
+        RemoteMemoryConfig.from_file(config.remote_memory)
+        if config.remote_memory
+        else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=config.remote_bw)
+    )
+    network = _network(config)
+    return Configurations(network, _system(config, hardware, len(network.npus_count)), memory)
+
+
+def _network(config: RunConfig) -> NetworkConfig:
+    if config.network is None:
+        dims = tuple(size for size in (config.tensor, config.stages) if size > 1) or (1,)
+        return NetworkConfig(
+            topology=("FullyConnected",) * len(dims),
+            npus_count=dims,
+            bandwidth=(config.link_bw,) * len(dims),
+            latency=(config.link_latency,) * len(dims),
+        )
+    network = NetworkConfig.from_file(config.network)
+    if network.npus != config.npu_num:
+        raise UserError(
+            f"the network has {network.npus} NPUs ({' x '.join(map(str, network.npus_count))}), "
+            f"--npu_num is {config.npu_num}",
+            path=config.network,
+            field="npus_count",
+            fix=f"make their product {config.npu_num}, or give --npu_num {network.npus}",
+        )
+    return network
+
+
+def _system(config: RunConfig, hardware: Hardware, dimensions: int) -> SystemConfig:
+    bandwidth = config.local_bw * 1e9 if config.local_bw else hardware.memory_bandwidth
+    backend_decides = config.perf_model_name == "backend"
+    if config.system is not None:
+        system = SystemConfig.from_file(config.system)
+    else:
+        system = SystemConfig(
+            scheduling_policy="LIFO",
+            collective_optimization="localBWAware",
+            endpoint_delay=ENDPOINT_DELAY_NS,
+            preferred_dataset_splits=DATASET_SPLITS,
+            local_mem_bw=bandwidth / 1e9,
+            peak_perf=hardware.flops_for(config.fp) / 1e12,
+            roofline_enabled=True,
+            implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
+        )
+    if backend_decides:
+        return system
+    _check_exact(config, system)
+    return replace(system, roofline_enabled=True, peak_perf=1.0)
+
+
+def _check_exact(config: RunConfig, system: SystemConfig) -> None:
+    """Refuse a system.json with which the performance model's nanoseconds would not come out as they are."""
+    if system.replay_only:
+        raise UserError(
+            "replay-only lets durations of .et files decide, but latencies come from the performance model",
+            path=config.system,
+            field="replay-only",
+            fix="write 0",
+        )
+    if system.local_mem_bw < _LEAST_MEMORY_BANDWIDTH:
+        raise UserError(
+            f"{system.local_mem_bw:g} GB/s (absent is 0) would stretch every operator",
+            path=config.system,
+            field="local-mem-bw",
+            fix="write the device's memory bandwidth, GB/s",
+        )

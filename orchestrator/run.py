@@ -1,0 +1,166 @@
+"""One run of the main job, from settings to files and a summary.
+
+    deploy (every check) -> workload checked -> simulate: arrivals in, completed batches out -> files, summary
+
+A backend that fails in mid-run loses nothing that was finished: the files are written, then the error goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from foundation.errors import InternalError, SimulationError, UserError
+from orchestrator.config import RunConfig
+from orchestrator.console import Console
+from orchestrator.deployment import Deployment, deploy
+from orchestrator.instance import CompletedBatch, Instance
+from orchestrator.intervals import Interval, Intervals
+from orchestrator.metrics import Metrics
+from orchestrator.request_source import RequestSource, open_source
+from orchestrator.results import companions, write_requests, write_simulation_time, write_summary, write_throughput
+from orchestrator.stopwatch import Stopwatch
+from orchestrator.summary import RunFacts, print_summary, summarise
+
+
+class Recorder:
+    """Takes completed batches: measures, cuts intervals, prints."""
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        self.metrics = Metrics(keep_itl=config.itl == "list" and config.output is not None)
+        self.intervals: list[Interval] = []
+        self._cutter = Intervals(config.log_interval_ns)
+        self._console = console
+
+    def record(self, done: CompletedBatch) -> None:
+        """Take one batch."""
+        self._console.batch(self.metrics.totals.iterations, done)
+        self.metrics.record(done)
+        self._keep(self._cutter.record(done))
+
+    def finish(self) -> None:
+        """Close the last interval."""
+        self._keep(self._cutter.finish())
+
+    def _keep(self, intervals: list[Interval]) -> None:
+        self.intervals += intervals
+        self._console.intervals(intervals)
+
+
+def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
+    """Simulate, write the files, print to `stream`; return the summary.
+
+    Raises `UserError` before anything is written, `SimulationError` after what was finished has been.
+    """
+    stopwatch, console = Stopwatch(), Console(stream, verbose=config.verbose)
+    deployment = deploy(config)
+    source = open_source(config, deployment.scheduler)
+    _check_writable(config)
+    if config.write_configs is not None:
+        deployment.configurations.write(config.write_configs)
+    _introduce(console, deployment, source)
+    recorder = Recorder(config, console)
+    failure: BaseException | None = None
+    try:
+        with ExitStack() as stack:
+            instance = deployment.start(stack, stopwatch)
+            for done in simulate(instance, source.requests()):
+                recorder.record(done)
+            _check_ended(instance, deployment)
+    except (SimulationError, KeyboardInterrupt) as error:
+        failure = error
+    recorder.finish()
+    summary = summarise(recorder.metrics, _facts(deployment, source, failure))
+    milliseconds = stopwatch.milliseconds()
+    _write_files(config, deployment, recorder, summary, milliseconds)
+    print_summary(summary, milliseconds, stream)
+    if failure is not None:
+        raise failure
+    return summary
+
+
+def simulate(instance: Instance, requests: Iterator[Any]) -> Iterator[CompletedBatch]:
+    """Route `requests` (in order of arrival) to `instance` as they arrive; yield every batch that ends."""
+    for request in requests:
+        yield from instance.advance(until=request.arrival_ns)
+        instance.submit(request)
+    yield from instance.advance()
+
+
+def _check_ended(instance: Instance, deployment: Deployment) -> None:
+    if not instance.idle():
+        usage = deployment.scheduler.usage()
+        raise SimulationError(
+            f"the scheduler stalled at {instance.now / 1e9:.6f} s: {usage.running} running and {usage.waiting} waiting "
+            f"requests, {usage.free_blocks} of {usage.total_blocks} KV blocks free"
+        )
+    usage = deployment.scheduler.usage()
+    if usage.free_blocks != usage.total_blocks:
+        raise InternalError(f"{usage.total_blocks - usage.free_blocks} KV blocks were never freed")
+
+
+def _check_writable(config: RunConfig) -> None:
+    """Refuse an output that could not be written, before time is spent on the simulation."""
+    if config.output is not None and config.output.is_dir():
+        raise UserError("is a folder", path=config.output, field="--output", fix="name a CSV file")
+    folders = {"--write_configs": config.write_configs, "--trace_dir": config.trace_dir}
+    folders["--output"] = config.output.parent if config.output is not None else None
+    for flag, folder in folders.items():
+        if folder is None:
+            continue
+        nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError("the folder cannot be written", path=nearest, field=flag, fix="name another folder")
+
+
+def _introduce(console: Console, deployment: Deployment, source: RequestSource) -> None:
+    config, space = deployment.config, deployment.space
+    weights = deployment.generator.layout.max_rank_weight_bytes
+    console.say(
+        f"{deployment.model.name} on {config.npu_num} x {deployment.hardware.name} "
+        f"(TP {config.tensor} x PP {config.stages}), {config.fp}-bit; scheduling {config.scheduling}, "
+        f"backend {config.backend}"
+    )
+    console.say(
+        f"memory of an NPU: {deployment.memory_bytes / 1e9:.2f} GB, weights {weights / 1e9:.2f} GB; KV cache: "
+        f"{space.total_blocks} blocks of {space.block_size} tokens, "
+        f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
+    )
+    console.say(f"workload: {source.count} requests of {source.name}")
+    for warning in deployment.generator.warnings:
+        console.say(f"note: {warning}")
+    if source.skipped:
+        console.say(f"note: {source.skipped} requests that can never fit are skipped")
+
+
+def _facts(deployment: Deployment, source: RequestSource, failure: BaseException | None) -> RunFacts:
+    config = deployment.config
+    error = None if failure is None else str(failure) or "interrupted"
+    return RunFacts(
+        model=deployment.model.name,
+        hardware=deployment.hardware.name,
+        npus=config.npu_num,
+        tensor=config.tensor,
+        pipeline=config.stages,
+        skipped=source.skipped,
+        error=error,
+    )
+
+
+def _write_files(
+    config: RunConfig,
+    deployment: Deployment,
+    recorder: Recorder,
+    summary: dict[str, Any],
+    milliseconds: dict[str, float],
+) -> None:
+    if config.output is None:
+        return
+    beside: dict[str, Path] = companions(config.output)
+    write_requests(config.output, deployment.model.name, recorder.metrics, itl=config.itl == "list")
+    write_throughput(beside["throughput"], recorder.intervals)
+    write_simulation_time(beside["simulation-time"], milliseconds)
+    write_summary(beside["summary"], summary)

@@ -1,0 +1,65 @@
+"""Distributions of times: mean and percentiles, of plain values or of values that occur many times."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Mean and percentiles (linear interpolation between the two nearest ranks) in the unit of the values."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+    def scaled(self, factor: float) -> dict[str, float]:
+        """Return the figures times `factor`, without the count."""
+        return {name: value * factor for name, value in asdict(self).items() if name != "count"}
+
+
+def distribution(values: IntArray | FloatArray, weights: IntArray | None = None) -> Distribution | None:
+    """Return the distribution of `values`, each counted `weights` times (default 1); None when there are none."""
+    if weights is None:
+        weights = np.ones(len(values), dtype=np.int64)
+    total = int(weights.sum())
+    if total == 0:
+        return None
+    order = np.argsort(values, kind="stable")
+    ranked, ends = values[order], np.cumsum(weights[order])
+    mean = float(np.dot(values.astype(np.float64), weights.astype(np.float64)) / total)
+    return Distribution(total, mean, *(_percentile(ranked, ends, total, share) for share in (0.5, 0.9, 0.99)))
+
+
+class WeightedValues:
+    """Collects values with the number of times each occurred, as arrays."""
+
+    def __init__(self) -> None:
+        self._values: list[IntArray] = []
+        self._weights: list[IntArray] = []
+
+    def add(self, values: IntArray, weights: IntArray) -> None:
+        """Add `values`, shape ``[n]``, that occurred `weights` times, shape ``[n]``."""
+        self._values.append(values)
+        self._weights.append(weights)
+
+    def distribution(self) -> Distribution | None:
+        """Return the distribution of everything added so far."""
+        if not self._values:
+            return None
+        return distribution(np.concatenate(self._values), np.concatenate(self._weights))
+
+
+def _percentile(ranked: IntArray | FloatArray, ends: IntArray, total: int, share: float) -> float:
+    position = (total - 1) * share
+    rank = int(position)
+    low, high = (float(ranked[np.searchsorted(ends, min(r, total - 1), side="right")]) for r in (rank, rank + 1))
+    return low + (high - low) * (position - rank)
