@@ -37,7 +37,9 @@ def read_cycles(output: Output, ranks: int) -> dict[int, tuple[int, int]]:
     cycles = {int(rank): (int(finish), int(exposed)) for rank, finish, exposed in _FINISHED.findall(output.stdout)}
     missing = [rank for rank in range(ranks) if rank not in cycles]
     if missing:
-        raise RunFailedError(f"it exited 0, but {_ranks(missing)} printed no finished line{_explained(output)}")
+        raise RunFailedError(
+            f"it exited 0, but {_ranks(missing)} printed no finished line (waiting for ever){_explained(output)}"
+        )
     for rank, (finish, exposed) in cycles.items():
         if finish >= _LIMIT or not -_LIMIT < exposed < _LIMIT:
             raise RunFailedError(
@@ -72,9 +74,15 @@ def _explained(output: Output) -> str:
         if text in everything:
             return f": {meaning} (it said {_line_with(text, everything)!r})"
     critical = list(dict.fromkeys(_CRITICAL.findall(output.stdout)))
-    lines = critical or output.stderr.strip().splitlines() or output.stdout.strip().splitlines()
+    lines = critical or output.stderr.strip().splitlines() or _telling(output.stdout)
     tail = " | ".join(line.strip() for line in lines[-_TAIL_LINES:])
-    return f": {tail}" if tail else " and nothing else"
+    return f": {tail}" if tail else ", and it said nothing of the cause"
+
+
+def _telling(stdout: str) -> list[str]:
+    """The lines that are not a finished rank's."""
+    usual = ("[statistics]", "] Exiting", " finished, ", "[system::topology")
+    return [line for line in stdout.strip().splitlines() if not any(text in line for text in usual)]
 
 
 def _line_with(text: str, everything: str) -> str:

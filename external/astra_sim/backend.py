@@ -46,6 +46,15 @@ class AstraSimBackend:
         self._simulated = 0
         self._lock = threading.Lock()
 
+    @property
+    def description(self) -> str:
+        """What runs the graphs: a path, an image, a spool folder."""
+        return self._runner.description
+
+    def identity(self) -> str | None:
+        """What runs the graphs, by content, or None where that cannot be known."""
+        return self._runner.identity()
+
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return every rank's finish time and exposed communication for each step of `graph`.
 

@@ -198,8 +198,8 @@ class DockerRunner:
                 )
             if time.monotonic() > deadline:
                 raise SimulationError(
-                    f"image {self._image_name}: the container did not answer within {_START_S:g} s; the daemon must run "
-                    f"on this machine and see {self._spool.root} (--work_dir names another place)"
+                    f"image {self._image_name}: no answer from the container within {_START_S:g} s; the daemon must "
+                    f"run on this machine and see {self._spool.root} (--work_dir names another place)"
                 )
             time.sleep(0.005)
 

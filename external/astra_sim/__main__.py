@@ -1,0 +1,88 @@
+"""``python -m external.astra_sim``: check the ASTRA-sim binary or image at hand, or serve a spool folder with one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from foundation.commands import run_command
+
+
+def main() -> int:
+    """Run the command that `sys.argv` names; return its exit code."""
+    arguments = _parser().parse_args()
+    if arguments.command == "check":
+        from external.astra_sim.check import check
+
+        return check({name: value for name, value in vars(arguments).items() if value and name != "command"})
+    return _serve(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m external.astra_sim", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    checking = commands.add_parser(
+        "check",
+        help="say what was found, run a two-rank graph on it and compare with the embedded backend",
+        allow_abbrev=False,
+    )
+    what = checking.add_mutually_exclusive_group()
+    what.add_argument("--astra_sim", "--astra-sim", metavar="PATH", help="the binary (default: $ORRERY_ASTRA_SIM)")
+    what.add_argument(
+        "--astra_sim_image", "--astra-sim-image", metavar="NAME", help="a container image that holds a binary"
+    )
+    what.add_argument("--spool_dir", "--spool-dir", metavar="DIR", help="a spool folder that something serves")
+    _add_timeout(checking, "60")
+    serving = commands.add_parser(
+        "serve", help="run a binary on every graph that appears in a spool folder", allow_abbrev=False
+    )
+    serving.add_argument("--spool_dir", "--spool-dir", metavar="DIR", required=True, help="the folder to serve")
+    which = serving.add_mutually_exclusive_group()
+    which.add_argument("--astra_sim", "--astra-sim", metavar="PATH", help="the ASTRA-sim binary to run")
+    which.add_argument(
+        "--command",
+        dest="program",
+        metavar="COMMAND",
+        help="any other command that takes the binary's flags (default: our own `python -m analytical`)",
+    )
+    _add_timeout(serving, "600")
+    return parser
+
+
+def _add_timeout(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--backend_timeout",
+        "--backend-timeout",
+        metavar="S",
+        default=default,
+        help="seconds that one run may take (default: %(default)s)",
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import shlex
+
+    from external.astra_sim.factories import timeout_of
+    from external.astra_sim.process import file_identity, find_binary
+    from external.astra_sim.serve import serve
+    from foundation.errors import UserError
+
+    identity = None
+    if arguments.astra_sim:
+        binary = find_binary(arguments.astra_sim)
+        command, identity = [str(binary)], file_identity(binary)
+    elif arguments.program is not None:
+        try:
+            command = shlex.split(arguments.program)
+        except ValueError as error:
+            raise UserError(f"{arguments.program!r} is no command: {error}", field="--command") from None
+        if not command:
+            raise UserError("the command is empty", field="--command")
+    else:
+        command = [sys.executable, "-m", "analytical"]
+    serve(arguments.spool_dir, command, identity, timeout_of(vars(arguments)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

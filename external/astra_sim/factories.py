@@ -1,0 +1,101 @@
+"""Make the external backends from the configuration files' text and the options a user gave.
+
+Options, all text and all optional (names are the flags' without dashes): `astra_sim`, `astra_sim_image`, `spool_dir`;
+`work_dir` (where graphs are written; default the system's temporary folder), `backend_timeout` (s a run may take, 600),
+`backend_jobs` (steps of one graph simulated at a time); `cache_dir`, `no_cache`; and the binary's own
+`num_queues_per_dim`, `injection_scale`, `rendezvous_protocol`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from external.astra_sim.adapt import adapt_configuration
+from external.astra_sim.backend import AstraSimBackend
+from external.astra_sim.runner import Runner
+from external.result_cache import ResultCache
+from foundation.errors import UserError
+
+DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_IMAGE = "orrery-astra-sim"
+IMAGE_VARIABLE = "ASTRA_SIM_IMAGE"
+_MOST_JOBS = 4
+_BINARY_FLAGS = ("num_queues_per_dim", "injection_scale", "rendezvous_protocol")
+
+
+def create_process(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
+    """Make the `astra-sim` backend: the binary at option `astra_sim`, else `ORRERY_ASTRA_SIM`, as a process a graph."""
+    from external.astra_sim.process import ProcessRunner, file_identity, find_binary
+
+    binary = find_binary(options.get("astra_sim"))
+    runner = ProcessRunner(
+        [str(binary)],
+        identity=file_identity(binary),
+        timeout_s=timeout_of(options),
+        work_dir=options.get("work_dir"),
+    )
+    return _backend(runner, network, system, memory, options, _jobs(options))
+
+
+def create_docker(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
+    """Make the `docker` backend: one container of `astra_sim_image`, else `ASTRA_SIM_IMAGE`, else ours."""
+    from external.astra_sim.container import DockerRunner
+
+    adapt_configuration(network, system, memory)  # wrong files are said before a container starts
+    image = options.get("astra_sim_image") or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE
+    runner = DockerRunner(image, timeout_s=timeout_of(options), work_dir=options.get("work_dir"))
+    return _backend(runner, network, system, memory, options, _jobs(options))
+
+
+def create_spool(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
+    """Make the `spool` backend: whoever serves the folder at option `spool_dir`."""
+    from external.astra_sim.spool import SpoolRunner
+
+    folder = options.get("spool_dir")
+    if not folder:
+        raise UserError("the spool backend needs a folder", field="--spool_dir", fix="--spool_dir DIR")
+    runner = SpoolRunner(folder, timeout_s=timeout_of(options))
+    return _backend(runner, network, system, memory, options, _jobs(options))
+
+
+def timeout_of(options: Mapping[str, str]) -> float:
+    """Return the time limit of one run in seconds."""
+    text = options.get("backend_timeout") or str(DEFAULT_TIMEOUT_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"{text!r} is no time limit", field="--backend_timeout", fix="seconds above 0")
+    return seconds
+
+
+def cache_of(options: Mapping[str, str]) -> ResultCache | None:
+    """Return the result cache, or None with `no_cache`."""
+    return None if _true(options.get("no_cache")) else ResultCache(options.get("cache_dir"))
+
+
+def _backend(
+    runner: Runner, network: str, system: str, memory: str, options: Mapping[str, str], jobs: int
+) -> AstraSimBackend:
+    try:
+        configuration = adapt_configuration(network, system, memory)
+        flags = {name.replace("_", "-"): options[name] for name in _BINARY_FLAGS if options.get(name)}
+        return AstraSimBackend(runner, configuration, flags=flags, cache=cache_of(options), jobs=jobs)
+    except BaseException:
+        runner.close()
+        raise
+
+
+def _jobs(options: Mapping[str, str]) -> int:
+    text = options.get("backend_jobs")
+    if not text:
+        return min(_MOST_JOBS, os.cpu_count() or 1)
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"{text!r} is no number of jobs", field="--backend_jobs", fix="a whole number above 0")
+    return int(text)
+
+
+def _true(text: str | None) -> bool:
+    return bool(text) and str(text).lower() not in ("0", "false", "no")
