@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from converters.collective_groups import Participants, name_groups
 from converters.execution_graph import ABSENT, CollectiveType, NodeType
 from converters.node_layout import (
+    CLOSE,
     COLL,
     COMP,
     LOAD_INPUT,
     LOAD_WEIGHT,
+    MEMORY_SLOTS,
     RECV,
     SEND,
     STORE,
@@ -44,10 +46,11 @@ _NODE_TYPE = {
     COLL: NodeType.COMM_COLL,
     STORE: NodeType.MEM_STORE,
     SEND: NodeType.COMM_SEND,
+    CLOSE: NodeType.COMP,
 }
 _NODE_TYPES = np.array([_NODE_TYPE[slot] for slot in range(len(_NODE_TYPE))], dtype=np.int8)
-_SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send")
-_SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT])
+_SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
+_SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT, 0])
 _COLLECTIVE = {
     CommType.NONE: -1,
     CommType.ALLREDUCE: CollectiveType.ALL_REDUCE,
@@ -65,8 +68,8 @@ class RankPlan:
 
     `columns` are the RankGraph columns that no size or duration changes; `row` is every node's trace row. `comp_at` are
     the positions of COMP nodes; `moved_at` those of MEM nodes and `sent_at` of communication, with `moved_from` and
-    `sent_from` their places in the trace's bytes columns laid end to end (input, weight, output, comm). No nodes means
-    that the trace leaves the ranks idle.
+    `sent_from` their places in the trace's bytes columns laid end to end (input, weight, output, comm). `closed` says
+    that the last node is a COMP of 0 ns. No nodes means that the trace leaves the ranks idle.
     """
 
     ranks: tuple[int, ...]
@@ -78,6 +81,7 @@ class RankPlan:
     moved_from: IntArray
     sent_at: IntArray
     sent_from: IntArray
+    closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,7 @@ def _rank_plan(work: _Work, ranks: tuple[int, ...], layout: Layout) -> RankPlan:
     source_row = layout.row.copy()
     source_row[layout.move_at] = [move.size_row for move in layout.moves]
     source = _SIZE_COLUMN[layout.slot] * work.all_rows + work.kept[source_row]
-    moved = np.flatnonzero(np.isin(layout.slot, (LOAD_INPUT, LOAD_WEIGHT, STORE)))
+    moved = np.flatnonzero(np.isin(layout.slot, MEMORY_SLOTS))
     sent = np.flatnonzero(np.isin(layout.slot, (RECV, COLL, SEND)))
     return RankPlan(
         ranks=ranks,
@@ -217,6 +221,7 @@ def _rank_plan(work: _Work, ranks: tuple[int, ...], layout: Layout) -> RankPlan:
         moved_from=source[moved],
         sent_at=sent,
         sent_from=source[sent],
+        closed=layout.closed,
     )
 
 

@@ -7,6 +7,7 @@
   on a row that the rank does not run is a SEND on a rank that does and a RECV here.
 - Memory moved before a stage computes (KV blocks) waits for nothing and is awaited by the stage's first rows.
 - Rank i of a pipeline stage sends the output bytes of the stage's last row to rank i of the next, for each sub-batch.
+- A rank that moves memory and sends ends with a COMP node of 0 ns (`converters.node_layout` says why).
 - A rank without rows gets one node of 1 ns, because ASTRA-sim refuses a rank without nodes.
 
 What a trace's structure decides is kept for the traces that follow: in steady decoding only durations change, and then
@@ -33,6 +34,8 @@ IntArray = NDArray[np.int64]
 
 PLANS_KEPT = 64
 SIZES_KEPT = 8
+ZERO_NS_OPS = 500
+"""`num_ops` of a node that takes 0 ns: 1000 * 0 + 500, which any real device finishes within the nanosecond too."""
 _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
 
 
@@ -109,6 +112,8 @@ class Lowering:
         at, rows = plan.comp_at, plan.row[plan.comp_at]
         num_ops = np.full((trace.steps, plan.row.size), ABSENT)
         num_ops[:, at] = work[:, rows]
+        if plan.closed:
+            num_ops[:, -1] = ZERO_NS_OPS
         if traffic is None:
             tensor_size = sizes.tensor_size_by_steps.get(trace.steps)
             if tensor_size is None:
@@ -155,6 +160,8 @@ def _plan_sizes(plan: RankPlan, moved: IntArray) -> _Sizes:
     comm_size[peers] = np.maximum(comm_size[peers], 1)  # ASTRA-sim refuses a message of 0 bytes
     tensor_size = np.full(plan.row.size, ABSENT)
     tensor_size[plan.comp_at] = 1
+    if plan.closed:
+        tensor_size[-1] = 1
     tensor_size[plan.moved_at] = moved[plan.moved_from]
     return _Sizes(comm_size, tensor_size)
 

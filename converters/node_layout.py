@@ -11,6 +11,9 @@ order within a row:
 
 The row's parents are awaited by its loads, or by its first node where it has none. The row ends with slot 5, 4 or 3,
 whichever is last; that is what its dependents and its SEND wait for.
+
+A rank that moves memory and sends gets one more node, a COMP of 0 ns that waits for all others: ASTRA-sim aborts where
+the last node to complete on a rank with MEM nodes is a SEND.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 SLOTS = 7
-RECV, LOAD_INPUT, LOAD_WEIGHT, COMP, COLL, STORE, SEND = range(SLOTS)
+RECV, LOAD_INPUT, LOAD_WEIGHT, COMP, COLL, STORE, SEND, CLOSE = range(SLOTS + 1)
+MEMORY_SLOTS = (LOAD_INPUT, LOAD_WEIGHT, STORE)
 
 
 def row_slots(trace: Trace) -> BoolArray:
@@ -64,6 +68,8 @@ class Layout:
     moves: tuple[Transfer, ...]
     move_at: IntArray
     received: int
+    closed: bool
+    """Whether the last node is the COMP of 0 ns."""
 
     @property
     def nodes(self) -> int:
@@ -85,15 +91,18 @@ def lay_out(
     place[rows] = np.arange(rows.size)
     local, own_slot = np.nonzero(slots[rows])
     anchors = np.array([m.recv_row for m in received] + [m.send_row for m in sent], dtype=np.int64)
-    where = np.concatenate([local, place[anchors]])
-    slot = np.concatenate([own_slot, np.repeat([RECV, SEND], [len(received), len(sent)])])
+    closed = bool(sent) and bool(slots[rows][:, MEMORY_SLOTS].any())
+    where = np.concatenate([local, place[anchors], [rows.size - 1] * closed]).astype(np.int64)
+    kinds = np.repeat([RECV, SEND, CLOSE], [len(received), len(sent), closed])
+    slot = np.concatenate([own_slot, kinds])
     order = np.lexsort((slot, where))  # stable: transfers of one row keep their order
     position = np.empty_like(order)
     position[order] = np.arange(order.size)
     grid = np.full((rows.size, SLOTS), -1, dtype=np.int64)
     grid[local, own_slot] = position[: local.size]
     moves = (*received, *sent)
-    return Layout(rows, place, rows[where[order]], slot[order], grid, moves, position[local.size :], len(received))
+    move_at = position[local.size : local.size + len(moves)]
+    return Layout(rows, place, rows[where[order]], slot[order], grid, moves, move_at, len(received), closed)
 
 
 def dependencies(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntArray, IntArray]:
@@ -108,6 +117,10 @@ def dependencies(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntA
     edges.append((layout.move_at[layout.received :], layout.row_end[np.array(sends, dtype=np.int64)]))
     child = np.concatenate([pair[0] for pair in edges])
     waits = np.concatenate([pair[1] for pair in edges])
+    if layout.closed:
+        last = layout.nodes - 1
+        awaited = np.setdiff1d(np.arange(last), waits)
+        child, waits = np.append(child, np.full(awaited.size, last)), np.append(waits, awaited)
     keys = np.unique(child * layout.nodes + waits)
     counts = np.bincount(keys // max(layout.nodes, 1), minlength=layout.nodes)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % max(layout.nodes, 1)
