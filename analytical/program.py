@@ -1,0 +1,192 @@
+"""A rank's graph made ready to run under one configuration: nodes in order of id, kinds, runtimes, children.
+
+Every rank of a `RankGraph` shares one `Program`. What ASTRA-sim would abort on or get stuck at is refused here or, if
+it depends on the rank, in `validation`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from analytical.configuration import SystemConfig
+from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+
+
+class Task(IntEnum):
+    """What issuing a node does."""
+
+    RUN = 0
+    """Occupies its slot for its runtime (a roofline COMP, or a replay)."""
+
+    SKIP = 1
+    """Ends at once; its children wait for the rank's next event (INVALID nodes, COMP without bytes)."""
+
+    MEMORY = 2
+    SEND = 3
+    RECEIVE = 4
+    COLLECTIVE = 5
+    BROADCAST = 6
+    """A collective that is only replayed: it takes its runtime and moves nothing."""
+
+
+CPU, COMPUTE, COMMUNICATE, FREE = range(4)
+"""The slots of an NPU, one node each at a time; receives need none (`FREE`)."""
+
+COLUMNS = (
+    "node_type",
+    "is_cpu_op",
+    "name",
+    "duration_us",
+    "comm_type",
+    "comm_size",
+    "comm_priority",
+    "comm_tag",
+    "comm_src_delta",
+    "comm_dst_delta",
+    "comm_group",
+    "involved_dims",
+)
+
+
+@dataclass(slots=True)
+class Program:
+    """Columns by row, rows in ascending node id, so that the lowest row is the lowest id. ``n`` rows, ``k`` steps.
+
+    `runtime` ``[k, n]``: ns of RUN and BROADCAST; `size` ``[k, n]``: bytes of MEMORY; `gpu` marks the rows whose
+    runtime counts as GPU time; `children[child_offsets[i]:child_offsets[i + 1]]` wait for row i.
+    """
+
+    graph: RankGraph
+    order: IntArray
+    node_id: list[int]
+    task: list[int]
+    slot: list[int]
+    runtime: IntArray
+    size: IntArray
+    gpu: list[bool]
+    comm_type: list[int]
+    comm_size: list[int]
+    comm_priority: list[int]
+    comm_tag: list[int]
+    comm_src_delta: list[int]
+    comm_dst_delta: list[int]
+    comm_group: list[int]
+    involved_dims: list[int]
+    parents: array[int]
+    child_offsets: list[int]
+    children: list[int]
+    roots: list[int]
+    untimed_row: int | None
+    """The first row that ASTRA-sim's statistics cannot count: memory, INVALID or on the CPU."""
+
+    @property
+    def rows(self) -> int:
+        """Number of nodes."""
+        return len(self.node_id)
+
+    def describe(self, row: int) -> str:
+        """Return how messages call a node: ``node 7 (name, COMM_COLL)``."""
+        position = int(self.order[row])
+        graph = self.graph
+        name = graph.names[int(graph.name[position])]
+        kind = NodeType(int(graph.node_type[position])).name
+        return f"node {self.node_id[row]} ({name}, {kind})" if name else f"node {self.node_id[row]} ({kind})"
+
+
+def compile_graph(graph: RankGraph, system: SystemConfig) -> Program:
+    """Return the program of `graph` under `system`."""
+    order = np.argsort(graph.node_id, kind="stable")
+    task = _tasks(graph, system)
+    slot = np.full(graph.nodes, COMMUNICATE)
+    slot[graph.node_type == NodeType.COMM_RECV] = FREE
+    slot[graph.node_type == NodeType.COMP] = COMPUTE
+    slot[graph.is_cpu_op] = CPU
+    parents, offsets, children = _family(graph, order)
+    counted = (task == Task.RUN) & ~graph.is_cpu_op
+    untimed = np.flatnonzero((graph.is_cpu_op | (graph.node_type < NodeType.COMP))[order])
+    columns = {name: getattr(graph, name)[order].tolist() for name in COLUMNS[4:]}
+    return Program(
+        graph=graph,
+        order=order,
+        node_id=graph.node_id[order].tolist(),
+        task=task[order].tolist(),
+        slot=slot[order].tolist(),
+        runtime=runtimes(graph, system)[:, order],
+        size=graph.tensor_size[:, order],
+        gpu=counted[order].tolist(),
+        parents=array("i", parents.tolist()),
+        child_offsets=offsets.tolist(),
+        children=children.tolist(),
+        roots=np.flatnonzero(parents == 0).tolist(),
+        untimed_row=int(untimed[0]) if untimed.size else None,
+        **columns,
+    )
+
+
+def _tasks(graph: RankGraph, system: SystemConfig) -> IntArray:
+    task = np.full(graph.nodes, int(Task.RUN))
+    if system.replay_only:
+        return task
+    kind = graph.node_type
+    task[kind == NodeType.INVALID] = Task.SKIP
+    task[(kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)] = Task.MEMORY
+    task[kind == NodeType.COMM_SEND] = Task.SEND
+    task[kind == NodeType.COMM_RECV] = Task.RECEIVE
+    task[kind == NodeType.COMM_COLL] = Task.COLLECTIVE
+    task[(kind == NodeType.COMM_COLL) & (graph.comm_type == CollectiveType.BROADCAST)] = Task.BROADCAST
+    if system.roofline_enabled:
+        task[roofline_nodes(graph, system) & (graph.tensor_size[0] == 0)] = Task.SKIP
+    return task
+
+
+def roofline_nodes(graph: RankGraph, system: SystemConfig) -> np.ndarray:
+    """Return which nodes take their runtime from the roofline, shape ``[n]``."""
+    on = system.roofline_enabled and not system.replay_only
+    chosen: np.ndarray = (graph.node_type == NodeType.COMP) & ~graph.is_cpu_op & on
+    return chosen
+
+
+def runtimes(graph: RankGraph, system: SystemConfig) -> IntArray:
+    """Return the ns that each node runs for, ``[k, n]``; 0 where that is for the network or the memory to say.
+
+    Replay: duration_micros * 1000, and 1 ns for 0. Roofline (Workload.cc, Roofline.cc), in doubles as there:
+    perf = min(local-mem-bw * intensity, peak-perf), runtime = trunc(num_ops / perf * 10^9).
+    """
+    replayed = np.where(graph.duration_us > 0, graph.duration_us * 1000, 1)
+    result = np.broadcast_to(replayed, (graph.steps, graph.nodes))
+    modelled = np.flatnonzero(roofline_nodes(graph, system))
+    if not modelled.size:
+        return result
+    result = result.copy()
+    operations = graph.num_ops[:, modelled].astype(np.float64)
+    size = graph.tensor_size[:, modelled].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        perf = np.minimum(
+            system.local_mem_bw * 1_000_000_000 * (operations / size), system.peak_perf * 1_000_000_000_000
+        )
+        seconds = operations / perf
+        result[:, modelled] = np.where(size > 0, np.nan_to_num(seconds * 1e9), 0).astype(np.int64)
+    return result
+
+
+def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return (number of parents, child offsets, children) by row; a parent named twice counts once."""
+    nodes = graph.nodes
+    rank_of = np.empty(nodes, dtype=np.int64)
+    rank_of[order] = np.arange(nodes)
+    child = rank_of[np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))]
+    parent = rank_of[graph.dep_index]
+    pairs = np.unique(parent * nodes + child) if nodes else np.zeros(0, dtype=np.int64)
+    parent, child = pairs // max(nodes, 1), pairs % max(nodes, 1)
+    parents = np.bincount(child, minlength=nodes)
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=nodes))))
+    return parents, offsets, child
+
+
+def attribute(value: int, default: int) -> int:
+    """Return an attribute's value, or `default` where the node lacks it."""
+    return default if value == ABSENT else value

@@ -1,0 +1,236 @@
+"""One simulation, event by event: NPUs, network, memory and workloads of one step of a graph.
+
+This is the reference that the faster ways (`phases`, `chains`) are tested against, and what runs every graph that they
+do not take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from analytical.algorithms import RUNS, Run
+from analytical.bus import Bus, EndpointBus
+from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner
+from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
+from analytical.event_queue import EventQueue, LocalEvents
+from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
+from analytical.network import AwareTransport, DelayModel, Transport, UnawareTransport
+from analytical.program import Program, Task
+from analytical.remote_memory import RemoteMemory
+from analytical.streams import Collective, Stream, StreamUnit
+from analytical.tree import TreeRun
+from analytical.workload import Workload, peer, priority_of
+from converters.execution_graph import CollectiveType
+from foundation.errors import SimulationError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What upstream's command line says beside the files."""
+
+    aware: bool = False
+    num_queues_per_dim: int = 1
+    injection_scale: float = 1.0
+    rendezvous_protocol: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything but the graph. `per_node_custom`: node id -> prefix of a custom collective's graph."""
+
+    network: NetworkConfig
+    system: SystemConfig
+    memory: RemoteMemoryConfig
+    options: Options = Options()
+    per_node_custom: Mapping[int, str] = field(default_factory=dict)
+
+
+PhaseMaker = Callable[[Stream, Phase], Run | None]
+"""Makes the run of a phase, or returns None to leave it to the message-level run."""
+
+
+class Simulation:
+    """One step of one graph. `programs` has every rank's program; `runtimes` each program's ns by row."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        programs: list[tuple[Program, list[int], list[int]]],
+        groups: dict[int, tuple[int, ...]],
+    ) -> None:
+        self.configuration = configuration
+        self.queue = EventQueue()
+        self.transport = self._make_transport()
+        options = configuration.options
+        messenger = RendezvousMessenger if options.rendezvous_protocol else Messenger
+        self.messenger = messenger(self.transport, self.queue, configuration.network.npus)
+        self.make_phase: PhaseMaker | None = None
+        self._memory = RemoteMemory(configuration.memory)
+        self._planner = CollectivePlanner(
+            configuration.network,
+            configuration.system,
+            groups,
+            options.num_queues_per_dim,
+            dict(configuration.per_node_custom),
+        )
+        self._planners: list[RankPlanner] = []
+        self._priorities: list[int] = []
+        self._units: list[StreamUnit] = []
+        self._sizes = [sizes for _, _, sizes in programs]
+        self.workloads: list[Workload] = []
+        for rank, (program, runtime, _) in enumerate(programs):
+            self._add_rank(rank, program, runtime)
+
+    def run(self) -> None:
+        """Run to the end. Raises `SimulationError` where ASTRA-sim stops, hangs, crashes or never finishes."""
+        for workload in self.workloads:
+            workload.fire()
+        if self.queue.next_time == 0:
+            raise SimulationError(self._zero_delay())
+        self.queue.run()
+        if any(workload.finished_ns is None for workload in self.workloads):
+            raise SimulationError(self._stuck())
+        for workload in self.workloads:
+            check_ending(workload)
+
+    def issue_memory(self, workload: Workload, row: int) -> None:
+        """Start a memory transaction."""
+        size = self._sizes[workload.rank][row]
+        self._memory.issue(workload.rank, workload.events, size, workload.complete, row)
+
+    def issue_send(self, workload: Workload, row: int) -> None:
+        """Start a SEND; it completes when the message has arrived."""
+        program = workload.program
+        tag = point_to_point_tag(program.comm_tag[row])
+        destination = peer(workload, program.comm_dst_delta[row])
+        self.messenger.send(tag, workload.rank, destination, program.comm_size[row], (workload.complete, row))
+
+    def issue_receive(self, workload: Workload, row: int) -> None:
+        """Post a RECV."""
+        program = workload.program
+        tag = point_to_point_tag(program.comm_tag[row])
+        source = peer(workload, program.comm_src_delta[row])
+        self.messenger.receive(tag, source, workload.rank, program.comm_size[row], (workload.complete, row))
+
+    def issue_collective(self, workload: Workload, row: int) -> None:
+        """Cut a collective into streams and queue them."""
+        program, rank = workload.program, workload.rank
+        try:
+            streams = self._planner.plan(
+                self._planners[rank],
+                CollectiveType(program.comm_type[row]),
+                program.comm_size[row],
+                program.involved_dims[row],
+                program.comm_group[row],
+                program.node_id[row],
+            )
+        except SimulationError as error:
+            raise SimulationError(f"rank {rank}, {program.describe(row)}: {error}") from None
+        priority = self._priority(rank, priority_of(program, row))
+        collective = Collective(len(streams), workload.complete, row)
+        unit = self._units[rank]
+        for number, phases in streams:
+            unit.advance(Stream(unit, number, phases, priority, collective))
+
+    def _make_transport(self) -> Transport:
+        network = self.configuration.network
+        if self.configuration.options.aware:
+            return AwareTransport(network, self.queue)
+        return UnawareTransport(DelayModel(network), self.queue)
+
+    def _add_rank(self, rank: int, program: Program, runtime: list[int]) -> None:
+        options, system = self.configuration.options, self.configuration.system
+        events = LocalEvents(self.queue)
+        queues = options.num_queues_per_dim
+        concurrency = math.ceil(system.active_chunks_per_dimension / queues)
+        self.workloads.append(Workload(rank, program, runtime, events, self))
+        self._planners.append(self._planner.rank_planner(rank))
+        self._priorities.append(0)
+        bus = self._make_bus(events)
+        self._units.append(
+            StreamUnit(
+                rank,
+                events,
+                bus,
+                self.messenger,
+                queues * len(self.configuration.network.npus_count),
+                concurrency,
+                self._make_run,
+            )
+        )
+
+    def _make_bus(self, events: LocalEvents) -> Bus:
+        return EndpointBus(self.configuration.system, self.configuration.options.injection_scale)
+
+    def _make_run(self, stream: Stream, phase: Phase) -> Run:
+        if self.make_phase is not None:
+            made = self.make_phase(stream, phase)
+            if made is not None:
+                return made
+        kind = phase.algorithm.kind
+        if kind is Kind.TREE:
+            return TreeRun(stream, phase)
+        return RUNS[kind](stream, phase)
+
+    def _priority(self, rank: int, explicit: int) -> int:
+        """Return the priority of a rank's next collective: LIFO counts up, FIFO down."""
+        policy = self.configuration.system.scheduling_policy
+        if policy == "EXPLICIT":
+            return explicit
+        priority = self._priorities[rank]
+        self._priorities[rank] += 1 if policy == "LIFO" else -1
+        return priority
+
+    def _zero_delay(self) -> str:
+        for workload in self.workloads:
+            for row in workload.waiting_rows():
+                return (
+                    f"rank {workload.rank}, {workload.program.describe(row)}: something takes 0 ns at t = 0 (a COMP "
+                    "that rounds to 0 ns, endpoint-delay 0, or latency 0 with a tiny message), where ASTRA-sim aborts; "
+                    "make it at least 1 ns"
+                )
+        return "an event takes 0 ns at t = 0, where ASTRA-sim aborts; make it at least 1 ns"
+
+    def _stuck(self) -> str:
+        parts = []
+        stuck = [workload for workload in self.workloads if workload.finished_ns is None]
+        for workload in stuck[:4]:
+            rows = workload.waiting_rows()
+            if rows:
+                parts.append(f"rank {workload.rank} waits in {self._waits(workload, rows[0])}")
+            else:
+                first = workload.program.describe(workload.ready_rows()[0])
+                parts.append(f"rank {workload.rank} never issues {first}: its parent was skipped and no event follows")
+        more = f"; {len(stuck) - 4} more ranks are stuck" if len(stuck) > 4 else ""
+        return f"deadlock: {'; '.join(parts)}{more}"
+
+    def _waits(self, workload: Workload, row: int) -> str:
+        program = workload.program
+        text = program.describe(row)
+        task = program.task[row]
+        if task == Task.RECEIVE:
+            return f"{text} for {program.comm_size[row]} bytes with tag {program.comm_tag[row]} from rank " + str(
+                peer(workload, program.comm_src_delta[row])
+            )
+        if task == Task.SEND:
+            return f"{text} to rank {peer(workload, program.comm_dst_delta[row])}"
+        group = program.comm_group[row]
+        members = f"group {group}" if group else "all ranks"
+        return f"{text} over {members}: another member has not entered, or with another type, size or order"
+
+
+def check_ending(workload: Workload) -> None:
+    """Refuse an end that ASTRA-sim aborts at: its statistics throw on other than GPU compute and communication.
+
+    The exception is caught where the last node ended in an event of the NPU, but not after a SEND or RECV or at t = 0.
+    """
+    program = workload.program
+    row = program.untimed_row
+    if row is None or (workload.finished_ns and workload.last_task not in (Task.SEND, Task.RECEIVE)):
+        return
+    raise SimulationError(
+        f"rank {workload.rank} ends {'with a SEND or RECV' if workload.finished_ns else 'at t = 0'} and holds "
+        f"{program.describe(row)}: ASTRA-sim aborts in its statistics; end the rank with a COMP or a collective"
+    )
