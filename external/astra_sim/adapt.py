@@ -150,10 +150,19 @@ def _may_end_at_zero(graph: RankGraph, step: int, roofline: tuple[float, float] 
 
 
 def _statistics_abort(graph: RankGraph) -> bool:
-    """Whether upstream's statistics throw for this rank while a SEND or RECV may be what ends it."""
+    """Whether upstream's statistics throw for this rank and a SEND or RECV may be what ends it."""
     kinds = graph.node_type
     throwing = graph.is_cpu_op | np.isin(kinds, (NodeType.MEM_LOAD, NodeType.MEM_STORE, NodeType.INVALID))
-    return bool(throwing.any() and np.isin(kinds, (NodeType.COMM_SEND, NodeType.COMM_RECV)).any())
+    if not throwing.any():
+        return False
+    return bool(np.isin(kinds[_sinks(graph)], (NodeType.COMM_SEND, NodeType.COMM_RECV)).any())
+
+
+def _sinks(graph: RankGraph) -> IntArray:
+    """The rows that no row waits for."""
+    waited_for = np.zeros(graph.nodes, np.bool_)
+    waited_for[graph.dep_index] = True
+    return np.flatnonzero(~waited_for).astype(np.int64)
 
 
 def _check_acyclic(graph: RankGraph) -> None:
@@ -191,7 +200,7 @@ def _padded(graph: RankGraph, pad: Pad, lead: bool, tail: bool) -> RankGraph:
     nodes = graph.nodes
     counts = np.diff(graph.dep_offsets)
     index = graph.dep_index
-    sinks = np.setdiff1d(np.arange(nodes), index)
+    sinks = _sinks(graph)
     if lead:
         roots = np.flatnonzero(counts == 0)
         index = np.insert(index, graph.dep_offsets[roots], nodes)

@@ -56,7 +56,7 @@ def embedded_answer(variant: str) -> IterationResult:
 
 
 def two_ranks() -> ExecutionGraph:
-    """Compute, all-reduce, a memory load, and 64 KiB from rank 0 to rank 1: what serving graphs are made of.
+    """Compute, all-reduce, a memory load, 64 KiB from rank 0 to rank 1, compute: what serving graphs are made of.
 
     The transfer over a switch takes longer with congestion (its bytes are paid at both links), which tells the variants
     apart.
@@ -69,7 +69,8 @@ def two_ranks() -> ExecutionGraph:
     ]
     sender = {"node_type": NodeType.COMM_SEND, "comm_src_delta": 0, "comm_dst_delta": 1, **transfer}
     receiver = {"node_type": NodeType.COMM_RECV, "comm_src_delta": -1, "comm_dst_delta": 0, **transfer}
-    return ExecutionGraph([chain(0, [*shared, sender]), chain(1, [*shared, receiver])])
+    last = {"node_type": NodeType.COMP, "num_ops": 6_500, "tensor_size": 1}
+    return ExecutionGraph([chain(0, [*shared, sender, last]), chain(1, [*shared, receiver, last])])
 
 
 def chain(rank: int, nodes: list[dict[str, int]]) -> RankGraph:
