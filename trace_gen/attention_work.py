@@ -23,6 +23,8 @@ class AttentionShape:
     """One rank's attention, a token: elements of queries and of keys, bytes of them, and the window (or None)."""
 
     query_elements: int
+    kv_elements: int
+    """Keys alone."""
     query_bytes: int
     kv_bytes: int
     """Keys and values together."""
@@ -31,11 +33,10 @@ class AttentionShape:
 
 @dataclass(frozen=True, slots=True)
 class AttentionWork:
-    """Attention by request: `flops` and `mem_bytes` of shape ``[steps, n]``; `is_decode` ``[n]`` (one new token)."""
+    """Attention by request: `flops` and `mem_bytes` of shape ``[steps, n]``, for one layer on one rank."""
 
     flops: IntArray
     mem_bytes: IntArray
-    is_decode: NDArray[np.bool_]
 
 
 def attention_work(shape: AttentionShape, batch: BatchShape) -> AttentionWork:
@@ -50,4 +51,4 @@ def attention_work(shape: AttentionShape, batch: BatchShape) -> AttentionWork:
         attended = np.minimum(context + new, shape.window + new - 1)
     flops = 4 * shape.query_elements * pairs
     mem_bytes = (attended + new) * shape.kv_bytes + 2 * new * shape.query_bytes
-    return AttentionWork(flops, mem_bytes, batch.new_tokens == 1)
+    return AttentionWork(flops, mem_bytes)

@@ -57,8 +57,10 @@ class _TableShape:
 
     names: tuple[str, ...]
     kinds: NDArray[np.int8]
+    launches: IntArray
     request: IntArray
     whole: NDArray[np.bool_]
+    computes: NDArray[np.bool_]
     attention: IntArray
     per_row: IntArray
     """``[7, m]``: bytes and FLOPs a row, see `_per_row`."""
@@ -148,7 +150,7 @@ class TraceGenerator:
             rank_set=structure.rank_set,
             request=requests,
             sub_batch=structure.sub_batch,
-            latency_ns=_spread(latency, structure, shape.kinds != OperatorClass.EXCHANGE),
+            latency_ns=_spread(latency * shape.computes, structure),
             flops=_spread(table.flops, structure),
             mem_bytes=_spread(table.mem_bytes, structure),
             input_loc=structure.input_loc,
@@ -172,6 +174,7 @@ class TraceGenerator:
         part = shard(self.architecture, 1 if self.by_request else self.parallelism.tensor)
         return AttentionShape(
             query_elements=part.query,
+            kv_elements=part.kv,
             query_bytes=self.precision.activation_bytes(part.query),
             kv_bytes=2 * self.precision.kv_bytes(part.kv),
             window=self.architecture.sliding_window,
@@ -186,8 +189,10 @@ class TraceGenerator:
         shape = _TableShape(
             names=tuple(operator.name for operator in operators),
             kinds=kinds,
+            launches=np.array([operator.launches for operator in operators], dtype=np.int64),
             request=request,
             whole=(request >= 0) & self.by_request,
+            computes=kinds != OperatorClass.EXCHANGE,
             attention=np.flatnonzero(kinds == OperatorClass.ATTENTION),
             per_row=np.array(per_row, dtype=np.int64).T,
             logits_in=np.array([operator.input_rows is Rows.LOGITS for operator in operators]),
@@ -239,6 +244,7 @@ class TraceGenerator:
             names=shape.names,
             kinds=shape.kinds,
             rows=sizes.rows,
+            launches=shape.launches,
             request=shape.request,
             whole=shape.whole,
             flops=flops,
@@ -262,11 +268,17 @@ def _check(batch: BatchShape) -> None:
         raise InternalError("a batch of several steps holds decodes only")
 
 
-def _spread(table: IntArray, structure: Structure, counts: NDArray[np.bool_] | None = None) -> IntArray:
-    """Gather columns of ``[k, m]`` into rows of the trace ``[k, n]``; KV transfers (and what `counts` omits) get 0."""
-    padded = np.zeros((table.shape[0], table.shape[1] + 1), dtype=np.int64)
-    padded[:, :-1] = table if counts is None else table * counts
-    return np.take(padded, structure.column, axis=1)
+def _spread(table: IntArray, structure: Structure) -> IntArray:
+    """Gather columns of ``[k, m]`` into rows of the trace ``[k, n]``; the rows of KV transfers get 0."""
+    steps = table.shape[0]
+    result = np.empty((steps, len(structure.column)), dtype=np.int64)
+    result[:, : structure.transfer_rows] = 0
+    for run in structure.runs:
+        rows = result[:, run.row : run.row + run.width * run.repeats]
+        block = table[:, None, run.column : run.column + run.width]
+        # Splitting an axis in two never copies, so this writes into `result`.
+        rows.reshape(steps, run.repeats, run.width)[...] = block
+    return result
 
 
 def _gather(values: IntArray, structure: Structure, front: IntArray | None = None) -> IntArray:

@@ -22,13 +22,15 @@ _WHAT = "hardware configuration"
 class Efficiency:
     """How much of the datasheet one class of operators reaches.
 
-    `compute` and `memory` are fractions of peak FLOP rate and of memory bandwidth; `overhead_ns` is the shortest
-    time of such an operator: launching it, filling and draining the device.
+    `compute` and `memory` are fractions of peak FLOP rate and of memory bandwidth (a cache may lift the latter above
+    1); `overhead_ns` is the shortest time of such an operator: launching it, filling and draining the device.
+    `tile_ns` is what attention spends on each tile of work beside arithmetic and memory, on one compute unit.
     """
 
     compute: float
     memory: float
     overhead_ns: float
+    tile_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,17 @@ class Hardware:
 
 
 EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
-    "gemm": Efficiency(0.92, 0.90, 2000.0),
-    "attention_prefill": Efficiency(0.60, 0.85, 8000.0),
-    "attention_decode": Efficiency(0.40, 0.88, 8000.0),
-    "elementwise": Efficiency(1.0, 0.90, 2000.0),
-    "embedding": Efficiency(1.0, 0.90, 2500.0),
-    "sampler": Efficiency(1.0, 0.25, 25000.0),
+    "gemm": Efficiency(0.88, 0.94, 5200.0),
+    "attention_prefill": Efficiency(0.70, 0.96, 6150.0, 5100.0),
+    "attention_decode": Efficiency(1.0, 0.91, 12400.0, 2300.0),
+    "elementwise": Efficiency(1.0, 0.77, 2250.0),
+    "embedding": Efficiency(1.0, 1.34, 3400.0),
+    "sampler": Efficiency(1.0, 0.37, 17500.0),
 }
-"""Efficiencies of a device whose file gives none; docs/performance_models.md says how they were found."""
+"""Efficiencies of a device whose file gives none: midway between the two devices that measurements were at hand for
+(`docs/performance_models.md`)."""
 
-DEFAULT_CACHE_SPEEDUP = 3.0
+DEFAULT_CACHE_SPEEDUP = 3.5
 
 
 def load_hardware(name_or_path: str) -> Hardware:
@@ -143,11 +146,12 @@ def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
         if name not in EFFICIENCY_CLASSES:
             continue
         part, default = fields.object(name), EFFICIENCY_CLASSES[name]
-        part.only({"compute", "memory", "overhead_ns"})
+        part.only({"compute", "memory", "overhead_ns", "tile_ns"})
         result[name] = Efficiency(
             part.positive_number("compute", default=default.compute),
             part.positive_number("memory", default=default.memory),
             part.positive_number("overhead_ns", default=default.overhead_ns),
+            part.positive_number("tile_ns", default=default.tile_ns),
         )
     return result
 

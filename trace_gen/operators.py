@@ -58,6 +58,7 @@ class Operator:
     - `sources`: the operators of the same iteration whose outputs are its input (empty: the input of the
       iteration; ``"residual"``: the output of the last row before it that carries the hidden state).
     - `traffic_bytes`: device memory read and written for each row beside the weights (`weight_traffic_bytes`).
+    - `launches`: kernels that it takes.
     - `per_request`: a row of its own for each request, even where attention is one row a batch.
     - `communication`: the collective after it, of `comm_bytes` for each output row.
     Attention's FLOPs and KV traffic depend on contexts: see `trace_gen.attention_work`.
@@ -77,6 +78,7 @@ class Operator:
     communication: CommType = CommType.NONE
     comm_bytes: int = 0
     per_request: bool = False
+    launches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,7 @@ class _Builder:
             flops=flops,
             traffic_bytes=2 * self.precision.activation_bytes(touched),
             per_request=per_request,
+            launches=2 if name == "qk_norm" else 1,
         )
 
     def _attention(self, name: str, producers: tuple[str, ...]) -> Operator:

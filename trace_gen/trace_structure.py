@@ -39,6 +39,16 @@ class TableEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Rows of a trace that repeat consecutive columns of the operator table."""
+
+    row: int
+    column: int
+    width: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
 class StructureKey:
     """What decides the rows of a trace. `requests`: per-request rows of the batch, 0 for one row a batch."""
 
@@ -53,6 +63,8 @@ class Structure:
     """Columns of `Trace` that hold no size, of shape ``[n]``, and where each row's sizes are found.
 
     - `column`: index into the operator table; rows of KV transfers point behind its end, to zeros;
+    - `runs`: the same as slices, for copying whole blocks: rows from ``row`` on are `repeats` times the `width`
+      columns from ``column`` on;
     - `transfer` of the first ``transfer_rows`` rows: index into loads, then evictions;
     - `position`: the request's position in the batch, -1 for batch rows.
     """
@@ -76,6 +88,7 @@ class Structure:
     dep_offsets: IntArray
     dep_rows: IntArray
     column: IntArray
+    runs: tuple[Run, ...]
     position: IntArray
     transfer: IntArray
     transfer_rows: int
@@ -169,11 +182,11 @@ class StructureBuilder:
         return [anchor, *sorted(last_of.values())] if self.by_request else []
 
     def _assemble(self, entries: list[TableEntry], templates: list[_Template], key: StructureKey) -> Structure:
-        transfers = key.loads + key.evictions
         stages = self.parallelism.pipeline
-        transfer_rows = transfers * stages
+        transfer_rows = (key.loads + key.evictions) * stages
         head, block, tail = (_Arrays.of(template) for template in templates)
         parts: list[_Arrays] = []
+        runs: list[Run] = []
         layer: list[NDArray[np.int32]] = []
         stage: list[NDArray[np.int32]] = []
         for index, layers in enumerate(self.layers):
@@ -181,11 +194,14 @@ class StructureBuilder:
             pieces += [(block, layers)]
             pieces += [(tail, range(NO_LAYER, 0))] if index == stages - 1 else []
             for arrays, repeats in pieces:
+                first_row = transfer_rows + sum(len(part.column) for part in parts)
+                runs.append(Run(first_row, int(arrays.column[0]), len(arrays.column), len(repeats)))
                 parts.append(arrays.repeated(len(repeats)))
                 layer.append(np.repeat(np.arange(repeats.start, repeats.stop, dtype=np.int32), len(arrays.column)))
                 stage.append(np.full(len(layer[-1]), index, dtype=np.int32))
         rows = _Arrays.joined(parts)
-        return self._columns(entries, rows, np.concatenate(layer), np.concatenate(stage), key, transfer_rows)
+        columns = (np.concatenate(layer), np.concatenate(stage))
+        return self._columns(entries, rows, *columns, key, tuple(runs))
 
     def _columns(
         self,
@@ -194,10 +210,11 @@ class StructureBuilder:
         layer: NDArray[np.int32],
         stage: NDArray[np.int32],
         key: StructureKey,
-        transfer_rows: int,
+        runs: tuple[Run, ...],
     ) -> Structure:
         """Put the rows of KV transfers in front and fill every column."""
         per_stage = key.loads + key.evictions
+        transfer_rows = per_stage * self.parallelism.pipeline
         front = np.full(transfer_rows, len(entries), dtype=np.int64)
         column = np.concatenate([front, rows.column])
         stage = np.concatenate([np.repeat(np.arange(self.parallelism.pipeline, dtype=np.int32), per_stage), stage])
@@ -238,6 +255,7 @@ class StructureBuilder:
             dep_offsets=np.concatenate([np.zeros(transfer_rows + 1, np.int64), np.cumsum(rows.dep_count)]),
             dep_rows=rows.dep_rows + transfer_rows,
             column=column,
+            runs=runs,
             position=position,
             transfer=transfer,
             transfer_rows=transfer_rows,
