@@ -3,7 +3,7 @@
 Three caches make a decode step cheap, and let readers of a trace cache by identity, because arrays that are equal
 between calls are the same objects:
 
-1. structure: rows and dependencies, decided by how many per-request rows and KV transfers there are;
+1. structure: which rows there are, decided by how many per-request rows and KV transfers there are;
 2. sizes: bytes and communication, decided by token counts;
 3. per-request columns, decided by the request ids.
 
@@ -156,7 +156,7 @@ class TraceGenerator:
             input_loc=structure.input_loc,
             input_node=structure.node,
             input_bytes=sizes.input_bytes,
-            weight_loc=structure.local,
+            weight_loc=structure.weight_loc,
             weight_node=structure.node,
             weight_bytes=sizes.weight_bytes,
             output_loc=structure.output_loc,

@@ -7,9 +7,10 @@
     latency  [steps, n] ns on each of those ranks
 
 A row stands for the same work on every rank of its rank set; sizes and latencies are **per rank**, as they
-stand (nothing is divided later). Rows run in order: a row without explicit dependencies waits for the previous
-row of the same sub-batch and rank set. Explicit dependencies (`dep_offsets`, `dep_rows`) replace that rule for
-the row that has them; they are what lets sub-batches, PIM pools and layer-wise KV transfers overlap.
+stand (nothing is divided later). Rows run in order: on each of its ranks, a row without explicit dependencies waits
+for the previous row of the same sub-batch that the rank runs. Explicit dependencies (`dep_offsets`,
+`dep_rows`) replace that rule for the row that has them; they are what lets sub-batches, PIM pools and layer-wise KV
+transfers overlap.
 
 Communication belongs to the row that produces the data: a row's collective starts when the row's computation is
 done, and rows that depend on the row wait for its collective. Between pipeline stages the activations are sent
@@ -76,8 +77,8 @@ class Trace:
     - `comm_type`, `comm_bytes` (in the meaning of ASTRA-sim's comm_size, see reference of collectives),
       `comm_group` (index into `groups`, -1: none).
     - `dep_offsets` ``[n + 1]``, `dep_rows`: rows that row r waits for are
-      ``dep_rows[dep_offsets[r]:dep_offsets[r + 1]]``; an empty slice means the previous row of the same
-      sub-batch and rank set.
+      ``dep_rows[dep_offsets[r]:dep_offsets[r + 1]]``; an empty slice means, on each rank, the previous
+      row of the same sub-batch that the rank runs.
     """
 
     op_names: tuple[str, ...]
