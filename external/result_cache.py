@@ -92,6 +92,7 @@ class ResultCache:
                 self._disable(error.strerror or str(error))
                 return None
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
+            self._connection.text_factory = bytes  # a rotted value may claim to be text
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A lost last answer after a power cut is worked out again; WAL keeps the file whole all the same.
             self._connection.execute("PRAGMA synchronous = NORMAL")

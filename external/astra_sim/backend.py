@@ -109,7 +109,7 @@ class AstraSimBackend:
             folder = self._runner.new_folder(f"iteration-{iteration:06d}")
         except OSError as error:
             raise SimulationError(f"{place}: cannot make a folder for the graph: {_reason(error)}") from error
-        output = None
+        output, arguments = None, []
         try:
             with self._lock:
                 arguments = write_case(folder, adapted, self._configuration, self._flags, self._writer)
@@ -120,7 +120,7 @@ class AstraSimBackend:
         except (OSError, RunFailedError) as error:
             reason = f"the graph cannot be written: {_reason(error)}" if isinstance(error, OSError) else str(error)
             kept = self._runner.locate(folder)
-            _keep_output(kept, output)
+            _keep(kept, self._runner.command_line(arguments), output)
             raise SimulationError(f"{place}: {reason}; its inputs are kept in {kept}") from error
         self._runner.discard(folder)
         finish = [cycles[rank][0] - adapted.surplus_ns[rank] for rank in range(adapted.ranks)]
@@ -143,10 +143,11 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror or error} (free space, or name another folder with --work_dir)"
 
 
-def _keep_output(folder: Path, output: Output | None) -> None:
-    """Write what the run printed beside its inputs, as far as the disk allows."""
-    if output is None:
-        return
-    with contextlib.suppress(OSError):
-        (folder / "stdout").write_text(output.stdout, encoding="utf-8")
-        (folder / "stderr").write_text(output.stderr, encoding="utf-8")
+def _keep(folder: Path, command: str, output: Output | None) -> None:
+    """Write the command, and what the run printed, beside its inputs, as far as the disk allows."""
+    texts = {"command": f"{command}\n"}
+    if output is not None:
+        texts |= {"stdout": output.stdout, "stderr": output.stderr}
+    for name, text in texts.items():
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ Options, all text and all optional (names are the flags' without dashes): `astra
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from external.astra_sim.adapt import adapt_configuration
 from external.astra_sim.backend import AstraSimBackend
@@ -28,24 +28,25 @@ def create_process(*, network: str, system: str, memory: str, options: dict[str,
     """Make the `astra-sim` backend: the binary at option `astra_sim`, else `ORRERY_ASTRA_SIM`, as a process a graph."""
     from external.astra_sim.process import ProcessRunner, file_identity, find_binary
 
-    binary = find_binary(options.get("astra_sim"))
-    runner = ProcessRunner(
-        [str(binary)],
-        identity=file_identity(binary),
-        timeout_s=timeout_of(options),
-        work_dir=options.get("work_dir"),
-    )
-    return _backend(runner, network, system, memory, options, _jobs(options))
+    def start() -> Runner:
+        binary = find_binary(options.get("astra_sim"))
+        identity = file_identity(binary)
+        timeout_s, work_dir = timeout_of(options), options.get("work_dir")
+        return ProcessRunner([str(binary)], identity=identity, timeout_s=timeout_s, work_dir=work_dir)
+
+    return _backend(start, network, system, memory, options)
 
 
 def create_docker(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
     """Make the `docker` backend: one container of `astra_sim_image`, else `ASTRA_SIM_IMAGE`, else ours."""
     from external.astra_sim.container import DockerRunner
 
-    adapt_configuration(network, system, memory)  # wrong files are said before a container starts
     image = options.get("astra_sim_image") or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE
-    runner = DockerRunner(image, timeout_s=timeout_of(options), work_dir=options.get("work_dir"))
-    return _backend(runner, network, system, memory, options, _jobs(options))
+
+    def start() -> Runner:
+        return DockerRunner(image, timeout_s=timeout_of(options), work_dir=options.get("work_dir"))
+
+    return _backend(start, network, system, memory, options)
 
 
 def create_spool(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
@@ -55,8 +56,11 @@ def create_spool(*, network: str, system: str, memory: str, options: dict[str, s
     folder = options.get("spool_dir")
     if not folder:
         raise UserError("the spool backend needs a folder", field="--spool_dir", fix="--spool_dir DIR")
-    runner = SpoolRunner(folder, timeout_s=timeout_of(options))
-    return _backend(runner, network, system, memory, options, _jobs(options))
+
+    def start() -> Runner:
+        return SpoolRunner(folder, timeout_s=timeout_of(options))
+
+    return _backend(start, network, system, memory, options)
 
 
 def timeout_of(options: Mapping[str, str]) -> float:
@@ -77,15 +81,13 @@ def cache_of(options: Mapping[str, str]) -> ResultCache | None:
 
 
 def _backend(
-    runner: Runner, network: str, system: str, memory: str, options: Mapping[str, str], jobs: int
+    start: Callable[[], Runner], network: str, system: str, memory: str, options: Mapping[str, str]
 ) -> AstraSimBackend:
-    try:
-        configuration = adapt_configuration(network, system, memory)
-        flags = {name.replace("_", "-"): options[name] for name in _BINARY_FLAGS if options.get(name)}
-        return AstraSimBackend(runner, configuration, flags=flags, cache=cache_of(options), jobs=jobs)
-    except BaseException:
-        runner.close()
-        raise
+    """Check everything a user gave, then start what runs the binary."""
+    configuration = adapt_configuration(network, system, memory)
+    flags = {name.replace("_", "-"): options[name] for name in _BINARY_FLAGS if options.get(name)}
+    jobs, cache = _jobs(options), cache_of(options)
+    return AstraSimBackend(start(), configuration, flags=flags, cache=cache, jobs=jobs)
 
 
 def _jobs(options: Mapping[str, str]) -> int:

@@ -1,0 +1,190 @@
+"""The result cache saves runs, is shared, and never costs a result: damage, a full disk and no permission included."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_graphs import configuration, network, tensor_parallel
+from stand_ins import ROOT, good, runs
+
+from external.astra_sim import factories
+from external.astra_sim.backend import AstraSimBackend
+from external.result_cache import FILE_NAME, ResultCache
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script that counts its runs and, unlike other scripts, is taken to be known by its content."""
+    monkeypatch.setattr("external.astra_sim.process.file_identity", lambda path: f"sha256:{path.name}")
+    return good(tmp_path / "binary")
+
+
+def backend(binary: Path, tmp_path: Path, **changes: object) -> AstraSimBackend:
+    options = {"astra_sim": str(binary), "work_dir": str(tmp_path / "work"), "cache_dir": str(tmp_path / "cache")}
+    files = {name: str(value) for name, value in changes.items() if name in ("network", "system", "memory")}
+    more = {name: str(value) for name, value in changes.items() if name not in files}
+    return factories.create_process(**{**configuration(), **files}, options=options | more)
+
+
+def test_a_second_run_asks_the_cache_only(counted: Path, tmp_path: Path) -> None:
+    answers = []
+    for _ in range(2):
+        used = backend(counted, tmp_path)
+        answers.append(used.simulate(tensor_parallel(steps=4)).finish_ns.tolist())
+        statistics = used.statistics()
+        used.close()
+    assert answers[0] == answers[1]
+    assert runs(counted) == 4
+    assert statistics == {"steps": 4, "cache_hits": 4, "runs": 0}
+
+
+def test_steps_hit_whatever_graph_they_are_part_of(counted: Path, tmp_path: Path) -> None:
+    used = backend(counted, tmp_path)
+    used.simulate(tensor_parallel(steps=3))
+    used.simulate(tensor_parallel(ns=1000))  # step 0 of the graph above
+    assert used.statistics() == {"steps": 4, "cache_hits": 1, "runs": 3}
+    used.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": network(2, latency=501)},
+        {"system": configuration(endpoint_delay=11)["system"]},
+        {"memory": configuration()["memory"].replace("100", "101")},
+        {"num_queues_per_dim": "2"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_decides_the_answer_is_in_the_key(counted: Path, tmp_path: Path, change: dict[str, str]) -> None:
+    for changes in ({}, change):
+        used = backend(counted, tmp_path, **changes)
+        used.simulate(tensor_parallel())
+        used.close()
+    assert runs(counted) == 2
+
+
+def test_another_binary_and_another_graph_miss(counted: Path, tmp_path: Path) -> None:
+    other = good(tmp_path / "other")
+    for binary in (counted, other):
+        used = backend(binary, tmp_path)
+        used.simulate(tensor_parallel())
+        used.simulate(tensor_parallel(ns=1001))
+        used.close()
+    assert (runs(counted), runs(other)) == (2, 2)
+
+
+def test_no_cache_reads_and_writes_none(counted: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        used = backend(counted, tmp_path, no_cache="1")
+        used.simulate(tensor_parallel())
+        used.close()
+    assert runs(counted) == 2
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_script_is_not_cached(tmp_path: Path) -> None:
+    """Its content does not say what it runs."""
+    script = good(tmp_path / "script")
+    for _ in range(2):
+        used = backend(script, tmp_path)
+        used.simulate(tensor_parallel())
+        used.close()
+    assert runs(script) == 2
+
+
+def test_failures_are_not_cached(counted: Path, tmp_path: Path) -> None:
+    text = counted.read_text()
+    counted.write_text("#!/bin/sh\nexit 1\n")
+    used = backend(counted, tmp_path)
+    with pytest.raises(Exception, match=r"exit code 1"):
+        used.simulate(tensor_parallel())
+    counted.write_text(text)
+    assert used.simulate(tensor_parallel()).by_rank()[0] == (1000, 0)
+    used.close()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"this is no database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 9000]
+)
+def test_a_damaged_file_is_set_aside(damage: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / FILE_NAME).write_bytes(damage)
+    cache = ResultCache(tmp_path)
+    assert cache.get(b"key") is None
+    cache.put(b"key", b"value")
+    assert cache.get(b"key") == b"value"
+    cache.close()
+    assert (tmp_path / f"{FILE_NAME}.damaged-0").read_bytes() == damage
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
+def test_an_answer_that_rotted_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = ResultCache(tmp_path)
+    cache.put(b"key", b"the right answer")
+    cache.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("UPDATE results SET value = substr(value, 1, 8) || CAST('the wrong answer' AS BLOB)")
+    connection.close()
+    cache = ResultCache(tmp_path)
+    assert cache.get(b"key") is None
+    assert "does not match its checksum" in capsys.readouterr().err
+    cache.put(b"key", b"the right answer")
+    assert cache.get(b"key") == b"the right answer"
+    cache.close()
+
+
+def test_a_folder_that_cannot_be_made_is_worked_around(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    cache = ResultCache(tmp_path / "file" / "cache")
+    for _ in range(3):
+        assert cache.get(b"key") is None
+        cache.put(b"key", b"value")
+    cache.close()
+    assert capsys.readouterr().err.count("warning: the result cache") == 1
+
+
+def test_a_full_disk_is_worked_around(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], check=False).returncode
+    ):
+        pytest.skip("only root can mount a file system of 256 KiB")
+    try:
+        cache = ResultCache(small)
+        for number in range(2000):
+            cache.put(number.to_bytes(32, "big"), bytes(1000))
+            cache.get(number.to_bytes(32, "big"))
+        cache.close()
+        assert capsys.readouterr().err.count("going on without it") == 1
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_several_processes_share_it(tmp_path: Path) -> None:
+    code = """
+import sys
+from external.result_cache import ResultCache
+cache = ResultCache(sys.argv[1])
+for number in range(300):
+    key = f"key {number}".encode()
+    found = cache.get(key)
+    assert found in (None, key * 3), found
+    cache.put(key, key * 3)
+cache.close()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    workers = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    said = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, said
+    assert [text for pair in said for text in pair] == [""] * 8
+    cache = ResultCache(tmp_path)
+    assert all(cache.get(f"key {number}".encode()) == f"key {number}".encode() * 3 for number in range(300))
+    assert (cache.hits, cache.misses) == (300, 0)
+    cache.close()
