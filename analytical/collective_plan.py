@@ -191,8 +191,15 @@ class CollectivePlanner:
         return streams
 
     def _stream(self, memory: RankPlanner, group: int) -> int:
+        """Return the number of a rank's next stream, which must be the same on all ranks that meet in it.
+
+        The count of all ranks' collectives goes on with a group's streams too: collectives over all ranks meet only
+        if every rank has been in as many streams of groups before.
+        """
         number = memory.streams.get(group, group * GROUP_STREAMS)
-        memory.streams[group] = number + 1
+        memory.streams[0] = memory.streams.get(0, 0) + 1
+        if group:
+            memory.streams[group] = number + 1
         return number
 
     def _chunks(self, size: int, collective: CollectiveType) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from analytical.bus import Bus, EndpointBus
 from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
 from analytical.event_queue import EventQueue, LocalEvents
+from analytical.loggp import SharedBus
 from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
 from analytical.network import AwareTransport, DelayModel, Transport, UnawareTransport
 from analytical.program import Program, Task
@@ -66,6 +67,7 @@ class Simulation:
         options = configuration.options
         messenger = RendezvousMessenger if options.rendezvous_protocol else Messenger
         self.messenger = messenger(self.transport, self.queue, configuration.network.npus)
+        self._endpoint_bus = EndpointBus(configuration.system, options.injection_scale)
         self.make_phase: PhaseMaker | None = None
         self._memory = RemoteMemory(configuration.memory)
         self._planner = CollectivePlanner(
@@ -162,7 +164,8 @@ class Simulation:
         )
 
     def _make_bus(self, events: LocalEvents) -> Bus:
-        return EndpointBus(self.configuration.system, self.configuration.options.injection_scale)
+        system, scale = self.configuration.system, self.configuration.options.injection_scale
+        return SharedBus(events, system, scale) if system.model_shared_bus else self._endpoint_bus
 
     def _make_run(self, stream: Stream, phase: Phase) -> Run:
         if self.make_phase is not None:
