@@ -58,12 +58,11 @@ clean_up() {
     if "$docker" info >/dev/null 2>&1; then
         docker-compose --profile astra-sim down --volumes --remove-orphans >/dev/null 2>&1 || true
         "$docker" ps --all --quiet --filter label=orrery=astra-sim | xargs -r "$docker" rm --force >/dev/null || true
-        "$docker" image rm --force "$ORRERY_IMAGE" "$ASTRA_SIM_IMAGE" "$base" >/dev/null 2>&1 || true
-        "$docker" image prune --force --filter "label=orrery-ci" >/dev/null 2>&1 || true
-        inventory >"$work/after" 2>/dev/null || true
-        if [ -f "$work/before" ] && ! diff "$work/before" "$work/after"; then
-            echo "compose: containers, volumes or images were left behind" >&2
-            status=1
+        if [ -f "$work/before" ]; then
+            remove_new_images
+            inventory >"$work/after"
+            diff "$work/before" "$work/after" ||
+                { echo "compose: containers, volumes or images were left behind" >&2; status=1; }
         fi
     fi
     if [ -n "${daemon:-}" ]; then
@@ -74,10 +73,21 @@ clean_up() {
     exit "$status"
 }
 
+remove_new_images() { # ours, and the unnamed ones of the steps that built them
+    "$docker" image rm --force "$ORRERY_IMAGE" "$ASTRA_SIM_IMAGE" "$base" >/dev/null 2>&1 || true
+    while images | comm -13 "$work/images" - | grep . >"$work/new"; do
+        xargs "$docker" image rm <"$work/new" >/dev/null 2>"$work/removal.log" && continue
+        # An image goes only after those made from it: some of them must have gone in this round.
+        [ "$(images | comm -13 "$work/images" - | wc -l)" -lt "$(wc -l <"$work/new")" ] || break
+    done
+}
+
+images() { "$docker" images --all --quiet --no-trunc | sort -u; }
+
 inventory() {
     "$docker" ps --all --quiet --no-trunc | sort
     "$docker" volume ls --quiet | sort
-    "$docker" images --all --quiet --no-trunc | sort
+    images
 }
 
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
@@ -107,6 +117,7 @@ test_the_docker_backend() {
 trap clean_up EXIT
 install_programs
 start_daemon
+images >"$work/images"
 inventory >"$work/before"
 make_base
 say "building the images"

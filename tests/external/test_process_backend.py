@@ -77,8 +77,7 @@ def test_the_kept_folder_repeats_the_failure_by_hand(tmp_path: Path) -> None:
 
 def test_the_iteration_counts_over_graphs_and_steps(tmp_path: Path) -> None:
     fine = good(tmp_path / "g").read_text()
-    binary = shell_script(tmp_path / "binary", f"[ -e {tmp_path}/broken ] && exit 1
-{fine}")
+    binary = shell_script(tmp_path / "binary", f"[ -e {tmp_path}/broken ] && exit 1\n{fine}")
     used = backend(binary, tmp_path, backend_jobs=1)
     used.simulate(tensor_parallel(steps=3))
     used.simulate(tensor_parallel())
@@ -104,10 +103,7 @@ def test_a_hanging_binary_is_ended_with_its_children(tmp_path: Path) -> None:
 def test_both_streams_are_drained(tmp_path: Path) -> None:
     loud = "head -c 200000 /dev/zero | tr '\\0' x"
     fine = good(tmp_path / "g").read_text()
-    binary = shell_script(tmp_path / "binary", f"{loud}
-{loud} >&2
-echo
-{fine}")
+    binary = shell_script(tmp_path / "binary", f"{loud}\n{loud} >&2\necho\n{fine}")
     used = backend(binary, tmp_path, backend_timeout=60)
     assert used.simulate(tensor_parallel()).by_rank()[0] == (1000, 0)
     used.close()
@@ -161,9 +157,7 @@ def test_a_full_disk_is_loud(tmp_path: Path) -> None:
     try:
         used = backend(good(tmp_path / "binary"), tmp_path, work_dir=small)
         big = ExecutionGraph([rank_graph((0, 1), [{"type": 4, "ns": 5}] * 2000)])
-        with pytest.raises(
-            SimulationError, match=r"iteration 1: .*cannot be written: No space left on device .*"
-        ):
+        with pytest.raises(SimulationError, match=r"iteration 1: .*cannot be written: No space left on device .*"):
             used.simulate(big)
         used.close()
     finally:
@@ -180,8 +174,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
 
 def test_the_binarys_own_flags_reach_it(tmp_path: Path) -> None:
     fine = good(tmp_path / "g").read_text()
-    binary = shell_script(tmp_path / "binary", f'printf "%s\n" "$@" > {tmp_path}/seen
-{fine}')
+    binary = shell_script(tmp_path / "binary", f'printf "%s\\n" "$@" > {tmp_path}/seen\n{fine}')
     used = backend(binary, tmp_path, num_queues_per_dim=2, rendezvous_protocol="true")
     used.simulate(tensor_parallel())
     used.close()

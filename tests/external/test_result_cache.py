@@ -107,9 +107,10 @@ def test_failures_are_not_cached(counted: Path, tmp_path: Path) -> None:
     used.close()
 
 
-@pytest.mark.parametrize(
-    "damage", [b"this is no database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 9000]
-)
+DAMAGE = [b"no database at all, but long enough" * 100, b"SQLite format 3\0" + b"\xff" * 9000]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_set_aside(damage: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / FILE_NAME).write_bytes(damage)
     cache = ResultCache(tmp_path)
