@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -51,19 +52,22 @@ def _serve_waiting(spool: Spool, server: str, command: Sequence[str], identity: 
     names = sorted(entry.name for entry in os.scandir(spool.requests) if not entry.name.startswith("."))
     for name in names:
         running = spool.running / name
-        try:
+        # A request that vanishes was claimed by a quicker server, or withdrawn by a client that waited long enough.
+        with contextlib.suppress(FileNotFoundError):
             (spool.requests / name).rename(running)
-        except FileNotFoundError:
-            continue  # another server was quicker, or the client withdrew it
-        (running / "server").write_text(f"{server}\n")
-        arguments = (running / "arguments").read_text(encoding="utf-8").splitlines()
-        try:
-            output = run_command([*command, *arguments], running, timeout_s, identity)
-        except RunFailedError as error:
-            output = Output(_FAILED_EXIT, "", f"{shlex.join(command)}: {error}\n", None)
-        _write_answer(running, output)
-        running.rename(spool.answers / name)
+            (running / "server").write_text(f"{server}\n")
+            _answer(running, command, identity, timeout_s)
+            running.rename(spool.answers / name)
     return bool(names)
+
+
+def _answer(running: Path, command: Sequence[str], identity: str | None, timeout_s: float) -> None:
+    arguments = (running / "arguments").read_text(encoding="utf-8").splitlines()
+    try:
+        output = run_command([*command, *arguments], running, timeout_s, identity)
+    except RunFailedError as error:
+        output = Output(_FAILED_EXIT, "", f"{shlex.join(command)}: {error}\n", None)
+    _write_answer(running, output)
 
 
 def _write_answer(running: Path, output: Output) -> None:
