@@ -57,7 +57,6 @@ class _TableShape:
 
     names: tuple[str, ...]
     kinds: NDArray[np.int8]
-    launches: IntArray
     request: IntArray
     whole: NDArray[np.bool_]
     computes: NDArray[np.bool_]
@@ -189,7 +188,6 @@ class TraceGenerator:
         shape = _TableShape(
             names=tuple(operator.name for operator in operators),
             kinds=kinds,
-            launches=np.array([operator.launches for operator in operators], dtype=np.int64),
             request=request,
             whole=(request >= 0) & self.by_request,
             computes=kinds != OperatorClass.EXCHANGE,
@@ -244,7 +242,6 @@ class TraceGenerator:
             names=shape.names,
             kinds=shape.kinds,
             rows=sizes.rows,
-            launches=shape.launches,
             request=shape.request,
             whole=shape.whole,
             flops=flops,

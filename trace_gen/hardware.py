@@ -61,11 +61,11 @@ class Hardware:
 
     def flops_for(self, bits: int) -> float:
         """Return the FLOP/s of arithmetic on `bits`-bit numbers; formats the device lacks run at the next wider."""
-        wanted = {4: ("fp8", "int8"), 8: ("fp8", "int8"), 16: ("bf16", "fp16"), 32: ("fp32",)}[bits]
-        for dtype in (*wanted, "bf16", "fp16"):
+        half = ("bf16", "fp16")
+        for dtype in {32: ("fp32",), 16: half}.get(bits, ("fp8", "int8", *half)):
             if dtype in self.peak_flops:
                 return self.peak_flops[dtype]
-        raise UserError(f"{self.name} states no rate for {bits}-bit numbers", fix=f"add {wanted[0]} to its peak_tflops")
+        raise UserError(f"{self.name} states no rate for {bits}-bit numbers", fix="use fewer bits or other hardware")
 
 
 EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {

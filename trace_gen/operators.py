@@ -30,6 +30,8 @@ TOKEN_ID_BYTES = 4
 
 NORM_FLOPS, ROTARY_FLOPS, ACTIVATION_FLOPS, SAMPLER_FLOPS = 5, 3, 5, 5
 """Operations an element of element-wise operators."""
+QK_NORM_PASSES = 2
+"""Norms of single heads move twice their bytes' worth of time: rows of `head_dim` elements are too short to stream."""
 
 
 class OperatorClass(IntEnum):
@@ -58,7 +60,6 @@ class Operator:
     - `sources`: the operators of the same iteration whose outputs are its input (empty: the input of the
       iteration; ``"residual"``: the output of the last row before it that carries the hidden state).
     - `traffic_bytes`: device memory read and written for each row beside the weights (`weight_traffic_bytes`).
-    - `launches`: kernels that it takes.
     - `per_request`: a row of its own for each request, even where attention is one row a batch.
     - `communication`: the collective after it, of `comm_bytes` for each output row.
     Attention's FLOPs and KV traffic depend on contexts: see `trace_gen.attention_work`.
@@ -78,7 +79,6 @@ class Operator:
     communication: CommType = CommType.NONE
     comm_bytes: int = 0
     per_request: bool = False
-    launches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,8 @@ class _Builder:
         producers = tuple(row.name for row in projections)
         rotated = part.query + part.kv
         if model.qk_norm:
-            rows.append(self._qkv_step("qk_norm", producers, NORM_FLOPS * rotated, rotated, 2 * model.head_dim))
+            touched = QK_NORM_PASSES * rotated
+            rows.append(self._qkv_step("qk_norm", producers, NORM_FLOPS * rotated, touched, 2 * model.head_dim))
             producers = ("qk_norm",)
         if model.positions is PositionKind.ROTARY:
             name = "rotary_emb" if self.fused else "rope"
@@ -228,7 +229,6 @@ class _Builder:
             flops=flops,
             traffic_bytes=2 * self.precision.activation_bytes(touched),
             per_request=per_request,
-            launches=2 if name == "qk_norm" else 1,
         )
 
     def _attention(self, name: str, producers: tuple[str, ...]) -> Operator:

@@ -35,7 +35,6 @@ class OperatorTable:
 
     - `names`, `kinds` ``[m]`` (`trace_gen.operators.OperatorClass`);
     - `rows` ``[m]``: tokens or sequences that the operator works on;
-    - `launches` ``[m]``: kernels that it takes;
     - `request` ``[m]``: position in the batch that a per-request operator works for, or `WHOLE_BATCH`;
     - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
     - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
@@ -46,7 +45,6 @@ class OperatorTable:
     names: tuple[str, ...]
     kinds: NDArray[np.int8]
     rows: IntArray
-    launches: IntArray
     request: IntArray
     whole: NDArray[np.bool_]
     flops: IntArray

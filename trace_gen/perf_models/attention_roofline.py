@@ -6,10 +6,13 @@ share a KV head together, and spends a fixed time on each request's KV head, spr
     overhead + bytes / (bandwidth x efficiency) + tile_ns x requests x KV heads / units
 
 Any prompt tokens in the batch: every request is a chunk, a decode being a chunk of one. A tile of work is up to 64
-queries of one head, padded to 64; units work through the tiles in whole waves, and nothing is done before the longest
-tile is. A short chunk on a long context so leaves units idle, and decodes beside a prefill cost far more than alone:
+queries of one head, padded to 64; units work through the tiles in whole waves. A short chunk on a long context so
+leaves units idle, and decodes beside a prefill cost far more than alone:
 
-    compute = max(waves of tiles, longest tile)      overhead + sqrt(compute^2 + memory^2) + tile_ns x tiles / units
+    compute = max(total work / units, waves of the tiles that take at least s, times s, for every s)
+    overhead + sqrt(compute^2 + memory^2) + tile_ns x tiles / units
+
+Decodes never take longer than they would as chunks.
 """
 
 from __future__ import annotations
@@ -39,23 +42,21 @@ class AttentionRoofline:
 
     def batch_ns(self, operators: OperatorTable, batch: BatchShape) -> FloatArray:
         """Return the time of one kernel over the whole batch at each step, shape ``[k]``."""
-        decode = self._decode_ns(operators)
-        everything = np.arange(len(batch.new_tokens))[None, :]
-        if (batch.new_tokens == 1).all():
-            efficiency = self.hardware.efficiencies["attention_decode"]
-            alone: FloatArray = decode.sum(axis=1) + efficiency.overhead_ns
-            return alone
-        together: FloatArray = self._chunks_ns(operators, batch, everything)[:, 0]
-        return together
+        together = np.arange(len(batch.new_tokens))[None, :]
+        chunks: FloatArray = self._chunks_ns(operators, batch, together)[:, 0]
+        if (batch.new_tokens > 1).any():
+            return chunks
+        overhead = self.hardware.efficiencies["attention_decode"].overhead_ns
+        decodes: FloatArray = self._decode_ns(operators).sum(axis=1) + overhead
+        return np.minimum(chunks, decodes)
 
     def requests_ns(self, operators: OperatorTable, batch: BatchShape) -> FloatArray:
         """Return the time of one kernel for each request at each step, shape ``[k, n]``."""
         overhead = self.hardware.efficiencies["attention_decode"].overhead_ns
         alone = np.arange(len(batch.new_tokens))[:, None]
-        decode: FloatArray = self._decode_ns(operators) + overhead
-        if (batch.new_tokens == 1).all():
-            return decode
-        return np.where(batch.new_tokens == 1, decode, self._chunks_ns(operators, batch, alone))
+        chunks = self._chunks_ns(operators, batch, alone)
+        decodes = np.minimum(chunks, self._decode_ns(operators) + overhead)
+        return np.where(batch.new_tokens == 1, decodes, chunks)
 
     def _decode_ns(self, operators: OperatorTable) -> FloatArray:
         """Return what each request adds to a kernel of decodes, ``[k, n]``."""
@@ -72,11 +73,24 @@ class AttentionRoofline:
         blocks = -(-batch.new_tokens // QUERY_TILE)
         tile_flops = operators.work.flops * (QUERY_TILE / batch.new_tokens) / heads
         unit_rate = self.peak * efficiency.compute / units
-        tiles = (blocks * heads)[kernels].sum(axis=1)
-        mean_tile = (tile_flops * blocks * heads)[:, kernels].sum(axis=2) / tiles
-        longest = tile_flops[:, kernels].max(axis=2)
-        compute = np.maximum(mean_tile * np.ceil(tiles / units), longest) / unit_rate * 1e9
+        tiles: FloatArray = (blocks * heads)[kernels].astype(np.float64)
+        compute = _waves(tile_flops[:, kernels], tiles, units) / unit_rate * 1e9
         moved = operators.work.mem_bytes[:, kernels].sum(axis=2)
         memory = moved / (self.bandwidth * efficiency.memory) * 1e9
-        busy: FloatArray = np.hypot(compute, memory) + efficiency.tile_ns * tiles / units
+        busy: FloatArray = np.hypot(compute, memory) + efficiency.tile_ns * tiles.sum(axis=1) / units
         return busy + efficiency.overhead_ns
+
+
+def _waves(tile: FloatArray, tiles: FloatArray, units: int) -> FloatArray:
+    """Return the work that each kernel's busiest unit does.
+
+    `tile` ``[k, kernels, requests]`` is the work of one tile of a request, `tiles` ``[kernels, requests]`` how many it
+    has. The result is at least the mean over the units, and for each size at least the waves of tiles that large.
+    """
+    order = np.argsort(-tile, axis=2)
+    sizes = np.take_along_axis(tile, order, axis=2)
+    counts = np.take_along_axis(np.broadcast_to(tiles, tile.shape), order, axis=2)
+    waves = np.ceil(np.cumsum(counts, axis=2) / units)
+    mean = (sizes * counts).sum(axis=2) / units
+    result: FloatArray = np.maximum(mean, (waves * sizes).max(axis=2))
+    return result

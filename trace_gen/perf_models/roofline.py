@@ -74,13 +74,13 @@ class RooflineModel:
     def _plain_ns(self, operators: OperatorTable, columns: IntArray) -> FloatArray:
         flops = operators.flops[0, columns].astype(np.float64)
         moved = operators.mem_bytes[0, columns].astype(np.float64)
-        kinds, launches = operators.kinds[columns], operators.launches[columns]
+        kinds = operators.kinds[columns]
         result = np.zeros(columns.shape)
         for kind, name in CLASS_NAMES.items():
             chosen = kinds == kind
             efficiency = self.hardware.efficiencies[name]
             busy = self._busy_ns(flops[chosen], moved[chosen], efficiency, kind in CACHED)
-            result[chosen] = busy + launches[chosen] * efficiency.overhead_ns
+            result[chosen] = busy + efficiency.overhead_ns
         return result
 
     def _busy_ns(self, flops: FloatArray, moved: FloatArray, efficiency: Efficiency, cached: bool) -> FloatArray:

@@ -1,0 +1,152 @@
+"""Model shapes: published parameter counts, names and paths, and what is said of a wrong config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foundation.errors import UserError
+from trace_gen.architecture import load_model, shipped_models
+
+PUBLISHED = {
+    # Parameters as counted from the published checkpoints' tensors.
+    "openai-community/gpt2": 124_439_808,
+    "openai-community/gpt2-xl": 1_557_611_200,
+    "facebook/opt-125m": 125_239_296,
+    "facebook/opt-6.7b": 6_658_473_984,
+    "huggyllama/llama-7b": 6_738_415_616,
+    "meta-llama/Llama-2-13b-hf": 13_015_864_320,
+    "meta-llama/Llama-2-70b-hf": 68_976_648_192,
+    "meta-llama/Meta-Llama-3-8B": 8_030_261_248,
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "meta-llama/Llama-3.1-70B": 70_553_706_496,
+    "meta-llama/Llama-3.1-405B": 405_853_388_800,
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_parameters_are_those_published(name: str, parameters: int) -> None:
+    assert load_model(name).parameters == parameters
+
+
+def test_gpt3_175b_by_hand() -> None:
+    model = load_model("gpt3-175b")
+    block = 12 * 12288**2 + 13 * 12288
+    assert model.parameters == 96 * block + (50257 + 2048) * 12288 + 2 * 12288
+
+
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_every_shipped_model_loads_under_its_own_name(name: str) -> None:
+    model = load_model(name)
+    assert model.name == name
+    assert model.num_heads % model.num_kv_heads == 0
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("llama-7B", "huggyllama/llama-7b"),
+        ("opt-6.7b", "facebook/opt-6.7b"),
+        ("gpt3-6.7b", "gpt3-7b"),
+        ("META-LLAMA/llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("GPT-2", "openai-community/gpt2"),
+    ],
+)
+def test_aliases_and_spelling(alias: str, name: str) -> None:
+    assert load_model(alias).name == name
+
+
+def test_every_alias_names_a_shipped_model() -> None:
+    aliases = json.loads((Path(__file__).parents[2] / "configs/models/aliases.json").read_text())
+    assert {load_model(alias).name for alias in aliases} == set(aliases.values())
+
+
+def test_an_unknown_name_is_answered_with_near_ones() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'llama-3\.1-8c'.*Llama-3\.1-8B"):
+        load_model("llama-3.1-8c")
+
+
+def write(folder: Path, **config: object) -> str:
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+LLAMA_FIELDS = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 1000,
+}
+
+
+def test_a_file_or_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    path = write(folder, **LLAMA_FIELDS)
+    assert load_model(path) == load_model(str(folder))
+    assert load_model(path).name == "my-model"
+    assert load_model(path).num_kv_heads == 4
+
+
+def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, **{**LLAMA_FIELDS, "hidden_size": -1, "vocab_size": "many", "intermediate_size": None})
+    with pytest.raises(UserError) as error:
+        load_model(path)
+    for field in ("hidden_size is -1", 'vocab_size is "many"', "intermediate_size is missing", path):
+        assert field in str(error.value)
+
+
+def test_heads_that_do_not_divide(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="num_attention_heads 4 is not a multiple of num_key_value_heads 3"):
+        load_model(write(tmp_path, **LLAMA_FIELDS, num_key_value_heads=3))
+
+
+def test_unsupported_model_type(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model_type 'lama' is not supported; did you mean llama"):
+        load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "lama"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", "is not a JSON object"), ('{\n"a": }', "line 2: the model configuration is not JSON")],
+)
+def test_not_an_object(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_model(str(path))
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UserError, match=r"nowhere/config\.json: the model configuration does not exist"):
+        load_model("nowhere/config.json")
+
+
+def test_families_that_differ_by_data(tmp_path: Path) -> None:
+    qwen2 = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "qwen2"}))
+    qwen3 = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "qwen3", "head_dim": 32}))
+    mistral = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "mistral", "sliding_window": 16}))
+    assert qwen2.qkv_bias and not qwen2.output_bias
+    assert qwen3.qk_norm and qwen3.query_size == 128
+    assert mistral.sliding_window == 16
+
+
+def test_layouts_of_opt_that_are_not_supported(tmp_path: Path) -> None:
+    opt = {
+        "model_type": "opt",
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "ffn_dim": 4096,
+        "max_position_embeddings": 2048,
+        "vocab_size": 50272,
+        "word_embed_proj_dim": 512,
+        "do_layer_norm_before": False,
+    }
+    with pytest.raises(UserError, match=r"word_embed_proj_dim is not hidden_size 1024.*post-norm"):
+        load_model(write(tmp_path, **opt))

@@ -1,0 +1,83 @@
+"""Hardware files: every number has a source, spelling is tolerant, wrong files are explained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foundation.errors import UserError
+from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+
+SHIPPED = sorted(path.stem for path in HARDWARE_FOLDER.glob("*.json"))
+EXPECTED = {"RTX3090", "RTX4090", "RTXPRO6000", "A40", "A6000", "A100-40G", "A100-80G", "H100", "H200", "B200", "L40S"}
+
+
+def test_the_promised_devices_ship() -> None:
+    assert {*EXPECTED, "MI300X", "TPU-v5e", "TPU-v6e"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_number_has_a_source(name: str) -> None:
+    content = json.loads((HARDWARE_FOLDER / f"{name}.json").read_text())
+    sources = set(content["sources"])
+    for field in content:
+        if field in {"name", "device", "aliases", "sources"}:
+            continue
+        assert {field, field.removesuffix("_gb").removesuffix("_gib")} & sources, field
+    hardware = load_hardware(name)
+    assert hardware.name == name
+    ridge = hardware.flops_for(16) / hardware.memory_bandwidth
+    assert 50 < ridge < 1000, "FLOPs a byte at the ridge"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [("rtx 3090", "RTX3090"), ("RTX-PRO-6000", "RTXPRO6000"), ("a100", "A100-80G"), ("tpu_v6e", "TPU-v6e")],
+)
+def test_spelling(spelling: str, name: str) -> None:
+    assert load_hardware(spelling).name == name
+
+
+def test_no_two_devices_share_a_name() -> None:
+    spellings: dict[str, str] = {}
+    for name in SHIPPED:
+        content = json.loads((HARDWARE_FOLDER / f"{name}.json").read_text())
+        for spelling in (name, *content.get("aliases", [])):
+            assert spellings.setdefault(spelling.casefold(), name) == name
+
+
+def test_unknown_hardware() -> None:
+    with pytest.raises(UserError, match=r"unknown hardware 'RTX3091'.*RTX3090"):
+        load_hardware("RTX3091")
+
+
+def test_narrow_formats_fall_back() -> None:
+    assert load_hardware("A100").flops_for(8) == 624e12
+    assert load_hardware("H100").flops_for(4) == load_hardware("H100").peak_flops["fp8"]
+    with pytest.raises(UserError, match="TPU-v5e states no rate for 32-bit numbers"):
+        load_hardware("TPU-v5e").flops_for(32)
+
+
+def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
+    content |= {"memory_bandwidth_gb_s": 0, "compute_units": "82", "bandwith": 1, "peak_tflops": {"fp12": 3}}
+    content["efficiency"] = {"gemm": {"compute": -1}, "gem": {}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        load_hardware(str(path))
+    for part in ("memory_bandwidth_gb_s is 0", 'compute_units is "82"', "bandwith is not a field", "fp12"):
+        assert part in str(error.value)
+    for part in ("efficiency.gemm.compute is -1", "efficiency.gem is not a field", "neither bf16 nor fp16"):
+        assert part in str(error.value)
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**content, "name": "mine", "efficiency": {"gemm": {"memory": 0.5}}}))
+    mine = load_hardware(str(path))
+    assert (mine.name, mine.efficiencies["gemm"].memory) == ("mine", 0.5)
+    assert mine.memory_bytes == 24 * 2**30

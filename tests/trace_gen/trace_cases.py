@@ -1,0 +1,67 @@
+"""Batches, models and generators for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from trace_gen.architecture import ModelArchitecture, load_model
+from trace_gen.batch_shape import BatchShape, KVTransfer
+from trace_gen.generator import TraceGenerator
+from trace_gen.hardware import load_hardware
+from trace_gen.parallelism import Parallelism
+from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.trace import Trace
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+FAMILIES = (LLAMA, "gpt2", "facebook/opt-6.7b", "huggyllama/llama-7b", "gpt3-13b", "meta-llama/Llama-3.1-405B")
+
+
+def batch(
+    new: Sequence[int],
+    context: Sequence[int] | None = None,
+    samples: Sequence[bool] | None = None,
+    steps: int = 1,
+    first_id: int = 0,
+    loads: tuple[KVTransfer, ...] = (),
+    evictions: tuple[KVTransfer, ...] = (),
+) -> BatchShape:
+    count = len(new)
+    return BatchShape(
+        request_ids=np.arange(first_id, first_id + count, dtype=np.int64),
+        new_tokens=np.array(new, dtype=np.int64),
+        context_tokens=np.array(context if context is not None else [0] * count, dtype=np.int64),
+        samples=np.array(samples if samples is not None else [True] * count, dtype=np.bool_),
+        kv_loads=loads,
+        kv_evictions=evictions,
+        steps=steps,
+    )
+
+
+@cache
+def model(name: str = LLAMA) -> ModelArchitecture:
+    return load_model(name)
+
+
+def generator(
+    name: str = LLAMA, tensor: int = 1, pipeline: int = 1, perf_model: str = "roofline", **options: Any
+) -> TraceGenerator:
+    architecture = model(name)
+    latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware("RTX3090"), tensor))
+    return TraceGenerator(architecture, Parallelism(tensor, pipeline), latencies, **options)
+
+
+def rows_named(trace: Trace, name: str) -> list[int]:
+    return [row for row in range(trace.rows) if trace.name(row) == name]
+
+
+batches = st.lists(st.tuples(st.integers(1, 700), st.integers(0, 3000), st.booleans()), min_size=1, max_size=6).map(
+    lambda rows: batch(
+        [new for new, _, _ in rows], [context for _, context, _ in rows], [sampled for _, _, sampled in rows]
+    )
+)
+decodes = st.lists(st.integers(1, 4000), min_size=1, max_size=8)
