@@ -76,6 +76,20 @@ class Recorder:
     steps: list[list[Any]] = field(default_factory=list)
     rows: dict[int, RequestRow] = field(default_factory=dict)
     max_running: int = 0
+    driven_out: dict[int, int] = field(default_factory=dict)
+    """Output tokens of requests when they lost their place although nothing else ran, by request."""
+
+    def hopeless(self, batch: Batch, running: int) -> bool:
+        """Whether a request has all KV blocks to itself and loses them for the second time without a token between.
+
+        It needs more blocks than there are. vLLM computes and preempts it for ever; a replay ends there.
+        """
+        if running or batch.requests:
+            return False
+        last = batch.preempted[-1].id
+        before, now = self.driven_out.get(last), self.rows[last].output
+        self.driven_out[last] = now
+        return before == now
 
     def decided(self, batch: Batch) -> None:
         """Count what the decision did to requests."""
@@ -127,7 +141,10 @@ def replay(case: Case) -> dict[str, Any]:
         if flight is not None:
             queue.append(flight)
             recorder.decided(flight.batch)
-            recorder.max_running = max(recorder.max_running, scheduler.usage().running)
+            running = scheduler.usage().running
+            recorder.max_running = max(recorder.max_running, running)
+            if recorder.hopeless(flight.batch, running):
+                break
             if flight.batch.requests and len(queue) < scheduler.max_in_flight:
                 continue
         if queue:
@@ -137,7 +154,8 @@ def replay(case: Case) -> dict[str, Any]:
         elif arrivals:
             now = arrivals[0].arrival_ns // 1000
         else:
-            return _document(recorder, scheduler)
+            break
+    return _document(recorder, scheduler)
 
 
 def _decide(scheduler: VllmScheduler, case: Case, now: int, free_at: int) -> Flight | None:
