@@ -31,7 +31,7 @@ from converters.node_layout import (
     lay_out,
     row_slots,
 )
-from converters.transfers import Membership, Transfer, find_transfers, leading_moves
+from converters.transfers import Membership, Transfer, find_transfers, leading_moves, receives_only
 from foundation.errors import UserError
 from trace_gen.trace import NO_LAYER, CommType, Trace
 
@@ -114,7 +114,7 @@ def make_plan(trace: Trace, network_dims: Sequence[int] | None) -> GraphPlan:
     all_rows, slots = trace.rows, row_slots(trace)
     alone = np.array([named is None for named in table.participants] + [True])
     slots[:, COLL] &= ~alone[group_of]
-    kept = np.flatnonzero(slots.any(axis=1))
+    kept = np.flatnonzero(slots.any(axis=1) | receives_only(trace, members))
     if kept.size < all_rows:
         trace = _take(trace, kept)
         members, slots, group_of = Membership(members.by_set, trace.rank_set), slots[kept], group_of[kept]
@@ -175,7 +175,7 @@ def _take(trace: Trace, kept: IntArray) -> Trace:
     lists = [parents[row] for row in kept.tolist()]
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     flat = np.array([parent for mine in lists for parent in mine], dtype=np.int64)
-    columns = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "output_bytes")
+    columns = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_bytes")
     return replace(trace, **{name: getattr(trace, name)[kept] for name in columns}, dep_offsets=offsets, dep_rows=flat)
 
 
@@ -208,7 +208,9 @@ def _rank_plan(work: _Work, ranks: tuple[int, ...], layout: Layout) -> RankPlan:
     columns["dep_offsets"], columns["dep_index"] = dependencies(work.trace, layout, work.leading)
     source_row = layout.row.copy()
     source_row[layout.move_at] = [move.size_row for move in layout.moves]
-    source = _SIZE_COLUMN[layout.slot] * work.all_rows + work.kept[source_row]
+    column = _SIZE_COLUMN[layout.slot]
+    column[layout.move_at] = [COMM if move.of_comm else OUTPUT for move in layout.moves]
+    source = column * work.all_rows + work.kept[source_row]
     moved = np.flatnonzero(np.isin(layout.slot, MEMORY_SLOTS))
     sent = np.flatnonzero(np.isin(layout.slot, (RECV, COLL, SEND)))
     return RankPlan(

@@ -149,8 +149,9 @@ def _structure_key(trace: Trace) -> tuple[Any, ...]:
     """Return everything of `trace` that decides nodes and dependencies, comparable by value."""
     columns = [getattr(trace, name).tobytes() for name in _STRUCTURE]
     slots = np.packbits(row_slots(trace)).tobytes()
+    has_bytes = np.packbits(trace.comm_bytes > 0).tobytes()
     dependencies = (trace.dep_offsets.tobytes(), trace.dep_rows.tobytes()) if trace.dep_rows.size else ()
-    return (trace.op_names, trace.rank_sets, trace.groups, slots, dependencies, *columns)
+    return (trace.op_names, trace.rank_sets, trace.groups, slots, has_bytes, dependencies, *columns)
 
 
 def _plan_sizes(plan: RankPlan, moved: IntArray) -> _Sizes:

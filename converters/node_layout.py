@@ -70,17 +70,13 @@ class Layout:
     received: int
     closed: bool
     """Whether the last node is the COMP of 0 ns."""
+    row_end: IntArray
+    """Position of the node that ends each of `rows`: its last own one, or a RECV where it has no other."""
 
     @property
     def nodes(self) -> int:
         """Number of nodes."""
         return int(self.row.shape[0])
-
-    @property
-    def row_end(self) -> IntArray:
-        """Position of the node that ends each of `rows` (-1: the row has no node on this rank)."""
-        result: IntArray = self.grid[:, LOAD_INPUT:SEND].max(axis=1)
-        return result
 
 
 def lay_out(
@@ -102,7 +98,12 @@ def lay_out(
     grid[local, own_slot] = position[: local.size]
     moves = (*received, *sent)
     move_at = position[local.size : local.size + len(moves)]
-    return Layout(rows, place, rows[where[order]], slot[order], grid, moves, move_at, len(received), closed)
+    end = grid[:, LOAD_INPUT:SEND].max(axis=1)
+    for move, at in zip(received, move_at.tolist(), strict=False):
+        if slots[move.recv_row].any():
+            continue
+        end[place[move.recv_row]] = max(at, end[place[move.recv_row]])
+    return Layout(rows, place, rows[where[order]], slot[order], grid, moves, move_at, len(received), closed, end)
 
 
 def dependencies(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntArray, IntArray]:
@@ -110,9 +111,8 @@ def dependencies(trace: Trace, layout: Layout, leading: BoolArray) -> tuple[IntA
     row_at, parent = _row_parents(trace, layout, leading)
     edges = [*_within_rows(layout)]
     entry, second = _entries(layout)
-    edges.append((entry[row_at], parent))
-    twice = second[row_at] >= 0
-    edges.append((second[row_at][twice], parent[twice]))
+    for node in (entry[row_at], second[row_at]):
+        edges.append((node[node >= 0], parent[node >= 0]))
     sends = [layout.place[move.send_row] for move in layout.moves[layout.received :]]
     edges.append((layout.move_at[layout.received :], layout.row_end[np.array(sends, dtype=np.int64)]))
     child = np.concatenate([pair[0] for pair in edges])
@@ -141,7 +141,8 @@ def _within_rows(layout: Layout) -> list[tuple[IntArray, IntArray]]:
 def _entries(layout: Layout) -> tuple[IntArray, IntArray]:
     """Return the node of each row that awaits the row's parents, and the second one of rows with two loads (-1)."""
     own = layout.grid[:, LOAD_INPUT:SEND]
-    first: IntArray = np.where(own >= 0, own, np.iinfo(np.int64).max).min(axis=1)
+    first = np.where(own >= 0, own, np.iinfo(np.int64).max).min(axis=1)
+    first[first == np.iinfo(np.int64).max] = -1  # a row that only receives
     both = (layout.grid[:, LOAD_INPUT] >= 0) & (layout.grid[:, LOAD_WEIGHT] >= 0)
     return first, np.where(both, layout.grid[:, LOAD_WEIGHT], -1)
 

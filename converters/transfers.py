@@ -3,7 +3,8 @@
     stage s      ... r(last) --SEND tag--.                      rank i of stage s
     stage s+1                             '--RECV tag--> r(first) ...   rank i of stage s+1
 
-A transfer is SEND on one rank and RECV on another; both carry the output bytes of the row that produced the data.
+A transfer is SEND on one rank and RECV on another; both carry the output bytes of the row that produced the data, or
+its communication bytes where it has some without a collective (the KV blocks of a prefill operator).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.trace import RowKind, Trace
+from trace_gen.trace import CommType, RowKind, Trace
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -30,7 +31,8 @@ class Transfer:
     send_row: int
     recv_row: int
     size_row: int
-    """The row whose `output_bytes` are moved."""
+    """The row whose bytes are moved: its `output_bytes`, or its `comm_bytes` where `of_comm`."""
+    of_comm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,26 @@ class Membership:
         return result
 
 
+def is_move(trace: Trace) -> BoolArray:
+    """Return which rows only move memory, shape ``[rows]``."""
+    result: BoolArray = (trace.kind == RowKind.MEM_LOAD) | (trace.kind == RowKind.MEM_STORE)
+    return result
+
+
+def receives_only(trace: Trace, members: Membership) -> BoolArray:
+    """Return which rows do nothing but await data of other ranks (COMM rows without a collective), ``[rows]``."""
+    waiting: BoolArray = (
+        (trace.kind == RowKind.COMM) & (trace.comm_type == CommType.NONE) & (np.diff(trace.dep_offsets) > 0)
+    )
+    for row in np.flatnonzero(waiting).tolist():
+        parents = trace.rank_set[trace.dependencies(row)]
+        waiting[row] = not (members.by_set[parents] & members.by_set[trace.rank_set[row]]).any()
+    return waiting
+
+
 def leading_moves(trace: Trace) -> BoolArray:
     """Return which rows move memory before their stage computes (KV blocks loaded or evicted), shape ``[rows]``."""
-    moves = (trace.kind == RowKind.MEM_LOAD) | (trace.kind == RowKind.MEM_STORE)
+    moves = is_move(trace)
     leading = np.zeros(trace.rows, dtype=np.bool_)
     for stage in np.unique(trace.stage[moves]).tolist():
         in_stage = trace.stage == stage
@@ -82,7 +101,7 @@ def find_transfers(trace: Trace, members: Membership, leading: BoolArray) -> lis
     transfers: list[Transfer] = []
     tag = 0
     boundaries: set[tuple[int, int]] = set()
-    working = ~leading & (trace.kind != RowKind.MEM_LOAD) & (trace.kind != RowKind.MEM_STORE)
+    working = ~leading & ~is_move(trace) & ~receives_only(trace, members)
     stages = np.unique(trace.stage[working]).tolist()
     for stage, following in pairwise(stages):
         rows = np.flatnonzero((trace.stage == following) & ~leading)
@@ -134,9 +153,10 @@ def _crossing(trace: Trace, members: Membership, boundaries: set[tuple[int, int]
         if (parent, row) in boundaries:
             continue
         sources = np.flatnonzero(members.by_set[trace.rank_set[parent]]).tolist()
+        of_comm = bool(trace.comm_type[parent] == CommType.NONE and trace.comm_bytes[parent] > 0)
         for index, target in enumerate(np.flatnonzero(members.by_set[trace.rank_set[row]]).tolist()):
             if lacking[at, target]:
                 source = sources[index % len(sources)]
-                transfers.append(Transfer(tag, source, target, parent, row, parent))
+                transfers.append(Transfer(tag, source, target, parent, row, parent, of_comm))
         tag += 1
     return transfers

@@ -8,7 +8,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from converters.chakra.et_def_pb2 import GlobalMetadata, Node
-from converters.chakra.framing import FRAME_RULE, encode_varint, read_messages
+from converters.chakra.framing import FRAME_RULE, read_messages
+from converters.chakra.wire import frame
 from foundation.errors import UserError
 from foundation.files import atomic_write
 
@@ -56,8 +57,3 @@ def write_nodes(path: str | Path, nodes: Iterable[Node], metadata: GlobalMetadat
         stream.write(frame(header.SerializeToString()))
         for node in nodes:
             stream.write(frame(node.SerializeToString()))
-
-
-def frame(message: bytes) -> bytes:
-    """Return `message` with its length before it."""
-    return encode_varint(len(message)) + message
