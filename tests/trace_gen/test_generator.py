@@ -1,0 +1,273 @@
+"""Traces: rows and sizes that follow from the model, sharing over ranks, k steps as k traces, arrays reused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trace_cases import FAMILIES, LLAMA, batch, batches, decodes, generator, model, rows_named
+
+from foundation.errors import InternalError
+from trace_gen.batch_shape import BatchShape, KVTransfer
+from trace_gen.generator import TraceGenerator
+from trace_gen.operators import Operator
+from trace_gen.trace import NO_REQUEST, CommType, Location, RowKind, Trace
+
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
+SPREADS = st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 2), (8, 1)])
+CHANGING = ("latency_ns", "flops", "mem_bytes")
+
+
+def all_operators(generated: TraceGenerator) -> list[Operator]:
+    operators = generated.operators
+    return [*operators.head, *operators.block, *operators.tail]
+
+
+def test_llama_on_one_rank_row_by_row() -> None:
+    trace = generator().generate(batch([3, 1], [0, 9], [True, True]))
+    block = [
+        "layernorm",
+        "qkv_proj",
+        "rotary_emb",
+        "attention",
+        "o_proj",
+        "layernorm",
+        "gate_up_proj",
+        "act_fn",
+        "down_proj",
+    ]
+    names = [trace.name(row) for row in range(trace.rows)]
+    assert names == ["embedding", *block * 32, "final_layernorm", "lm_head", "sampler"]
+    hidden, token = 4096 * 2, 4
+    assert [int(size) for size in trace.input_bytes[:10]] == [
+        *(4 * token, 4 * hidden, 4 * hidden, 4 * 6144 * 2, 4 * 6144 * 2),
+        *(4 * hidden, 4 * hidden, 4 * hidden, 4 * 28672 * 2, 4 * 14336 * 2),
+    ]
+    weights = [int(size) // 2 for size in trace.weight_bytes[:10]]
+    assert weights == [128256 * 4096, 4096, 4096 * 6144, 0, 0, 4096**2, 4096, 4096 * 28672, 0, 14336 * 4096]
+    assert int(trace.output_bytes[-2]) == 2 * 128256 * 2 and int(trace.output_bytes[-1]) == 2 * token
+    assert not trace.comm_bytes.any() and not trace.groups
+
+
+def test_gpt2_has_no_rotary_embedding_and_one_up_projection() -> None:
+    trace = generator("gpt2").generate(batch([5]))
+    names = [trace.name(row) for row in range(1, 10)]
+    assert names == ["layernorm", "qkv_proj", "attention", "o_proj", "layernorm", "fc1", "act_fn", "fc2", "layernorm"]
+
+
+def test_communication_only_where_ranks_must_agree() -> None:
+    trace = generator(tensor=4, pipeline=2).generate(batch([7, 1], [0, 30]))
+    for row in range(trace.rows):
+        expected = {"embedding": CommType.ALLREDUCE, "o_proj": CommType.ALLREDUCE, "down_proj": CommType.ALLREDUCE}
+        kind = {**expected, "lm_head": CommType.ALLGATHER}.get(trace.name(row), CommType.NONE)
+        assert trace.comm_type[row] == kind
+        assert trace.comm_group[row] == (trace.stage[row] if kind else -1)
+        size = {CommType.ALLREDUCE: 8 * 4096 * 2, CommType.ALLGATHER: 2 * 128256 // 4 * 2}.get(kind, 0)
+        assert trace.comm_bytes[row] == size
+    assert trace.groups == ((0, 1, 2, 3), (4, 5, 6, 7))
+
+
+def test_only_sampled_sequences_have_logits() -> None:
+    two = generator().generate(batch([8, 8, 1], [0, 0, 4], [True, False, True]))
+    (head,) = rows_named(two, "lm_head")
+    assert two.input_bytes[head] == 2 * 4096 * 2
+    assert two.output_bytes[head - 1] == two.input_bytes[head]
+    none = generator().generate(batch([8], [0], [False]))
+    assert none.name(none.rows - 1) == "final_layernorm"
+    assert not rows_named(none, "lm_head") and not rows_named(none, "sampler")
+
+
+def test_kv_transfers_come_first_with_each_ranks_share() -> None:
+    loads = (KVTransfer(40, 2, 32, 8_000_000),)
+    evictions = (KVTransfer(41, 1, 16, 4_000_000), KVTransfer(42, 1, 16, 1_000_001))
+    trace = generator(tensor=2, pipeline=2).generate(batch([1], [5], loads=loads, evictions=evictions))
+    assert [trace.name(row) for row in range(7)] == ["kv_load", "kv_evict", "kv_evict"] * 2 + ["embedding"]
+    assert trace.request[:6].tolist() == [40, 41, 42] * 2
+    assert trace.stage[:6].tolist() == [0, 0, 0, 1, 1, 1]
+    assert trace.input_bytes[:6].tolist() == [2_000_000, 0, 0] * 2
+    assert trace.output_bytes[:6].tolist() == [0, 1_000_000, 250_001] * 2
+    assert trace.kind[:6].tolist() == [RowKind.MEM_LOAD, RowKind.MEM_STORE, RowKind.MEM_STORE] * 2
+    assert (trace.input_loc[0], trace.output_loc[1]) == (Location.REMOTE, Location.REMOTE)
+    assert not trace.latency_ns[:, :6].any() and (trace.latency_ns[:, 6:] >= 1).all()
+
+
+def test_attention_by_request_stands_on_rank_i_modulo_n() -> None:
+    shape = replace(batch([3, 1, 1, 1, 1], [0, 7, 7, 7, 7]), request_ids=np.array([10, 11, 12, 13, 14]))
+    trace = generator(tensor=2, pipeline=2, attention_placement="requests").generate(shape)
+    attention = rows_named(trace, "attention")
+    assert len(attention) == 32 * 5
+    for index, row in enumerate(attention):
+        position = index % 5
+        assert trace.request[row] == 10 + position
+        assert trace.rank_sets[trace.rank_set[row]] == (2 * int(trace.stage[row]) + position % 2,)
+        tokens = int(shape.new_tokens[position])
+        assert trace.input_bytes[row] == tokens * 6144 * 2 and trace.output_bytes[row] == tokens * 4096 * 2
+    exchanges = [row for row in range(trace.rows) if trace.kind[row] == RowKind.COMM]
+    assert {trace.name(row) for row in exchanges} == {"attention_scatter", "attention_gather"}
+    assert (trace.comm_type[exchanges] == CommType.ALLTOALL).all() and not trace.latency_ns[:, exchanges].any()
+    bare = generator(tensor=2, pipeline=2, attention_placement="requests", attention_exchange=False).generate(shape)
+    assert bare.rows == trace.rows - len(exchanges)
+
+
+def test_attention_by_request_on_one_rank_is_the_same_as_by_heads() -> None:
+    shape = batch([3, 1], [0, 7])
+    by_request, by_heads = generator(attention_placement="requests"), generator()
+    assert_equal(by_request.generate(shape), by_heads.generate(shape))
+
+
+@SETTINGS
+@given(shape=batches, name=st.sampled_from(FAMILIES), spread=SPREADS)
+def test_every_input_is_what_its_producers_put_out(shape: BatchShape, name: str, spread: tuple[int, int]) -> None:
+    generated = generator(name, *spread)
+    trace = generated.generate(shape)
+    operators = all_operators(generated)
+    width = len(generated.operators.block)
+    head = len(generated.operators.head)
+    for row in range(1, trace.rows):
+        in_block = row < head + width * generated.architecture.num_layers
+        tail = row - head - width * generated.architecture.num_layers
+        operator = operators[head + (row - head) % width] if in_block else generated.operators.tail[tail]
+        assert operator.name == trace.name(row)
+        assert operator.sources
+        expected = 0
+        for source in operator.sources:
+            producer = row - 1
+            while source != "residual" and trace.name(producer) != source:
+                producer -= 1
+            gathered = spread[0] if trace.comm_type[producer] == CommType.ALLGATHER else 1
+            expected += int(trace.output_bytes[producer]) * gathered
+        assert trace.input_bytes[row] == expected
+
+
+@SETTINGS
+@given(shape=batches, name=st.sampled_from(FAMILIES), spread=SPREADS)
+def test_weights_are_those_of_the_memory_layout(shape: BatchShape, name: str, spread: tuple[int, int]) -> None:
+    generated = generator(name, *spread)
+    trace = generated.generate(replace(shape, samples=np.ones_like(shape.samples)))
+    for stage in range(spread[1]):
+        held = int(trace.weight_bytes[trace.stage == stage].sum())
+        if generated.architecture.tie_word_embeddings and spread[1] == 1:
+            held -= int(trace.weight_bytes[rows_named(trace, "lm_head")[0]])
+        assert held == generated.layout.weight_bytes(stage)
+
+
+@SETTINGS
+@given(shape=batches, name=st.sampled_from(FAMILIES))
+def test_flops_are_two_a_weight_and_token_and_four_a_pair(shape: BatchShape, name: str) -> None:
+    shape_of = model(name)
+    trace = generator(name).generate(replace(shape, samples=np.ones_like(shape.samples)))
+    tokens, sequences = shape.total_tokens, len(shape.request_ids)
+    matrices = shape_of.query_size + 2 * shape_of.kv_size + shape_of.query_size
+    matrices += (3 if shape_of.gated_mlp else 2) * shape_of.intermediate_size
+    expected = 2 * tokens * shape_of.num_layers * matrices * shape_of.hidden_size
+    expected += 2 * sequences * shape_of.vocab_size * shape_of.hidden_size
+    for new, context in zip(shape.new_tokens.tolist(), shape.context_tokens.tolist(), strict=True):
+        pairs = sum(context + query for query in range(1, new + 1))
+        expected += 4 * shape_of.query_size * pairs * shape_of.num_layers
+    assert expected <= int(trace.flops.sum()) < 1.02 * expected
+
+
+@SETTINGS
+@given(shape=batches, tensor=st.sampled_from([2, 4, 8]), name=st.sampled_from([LLAMA, "huggyllama/llama-7b"]))
+def test_ranks_share_the_work(shape: BatchShape, tensor: int, name: str) -> None:
+    """What is divided adds up to the whole; norms, lookups and sampling every rank does itself."""
+    one, all_ranks = generator(name).generate(shape), generator(name, tensor).generate(shape)
+    for row in range(one.rows):
+        operator = one.name(row)
+        shared = operator.endswith("proj") or operator in {"attention", "act_fn", "rotary_emb", "lm_head"}
+        factor = tensor if shared else 1
+        assert int(all_ranks.flops[0, row]) * factor == int(one.flops[0, row]), operator
+        if shared:
+            assert int(all_ranks.weight_bytes[row]) * tensor == int(one.weight_bytes[row])
+            assert int(all_ranks.mem_bytes[0, row]) * tensor >= int(one.mem_bytes[0, row])
+
+
+@SETTINGS
+@given(shape=batches, pipeline=st.integers(2, 7), tensor=st.sampled_from([1, 2]))
+def test_stages_only_divide_the_rows(shape: BatchShape, pipeline: int, tensor: int) -> None:
+    flat, staged = generator(tensor=tensor).generate(shape), generator(tensor=tensor, pipeline=pipeline).generate(shape)
+    for field in (*CHANGING, "op", "layer", "input_bytes", "weight_bytes", "output_bytes", "comm_bytes"):
+        np.testing.assert_array_equal(getattr(flat, field), getattr(staged, field))
+    assert (np.diff(staged.stage) >= 0).all() and staged.stages == pipeline
+    assert staged.rank_sets == tuple(tuple(range(s * tensor, (s + 1) * tensor)) for s in range(pipeline))
+    np.testing.assert_array_equal(staged.rank_set, staged.stage)
+
+
+@SETTINGS
+@given(
+    contexts=decodes,
+    steps=st.integers(2, 9),
+    placement=st.sampled_from(["heads", "requests"]),
+    name=st.sampled_from(FAMILIES),
+)
+def test_k_steps_are_k_traces(contexts: list[int], steps: int, placement: str, name: str) -> None:
+    generated = generator(name, tensor=2, attention_placement=placement)
+    shape = batch([1] * len(contexts), contexts, steps=steps)
+    together = generated.generate(shape)
+    assert together.steps == steps
+    for step in range(steps):
+        single = generated.generate(replace(shape, context_tokens=shape.context_tokens + step, steps=1))
+        for field in CHANGING:
+            np.testing.assert_array_equal(getattr(together, field)[step], getattr(single, field)[0])
+        assert together.input_bytes is single.input_bytes
+
+
+def test_arrays_are_the_same_objects_while_only_contexts_change() -> None:
+    for placement in ("heads", "requests"):
+        generated = generator(tensor=2, attention_placement=placement)
+        first = generated.generate(batch([1, 1], [10, 20]))
+        later = generated.generate(batch([1, 1], [500, 510], steps=7))
+        for field in Trace.__dataclass_fields__:
+            if field not in CHANGING:
+                assert getattr(first, field) is getattr(later, field), field
+    generated = generator()
+    others = generated.generate(batch([1, 1], [10, 20], first_id=5)), generated.generate(batch([1, 1, 1], [1, 2, 3]))
+    assert others[0].input_bytes is others[0].input_bytes and others[0].op is others[1].op
+
+
+def test_a_generator_forgets_the_oldest_sizes_and_still_answers_alike() -> None:
+    generated = generator("gpt2")
+    first = generated.generate(batch([1]))
+    for tokens in range(2, 400):
+        generated.generate(batch([tokens]))
+    assert_equal(first, generated.generate(batch([1])))
+
+
+@SETTINGS
+@given(shape=batches, spread=SPREADS)
+def test_the_backends_model_has_the_same_work_and_no_latencies(shape: BatchShape, spread: tuple[int, int]) -> None:
+    timed = generator(LLAMA, *spread).generate(shape)
+    untimed = generator(LLAMA, *spread, perf_model="backend").generate(shape)
+    np.testing.assert_array_equal(timed.flops, untimed.flops)
+    np.testing.assert_array_equal(timed.mem_bytes, untimed.mem_bytes)
+    assert (untimed.latency_ns == 1).all()
+    assert untimed.attributes["latency_source"] == "backend"
+
+
+def test_rows_without_dependencies_and_requests() -> None:
+    trace = generator().generate(batch([4], [0], first_id=3))
+    assert not trace.dep_rows.size and not trace.dep_offsets.any()
+    assert (trace.request == NO_REQUEST).all() and trace.batch_requests.tolist() == [3]
+
+
+def test_heads_that_ranks_do_not_divide_are_reported() -> None:
+    assert "split evenly" in generator("gpt2", tensor=5).warnings[0]
+    assert not generator(tensor=8).warnings
+
+
+def test_batches_that_cannot_be() -> None:
+    for wrong in (batch([]), batch([0]), batch([2, 1], steps=2), batch([1], samples=[False], steps=2)):
+        with pytest.raises(InternalError):
+            generator().generate(wrong)
+
+
+def assert_equal(one: Trace, other: Trace) -> None:
+    for field in Trace.__dataclass_fields__:
+        left, right = getattr(one, field), getattr(other, field)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_array_equal(left, right, field)
+        else:
+            assert left == right, field
