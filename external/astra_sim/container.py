@@ -26,6 +26,7 @@ _MOUNT = "/spool"
 _NOBODY = 65534
 _START_S = 60.0
 _MEMORY = "8g"
+_LABEL, _CLIENT_LABEL = "orrery", "orrery.client"
 _PROCESSES = 256
 _IMAGE_FIX = (
     "build ours with `docker compose --profile astra-sim build astra-sim`, or name an image of yours that holds "
@@ -43,10 +44,13 @@ def connect() -> Any:
             field="--backend docker",
             fix="pip install 'orrery-sim[docker]'",
         ) from None
+    client = None
     try:
         client = docker.from_env()
         client.ping()
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, OSError) as error:
+        if client is not None:
+            client.close()
         raise UserError(
             f"the Docker daemon does not answer: {_cause(error)}",
             field="--backend docker",
@@ -78,6 +82,7 @@ class DockerRunner:
         self._timeout_s = timeout_s
         self._client = connect()
         self._image = find_image(self._client, image)
+        _remove_orphans(self._client)
         root = make_work_folder(work_dir)
         self._owner = (os.getuid(), os.getgid()) if os.getuid() else (_NOBODY, _NOBODY)
         if os.getuid() == 0:
@@ -178,7 +183,7 @@ class DockerRunner:
                 mem_limit=_MEMORY,
                 memswap_limit=_MEMORY,
                 pids_limit=_PROCESSES,
-                labels={"orrery": "astra-sim"},
+                labels={_LABEL: "astra-sim", _CLIENT_LABEL: str(os.getpid())},
             )
             self._stdin = self._client.api.attach_socket(self._container.id, {"stdin": 1, "stream": 1})._sock
             self._container.start()
@@ -225,6 +230,25 @@ class DockerRunner:
     def _kill(self) -> None:
         with contextlib.suppress(Exception):
             self._container.kill()
+
+
+def _remove_orphans(client: Any) -> None:
+    """Remove containers that ended by themselves because their client was killed."""
+    for container in client.containers.list(filters={"label": f"{_LABEL}=astra-sim", "status": "exited"}):
+        owner = container.labels.get(_CLIENT_LABEL, "")
+        if owner.isdigit() and not _alive(int(owner)):
+            with contextlib.suppress(Exception):
+                container.remove()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _cause(error: Exception) -> str:
