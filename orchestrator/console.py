@@ -23,14 +23,13 @@ class Console:
         print(text, file=self._stream, flush=True)
 
     def intervals(self, intervals: Iterable[Interval]) -> None:
-        """Print the intervals in which anything happened."""
+        """Print a line an interval."""
         for interval in intervals:
-            if interval.active:
-                self.say(
-                    f"[{interval.end_ns / 1e9:.3f} s] prompt {interval.prompt_per_s:.1f} tokens/s, "
-                    f"generation {interval.generation_per_s:.1f} tokens/s, running {interval.running}, "
-                    f"waiting {interval.waiting}, KV in use {100 * interval.kv_used:.1f} %"
-                )
+            self.say(
+                f"[{interval.end_ns / 1e9:.3f} s] prompt {interval.prompt_per_s:.1f} tokens/s, "
+                f"generation {interval.generation_per_s:.1f} tokens/s, running {interval.running}, "
+                f"waiting {interval.waiting}, KV in use {100 * interval.kv_used:.1f} %"
+            )
 
     def batch(self, first_iteration: int, done: CompletedBatch) -> None:
         """Print the iterations of a batch, each with its own times."""

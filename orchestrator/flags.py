@@ -151,7 +151,11 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("backend_timeout", 600.0, "seconds that an external backend may take for a graph", BACKEND),
     Flag(
-        "backend_jobs", None, "steps simulated at a time by external backends", BACKEND, shown_default="cores, up to 4"
+        "backend_jobs",
+        None,
+        "steps that external backends simulate at a time",
+        BACKEND,
+        shown_default="the cores, 4 at most",
     ),
     Flag(
         "interface",

@@ -157,7 +157,8 @@ class Instance:
 
     def _launch(self, batch: Batch, now: int, horizon: int) -> None:
         """Run `batch` with as many like steps as are decided before `horizon`."""
-        batch.steps = 1 + min(self._scheduler.steady(batch), self._max_steps - 1, self._steps_until(now, horizon))
+        if not (batch.kv_loads or batch.kv_evictions):  # blocks move before the first step alone
+            batch.steps = 1 + min(self._scheduler.steady(batch), self._max_steps - 1, self._steps_until(now, horizon))
         finishes = self._executor.run(batch)
         if finishes.shape != (batch.steps, len(self._stage_free)):
             raise InternalError(f"{batch.steps} steps ran, {finishes.shape} finish times came back")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,24 +26,21 @@ class Interval:
     waiting: int
     kv_used: float
 
-    @property
-    def active(self) -> bool:
-        """Whether anything happened in it or runs at its end."""
-        return bool(self.prompt_per_s or self.generation_per_s or self.running)
+
+_NOTHING = KVUsage(0, 0, 0, 0)
 
 
 class Intervals:
-    """Cuts the stream of completed batches into intervals of `length_ns`."""
+    """Cuts the stream of completed batches into intervals of `length_ns`; idle stretches cost and yield nothing."""
 
     def __init__(self, length_ns: int) -> None:
         self._length_ns = length_ns
-        self._index = 0
+        self._next = 0
         self._prompt: dict[int, int] = {}
         self._generated: dict[int, int] = {}
-        self._last_end_ns = 0
 
     def record(self, done: CompletedBatch) -> list[Interval]:
-        """Take a completed batch and return the intervals that are now complete, in order."""
+        """Take a completed batch and return the intervals that are now complete, in order, less the idle ones."""
         bins = done.ends_ns // self._length_ns
         emitted = len(done.outcome.emitted)
         first = int(bins[0])
@@ -52,28 +48,27 @@ class Intervals:
             if steps:
                 self._generated[first + offset] = self._generated.get(first + offset, 0) + steps * emitted
         self._prompt[first] = self._prompt.get(first, 0) + prompt_tokens(done)
-        self._last_end_ns = done.end_ns
-        return list(self._complete(done.end_ns, done))
+        busy_from, busy_to = done.start_ns // self._length_ns, done.end_ns // self._length_ns
+        complete = [self._interval(index, _NOTHING) for index in self._pending(busy_from)]
+        complete += [self._interval(index, done.usage) for index in range(max(self._next, busy_from), busy_to)]
+        self._next = max(self._next, busy_to)
+        return complete
 
     def finish(self) -> list[Interval]:
         """Return the interval in which the run ended."""
-        return list(self._complete(self._last_end_ns + self._length_ns, None))
+        return [self._interval(index, _NOTHING) for index in self._pending(None)]
 
-    def _complete(self, until_ns: int, done: CompletedBatch | None) -> Iterator[Interval]:
-        while (end_ns := (self._index + 1) * self._length_ns) <= until_ns:
-            usage = KVUsage(0, 0, 0, 0)
-            if done is not None and done.start_ns < end_ns:
-                usage = done.usage
-            yield self._interval(end_ns, usage)
-            self._index += 1
+    def _pending(self, before: int | None) -> list[int]:
+        """Return the intervals before interval `before` (None: all) that hold tokens and were not returned yet."""
+        return sorted(index for index in self._generated if before is None or index < before)
 
-    def _interval(self, end_ns: int, usage: KVUsage) -> Interval:
+    def _interval(self, index: int, usage: KVUsage) -> Interval:
         seconds = self._length_ns / 1e9
         used = (usage.total_blocks - usage.free_blocks) / usage.total_blocks if usage.total_blocks else 0.0
         return Interval(
-            end_ns,
-            self._prompt.pop(self._index, 0) / seconds,
-            self._generated.pop(self._index, 0) / seconds,
+            (index + 1) * self._length_ns,
+            self._prompt.pop(index, 0) / seconds,
+            self._generated.pop(index, 0) / seconds,
             usage.running,
             usage.waiting,
             used,

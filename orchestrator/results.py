@@ -42,7 +42,7 @@ def write_requests(path: Path, model: str, metrics: Metrics, *, itl: bool) -> No
 
 
 def write_throughput(path: Path, intervals: Iterable[Interval]) -> None:
-    """Write one row an interval: its end in s, tokens/s in it, the state at its end."""
+    """Write one row an interval in which anything ran: its end in s, tokens/s in it, the state at its end."""
     with atomic_write(path) as stream:
         stream.write("\t".join(THROUGHPUT_COLUMNS) + "\n")
         for interval in intervals:
