@@ -71,7 +71,7 @@ def write_case(
         **flags,
     }
     if adapted.graph.groups:
-        (folder / GROUPS).write_text(groups_json(adapted.graph), encoding="utf-8")
+        (folder / GROUPS).write_text(groups_json(adapted.graph.groups), encoding="utf-8")
         arguments["comm-group-configuration"] = GROUPS
     return [f"--{name}={value}" for name, value in arguments.items()]
 

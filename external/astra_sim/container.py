@@ -120,7 +120,7 @@ class DockerRunner:
         """Tell the container the folder's name and wait for its answer."""
         (folder / "arguments").write_text("".join(f"{argument}\n" for argument in arguments), encoding="utf-8")
         try:
-            self._stdin.sendall(f"{folder.name}\n".encode())
+            self._stdin._sock.sendall(f"{folder.name}\n".encode())
         except OSError:
             self._ended.wait(5)
             self._check_alive(folder)
@@ -150,7 +150,7 @@ class DockerRunner:
     def close(self) -> None:
         """Kill and remove the container; remove the folder unless a failed run is kept in it."""
         if self._stdin is not None:
-            self._stdin.close()
+            _close_attached(self._stdin)
             self._stdin = None
         if self._container is not None:
             self._kill()
@@ -185,7 +185,7 @@ class DockerRunner:
                 pids_limit=_PROCESSES,
                 labels={_LABEL: "astra-sim", _CLIENT_LABEL: str(os.getpid())},
             )
-            self._stdin = self._client.api.attach_socket(self._container.id, {"stdin": 1, "stream": 1})._sock
+            self._stdin = self._client.api.attach_socket(self._container.id, {"stdin": 1, "stream": 1})
             self._container.start()
         except docker.errors.APIError as error:
             raise SimulationError(f"image {self._image_name}: its container cannot start: {_cause(error)}") from None
@@ -230,6 +230,14 @@ class DockerRunner:
     def _kill(self) -> None:
         with contextlib.suppress(Exception):
             self._container.kill()
+
+
+def _close_attached(stream: Any) -> None:
+    """Close what `attach_socket` gave: the SDK hangs the socket and the HTTP response on the stream it returns."""
+    sock = stream._sock
+    stream._response.close()
+    stream.close()
+    sock.close()
 
 
 def _remove_orphans(client: Any) -> None:
