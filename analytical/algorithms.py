@@ -6,6 +6,7 @@ packet. Sources: Ring.cc, AllToAll.cc, HalvingDoubling.cc. `phases` solves the s
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -177,14 +178,15 @@ class HalvingDoublingRun(PacketRun):
     def __init__(self, endpoint: Endpoint, phase: Phase) -> None:
         self._plan = halving_doubling_steps(phase)
         self._step = 0
-        rounds = len(phase.ring.ranks).bit_length() - 1
-        super().__init__(endpoint, phase, 1, rounds - 1, 2 * rounds if phase.collective is AR else rounds)
+        later = int(math.log2(len(phase.ring.ranks)) - 1)
+        super().__init__(endpoint, phase, 1, later, halving_doubling_rounds(phase))
 
     def _next_peers(self) -> tuple[int, int, int]:
         distance, size = self._plan[self._step]
         self._step += 1
-        ranks = self._phase.ring.ranks
-        peer = ranks[(self._phase.position ^ distance) % len(ranks)]
+        ranks, position = self._phase.ring.ranks, self._phase.position
+        ahead = -distance if distance and position // distance % 2 else distance
+        peer = ranks[(position + ahead) % len(ranks)]
         return peer, peer, size
 
 
@@ -207,17 +209,22 @@ def direct_window(phase: Phase) -> int:
     return others if phase.algorithm.window is None else min(phase.algorithm.window, others)
 
 
+def halving_doubling_rounds(phase: Phase) -> int:
+    """Return how many messages a rank sends in a halving-doubling phase."""
+    return int((2 if phase.collective is AR else 1) * math.log2(len(phase.ring.ranks)))
+
+
 def halving_doubling_steps(phase: Phase) -> list[tuple[int, int]]:
     """Return (distance, bytes) of each packet of a halving-doubling phase, the unsent last one included.
 
-    Sizes are truncated as upstream's are: an odd size halved and doubled again is one byte less.
+    Sizes are truncated as upstream's are: an odd size halved and doubled again is one byte less. A ring that is no
+    power of two is run as upstream runs it; few such phases end.
     """
     count = len(phase.ring.ranks)
-    rounds = count.bit_length() - 1
     halving = phase.collective is not AG
     distance, size = (1, phase.size // 2) if halving else (count // 2, phase.size)
     steps = []
-    for _ in range((2 * rounds if phase.collective is AR else rounds) + 1):
+    for _ in range(halving_doubling_rounds(phase) + 1):
         steps.append((distance, size))
         if halving:
             distance, size = distance * 2, size // 2

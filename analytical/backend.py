@@ -7,7 +7,7 @@ import numpy as np
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
 from analytical.network import check_aware
 from analytical.program import Program, compile_graph
-from analytical.simulator import Configuration, Options, Simulation
+from analytical.simulator import Configuration, Models, Options, Simulation
 from analytical.validation import check_graph
 from converters.execution_graph import ExecutionGraph, IterationResult, RankGraph
 from foundation.errors import UserError, near_names
@@ -22,6 +22,7 @@ class EmbeddedBackend:
         if configuration.options.aware:
             check_aware(configuration.network)
         self.configuration = configuration
+        self.models = Models(configuration)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return every rank's finish time and exposed communication, in ns, for each of the graph's steps.
@@ -46,14 +47,16 @@ class EmbeddedBackend:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _simulation(self, programs: list[tuple[Program, RankGraph]], graph: ExecutionGraph, step: int) -> Simulation:
+    def _simulation(
+        self, programs: list[tuple[Program, RankGraph]], graph: ExecutionGraph, step: int, solve: bool = False
+    ) -> Simulation:
         by_rank: dict[int, tuple[Program, list[int], list[int]]] = {}
         for program, rank_graph in programs:
             runtime = program.runtime[step].tolist()
             size = program.size[step].tolist()
             for rank in rank_graph.ranks:
                 by_rank[rank] = (program, runtime, size)
-        return Simulation(self.configuration, [by_rank[rank] for rank in sorted(by_rank)], graph.groups)
+        return Simulation(self.models, [by_rank[rank] for rank in sorted(by_rank)], graph.groups, solve=solve)
 
 
 def create(*, network: str, system: str, memory: str, options: dict[str, str]) -> EmbeddedBackend:

@@ -6,7 +6,7 @@ CommunicatorGroup.cc of ASTRA-sim. A chunk becomes a stream; a phase is one algo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,6 +67,20 @@ class Ring:
 
     ranks: tuple[int, ...]
     fast: bool = False
+
+
+class RingCache:
+    """Makes each ring once, so that what is known of a ring can be kept by its identity."""
+
+    def __init__(self) -> None:
+        self._rings: dict[tuple[Sequence[int], bool], Ring] = {}
+
+    def get(self, ranks: Sequence[int], fast: bool) -> Ring:
+        """Return the ring over `ranks` (a tuple or a range)."""
+        ring = self._rings.get((ranks, fast))
+        if ring is None:
+            ring = self._rings[ranks, fast] = Ring(tuple(ranks), fast)
+        return ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +159,20 @@ class CollectivePlanner:
         system: SystemConfig,
         groups: dict[int, tuple[int, ...]],
         queues_per_dim: int,
-        per_node_custom: dict[int, str] | None = None,
+        per_node_custom: Mapping[int, str],
+        rings: RingCache,
     ) -> None:
         self._counts = network.npus_count
         self._npus = network.npus
         self._system = system
         self._groups = groups
         self._queues_per_dim = queues_per_dim
-        self._per_node_custom = per_node_custom or {}
+        self._per_node_custom = per_node_custom
         self._native = {
             kind: tuple(Algorithm.parse(entry) for entry in system.implementations.get(key, ()))
             for kind, key in COLLECTIVE_KEYS.items()
         }
-        self._rings: dict[tuple[int, ...], Ring] = {}
+        self._rings = rings
 
     def rank_planner(self, rank: int) -> RankPlanner:
         """Return a fresh memory for `rank`."""
@@ -173,7 +188,7 @@ class CollectivePlanner:
         algorithms, dimensions = self._logical(memory, collective, group, node_id)
         if algorithms[0].kind is Kind.CUSTOM:
             ranks = self._groups[group] if group else tuple(range(self._npus))
-            ring = Ring(ranks)
+            ring = self._rings.get(ranks, False)
             # A member's number in the custom graph is its place in the sorted list, peers are numbered in list order.
             phase = Phase(algorithms[0], collective, ring, sorted(ranks).index(memory.rank), size, 0, True)
             return [(self._stream(memory, group), [phase])]
@@ -236,7 +251,7 @@ class CollectivePlanner:
             memory.plans[group, collective] = algorithms
         if algorithms[0].kind is Kind.TREE:
             raise SimulationError("doubleBinaryTree cannot run in a group smaller than the system; use ring or direct")
-        return algorithms, (self._ring(self._groups[group], True),)
+        return algorithms, (self._rings.get(self._groups[group], True),)
 
     def _implementation(self, collective: CollectiveType, node_id: int) -> tuple[Algorithm, ...]:
         key = COLLECTIVE_KEYS[collective]
@@ -257,17 +272,14 @@ class CollectivePlanner:
         stride = 1
         for count, algorithm in zip(self._counts, algorithms, strict=False):
             if algorithm.whole:
-                rings.append(self._ring(tuple(range(self._npus))))
+                rings.append(self._rings.get(range(self._npus), False))
                 break
             base = rank - rank // stride % count * stride
             if algorithm.kind is Kind.TREE and len(rings) == len(algorithms) - 1:
                 base = rank % stride  # the last tree starts in the first copy, even below further dimensions
-            rings.append(self._ring(tuple(range(base, base + count * stride, stride))))
+            rings.append(self._rings.get(range(base, base + count * stride, stride), False))
             stride *= count
         return tuple(rings)
-
-    def _ring(self, ranks: tuple[int, ...], fast: bool = False) -> Ring:
-        return self._rings.setdefault((*ranks, int(fast)), Ring(ranks, fast))
 
     def _phases(
         self,
@@ -316,9 +328,8 @@ class CollectivePlanner:
 def _check(algorithm: Algorithm, kind: CollectiveType, ring: Ring, rank: int) -> None:
     """Refuse what ASTRA-sim crashes on or never finishes."""
     count = len(ring.ranks)
-    needs_power = algorithm.kind in (Kind.HALVING_DOUBLING, Kind.TREE)
-    if needs_power and count & (count - 1):
-        raise SimulationError(f"{algorithm.kind.value} over {count} NPUs: it needs a power of two; use ring or direct")
+    if algorithm.kind is Kind.TREE and count & (count - 1):
+        raise SimulationError(f"doubleBinaryTree over {count} NPUs: it needs a power of two; use ring or direct")
     if algorithm.kind is Kind.HALVING_DOUBLING and kind is A2A:
         raise SimulationError("halvingDoubling cannot run an all-to-all; use ring or direct")
     if rank not in ring.ranks:

@@ -72,6 +72,12 @@ class UnawareTransport:
 
     def transmit(self, src: int, dst: int, size: int, action: Action, argument: Any) -> None:
         """Schedule the arrival."""
+        delay = self.delay(src, dst, size)
+        self.volume[self._routes[src, dst][0]] += size
+        self._queue.schedule(self._queue.now + delay, action, argument)
+
+    def delay(self, src: int, dst: int, size: int) -> int:
+        """Return ns from sending to arrival."""
         route = self._routes.get((src, dst))
         if route is None:
             route = self._routes[src, dst] = self._model.dimension(src, dst)
@@ -80,8 +86,7 @@ class UnawareTransport:
         delay = self._delays.get(key)
         if delay is None:
             delay = self._delays[key] = self._model.charge(dim, distance, size)
-        self.volume[dim] += size
-        self._queue.schedule(self._queue.now + delay, action, argument)
+        return delay
 
 
 class _Link:

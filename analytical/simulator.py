@@ -7,19 +7,21 @@ do not take.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from analytical.algorithms import RUNS, Run
 from analytical.bus import Bus, EndpointBus
-from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner
+from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner, RingCache
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
 from analytical.event_queue import EventQueue, LocalEvents
 from analytical.loggp import SharedBus
 from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
-from analytical.network import AwareTransport, DelayModel, Transport, UnawareTransport
+from analytical.network import AwareTransport, DelayModel, UnawareTransport
+from analytical.phases import PhaseModels
 from analytical.program import Program, Task
 from analytical.remote_memory import RemoteMemory
+from analytical.solved import GuardedEvents, GuardedTransport, Meetings
 from analytical.streams import Collective, Stream, StreamUnit
 from analytical.tree import TreeRun
 from analytical.workload import Workload, peer, priority_of
@@ -48,42 +50,67 @@ class Configuration:
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
 
 
-PhaseMaker = Callable[[Stream, Phase], Run | None]
-"""Makes the run of a phase, or returns None to leave it to the message-level run."""
+class Models:
+    """What simulations of one configuration share: rings, and the phases solved so far."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.delays = DelayModel(configuration.network)
+        self.rings = RingCache()
+        self.phases = PhaseModels(self.delays, configuration.system, configuration.options.injection_scale)
 
 
 class Simulation:
-    """One step of one graph. `programs` has every rank's program; `runtimes` each program's ns by row."""
+    """One step of one graph.
+
+    `ranks` has for every rank its program, and by row the ns that nodes run for and the bytes that they load or store.
+    `solve`: phases as a whole where that is possible (`solved`), else message by message.
+    """
 
     def __init__(
         self,
-        configuration: Configuration,
-        programs: list[tuple[Program, list[int], list[int]]],
+        models: Models,
+        ranks: list[tuple[Program, list[int], list[int]]],
         groups: dict[int, tuple[int, ...]],
+        *,
+        solve: bool,
     ) -> None:
+        configuration = models.configuration
+        options = configuration.options
         self.configuration = configuration
         self.queue = EventQueue()
-        self.transport = self._make_transport()
-        options = configuration.options
+        self.transport: UnawareTransport | AwareTransport
+        self._meetings: Meetings | None = None
+        guarded: list[GuardedEvents] = []
+        if solve:
+            self.transport = GuardedTransport(models.delays, self.queue, guarded)
+            self._meetings = Meetings(models.phases, self.queue, self.transport)
+        elif options.aware:
+            self.transport = AwareTransport(configuration.network, self.queue)
+        else:
+            self.transport = UnawareTransport(models.delays, self.queue)
         messenger = RendezvousMessenger if options.rendezvous_protocol else Messenger
         self.messenger = messenger(self.transport, self.queue, configuration.network.npus)
         self._endpoint_bus = EndpointBus(configuration.system, options.injection_scale)
-        self.make_phase: PhaseMaker | None = None
         self._memory = RemoteMemory(configuration.memory)
         self._planner = CollectivePlanner(
             configuration.network,
             configuration.system,
             groups,
             options.num_queues_per_dim,
-            dict(configuration.per_node_custom),
+            configuration.per_node_custom,
+            models.rings,
         )
         self._planners: list[RankPlanner] = []
         self._priorities: list[int] = []
         self._units: list[StreamUnit] = []
-        self._sizes = [sizes for _, _, sizes in programs]
+        self._sizes = [sizes for _, _, sizes in ranks]
         self.workloads: list[Workload] = []
-        for rank, (program, runtime, _) in enumerate(programs):
-            self._add_rank(rank, program, runtime)
+        self.finish_order: list[Workload] = []
+        for rank, (program, runtime, _) in enumerate(ranks):
+            if solve:
+                guarded.append(GuardedEvents(self.queue))
+            self._add_rank(rank, program, runtime, guarded[rank] if solve else LocalEvents(self.queue))
 
     def run(self) -> None:
         """Run to the end. Raises `SimulationError` where ASTRA-sim stops, hangs, crashes or never finishes."""
@@ -136,15 +163,12 @@ class Simulation:
         for number, phases in streams:
             unit.advance(Stream(unit, number, phases, priority, collective))
 
-    def _make_transport(self) -> Transport:
-        network = self.configuration.network
-        if self.configuration.options.aware:
-            return AwareTransport(network, self.queue)
-        return UnawareTransport(DelayModel(network), self.queue)
+    def finished(self, workload: Workload) -> None:
+        """Note the order in which ranks finish."""
+        self.finish_order.append(workload)
 
-    def _add_rank(self, rank: int, program: Program, runtime: list[int]) -> None:
+    def _add_rank(self, rank: int, program: Program, runtime: list[int], events: LocalEvents) -> None:
         options, system = self.configuration.options, self.configuration.system
-        events = LocalEvents(self.queue)
         queues = options.num_queues_per_dim
         concurrency = math.ceil(system.active_chunks_per_dimension / queues)
         self.workloads.append(Workload(rank, program, runtime, events, self))
@@ -168,10 +192,10 @@ class Simulation:
         return SharedBus(events, system, scale) if system.model_shared_bus else self._endpoint_bus
 
     def _make_run(self, stream: Stream, phase: Phase) -> Run:
-        if self.make_phase is not None:
-            made = self.make_phase(stream, phase)
-            if made is not None:
-                return made
+        if self._meetings is not None:
+            solved = self._meetings.make_run(stream, phase)
+            if solved is not None:
+                return solved
         kind = phase.algorithm.kind
         if kind is Kind.TREE:
             return TreeRun(stream, phase)

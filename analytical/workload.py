@@ -34,6 +34,9 @@ class Services(Protocol):
     def issue_collective(self, workload: Workload, row: int) -> None:
         """Start a collective."""
 
+    def finished(self, workload: Workload) -> None:
+        """The rank's last node has ended."""
+
 
 class Workload:
     """One rank's run of its program for one step. `start` and `end` hold ns by row, `UNSET` before."""
@@ -167,6 +170,7 @@ class Workload:
                 f"({len(left)} nodes are in or behind the cycle); break the cycle"
             )
         self.finished_ns = self.events.queue.now
+        self._services.finished(self)
 
 
 def peer(workload: Workload, delta: int) -> int:

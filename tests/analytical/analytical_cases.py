@@ -181,8 +181,9 @@ class CaseMaker:
         shorter = self.random.random() < 0.1
         for count in self.counts[: self.random.randint(1, self.dims) if shorter else self.dims]:
             names = ["ring", "ring", "direct", f"direct{self.random.randint(1, 4)}"]
-            if count & (count - 1) == 0:
+            if count & (count - 1) == 0 or self.random.random() < 0.1:
                 names += ["halvingDoubling"] * (collective != "all-to-all")
+            if count & (count - 1) == 0:
                 names += ["doubleBinaryTree"] * (collective == "all-reduce" and not shorter)
             if self.random.random() < 0.08:
                 whole = ["oneRing", "oneDirect", "oneDirect2"]
@@ -239,7 +240,7 @@ class CaseMaker:
         if style < 0.5:
             node |= {"num_ops": 1000 * source.choice([1, 9, 10, 20, 40, 521, 5000]) + 500, "tensor_size": 1}
         else:
-            node |= {"num_ops": source.randint(1, 10**9), "tensor_size": source.randint(1, 10**6)}
+            node |= {"num_ops": source.randint(10**6, 10**11), "tensor_size": source.randint(1, 10**6)}
         if source.random() < 0.02:
             node["tensor_size"] = 0
         if source.random() < 0.03:
