@@ -49,7 +49,7 @@ _NODE_TYPE = {
     CLOSE: NodeType.COMP,
 }
 _NODE_TYPES = np.array([_NODE_TYPE[slot] for slot in range(len(_NODE_TYPE))], dtype=np.int8)
-_SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
+SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
 _SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT, 0])
 _COLLECTIVE = {
     CommType.NONE: -1,
@@ -59,7 +59,8 @@ _COLLECTIVE = {
     CommType.ALLTOALL: CollectiveType.ALL_TO_ALL,
     CommType.BROADCAST: CollectiveType.BROADCAST,
 }
-_COLLECTIVES = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int8)
+COLLECTIVE_OF = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int8)
+"""Chakra's collective type of each `CommType`, -1 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,7 @@ def _columns(work: _Work, layout: Layout) -> dict[str, NDArray[Any]]:
         "node_type": _NODE_TYPES[layout.slot],
         "is_cpu_op": np.zeros(nodes, dtype=np.bool_),
         "duration_us": np.zeros(nodes, dtype=np.int64),
-        "comm_type": np.where(collective, _COLLECTIVES[work.trace.comm_type[layout.row]], -1).astype(np.int8),
+        "comm_type": np.where(collective, COLLECTIVE_OF[work.trace.comm_type[layout.row]], -1).astype(np.int8),
         "comm_priority": np.full(nodes, ABSENT),
         "comm_tag": tag,
         "comm_src_delta": source,
@@ -261,11 +262,15 @@ def _names(trace: Trace, layout: Layout) -> tuple[tuple[str, ...], NDArray[np.in
     """Name nodes ``L<layer>.<operator><what the node does>`` and return the distinct names and each node's index."""
     layers = int(trace.layer.max(initial=NO_LAYER)) + 2
     operator = trace.op[layout.row].astype(np.int64) * layers + (trace.layer[layout.row] - NO_LAYER)
-    distinct, index = np.unique(operator * len(_SUFFIXES) + layout.slot, return_inverse=True)
+    distinct, index = np.unique(operator * len(SUFFIXES) + layout.slot, return_inverse=True)
     names = []
     for code in distinct.tolist():
-        operator_code, slot = divmod(code, len(_SUFFIXES))
+        operator_code, slot = divmod(code, len(SUFFIXES))
         op, layer = divmod(operator_code, layers)
-        prefix = "" if layer + NO_LAYER == NO_LAYER else f"L{layer + NO_LAYER}."
-        names.append(prefix + trace.op_names[op] + _SUFFIXES[slot])
+        names.append(node_name(trace.op_names[op], layer + NO_LAYER, slot))
     return tuple(names), index.astype(np.int32)
+
+
+def node_name(op: str, layer: int, slot: int) -> str:
+    """Return the name of a node: ``L3.o_proj.collective``."""
+    return ("" if layer == NO_LAYER else f"L{layer}.") + op + SUFFIXES[slot]

@@ -55,7 +55,7 @@ class GraphWriter:
         groups = Path(f"{prefix}{GROUPS_SUFFIX}")
         if graph.groups:
             with atomic_write(groups) as stream:
-                stream.write(groups_json(graph))
+                stream.write(groups_json(graph.groups))
         else:
             groups.unlink(missing_ok=True)
         ordered = tuple(paths[rank] for rank in sorted(paths))
@@ -99,9 +99,9 @@ def write_graph(graph: ExecutionGraph, prefix: str | Path, step: int = 0) -> Wri
     return GraphWriter().write(graph, prefix, step)
 
 
-def groups_json(graph: ExecutionGraph) -> str:
-    """Return the communicator group file of `graph` in ASTRA-sim's format."""
-    return json.dumps({str(group): list(ranks) for group, ranks in sorted(graph.groups.items())}) + "\n"
+def groups_json(groups: dict[int, tuple[int, ...]]) -> str:
+    """Return the communicator group file of `groups` in ASTRA-sim's format."""
+    return json.dumps({str(group): list(ranks) for group, ranks in sorted(groups.items())}) + "\n"
 
 
 def _heads(graph: RankGraph) -> list[bytes]:

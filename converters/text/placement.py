@@ -148,7 +148,7 @@ class _Placer:
             if placed.kind == RowKind.COMPUTE or placed.comm_type != CommType.NONE:
                 yield placed
                 if placed.comm_bytes and placed.comm_type == CommType.NONE:
-                    yield self._receive(self.written)
+                    yield self._receive(self.written - 1)
 
     def _mark(self, record: Record) -> Iterator[Record]:
         """A section begins or ends; the collectives of EXPERT markers are over the stage's ranks."""

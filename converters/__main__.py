@@ -1,0 +1,179 @@
+"""``python -m converters``: convert traces, show and compare .et files. See --help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.commands import run_command
+from foundation.errors import UserError
+
+if TYPE_CHECKING:
+    from converters.execution_graph import ExecutionGraph, IterationResult
+
+_EXAMPLES = """\
+examples:
+  python -m converters trace.txt out/llm --npu_num 4 --npu_group 2    .et files out/llm.0.et ... out/llm.3.et
+  python -m converters trace.txt trace.orrery.txt --to orrery --npu_num 4
+  python -m converters --stats trace.txt
+  python -m converters --show out/llm.0.et --dot | dot -Tsvg > llm.svg
+  python -m converters --diff a.0.et b.0.et
+  python -m converters --merge out timeline.json --network network.yml --system system.json --memory memory.json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    result = argparse.ArgumentParser(
+        prog="python -m converters",
+        description="Convert text traces to Chakra execution traces (.et) and each other; look into .et files.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("files", nargs="*", metavar="FILE", help="what the action works on, as in the examples")
+    actions = result.add_argument_group("actions (default: convert a text trace)").add_mutually_exclusive_group()
+    actions.add_argument("--stats", action="store_true", help="sum a text trace: rows, time (ns), bytes, collectives")
+    actions.add_argument("--show", action="store_true", help="print the nodes of an .et file, one a line")
+    actions.add_argument(
+        "--diff", action="store_true", help="compare two .et files node by node; exit 1 if they differ"
+    )
+    actions.add_argument("--merge", action="store_true", help="ranks of a folder (or PREFIX) into one Chrome trace")
+    convert = result.add_argument_group("converting")
+    convert.add_argument("--to", default="et", metavar="FORMAT", help="et, or a text format: orca, colocated, prefill, "
+                         "decode, event, orrery (default: et)")  # fmt: skip
+    _flag(convert, "npu_num", type=int, metavar="N", help="NPUs to spread a trace over (default: one a stage)")
+    _flag(convert, "npu_group", type=int, metavar="G", help="pipeline stages (default: what the header says)")
+    _flag(convert, "network_dims", metavar="A,B", help="the network's npus_count, so that collectives name its "
+          "dimensions in place of communicator groups (default: groups)")  # fmt: skip
+    _flag(convert, "step", type=int, default=0, metavar="K", help="which step of a trace of several (default: 0)")
+    _flag(convert, "true_work", action="store_true", help="FLOPs and bytes in place of exact nanoseconds, for a "
+          "backend that times operators itself")  # fmt: skip
+    show = result.add_argument_group("showing").add_mutually_exclusive_group()
+    show.add_argument("--json", action="store_true", help="one JSON object a line")
+    show.add_argument("--dot", action="store_true", help="the dependency graph for Graphviz")
+    merge = result.add_argument_group("merging: simulate with the embedded backend (all three, or no simulation)")
+    for name in ("network", "system", "memory"):
+        merge.add_argument(f"--{name}", metavar="FILE", help=f"{name} configuration")
+    return result
+
+
+def main() -> int:
+    """Run the command line of this process; return the exit code."""
+    arguments = parser().parse_args()
+    if arguments.stats:
+        return _stats(arguments)
+    if arguments.show:
+        return _show(arguments)
+    if arguments.diff:
+        return _diff(arguments)
+    if arguments.merge:
+        return _merge(arguments)
+    return _convert(arguments)
+
+
+def _flag(group: argparse._ArgumentGroup, name: str, **options: object) -> None:
+    """Add a flag in both spellings."""
+    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+    group.add_argument(*spellings, dest=name, **options)  # type: ignore[arg-type]
+
+
+def _files(arguments: argparse.Namespace, *names: str) -> list[str]:
+    files: list[str] = arguments.files
+    if len(files) != len(names):
+        raise UserError(f"{len(files)} files are named", fix=f"name {len(names)}: {' '.join(names)}")
+    return files
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    source, output = _files(arguments, "TRACE", "PREFIX" if arguments.to == "et" else "OUTPUT")
+    from converters.convert import Deployment, text_to_et, text_to_text
+
+    where = Deployment(arguments.npu_num, arguments.npu_group, _dims(arguments.network_dims))
+    if arguments.to != "et":
+        text_to_text(source, output, arguments.to, where)
+        print(output)
+        return 0
+    written = text_to_et(source, output, where, step=arguments.step, true_work=arguments.true_work)
+    print(written[0] if len(written) == 1 else f"{written[0]} ... {written[-1]} ({len(written)} files)")
+    return 0
+
+
+def _dims(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 7 and int(part) > 0 for part in parts):
+        raise UserError(f"{text!r} does not list the sizes of dimensions", field="--network_dims", fix="write 4,2")
+    return [int(part) for part in parts]
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    (source,) = _files(arguments, "TRACE")
+    from converters.convert import Deployment, check_step, open_placed
+    from converters.statistics import report, summarise
+
+    spread = arguments.npu_num is not None or arguments.npu_group is not None
+    stream = open_placed(source, Deployment(arguments.npu_num, arguments.npu_group), spread=spread)
+    check_step(stream, arguments.step)
+    print(report(summarise(stream, arguments.step)))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    (source,) = _files(arguments, "FILE.et")
+    from converters.chakra import inspect
+
+    shown = inspect.show_text
+    if arguments.json or arguments.dot:
+        shown = inspect.show_json if arguments.json else inspect.show_dot
+    for line in shown(source):
+        print(line)
+    return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    first, second = _files(arguments, "A.et", "B.et")
+    from converters.chakra.inspect import differences
+
+    found = 0
+    for line in differences(first, second):
+        print(line)
+        found += 1
+    return 1 if found else 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    folder, output = _files(arguments, "FOLDER", "OUTPUT.json")
+    from converters.chakra import read_graph
+    from converters.chrome_trace import find_prefix, write_chrome_trace
+
+    graph = read_graph(find_prefix(folder))
+    write_chrome_trace(graph, output, _simulate(graph, arguments))
+    print(output)
+    return 0
+
+
+def _simulate(graph: ExecutionGraph, arguments: argparse.Namespace) -> IterationResult | None:
+    """Run the embedded backend where its configuration is given; found by name, because backends import converters."""
+    files = {name: getattr(arguments, name) for name in ("network", "system", "memory")}
+    if not any(files.values()):
+        return None
+    if not all(files.values()):
+        missing = ", ".join(f"--{name}" for name, path in files.items() if not path)
+        raise UserError(
+            f"a simulation needs {missing} too", fix="give all three files, or none for lanes without times"
+        )
+    from importlib import import_module
+
+    from foundation.files import read_text
+
+    texts = {name: read_text(Path(path), f"{name} configuration") for name, path in files.items()}
+    result: IterationResult = import_module("analytical.backend").create(**texts, options={}).simulate(graph)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,113 @@
+"""The ranks of one graph as a Chrome trace (also what Perfetto opens): a process a rank, a thread a resource.
+
+With a backend's timeline the events are what was simulated. Without one a node begins when the last of those it waits
+for has ended and lasts as long as it says itself (COMP: ``num_ops``, or ``duration_micros``; all else: nothing), which
+shows order and dependencies, not contention.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from converters.execution_graph import ABSENT, ExecutionGraph, IterationResult, NodeType, RankGraph, TimelineEvent
+from foundation.errors import UserError
+from foundation.files import atomic_write
+
+TRACKS = ("comp", "comm", "cpu", "recv")
+
+
+def find_prefix(folder: str | Path) -> Path:
+    """Return the one PREFIX of the .et files in `folder`, or `folder` itself where it is a prefix already."""
+    path = Path(folder)
+    if not path.is_dir():
+        return path
+    names = [re.fullmatch(r"(.+)\.[0-9]+\.et", entry.name) for entry in path.iterdir()]
+    prefixes = sorted({match[1] for match in names if match})
+    if len(prefixes) != 1:
+        found = ", ".join(prefixes[:8]) or "none"
+        raise UserError(f"the folder holds {len(prefixes)} prefixes of .et files ({found})", path=path, fix="name one")
+    return path / prefixes[0]
+
+
+def write_chrome_trace(graph: ExecutionGraph, path: str | Path, result: IterationResult | None = None) -> None:
+    """Write `graph` to `path` as JSON; times from `result`'s timeline, or worked out from the nodes alone."""
+    timeline = iter(result.timeline) if result is not None else _lanes(graph)
+    with atomic_write(path) as out:
+        out.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
+        lines = (*_names(graph), *map(_event, timeline))
+        out.write(",\n".join(lines))
+        out.write("\n]}\n")
+
+
+def _names(graph: ExecutionGraph) -> Iterator[str]:
+    for rank in range(graph.num_ranks):
+        yield json.dumps({"ph": "M", "pid": rank, "name": "process_name", "args": {"name": f"rank {rank}"}})
+        for thread, track in enumerate(TRACKS):
+            yield json.dumps({"ph": "M", "pid": rank, "tid": thread, "name": "thread_name", "args": {"name": track}})
+
+
+def _event(event: TimelineEvent) -> str:
+    thread = TRACKS.index(event.track) if event.track in TRACKS else len(TRACKS)
+    fields = {
+        "ph": "X",
+        "pid": event.rank,
+        "tid": thread,
+        "name": event.name,
+        "cat": event.track,
+        "ts": event.start_ns / 1000,
+        "dur": (event.end_ns - event.start_ns) / 1000,
+        "args": {"node": event.node_id},
+    }
+    return json.dumps(fields)
+
+
+def _lanes(graph: ExecutionGraph) -> Iterator[TimelineEvent]:
+    for rank, rank_graph in graph.by_rank():
+        starts = _starts(rank_graph)
+        for row, (start, duration) in enumerate(starts):
+            yield TimelineEvent(
+                rank=rank,
+                track=_track(rank_graph, row),
+                name=rank_graph.names[rank_graph.name[row]],
+                node_id=int(rank_graph.node_id[row]),
+                start_ns=start,
+                end_ns=start + duration,
+            )
+
+
+def _track(graph: RankGraph, row: int) -> str:
+    if graph.is_cpu_op[row]:
+        return "cpu"
+    kind = graph.node_type[row]
+    return {NodeType.COMP: "comp", NodeType.COMM_RECV: "recv"}.get(NodeType(kind), "comm")
+
+
+def _starts(graph: RankGraph) -> list[tuple[int, int]]:
+    """Return (start, duration) of every node, in ns; a node in a cycle starts at 0."""
+    times: list[tuple[int, int]] = [(0, _duration(graph, row)) for row in range(graph.nodes)]
+    children: list[list[int]] = [[] for _ in times]
+    waiting = [0] * len(times)
+    for row in range(graph.nodes):
+        for parent in graph.dependencies(row).tolist():
+            children[parent].append(row)
+            waiting[row] += 1
+    ready = [row for row, count in enumerate(waiting) if count == 0]
+    while ready:
+        row = ready.pop()
+        start, duration = times[row]
+        for child in children[row]:
+            times[child] = (max(times[child][0], start + duration), times[child][1])
+            waiting[child] -= 1
+            if waiting[child] == 0:
+                ready.append(child)
+    return times
+
+
+def _duration(graph: RankGraph, row: int) -> int:
+    """Return what the node says of its own duration, in ns: exact where `num_ops` holds nanoseconds."""
+    if graph.node_type[row] == NodeType.COMP and graph.tensor_size[0, row] == 1 and graph.num_ops[0, row] != ABSENT:
+        return int(graph.num_ops[0, row]) // 1000
+    return int(graph.duration_us[row]) * 1000
