@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from converters.lowering import Lowering
 from foundation.errors import UserError
-from orchestrator.backend import Backend, backends
+from orchestrator.backend import EMBEDDED, Backend, backends
 from orchestrator.config import RunConfig
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.executor import TraceExecutor
@@ -80,7 +80,7 @@ class Deployment:
             network=texts.network.to_text(),
             system=texts.system.to_text(),
             memory=texts.memory.to_text(),
-            options=backend_options(self.config),
+            options={} if name == EMBEDDED else backend_options(self.config),
         )
 
     def _lower(self, stack: ExitStack) -> Lower:

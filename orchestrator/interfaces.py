@@ -30,16 +30,15 @@ class FileInterface:
 
     def __call__(self, trace: Trace) -> ExecutionGraph:
         """Return the graph of a one-step `trace`, and leave its files."""
-        from converters.text import read_trace, write_trace
-
         from converters.chakra.graph_reader import read_graph
+        from converters.text import read_text_trace, write_text_trace
 
         prefix = self._folder / f"batch{self._count:06d}"
         self._count += 1
         text = prefix.with_suffix(".txt")
-        write_trace(trace, text)
+        write_text_trace(trace, text)
         if self._interface == "text":
-            trace = read_trace(text)
+            trace = read_text_trace(text)
         graph = self._lowering.lower(trace)
         self._writer.write(graph, prefix)
         return read_graph(prefix, graph.num_ranks) if self._interface == "et" else graph
