@@ -133,7 +133,8 @@ class DirectPhase(PhaseModel):
         columns = np.arange(second.shape[1])
         received = np.maximum(second[self.sources, columns] + self.delays, second)
         if (received.min(axis=1) + self.bus <= ready[:, -1]).any():
-            raise AmbiguousOrderError  # what comes in the second half would set off what the first half still holds back
+            # What comes in the second half would set off what the first half still holds back.
+            raise AmbiguousOrderError
         latest: IntArray = received.max(axis=1)
         return latest
 

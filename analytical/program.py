@@ -151,10 +151,9 @@ def roofline_nodes(graph: RankGraph, system: SystemConfig) -> np.ndarray:
 
 
 def runtimes(graph: RankGraph, system: SystemConfig) -> IntArray:
-    """Return the ns that each node runs for, ``[k, n]``; 0 where that is for the network or the memory to say.
+    """Return the ns that each node runs for, ``[k, n]``: by the roofline, or replayed.
 
-    Replay: duration_micros * 1000, and 1 ns for 0. Roofline (Workload.cc, Roofline.cc), in doubles as there:
-    perf = min(local-mem-bw * intensity, peak-perf), runtime = trunc(num_ops / perf * 10^9).
+    A replay takes duration_micros * 1000, and 1 ns for 0; so do nodes whose time is not for them to say.
     """
     replayed = np.where(graph.duration_us > 0, graph.duration_us * 1000, 1)
     result = np.broadcast_to(replayed, (graph.steps, graph.nodes))
@@ -162,15 +161,27 @@ def runtimes(graph: RankGraph, system: SystemConfig) -> IntArray:
     if not modelled.size:
         return result
     result = result.copy()
-    operations = graph.num_ops[:, modelled].astype(np.float64)
-    size = graph.tensor_size[:, modelled].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        perf = np.minimum(
-            system.local_mem_bw * 1_000_000_000 * (operations / size), system.peak_perf * 1_000_000_000_000
-        )
-        seconds = operations / perf
-        result[:, modelled] = np.where(size > 0, np.nan_to_num(seconds * 1e9), 0).astype(np.int64)
+    size = graph.tensor_size[:, modelled]
+    sized = np.where(size > 0, size, 1)
+    result[:, modelled] = np.where(size > 0, roofline_ns(graph.num_ops[:, modelled], sized, system), 0)
     return result
+
+
+def roofline_ns(operations: IntArray, size: IntArray, system: SystemConfig) -> IntArray:
+    """Return the roofline's ns of nodes of at least one operation and byte each.
+
+    Workload.cc, Roofline.cc, in doubles and in their order, so that the last bit is theirs:
+    perf = min(local-mem-bw * intensity, peak-perf), runtime = trunc(num_ops / perf * 10^9).
+    """
+    bandwidth, peak = system.local_mem_bw * 1_000_000_000, system.peak_perf * 1_000_000_000_000
+    work = operations.astype(np.float64)
+    if size.max(initial=1) == 1 and bandwidth * float(work.min(initial=peak)) >= peak:
+        work /= peak  # nodes that carry nanoseconds: a byte each, and the compute peak alone decides
+    else:
+        perf = np.minimum(bandwidth * (work / size), peak)
+        work /= perf
+    work *= 1e9
+    return work.astype(np.int64)
 
 
 def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntArray]:

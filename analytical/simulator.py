@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from analytical.algorithms import RUNS, Run
-from analytical.bus import Bus, EndpointBus
+from analytical.bus import Bus, EndpointBus, endpoint_ns
 from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner, RingCache
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
 from analytical.event_queue import EventQueue, LocalEvents
@@ -48,6 +48,32 @@ class Configuration:
     memory: RemoteMemoryConfig
     options: Options = Options()
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def concurrency(self) -> int:
+        """Streams that a queue runs at once."""
+        return math.ceil(self.system.active_chunks_per_dimension / self.options.num_queues_per_dim)
+
+    @property
+    def solvable(self) -> bool:
+        """Whether phases can be solved as a whole: messages and packets never wait for each other."""
+        options = self.options
+        return not (options.aware or options.rendezvous_protocol or self.system.model_shared_bus)
+
+    @property
+    def chainable(self) -> bool:
+        """Whether a collective on idle NPUs takes a time that does not depend on the ones before it.
+
+        It does with several queues or two trees, which take turns; dimensions left out by short lists or joined by
+        algorithms over all NPUs are left to the event queue too.
+        """
+        system = self.system
+        plain = not (system.custom or self.per_node_custom or system.replay_only or system.model_shared_bus)
+        lists = system.implementations.values()
+        whole = all(len(row) == len(self.network.npus_count) for row in lists)
+        turns = any(name == "doubleBinaryTree" or name.startswith("one") for row in lists for name in row)
+        single = self.options.num_queues_per_dim == 1 and not self.options.aware
+        return plain and whole and not turns and single and endpoint_ns(system, self.options.injection_scale) > 0
 
 
 class Models:
@@ -119,6 +145,21 @@ class Simulation:
         if self.queue.next_time == 0:
             raise SimulationError(self._zero_delay())
         self.queue.run()
+        self._check_end()
+
+    START = 1
+    """When `run_from` lets the first rank begin: at 0 nothing may take 0 ns."""
+
+    def run_from(self, offsets: Mapping[int, int]) -> None:
+        """Run only the ranks of `offsets`, each beginning that many ns after `START`."""
+        for rank, offset in offsets.items():
+            self.queue.schedule(self.START + offset, _fire, self.workloads[rank])
+        self.queue.run()
+        stuck = [rank for rank in offsets if self.workloads[rank].finished_ns is None]
+        if stuck:
+            raise SimulationError(f"rank {stuck[0]} never leaves the collective")
+
+    def _check_end(self) -> None:
         if any(workload.finished_ns is None for workload in self.workloads):
             raise SimulationError(self._stuck())
         for workload in self.workloads:
@@ -168,9 +209,8 @@ class Simulation:
         self.finish_order.append(workload)
 
     def _add_rank(self, rank: int, program: Program, runtime: list[int], events: LocalEvents) -> None:
-        options, system = self.configuration.options, self.configuration.system
+        options = self.configuration.options
         queues = options.num_queues_per_dim
-        concurrency = math.ceil(system.active_chunks_per_dimension / queues)
         self.workloads.append(Workload(rank, program, runtime, events, self))
         self._planners.append(self._planner.rank_planner(rank))
         self._priorities.append(0)
@@ -182,7 +222,7 @@ class Simulation:
                 bus,
                 self.messenger,
                 queues * len(self.configuration.network.npus_count),
-                concurrency,
+                self.configuration.concurrency,
                 self._make_run,
             )
         )
@@ -246,6 +286,10 @@ class Simulation:
         group = program.comm_group[row]
         members = f"group {group}" if group else "all ranks"
         return f"{text} over {members}: another member has not entered, or with another type, size or order"
+
+
+def _fire(workload: Workload) -> None:
+    workload.fire()
 
 
 def check_ending(workload: Workload) -> None:

@@ -1,0 +1,305 @@
+"""Graphs in which every rank runs one node after another: their order of evaluation does not depend on time.
+
+In a chain a rank's slots, queues and ties decide nothing, so no event queue is needed: nodes are evaluated in the order
+of their dependencies, for all steps at once and for all ranks of a `RankGraph` that are in step as one. A `ChainPlan`
+is that order; it depends on the graph's structure only and is kept for graphs that bring new durations and sizes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytical.messages import point_to_point_tag
+from analytical.simulator import Configuration
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+
+IGNORED_GROUPS_FROM = 500
+"""From this group id on, the tags of groups wrap around and may meet those of others: left to the event queue."""
+
+
+@dataclass(slots=True)
+class SetPlan:
+    """One `RankGraph`: the rows in chain order (None: as they stand) and those that end by themselves.
+
+    `stops` are the chain positions that wait for others: collectives, sends and receives. `compute`, `memory` and
+    `replay` are the positions whose runtime comes from the roofline, the remote memory and the recorded duration.
+    """
+
+    ranks: tuple[int, ...]
+    order: NDArray[np.int64] | None
+    stops: NDArray[np.int64]
+    compute: NDArray[np.int64]
+    memory: NDArray[np.int64]
+    replay: NDArray[np.int64]
+    uncounted: NDArray[np.int64]
+    """Positions whose runtime is not GPU time."""
+
+    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows at chain `positions`."""
+        return positions if self.order is None else self.order[positions]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where the stretches between stops begin: at 0 and at each stop."""
+        return np.concatenate(([0], self.stops))
+
+    @property
+    def stop_rows(self) -> NDArray[np.int64]:
+        """The rows of the stops."""
+        return self.rows(self.stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Ranks that meet in one collective. `columns`: (set, columns of the set) whose ranks they are, in their order."""
+
+    ranks: tuple[int, ...]
+    columns: tuple[tuple[int, NDArray[np.int64]], ...]
+
+
+@dataclass(slots=True)
+class CollectiveStop:
+    """Sets that enter a collective together. `members`: (set, number of the stop within the set, row)."""
+
+    collective: CollectiveType
+    involved: int
+    group: int
+    members: list[tuple[int, int, int]]
+    components: list[Component]
+    durations: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By bytes: ns for ranks that enter together and leave together, and the number of streams."""
+
+
+@dataclass(slots=True)
+class MessageStop:
+    """A SEND of a set, `sender`: (set, number of the stop within the set, row). Its arrival is kept in `slot`."""
+
+    sender: tuple[int, int, int]
+    delta: int
+    slot: int
+
+
+@dataclass(slots=True)
+class ReceiveStop:
+    """The RECV of `send`'s message. ``places[i]``: the sender's column for the receiver's column i."""
+
+    receiver: tuple[int, int, int]
+    send: MessageStop
+    places: NDArray[np.int64]
+
+
+Stop = CollectiveStop | MessageStop | ReceiveStop
+
+
+@dataclass(slots=True)
+class ChainPlan:
+    """The sets and the order in which their stops are evaluated."""
+
+    sets: list[SetPlan]
+    stops: list[Stop]
+    slots: int
+
+
+def plan_chains(graph: ExecutionGraph, configuration: Configuration) -> ChainPlan | None:
+    """Return the plan of a checked graph, or None if it is not of chains or has what only the event queue knows."""
+    if not configuration.chainable or any(group >= IGNORED_GROUPS_FROM for group in graph.groups):
+        return None
+    sets = []
+    for rank_graph in graph.rank_graphs:
+        planned = _plan_set(rank_graph, configuration)
+        if planned is None:
+            return None
+        sets.append(planned)
+    return _Ordering(graph, configuration, sets).plan()
+
+
+def _plan_set(graph: RankGraph, configuration: Configuration) -> SetPlan | None:
+    order = _chain_order(graph)
+    if order is None:
+        return None
+    natural = bool((order == np.arange(graph.nodes)).all())
+    kind, cpu = graph.node_type[order], graph.is_cpu_op[order]
+    if (kind < NodeType.MEM_LOAD).any():
+        return None
+    system = configuration.system
+    memory = (kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)
+    if memory.any() and configuration.memory.memory_type != "PER_NPU_MEMORY_EXPANSION":
+        return None
+    broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
+    stops = (kind >= NodeType.COMM_SEND) & ~broadcast
+    modelled = (kind == NodeType.COMP) & ~cpu & system.roofline_enabled
+    replay = ~stops & ~memory & ~modelled
+    uncounted = ~stops & (cpu | (kind != NodeType.COMP))
+    if (memory.any() or cpu.any()) and kind[-1] in (NodeType.COMM_SEND, NodeType.COMM_RECV):
+        return None  # ASTRA-sim aborts at such an end
+    return SetPlan(
+        graph.ranks,
+        None if natural else order,
+        *(np.flatnonzero(mask) for mask in (stops, modelled, memory, replay, uncounted)),
+    )
+
+
+def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
+    """Return the rows in the one order that their dependencies allow, or None if they allow several (or none)."""
+    nodes = graph.nodes
+    owner = np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))
+    follows = np.zeros(nodes, dtype=np.bool_)
+    follows[owner[graph.dep_index == owner - 1]] = True
+    if (graph.dep_index < owner).all() and follows[1:].all():
+        return np.arange(nodes)
+    if len(owner) != nodes - 1 or len(set(graph.dep_index.tolist())) != nodes - 1:
+        return None
+    after = dict(zip(graph.dep_index.tolist(), owner.tolist(), strict=True))
+    rows = [row for row in range(nodes) if graph.dep_offsets[row] == graph.dep_offsets[row + 1]]
+    while len(rows) < nodes and rows[-1] in after:
+        rows.append(after[rows[-1]])
+    return np.array(rows) if len(rows) == nodes else None
+
+
+class _Ordering:
+    """Walks all sets at once, each as far as it gets, and notes the order in which their stops can be evaluated."""
+
+    def __init__(self, graph: ExecutionGraph, configuration: Configuration, sets: list[SetPlan]) -> None:
+        self._graph = graph
+        self._counts = configuration.network.npus_count
+        self._rendezvous = configuration.options.rendezvous_protocol
+        self._sets = sets
+        self._rows = [plan.stop_rows.tolist() for plan in sets]
+        self._at = [0] * len(sets)
+        self._set_of = {rank: index for index, plan in enumerate(sets) for rank in plan.ranks}
+        self._stops: list[Stop] = []
+        self._sent: dict[tuple[int, int, int], deque[MessageStop]] = {}
+        self._slots = 0
+
+    def plan(self) -> ChainPlan | None:
+        """Return the plan; None on a deadlock or where sets do not fit together."""
+        pending = deque(range(len(self._sets)))
+        idle = 0
+        while idle < len(pending):
+            index = pending.popleft()
+            moved = False
+            while self._at[index] < len(self._rows[index]):
+                advanced = self._step(index)
+                if advanced is None:
+                    return None
+                if not advanced:
+                    break
+                moved = True
+            idle = 0 if moved else idle + 1
+            pending.append(index)
+        if any(at < len(rows) for at, rows in zip(self._at, self._rows, strict=True)):
+            return None
+        return ChainPlan(self._sets, self._stops, self._slots)
+
+    def _step(self, index: int) -> bool | None:
+        """Evaluate the next stop of a set: False if it has to wait, None if it cannot be planned."""
+        graph, row = self._graph.rank_graphs[index], self._rows[index][self._at[index]]
+        kind = graph.node_type[row]
+        if kind == NodeType.COMM_COLL:
+            return self._collective(index, row)
+        tag = point_to_point_tag(int(graph.comm_tag[row]))
+        if kind == NodeType.COMM_SEND:
+            return self._send(index, row, tag, int(graph.comm_dst_delta[row]))
+        return self._receive(index, row, tag, int(graph.comm_src_delta[row]))
+
+    def _send(self, index: int, row: int, tag: int, delta: int) -> bool | None:
+        if self._rendezvous:
+            return None
+        stop = MessageStop((index, self._at[index], row), delta, self._slots)
+        self._slots += 1
+        self._sent.setdefault((index, tag, delta), deque()).append(stop)
+        self._stops.append(stop)
+        self._at[index] += 1
+        return True
+
+    def _receive(self, index: int, row: int, tag: int, delta: int) -> bool | None:
+        ranks = self._sets[index].ranks
+        sender = self._set_of[ranks[0] + delta]
+        columns = {rank: at for at, rank in enumerate(self._sets[sender].ranks)}
+        if len(columns) != len(ranks) or any(rank + delta not in columns for rank in ranks):
+            return None
+        waiting = self._sent.get((sender, tag, -delta))
+        if not waiting:
+            return False
+        places = np.array([columns[rank + delta] for rank in ranks])
+        self._stops.append(ReceiveStop((index, self._at[index], row), waiting.popleft(), places))
+        self._at[index] += 1
+        return True
+
+    def _collective(self, index: int, row: int) -> bool | None:
+        graph = self._graph.rank_graphs[index]
+        group, involved = int(graph.comm_group[row]), int(graph.involved_dims[row])
+        members: dict[int, int] = {}
+        components: dict[tuple[int, ...], None] = {}
+        open_sets = [index]
+        while open_sets:
+            current = open_sets.pop()
+            if current in members:
+                continue
+            if self._at[current] >= len(self._rows[current]):
+                return False
+            members[current] = self._rows[current][self._at[current]]
+            for rank in self._sets[current].ranks:
+                ranks = self._meets(rank, group, involved)
+                components[ranks] = None
+                open_sets += {self._set_of[other] for other in ranks} - members.keys()
+        if any(not self._same(index, row, other, other_row) for other, other_row in members.items()):
+            return False
+        self._add_collective(graph, row, members, list(components))
+        return True
+
+    def _same(self, index: int, row: int, other: int, other_row: int) -> bool:
+        one, two = self._graph.rank_graphs[index], self._graph.rank_graphs[other]
+        return bool(two.node_type[other_row] == NodeType.COMM_COLL) and all(
+            getattr(one, name)[row] == getattr(two, name)[other_row]
+            for name in ("comm_type", "comm_group", "involved_dims")
+        )
+
+    def _add_collective(
+        self, graph: RankGraph, row: int, members: dict[int, int], components: list[tuple[int, ...]]
+    ) -> None:
+        entered = [(index, self._at[index], member_row) for index, member_row in sorted(members.items())]
+        self._stops.append(
+            CollectiveStop(
+                CollectiveType(int(graph.comm_type[row])),
+                int(graph.involved_dims[row]),
+                int(graph.comm_group[row]),
+                entered,
+                [self._component(ranks, sorted(members)) for ranks in components],
+            )
+        )
+        for index in members:
+            self._at[index] += 1
+
+    def _component(self, ranks: tuple[int, ...], members: list[int]) -> Component:
+        """Order the ranks of a component by set, so that their entries are slices of the sets' columns."""
+        chosen = set(ranks)
+        columns, ordered = [], []
+        for index in members:
+            at = [column for column, rank in enumerate(self._sets[index].ranks) if rank in chosen]
+            if at:
+                columns.append((index, np.array(at)))
+                ordered += [self._sets[index].ranks[column] for column in at]
+        return Component(tuple(ordered), tuple(columns))
+
+    def _meets(self, rank: int, group: int, involved: int) -> tuple[int, ...]:
+        """Return the ranks that meet `rank` in a collective: its group, or those that differ in involved dimensions."""
+        if group:
+            return self._graph.groups[group]
+        if involved == ABSENT:
+            return self._everyone()
+        ranks = [rank]
+        stride = 1
+        for dim, count in enumerate(self._counts):
+            if involved >> dim & 1:
+                base = [other - other // stride % count * stride for other in ranks]
+                ranks = sorted({first + at * stride for first in base for at in range(count)})
+            stride *= count
+        return tuple(ranks)
+
+    def _everyone(self) -> tuple[int, ...]:
+        return tuple(sorted(self._set_of))
