@@ -49,7 +49,7 @@ def test_llama_on_one_rank_row_by_row() -> None:
     weights = [int(size) // 2 for size in trace.weight_bytes[:10]]
     assert weights == [128256 * 4096, 4096, 4096 * 6144, 0, 0, 4096**2, 4096, 4096 * 28672, 0, 14336 * 4096]
     assert int(trace.output_bytes[-2]) == 2 * 128256 * 2 and int(trace.output_bytes[-1]) == 2 * token
-    assert not trace.comm_bytes.any() and not trace.groups
+    assert not trace.comm_type.any() and not trace.comm_bytes.any() and not trace.groups
 
 
 def test_gpt2_has_no_rotary_embedding_and_one_up_projection() -> None:
@@ -226,6 +226,20 @@ def test_arrays_are_the_same_objects_while_only_contexts_change() -> None:
     generated = generator()
     others = generated.generate(batch([1, 1], [10, 20], first_id=5)), generated.generate(batch([1, 1, 1], [1, 2, 3]))
     assert others[0].input_bytes is others[0].input_bytes and others[0].op is others[1].op
+
+
+@SETTINGS
+@given(shapes=st.lists(batches, min_size=2, max_size=5), placement=st.sampled_from(["heads", "requests"]))
+def test_what_was_generated_before_does_not_matter(shapes: list[BatchShape], placement: str) -> None:
+    """Neither lengths in another order, nor other ids, nor other transfers find the wrong cached columns."""
+    used = generator("gpt2", tensor=2, attention_placement=placement)
+    transfers = (KVTransfer(77, 1, 16, 1000),)
+    for shape in shapes:
+        turned = replace(shape, new_tokens=shape.new_tokens[::-1].copy(), samples=shape.samples[::-1].copy())
+        renamed = replace(shape, request_ids=shape.request_ids + 100)
+        for variant in (shape, turned, renamed, replace(shape, kv_loads=transfers)):
+            fresh = generator("gpt2", tensor=2, attention_placement=placement)
+            assert_equal(used.generate(variant), fresh.generate(variant))
 
 
 def test_a_generator_forgets_the_oldest_sizes_and_still_answers_alike() -> None:

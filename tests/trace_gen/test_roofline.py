@@ -97,6 +97,27 @@ def test_ranks_take_less_than_one_but_not_less_than_their_share(shape: BatchShap
     assert whole // tensor <= shared <= whole
 
 
+def attention_ns(shape: BatchShape) -> int:
+    architecture = model()
+    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("RTX4090")))
+    trace = TraceGenerator(architecture, Parallelism(), perf).generate(shape)
+    return int(trace.latency_ns[0, rows_named(trace, "attention")[0]])
+
+
+def test_attention_works_through_tiles_in_whole_waves() -> None:
+    """32 heads and tiles of 64 queries fill the 128 units of a 4090 with 256 tokens; 257 need a second wave."""
+    one, full, more, two = (attention_ns(batch([tokens], [16384])) for tokens in (2, 256, 257, 512))
+    assert one > 0.9 * full
+    assert more > 1.7 * full
+    assert two < 1.1 * more
+
+
+def test_small_tiles_do_not_wait_as_long_as_large_ones() -> None:
+    alone = attention_ns(batch([256], [16384]))
+    with_decodes = attention_ns(batch([256] + [1] * 64, [16384] + [1] * 64))
+    assert alone < with_decodes < 1.5 * alone
+
+
 def test_requests_placed_on_ranks_are_timed_one_by_one() -> None:
     trace = generator(tensor=2, attention_placement="requests").generate(batch([1, 1, 1], [100, 5000, 100]))
     first, second, third = (trace.latency_ns[0, row] for row in rows_named(trace, "attention")[:3])
