@@ -89,9 +89,10 @@ class Deployment:
             network_dims=self.configurations.network.npus_count, true_work=config.perf_model_name == "backend"
         )
         if config.trace_dir is not None:
-            return FileInterface(lowering, config.interface, config.trace_dir)
+            return FileInterface(lowering, config.interface, config.trace_dir, keep=True)
         if config.interface != "memory":
-            return FileInterface(lowering, config.interface, Path(stack.enter_context(TemporaryDirectory())))
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="orrery-")))
+            return FileInterface(lowering, config.interface, folder, keep=False)
         return lowering.lower
 
 

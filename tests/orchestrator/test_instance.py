@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from orchestrator.batch import Batch
 from tests.orchestrator.serving import FormulaExecutor, Run, scheduler
 
-ROWS = st.lists(
-    st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000)), min_size=1, max_size=12
-).map(lambda rows: sorted(rows, key=lambda row: row[2]))
+ROWS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000)), min_size=1, max_size=12).map(
+    lambda rows: sorted(rows, key=lambda row: row[2])
+)
 
 
 def test_a_request_is_seen_at_the_first_step_boundary_at_or_after_its_arrival() -> None:
