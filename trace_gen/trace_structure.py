@@ -157,8 +157,6 @@ class StructureBuilder:
         kind[loads] = RowKind.MEM_LOAD
         comm = _by_entry([entry.operator.communication for entry in entries], CommType.NONE, column)
         rank = _by_entry([entry.rank for entry in entries], STAGE_SET, column)
-        from_host = loads | (_by_entry([not entry.operator.sources for entry in entries], 0, column) == 1)
-        to_host = (column == len(entries) - 1 if key.has_logits else np.zeros_like(evicts)) | evicts
         own_set = stages + stage * self.parallelism.tensor + rank
         return Structure(
             entries=entries,
@@ -171,8 +169,9 @@ class StructureBuilder:
             stage=stage,
             rank_set=np.where(rank == STAGE_SET, stage, own_set).astype(np.int32),
             sub_batch=np.zeros(len(column), dtype=np.int32),
-            input_loc=np.where(from_host, Location.REMOTE, Location.LOCAL).astype(np.int8),
-            output_loc=np.where(to_host, Location.REMOTE, Location.LOCAL).astype(np.int8),
+            # Token ids stay on the device: a few bytes, which engines copy while the device computes.
+            input_loc=np.where(loads, Location.REMOTE, Location.LOCAL).astype(np.int8),
+            output_loc=np.where(evicts, Location.REMOTE, Location.LOCAL).astype(np.int8),
             weight_loc=np.full(len(column), Location.LOCAL, dtype=np.int8),
             node=np.zeros(len(column), dtype=np.int32),
             comm_type=comm.astype(np.int8),
