@@ -52,6 +52,7 @@ def write_case(
 ) -> list[str]:
     """Write everything one run needs into `folder` and return the binary's arguments, their paths relative to it.
 
+    Files are as open as the folder: upstream opens graphs for appending (et_feeder.h) and fails where it may only read.
     Relative paths also keep the group file's argument free of the word that upstream takes for "none". Raises
     `OSError` when the disk is full or the folder is gone.
     """
@@ -73,6 +74,10 @@ def write_case(
     if adapted.graph.groups:
         (folder / GROUPS).write_text(groups_json(adapted.graph.groups), encoding="utf-8")
         arguments["comm-group-configuration"] = GROUPS
+    mode = folder.stat().st_mode & 0o666
+    if mode & 0o022:
+        for path in folder.iterdir():
+            path.chmod(mode)
     return [f"--{name}={value}" for name, value in arguments.items()]
 
 
