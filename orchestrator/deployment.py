@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,12 @@ class Deployment:
     space: KVSpace
     scheduler: Scheduler
 
-    def start(self, stack: ExitStack, stopwatch: Stopwatch) -> Instance:
-        """Return the instance with its backend started; `stack` closes what it opens."""
+    def start(self, stack: ExitStack, stopwatch: Stopwatch, say: Callable[[str], None]) -> Instance:
+        """Return the instance with its backend started; `stack` closes what it opens, and says what was cached."""
         config = self.config
         backend = self._backend()
         stack.callback(backend.close)
+        stack.callback(_say_statistics, backend, say)
         one_step = config.trace_dir is not None or config.interface != "memory"
         executor = TraceExecutor(
             self.generator.generate,
@@ -130,6 +132,15 @@ def kv_space(layout: MemoryLayout, memory_bytes: int, block_size: int, max_model
             fix="give more memory or a smaller --block_size",
         )
     return KVSpace(blocks, block_size, block_size * layout.kv_bytes_per_token_all_ranks, max_model_len)
+
+
+def _say_statistics(backend: Backend, say: Callable[[str], None]) -> None:
+    """Say what a backend counted, where it counts at all (steps, cache hits, runs of an external program)."""
+    count = getattr(backend, "statistics", None)
+    counts: dict[str, int] = count() if count is not None else {}
+    if counts:
+        said = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in counts.items())
+        say(f"backend: {said}")
 
 
 def backend_options(config: RunConfig) -> dict[str, str]:

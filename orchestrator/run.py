@@ -66,7 +66,7 @@ def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
     failure: BaseException | None = None
     try:
         with ExitStack() as stack:
-            instance = deployment.start(stack, stopwatch)
+            instance = deployment.start(stack, stopwatch, console.say)
             for done in simulate(instance, source.requests()):
                 recorder.record(done)
             _check_ended(instance, deployment)
