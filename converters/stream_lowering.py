@@ -25,7 +25,7 @@ from converters.transfers import Transfer
 from trace_gen.trace import RowKind
 
 _HEADER = wire.frame(wire.field(1, SCHEMA_VERSION.encode()))
-_BUFFERED_BYTES = 1 << 25
+_BUFFERED_BYTES = 1 << 22
 _TYPES = {
     RECV: NodeType.COMM_RECV,
     LOAD_INPUT: NodeType.MEM_LOAD,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from converters.text.records import Operand, Record, RecordStream
+from converters.text.table import KNOWN_ROWS
 from foundation.errors import UserError
 from trace_gen.trace import CommType, Location, RowKind
 
@@ -65,6 +66,8 @@ class _Placer:
     """The leading kv_load and kv_evict rows, repeated in every stage."""
     section: tuple[str, int] | None = None
     written: int = 0
+    known: dict[tuple[Record, int, tuple[str, int] | None], Record] = field(default_factory=dict)
+    """Rows placed already: those of a block come back in the next."""
 
     @property
     def format(self) -> str:
@@ -143,8 +146,7 @@ class _Placer:
         elif record.kind == RowKind.COMM:
             yield from self._mark(record)
         else:
-            last = row == self.stream.rows - len(self.moved) - 1
-            placed = self._work(record, first=row == 0, last=last)
+            placed = self._work_once(record, first=row == 0, last=row == self.stream.rows - len(self.moved) - 1)
             if placed.kind == RowKind.COMPUTE or placed.comm_type != CommType.NONE:
                 yield placed
                 if placed.comm_bytes and placed.comm_type == CommType.NONE:
@@ -159,6 +161,17 @@ class _Placer:
             op = "expert_combine" if number == "END" else "expert_dispatch"
             ranks = self.stage_ranks
             yield record._replace(op=op, stage=self.stage, ranks=ranks, group=ranks, dims="")
+
+    def _work_once(self, record: Record, *, first: bool, last: bool) -> Record:
+        if first or last:
+            return self._work(record, first=first, last=last)
+        key = (record, self.stage, self.section)
+        placed = self.known.get(key)
+        if placed is None:
+            placed = self._work(record, first=False, last=False)
+            if len(self.known) < KNOWN_ROWS:
+                self.known[key] = placed
+        return placed
 
     def _work(self, record: Record, *, first: bool, last: bool) -> Record:
         """Place an operator."""

@@ -24,6 +24,8 @@ LOADS, EVICTIONS = ("kv_load", "vllm_load"), ("kv_evict", "vllm_evict")
 _LOCATION = re.compile(r"(LOCAL|REMOTE|CXL|STORAGE)(?::([0-9]{1,4})(?:\.([0-9]{1,4}))?)?")
 _COMM = re.compile(r"(NONE|ALLREDUCE|ALLGATHER|REDUCESCATTER|ALLTOALL|BROADCAST)(?::([01](?:,[01]){0,15}))?")
 _MISC = re.compile(r"NONE|BATCH_([1-9][0-9]{0,3})")
+KNOWN_ROWS = 4096
+"""Blocks are repeated verbatim, so rows are: this many distinct ones are read once."""
 _SECTIONS = ("ATTENTION", "EXPERT", "PIM")
 
 
@@ -64,6 +66,7 @@ class Table:
     def read(self, lines: Lines, rows: int, numbered: bool = True) -> Iterator[Record]:
         """Yield the records of `rows` lines, less the row number in their names, and check that the file ends there."""
         request = NO_REQUEST
+        known: dict[tuple[str, ...], Record] = {}
         for index in range(rows):
             words = lines.next(f"row {index} of the {rows} that its second line announces").split()
             if words and words[0] in _SECTIONS:
@@ -72,7 +75,11 @@ class Table:
                     request = NO_REQUEST if words[1] == "END" else int(words[1])
                 yield record
             else:
-                yield _row(lines, words, f"_{index}" if numbered else "", request)
+                fields = tuple(words[1:])
+                record = known.get(fields) or _row(lines, words)
+                if len(known) < KNOWN_ROWS:
+                    known[fields] = record
+                yield _named(record, words[0].removesuffix(f"_{index}") if numbered else words[0], request)
         for line in lines:
             if line.strip():
                 raise lines.error(f"there are more rows than the {rows} that the second line announces")
@@ -105,23 +112,26 @@ def read_head(lines: Lines) -> tuple[int, str]:
     return rows, names + "\n"
 
 
-def _row(lines: Lines, words: list[str], suffix: str, request: int) -> Record:
+def _named(record: Record, name: str, request: int) -> Record:
+    """Return the row with its name, which also says whether it moves KV blocks."""
+    kind = RowKind.COMPUTE
+    if name.startswith(LOADS):
+        kind = RowKind.MEM_LOAD
+    elif name.startswith(EVICTIONS):
+        kind = RowKind.MEM_STORE
+    return record._replace(op=name, kind=kind, request=request)
+
+
+def _row(lines: Lines, words: list[str]) -> Record:
+    """Read every column but the name."""
     if len(words) != len(COLUMNS):
         raise lines.error(f"the row has {len(words)} fields", f"write {len(COLUMNS)}: {' '.join(COLUMNS)}")
     comm_type, dims = _comm(lines, words[8])
     misc = _MISC.fullmatch(words[10])
     if misc is None:
         raise lines.error(f"misc is {shorten(words[10])}", "write NONE or BATCH_<n>")
-    name = words[0].removesuffix(suffix)
-    kind = RowKind.COMPUTE
-    if name.startswith(LOADS):
-        kind = RowKind.MEM_LOAD
-    elif name.startswith(EVICTIONS):
-        kind = RowKind.MEM_STORE
     return Record(
-        op=name,
-        kind=kind,
-        request=request,
+        op="",
         sub_batch=int(misc[1] or 0),
         latency=(lines.integer(words[1], "comp_time", maximum=MAX_NS),),
         input=_operand(lines, words[2], words[3], "input"),
