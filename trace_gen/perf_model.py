@@ -34,7 +34,8 @@ class OperatorTable:
     request.
 
     - `names`, `kinds` ``[m]`` (`trace_gen.operators.OperatorClass`);
-    - `rows` ``[m]``: tokens or sequences that the operator works on;
+    - `rows` ``[m]``: tokens or sequences that the operator works on; while only contexts change, the same array
+      object, so that a model may keep what it worked out for all but attention;
     - `request` ``[m]``: position in the batch that a per-request operator works for, or `WHOLE_BATCH`;
     - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
     - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
