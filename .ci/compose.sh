@@ -104,7 +104,7 @@ run_the_main_job() {
 
     say "the same with a backend container beside it"
     docker-compose --profile astra-sim up -d astra-sim
-    docker-compose --profile astra-sim run --rm sim "${job[@]}" --backend spool --spool_dir /spool --output spool.csv
+    docker-compose --profile astra-sim run --rm sim "${job[@]}" --backend spool --output spool.csv
     same "$ORRERY_FOLDER/spool.csv" "$work/here.csv"
     docker-compose --profile astra-sim down --volumes
 }

@@ -20,6 +20,7 @@ from foundation.errors import UserError
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_IMAGE = "orrery-astra-sim"
 IMAGE_VARIABLE = "ASTRA_SIM_IMAGE"
+SPOOL_VARIABLE = "ORRERY_SPOOL_DIR"
 _MOST_JOBS = 4
 _BINARY_FLAGS = ("num_queues_per_dim", "injection_scale", "rendezvous_protocol")
 
@@ -50,10 +51,10 @@ def create_docker(*, network: str, system: str, memory: str, options: dict[str, 
 
 
 def create_spool(*, network: str, system: str, memory: str, options: dict[str, str]) -> AstraSimBackend:
-    """Make the `spool` backend: whoever serves the folder at option `spool_dir`."""
+    """Make the `spool` backend: whoever serves the folder at option `spool_dir`, else `ORRERY_SPOOL_DIR`."""
     from external.astra_sim.spool import SpoolRunner
 
-    folder = options.get("spool_dir")
+    folder = options.get("spool_dir") or os.environ.get(SPOOL_VARIABLE)
     if not folder:
         raise UserError("the spool backend needs a folder", field="--spool_dir", fix="--spool_dir DIR")
 
