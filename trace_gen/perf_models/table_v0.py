@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +150,10 @@ def load_table_v0(options: PerfModelOptions) -> TableV0Model:
     if options.table is None:
         raise UserError("table_v0 needs a latency table", fix="give its CSV file", field="--perf_table")
     rows = _read_rows(options.table)
-    device = plain_name(options.hardware.name)
-    of_device = [row for row in rows if plain_name(row.hardware) == device]
-    _require(of_device, "hardware", options.hardware.name, {row.hardware for row in rows}, options.table)
+    devices = {row.hardware for row in rows}
+    same = {device for device in devices if plain_name(device) == plain_name(options.hardware.name)}
+    of_device = [row for row in rows if row.hardware in same]
+    _require(of_device, "hardware", options.hardware.name, devices, options.table)
     name = options.architecture.name.casefold()
     of_model = [row for row in of_device if row.model.casefold() == name]
     _require(of_model, "model", options.architecture.name, {row.model for row in of_device}, options.table)
@@ -161,8 +164,7 @@ def load_table_v0(options: PerfModelOptions) -> TableV0Model:
     return TableV0Model(_layer_tables(wanted, points, options.table))
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     hardware: str
     model: str
     layer: str
@@ -172,7 +174,7 @@ class _Row:
 
 
 def _read_rows(path: Path) -> list[_Row]:
-    reader = csv.reader(io.StringIO(read_text(path, _WHAT)))
+    reader = csv.reader(io.StringIO(read_text(path, _WHAT)), skipinitialspace=True)
     header = [name.strip() for name in next(reader, [])]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
@@ -180,13 +182,14 @@ def _read_rows(path: Path) -> list[_Row]:
             f"the {_WHAT} lacks the column {', '.join(missing)}", fix=f"expected {','.join(COLUMNS)}", path=path, line=1
         )
     order = [header.index(name) for name in COLUMNS]
-    return [_parse_row(row, order, path, reader.line_num) for row in reader if row]
+    pick, width = itemgetter(*order), max(order) + 1
+    return [_parse_row(row, pick, width, path, reader.line_num) for row in reader if row]
 
 
-def _parse_row(row: list[str], order: list[int], path: Path, line: int) -> _Row:
-    if len(row) <= max(order):
+def _parse_row(row: list[str], pick: Callable[[list[str]], tuple[str, ...]], width: int, path: Path, line: int) -> _Row:
+    if len(row) < width:
         raise UserError(f"{len(row)} columns", fix=f"expected {','.join(COLUMNS)}", path=path, line=line)
-    hardware, model, layer, *numbers = (row[index].strip() for index in order)
+    hardware, model, layer, *numbers = pick(row)
     try:
         tokens, context, latency = int(numbers[0]), int(numbers[1]), float(numbers[2])
     except ValueError:
