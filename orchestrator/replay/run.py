@@ -7,7 +7,7 @@ by a decision if it arrived by then.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ STEP_COLUMNS = [
 ]
 DECIDED_COLUMN = "decided_us"
 """The 11th column of asynchronous cases: when the step was decided."""
+CIRCLES = 20
+"""How often a step may be repeated, with no token between, before a replay ends as stalled."""
 
 
 @dataclass(slots=True)
@@ -76,20 +78,8 @@ class Recorder:
     steps: list[list[Any]] = field(default_factory=list)
     rows: dict[int, RequestRow] = field(default_factory=dict)
     max_running: int = 0
-    driven_out: dict[int, int] = field(default_factory=dict)
-    """Output tokens of requests when they lost their place although nothing else ran, by request."""
-
-    def hopeless(self, batch: Batch, running: int) -> bool:
-        """Whether a request has all KV blocks to itself and loses them for the second time without a token between.
-
-        It needs more blocks than there are. vLLM computes and preempts it for ever; a replay ends there.
-        """
-        if running or batch.requests:
-            return False
-        last = batch.preempted[-1].id
-        before, now = self.driven_out.get(last), self.rows[last].output
-        self.driven_out[last] = now
-        return before == now
+    fruitless: Counter[object] = field(default_factory=Counter)
+    """Steps that preempted somebody since the last token, by what they did."""
 
     def decided(self, batch: Batch) -> None:
         """Count what the decision did to requests."""
@@ -100,8 +90,24 @@ class Recorder:
         for request in batch.preempted:
             self.rows[request.id].preemptions += 1
 
+    def goes_in_circles(self, batch: Batch) -> bool:
+        """Whether the same step with the same preemptions has come again and again without a token in between.
+
+        Requests that need more KV blocks than there are can make vLLM compute and preempt for ever.
+        """
+        if not batch.preempted:
+            return False
+        computed = tuple(
+            (request.id, count) for request, count in zip(batch.requests, batch.context_tokens, strict=True)
+        )
+        key = (computed, tuple(request.id for request in batch.preempted))
+        self.fruitless[key] += 1
+        return self.fruitless[key] > CIRCLES
+
     def updated(self, flight: Flight, outcome: BatchOutcome, scheduler: VllmScheduler) -> None:
         """Record a finished step."""
+        if outcome.emitted:
+            self.fruitless.clear()
         for request in outcome.emitted:
             row = self.rows[request.id]
             row.output += 1
@@ -141,9 +147,8 @@ def replay(case: Case) -> dict[str, Any]:
         if flight is not None:
             queue.append(flight)
             recorder.decided(flight.batch)
-            running = scheduler.usage().running
-            recorder.max_running = max(recorder.max_running, running)
-            if recorder.hopeless(flight.batch, running):
+            recorder.max_running = max(recorder.max_running, scheduler.usage().running)
+            if recorder.goes_in_circles(flight.batch) and not arrivals:
                 break
             if flight.batch.requests and len(queue) < scheduler.max_in_flight:
                 continue

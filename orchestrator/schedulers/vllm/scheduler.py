@@ -22,7 +22,7 @@ from orchestrator.request import Request
 from orchestrator.schedulers.interface import KVUsage
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.kv_cache import KVCache, kv_cache
-from orchestrator.schedulers.vllm.plan import Draft, Plan
+from orchestrator.schedulers.vllm.plan import Decodes, Draft, Plan
 from orchestrator.schedulers.vllm.queues import waiting_queue
 from orchestrator.schedulers.vllm.steps import further_steps, take_further_steps
 from orchestrator.schedulers.vllm.tracked import Status, Tracked
@@ -44,7 +44,7 @@ class VllmScheduler:
         self._added = 0
         self._all_decode = True
         self._unreported: list[Request] = []
-        self._decoding: tuple[list[Tracked], list[Request], list[int], list[bool]] | None = None
+        self._decodes: Decodes | None = None
 
     # -- the contract of orchestrator.schedulers.interface.Scheduler
 
@@ -79,7 +79,7 @@ class VllmScheduler:
         if not self.in_flight or self.in_flight[-1].batch is not batch:
             raise InternalError("steady() is asked of a batch that is not the last one scheduled")
         plan = self.in_flight[-1]
-        if not plan.decodes_only or any(other.last for other in self.in_flight):
+        if plan.decodes is None or any(other.last for other in self.in_flight):
             return 0
         if len(self.waiting) and not self._stays_blocked(plan):
             return 0
@@ -98,7 +98,7 @@ class VllmScheduler:
             self._finish(item)
         if finished:
             self.running = [item for item in self.running if item.status is Status.RUNNING]
-            self._decoding = None
+            self._decodes = None
         return BatchOutcome(emitted, [item.request for item in finished])
 
     def has_unfinished(self) -> bool:
@@ -147,7 +147,7 @@ class VllmScheduler:
             draft.preempted,
         )
         self._serial += 1
-        self.in_flight.append(Plan(batch, draft.items, draft.last, draft.decodes_only, draft.budget))
+        self.in_flight.append(Plan(batch, draft.items, draft.last, draft.decodes, draft.budget))
         return batch
 
     def _decode_all(self, draft: Draft) -> bool:
@@ -156,37 +156,32 @@ class VllmScheduler:
         The budget holds at least `max_num_seqs` tokens, so nobody goes short; blocks are taken in running order.
         Both are what `_schedule_running` would do. False: nothing has been done.
         """
-        items, requests, ones, trues = self._decoding or self._decoding_rows()
+        decodes = self._decodes
+        if decodes is None or decodes.steps_left == 0:
+            # Those whose last step is in flight want nothing.
+            decodes = Decodes([item for item in self.running if item.computed != item.limit])
+        items = decodes.items
         needy = [item for item in items if item.computed == item.room]
         if len(needy) > self.kv.free:
             return False
         for item in needy:
             self.kv.grow(item, item.computed + 1)
-        draft.context = context = [item.computed for item in items]
-        draft.items, draft.requests, draft.new, draft.samples = items, requests, ones, trues
-        draft.budget -= len(items)
-        draft.decodes_only = True
+        context = [item.computed for item in items]
         for item, computed in zip(items, context, strict=True):
-            item.computed = computed = computed + 1
-            if computed == item.limit:
-                draft.last.append(item)
-        if draft.last:
-            self._decoding = None
+            item.computed = computed + 1
+        draft.take_decodes(decodes, context)
+        self._decodes = decodes
+        decodes.steps_left -= 1
+        if decodes.steps_left == 0:
+            draft.last = [item for item in items if item.computed == item.limit]
         if self.kv.caches_prefixes:
             for item in [item for item in items if item.computed >= item.next_full]:
                 self.kv.register(item, item.computed - self._tokens_in_flight(item))
         return True
 
-    def _decoding_rows(self) -> tuple[list[Tracked], list[Request], list[int], list[bool]]:
-        """Return the running requests that still want a token, and the columns that all their batches share."""
-        items = [item for item in self.running if item.computed != item.limit]
-        rows = (items, [item.request for item in items], [1] * len(items), [True] * len(items))
-        self._decoding = rows
-        return rows
-
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
         """Give running requests tokens in their order, preempting when KV blocks run out."""
-        self._decoding = None
+        self._decodes = None
         index = 0
         while index < len(self.running) and draft.budget > 0:
             item = self.running[index]
@@ -244,12 +239,8 @@ class VllmScheduler:
             self._all_decode = self._all_decode and item.computed >= goal - 1
 
     def _enter(self, draft: Draft, item: Tracked, goal: int, hit_tokens: int) -> None:
-        if draft.decodes_only:
-            # The columns are shared by all batches of these decodes; this batch gets its own.
-            draft.decodes_only = False
-            for name in ("items", "requests", "new", "samples"):
-                setattr(draft, name, list(getattr(draft, name)))
-        self._decoding = None
+        draft.unshare()
+        self._decodes = None
         item.status = Status.RUNNING
         item.goal = goal
         item.computed = hit_tokens
@@ -344,8 +335,8 @@ class VllmScheduler:
             plan.applied = plan.batch.steps
             take_further_steps(plan.items, self.kv, more, lag=int(self.decides_ahead))
             plan.last = [item for item in plan.items if item.computed == item.limit]
-            if plan.last:
-                self._decoding = None
+            if plan.decodes is not None:
+                plan.decodes.steps_left -= more
 
     def track(self, request: Request) -> Tracked:
         """Return the counters of a new request; lengths that cannot be are a `UserError`."""
