@@ -8,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analytical.chains import ChainPlan, CollectiveStop, Component, MessageStop, ReceiveStop, SetPlan
+from analytical.chains import ChainPlan, CollectiveStop, Component, Meeting, MessageStop, ReceiveStop, SetPlan, SoloRun
 from analytical.collective_solver import CollectiveSolver
-from analytical.configuration import RemoteMemoryConfig, SystemConfig
 from analytical.network import DelayModel
-from analytical.program import roofline_ns
 from analytical.simulator import Configuration
+from analytical.stretches import stretch_ns
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult, RankGraph
 
 DURATIONS_KEPT = 4096
@@ -36,10 +35,12 @@ class ChainEvaluator:
         """Return the result of every step. Raises `NotAChainError` where a value needs the event queue."""
         run = _Run(plan, graph, self._configuration)
         for stop in plan.stops:
-            if isinstance(stop, CollectiveStop):
+            if isinstance(stop, SoloRun):
+                run.enter_alone(stop, solver)
+            elif isinstance(stop, CollectiveStop):
                 run.enter(stop, solver)
             elif isinstance(stop, MessageStop):
-                index, at, _ = stop.sender
+                index, at = stop.sender
                 run.send(stop, self._delay(plan.sets[index].ranks, stop.delta, run.sizes[index][at]))
             else:
                 run.receive(stop)
@@ -75,29 +76,47 @@ class _Run:
             self._add(planned, rank_graph, configuration)
 
     def enter(self, stop: CollectiveStop, solver: CollectiveSolver) -> None:
-        """Evaluate a collective."""
+        """Evaluate a collective that several sets meet in, or whose ranks are not in step."""
+        meeting = stop.meeting
         size = self._common_size(stop)
-        times = [self._times[index] for index, _, _ in stop.members]
+        times = [self._times[index] for index, _ in stop.members]
         together = times[0].shape[1] == 1 and all(
             time is times[0] or np.array_equal(time, times[0]) for time in times[1:]
         )
-        duration, streams = _duration(stop, size, solver)
-        self._count(stop, streams)
+        duration, streams = _duration(meeting, size, solver)
+        self._count(meeting, streams)
         if together and duration >= 0:
-            for index, at, _ in stop.members:
+            for index, at in stop.members:
                 self._leave(index, at, self._times[index] + duration)
             return
         exits = {
-            index: np.empty((self._steps, len(self._plan.sets[index].ranks)), np.int64) for index, _, _ in stop.members
+            index: np.empty((self._steps, len(self._plan.sets[index].ranks)), np.int64) for index, _ in stop.members
         }
-        for component in stop.components:
-            self._component(stop, component, size, solver, exits)
-        for index, at, _ in stop.members:
+        for component in meeting.components:
+            self._component(meeting, component, size, solver, exits)
+        for index, at in stop.members:
             self._leave(index, at, _narrow(exits[index]))
+
+    def enter_alone(self, run: SoloRun, solver: CollectiveSolver) -> None:
+        """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
+        index, first, last = run.index, run.first, run.first + len(run.meetings)
+        sizes = self.sizes[index][first:last]
+        looked_up = [
+            meeting.durations.get(size) or _duration(meeting, size, solver)
+            for meeting, size in zip(run.meetings, sizes, strict=True)
+        ]
+        if self._times[index].shape[1] > 1 or any(duration < 0 for duration, _ in looked_up):
+            for at, meeting in enumerate(run.meetings, first):
+                self.enter(CollectiveStop(meeting, [(index, at)]), solver)
+            return
+        for meeting, (_, streams) in zip(run.meetings, looked_up, strict=True):
+            self._count(meeting, streams)
+        stretches = self._segments[index][:, first + 1 : last + 1].sum(axis=1, keepdims=True)
+        self._times[index] = self._times[index] + stretches + sum(duration for duration, _ in looked_up)
 
     def send(self, stop: MessageStop, delay: IntArray) -> None:
         """Evaluate a SEND: it ends when its message has arrived."""
-        index, at, _ = stop.sender
+        index, at = stop.sender
         time = self._times[index]
         if not delay.all() and not time.all():
             raise NotAChainError  # 0 ns at t = 0
@@ -107,8 +126,8 @@ class _Run:
 
     def receive(self, stop: ReceiveStop) -> None:
         """Evaluate a RECV."""
-        index, at, _ = stop.receiver
-        sender, sent_at, _ = stop.send.sender
+        index, at = stop.receiver
+        sender, sent_at = stop.send.sender
         if self.sizes[index][at] != self.sizes[sender][sent_at]:
             raise NotAChainError
         arrival = self._arrivals[stop.send.slot]
@@ -126,17 +145,12 @@ class _Run:
         return IterationResult(tuple(rank_sets), np.concatenate(self._times, axis=1), np.concatenate(exposed, axis=1))
 
     def _add(self, planned: SetPlan, graph: RankGraph, configuration: Configuration) -> None:
-        duration = _durations(planned, graph, configuration.system, configuration.memory)
-        starts_at_zero = not planned.stops.size or planned.stops[0] > 0
-        if starts_at_zero and not duration[:, 0].all():
-            raise NotAChainError  # 0 ns at t = 0
-        segments = np.add.reduceat(duration, planned.starts, axis=1)
-        self._segments.append(segments)
-        self._times.append(segments[:, :1])
-        gpu = segments.sum(axis=1)
-        if planned.uncounted.size:
-            gpu = gpu - duration[:, planned.uncounted].sum(axis=1)
-        self._gpu.append(gpu)
+        stretches = stretch_ns(planned, graph, configuration)
+        if stretches is None:
+            raise NotAChainError
+        self._segments.append(stretches.total)
+        self._times.append(stretches.total[:, :1])
+        self._gpu.append(stretches.gpu)
         sizes = graph.comm_size[planned.stop_rows]
         if sizes.size and sizes.min() < 1:
             raise NotAChainError
@@ -146,24 +160,23 @@ class _Run:
         self._times[index] = time + self._segments[index][:, at + 1 : at + 2]
 
     def _common_size(self, stop: CollectiveStop) -> int:
-        sizes = {self.sizes[index][at] for index, at, _ in stop.members}
+        sizes = {self.sizes[index][at] for index, at in stop.members}
         if len(sizes) > 1:
             raise NotAChainError
         return sizes.pop()
 
-    def _count(self, stop: CollectiveStop, streams: int) -> None:
-        """Count streams as the ranks do; ranks that count differently never meet."""
-        counters = {stop.group, 0}
-        for group in counters:
-            counts = {self._streams.get((index, group), 0) for index, _, _ in stop.members}
-            if group == stop.group and len(counts) > 1:
-                raise NotAChainError
-            for index, _, _ in stop.members:
-                self._streams[index, group] = self._streams.get((index, group), 0) + streams
+    def _count(self, meeting: Meeting, streams: int) -> None:
+        """Count streams as the ranks do; ranks that have counted differently never meet."""
+        counted = self._streams
+        if len({counted.get((index, meeting.group), 0) for index in meeting.sets}) > 1:
+            raise NotAChainError
+        for index in meeting.sets:
+            for group in {meeting.group, 0}:
+                counted[index, group] = counted.get((index, group), 0) + streams
 
     def _component(
         self,
-        stop: CollectiveStop,
+        meeting: Meeting,
         component: Component,
         size: int,
         solver: CollectiveSolver,
@@ -175,7 +188,7 @@ class _Run:
         distinct, which = np.unique(entries - first, axis=0, return_inverse=True)
         solved = np.array(
             [
-                solver.exits(component.ranks, stop.collective, size, stop.involved, stop.group, tuple(row))
+                solver.exits(component.ranks, meeting.collective, size, meeting.involved, meeting.group, tuple(row))
                 for row in distinct.tolist()
             ],
             dtype=np.int64,
@@ -193,53 +206,23 @@ class _Run:
         return time[:, columns]
 
 
-def _duration(stop: CollectiveStop, size: int, solver: CollectiveSolver) -> tuple[int, int]:
+def _duration(meeting: Meeting, size: int, solver: CollectiveSolver) -> tuple[int, int]:
     """Return (ns, streams) of a collective whose ranks enter together; -1 ns if they do not leave together."""
-    found = stop.durations.get(size)
+    found = meeting.durations.get(size)
     if found is None:
-        streams = len(solver.streams(stop.components[0].ranks[0], stop.collective, size, stop.involved, stop.group))
+        collective, involved, group = meeting.collective, meeting.involved, meeting.group
+        streams = len(solver.streams(meeting.components[0].ranks[0], collective, size, involved, group))
         ends = {
             end
-            for component in stop.components
-            for end in solver.exits(
-                component.ranks, stop.collective, size, stop.involved, stop.group, (0,) * len(component.ranks)
-            )
+            for component in meeting.components
+            for end in solver.exits(component.ranks, collective, size, involved, group, (0,) * len(component.ranks))
         }
-        if len(stop.durations) > DURATIONS_KEPT:
-            stop.durations.clear()
-        found = stop.durations[size] = (ends.pop() if len(ends) == 1 else -1, streams)
+        if len(meeting.durations) > DURATIONS_KEPT:
+            meeting.durations.clear()
+        found = meeting.durations[size] = (ends.pop() if len(ends) == 1 else -1, streams)
     return found
 
 
 def _narrow(time: IntArray) -> IntArray:
     """Return ``[k, 1]`` where all columns are equal."""
     return time[:, :1] if time.shape[1] > 1 and (time == time[:, :1]).all() else time
-
-
-def _durations(plan: SetPlan, graph: RankGraph, system: SystemConfig, memory: RemoteMemoryConfig) -> IntArray:
-    """Return the ns of every position in chain order, ``[k, n]``, 0 at stops."""
-    result = np.zeros((graph.steps, graph.nodes), dtype=np.int64)
-    if plan.compute.size:
-        rows = plan.rows(plan.compute)
-        operations, size = graph.num_ops.take(rows, axis=1), _take(graph.tensor_size, rows)
-        if operations.min() < 1 or size.min() < 1:
-            raise NotAChainError
-        result[:, plan.compute] = roofline_ns(operations, size, system)
-    if plan.memory.size:
-        size = _take(graph.tensor_size, plan.rows(plan.memory))
-        if size.min() < 0:
-            raise NotAChainError
-        moved = (size.astype(np.float64) / float(memory.remote_mem_bw)).astype(np.int64)
-        result[:, plan.memory] = moved + memory.remote_mem_latency
-    if plan.replay.size:
-        recorded = graph.duration_us[plan.rows(plan.replay)]
-        result[:, plan.replay] = np.where(recorded > 0, recorded * 1000, 1)
-    return result
-
-
-def _take(values: IntArray, rows: NDArray[np.int64]) -> IntArray:
-    """Return columns of a ``[k, n]`` array; one row of them where all steps share it."""
-    if values.strides[0] == 0:
-        values = values[:1]
-    taken: IntArray = values.take(rows, axis=1)
-    return taken

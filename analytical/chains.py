@@ -21,36 +21,34 @@ IGNORED_GROUPS_FROM = 500
 """From this group id on, the tags of groups wrap around and may meet those of others: left to the event queue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Nodes of one kind, in chain order: their rows, the stretches between stops that they lie in, and where among
+    them each of those stretches begins. `leads`: the first is the chain's first. `counted`: which of them are GPU time
+    (None: all).
+    """
+
+    rows: NDArray[np.int64]
+    stretches: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    leads: bool
+    counted: NDArray[np.int64] | None
+
+
 @dataclass(slots=True)
 class SetPlan:
-    """One `RankGraph`: the rows in chain order (None: as they stand) and those that end by themselves.
+    """One `RankGraph`: where it stops to wait for others, and the nodes that end by themselves.
 
     `stops` are the chain positions that wait for others: collectives, sends and receives. `compute`, `memory` and
-    `replay` are the positions whose runtime comes from the roofline, the remote memory and the recorded duration.
+    `replay` are the nodes whose runtime comes from the roofline, the remote memory and the recorded duration.
     """
 
     ranks: tuple[int, ...]
-    order: NDArray[np.int64] | None
     stops: NDArray[np.int64]
-    compute: NDArray[np.int64]
-    memory: NDArray[np.int64]
-    replay: NDArray[np.int64]
-    uncounted: NDArray[np.int64]
-    """Positions whose runtime is not GPU time."""
-
-    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows at chain `positions`."""
-        return positions if self.order is None else self.order[positions]
-
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """Where the stretches between stops begin: at 0 and at each stop."""
-        return np.concatenate(([0], self.stops))
-
-    @property
-    def stop_rows(self) -> NDArray[np.int64]:
-        """The rows of the stops."""
-        return self.rows(self.stops)
+    stop_rows: NDArray[np.int64]
+    compute: Share
+    memory: Share
+    replay: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +60,40 @@ class Component:
 
 
 @dataclass(slots=True)
-class CollectiveStop:
-    """Sets that enter a collective together. `members`: (set, number of the stop within the set, row)."""
+class Meeting:
+    """Who meets in collectives of one kind: all of `sets`, in `components` that do not know of each other."""
 
     collective: CollectiveType
     involved: int
     group: int
-    members: list[tuple[int, int, int]]
+    sets: tuple[int, ...]
     components: list[Component]
     durations: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By bytes: ns for ranks that enter together and leave together, and the number of streams."""
 
 
 @dataclass(slots=True)
-class MessageStop:
-    """A SEND of a set, `sender`: (set, number of the stop within the set, row). Its arrival is kept in `slot`."""
+class CollectiveStop:
+    """Sets that enter a collective together. `members`: (set, number of the stop within the set)."""
 
-    sender: tuple[int, int, int]
+    meeting: Meeting
+    members: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class SoloRun:
+    """Collectives in a row that one set has to itself; the first is stop number `first` of the set."""
+
+    index: int
+    first: int
+    meetings: list[Meeting]
+
+
+@dataclass(slots=True)
+class MessageStop:
+    """A SEND of a set, `sender`: (set, number of the stop within the set). Its arrival is kept in `slot`."""
+
+    sender: tuple[int, int]
     delta: int
     slot: int
 
@@ -87,12 +102,12 @@ class MessageStop:
 class ReceiveStop:
     """The RECV of `send`'s message. ``places[i]``: the sender's column for the receiver's column i."""
 
-    receiver: tuple[int, int, int]
+    receiver: tuple[int, int]
     send: MessageStop
     places: NDArray[np.int64]
 
 
-Stop = CollectiveStop | MessageStop | ReceiveStop
+Stop = CollectiveStop | SoloRun | MessageStop | ReceiveStop
 
 
 @dataclass(slots=True)
@@ -121,25 +136,32 @@ def _plan_set(graph: RankGraph, configuration: Configuration) -> SetPlan | None:
     order = _chain_order(graph)
     if order is None:
         return None
-    natural = bool((order == np.arange(graph.nodes)).all())
     kind, cpu = graph.node_type[order], graph.is_cpu_op[order]
     if (kind < NodeType.MEM_LOAD).any():
         return None
-    system = configuration.system
     memory = (kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)
     if memory.any() and configuration.memory.memory_type != "PER_NPU_MEMORY_EXPANSION":
         return None
-    broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
-    stops = (kind >= NodeType.COMM_SEND) & ~broadcast
-    modelled = (kind == NodeType.COMP) & ~cpu & system.roofline_enabled
-    replay = ~stops & ~memory & ~modelled
-    uncounted = ~stops & (cpu | (kind != NodeType.COMP))
     if (memory.any() or cpu.any()) and kind[-1] in (NodeType.COMM_SEND, NodeType.COMM_RECV):
         return None  # ASTRA-sim aborts at such an end
+    broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
+    waits = (kind >= NodeType.COMM_SEND) & ~broadcast
+    modelled = (kind == NodeType.COMP) & ~cpu & configuration.system.roofline_enabled
+    stops = np.flatnonzero(waits)
+
+    def share(chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> Share:
+        positions = np.flatnonzero(chosen)
+        stretches, begins = np.unique(np.searchsorted(stops, positions), return_index=True)
+        own = None if counted is None else np.flatnonzero(counted[positions])
+        return Share(order[positions], stretches, begins, bool(chosen[0]), own)
+
     return SetPlan(
         graph.ranks,
-        None if natural else order,
-        *(np.flatnonzero(mask) for mask in (stops, modelled, memory, replay, uncounted)),
+        stops,
+        order[stops],
+        compute=share(modelled, None),
+        memory=share(memory, np.zeros_like(memory)),
+        replay=share(~waits & ~memory & ~modelled, (kind == NodeType.COMP) & ~cpu),
     )
 
 
@@ -172,6 +194,7 @@ class _Ordering:
         self._at = [0] * len(sets)
         self._set_of = {rank: index for index, plan in enumerate(sets) for rank in plan.ranks}
         self._stops: list[Stop] = []
+        self._meetings: dict[tuple[int, int, int, int], Meeting] = {}
         self._sent: dict[tuple[int, int, int], deque[MessageStop]] = {}
         self._slots = 0
 
@@ -203,20 +226,20 @@ class _Ordering:
             return self._collective(index, row)
         tag = point_to_point_tag(int(graph.comm_tag[row]))
         if kind == NodeType.COMM_SEND:
-            return self._send(index, row, tag, int(graph.comm_dst_delta[row]))
-        return self._receive(index, row, tag, int(graph.comm_src_delta[row]))
+            return self._send(index, tag, int(graph.comm_dst_delta[row]))
+        return self._receive(index, tag, int(graph.comm_src_delta[row]))
 
-    def _send(self, index: int, row: int, tag: int, delta: int) -> bool | None:
+    def _send(self, index: int, tag: int, delta: int) -> bool | None:
         if self._rendezvous:
             return None
-        stop = MessageStop((index, self._at[index], row), delta, self._slots)
+        stop = MessageStop((index, self._at[index]), delta, self._slots)
         self._slots += 1
         self._sent.setdefault((index, tag, delta), deque()).append(stop)
         self._stops.append(stop)
         self._at[index] += 1
         return True
 
-    def _receive(self, index: int, row: int, tag: int, delta: int) -> bool | None:
+    def _receive(self, index: int, tag: int, delta: int) -> bool | None:
         ranks = self._sets[index].ranks
         sender = self._set_of[ranks[0] + delta]
         columns = {rank: at for at, rank in enumerate(self._sets[sender].ranks)}
@@ -226,31 +249,31 @@ class _Ordering:
         if not waiting:
             return False
         places = np.array([columns[rank + delta] for rank in ranks])
-        self._stops.append(ReceiveStop((index, self._at[index], row), waiting.popleft(), places))
+        self._stops.append(ReceiveStop((index, self._at[index]), waiting.popleft(), places))
         self._at[index] += 1
         return True
 
-    def _collective(self, index: int, row: int) -> bool | None:
-        graph = self._graph.rank_graphs[index]
-        group, involved = int(graph.comm_group[row]), int(graph.involved_dims[row])
-        members: dict[int, int] = {}
-        components: dict[tuple[int, ...], None] = {}
-        open_sets = [index]
-        while open_sets:
-            current = open_sets.pop()
-            if current in members:
-                continue
-            if self._at[current] >= len(self._rows[current]):
+    def _collective(self, index: int, row: int) -> bool:
+        """Enter a collective, if every set that meets there is at one of the same kind."""
+        meeting = self._meeting(index, row)
+        for other in meeting.sets:
+            at, rows = self._at[other], self._rows[other]
+            if at == len(rows) or not self._same(index, row, other, rows[at]):
                 return False
-            members[current] = self._rows[current][self._at[current]]
-            for rank in self._sets[current].ranks:
-                ranks = self._meets(rank, group, involved)
-                components[ranks] = None
-                open_sets += {self._set_of[other] for other in ranks} - members.keys()
-        if any(not self._same(index, row, other, other_row) for other, other_row in members.items()):
-            return False
-        self._add_collective(graph, row, members, list(components))
+        if len(meeting.sets) == 1:
+            self._add_solo(index, meeting)
+        else:
+            self._stops.append(CollectiveStop(meeting, [(other, self._at[other]) for other in meeting.sets]))
+        for other in meeting.sets:
+            self._at[other] += 1
         return True
+
+    def _add_solo(self, index: int, meeting: Meeting) -> None:
+        last = self._stops[-1] if self._stops else None
+        if isinstance(last, SoloRun) and last.index == index:
+            last.meetings.append(meeting)
+        else:
+            self._stops.append(SoloRun(index, self._at[index], [meeting]))
 
     def _same(self, index: int, row: int, other: int, other_row: int) -> bool:
         one, two = self._graph.rank_graphs[index], self._graph.rank_graphs[other]
@@ -259,23 +282,36 @@ class _Ordering:
             for name in ("comm_type", "comm_group", "involved_dims")
         )
 
-    def _add_collective(
-        self, graph: RankGraph, row: int, members: dict[int, int], components: list[tuple[int, ...]]
-    ) -> None:
-        entered = [(index, self._at[index], member_row) for index, member_row in sorted(members.items())]
-        self._stops.append(
-            CollectiveStop(
-                CollectiveType(int(graph.comm_type[row])),
-                int(graph.involved_dims[row]),
-                int(graph.comm_group[row]),
-                entered,
-                [self._component(ranks, sorted(members)) for ranks in components],
-            )
+    def _meeting(self, index: int, row: int) -> Meeting:
+        """Return who meets in the collective of a row: the sets that the set's ranks meet, that those meet, ..."""
+        graph = self._graph.rank_graphs[index]
+        kind, group, involved = int(graph.comm_type[row]), int(graph.comm_group[row]), int(graph.involved_dims[row])
+        key = (index, kind, group, involved)
+        if key in self._meetings:
+            return self._meetings[key]
+        members: set[int] = set()
+        components: dict[tuple[int, ...], None] = {}
+        placed: set[int] = set()
+        reached = [index]
+        while reached:
+            current = reached.pop()
+            if current in members:
+                continue
+            members.add(current)
+            for rank in self._sets[current].ranks:
+                if rank not in placed:
+                    ranks = self._meets(rank, group, involved)
+                    placed.update(ranks)
+                    components[ranks] = None
+                    reached += {self._set_of[other] for other in ranks} - members
+        sets = tuple(sorted(members))
+        meeting = Meeting(
+            CollectiveType(kind), involved, group, sets, [self._component(ranks, sets) for ranks in components]
         )
-        for index in members:
-            self._at[index] += 1
+        self._meetings.update({(other, kind, group, involved): meeting for other in sets})
+        return meeting
 
-    def _component(self, ranks: tuple[int, ...], members: list[int]) -> Component:
+    def _component(self, ranks: tuple[int, ...], members: tuple[int, ...]) -> Component:
         """Order the ranks of a component by set, so that their entries are slices of the sets' columns."""
         chosen = set(ranks)
         columns, ordered = [], []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analytical.configuration import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
@@ -163,25 +164,24 @@ def runtimes(graph: RankGraph, system: SystemConfig) -> IntArray:
     result = result.copy()
     size = graph.tensor_size[:, modelled]
     sized = np.where(size > 0, size, 1)
-    result[:, modelled] = np.where(size > 0, roofline_ns(graph.num_ops[:, modelled], sized, system), 0)
+    result[:, modelled] = np.where(size > 0, roofline_ns(graph.num_ops[:, modelled], sized, system), 0.0)
     return result
 
 
-def roofline_ns(operations: IntArray, size: IntArray, system: SystemConfig) -> IntArray:
-    """Return the roofline's ns of nodes of at least one operation and byte each.
+def roofline_ns(operations: IntArray, size: IntArray, system: SystemConfig) -> NDArray[np.float64]:
+    """Return the roofline's ns of nodes of at least one operation and byte each: whole numbers, as doubles.
 
     Workload.cc, Roofline.cc, in doubles and in their order, so that the last bit is theirs:
     perf = min(local-mem-bw * intensity, peak-perf), runtime = trunc(num_ops / perf * 10^9).
     """
     bandwidth, peak = system.local_mem_bw * 1_000_000_000, system.peak_perf * 1_000_000_000_000
-    work = operations.astype(np.float64)
-    if size.max(initial=1) == 1 and bandwidth * float(work.min(initial=peak)) >= peak:
-        work /= peak  # nodes that carry nanoseconds: a byte each, and the compute peak alone decides
+    if size.max(initial=1) == 1 and bandwidth * float(operations.min(initial=1)) >= peak:
+        work = operations / peak  # nodes that carry nanoseconds: a byte each, and the compute peak alone decides
     else:
-        perf = np.minimum(bandwidth * (work / size), peak)
-        work /= perf
+        work = operations.astype(np.float64)
+        work /= np.minimum(bandwidth * (work / size), peak)
     work *= 1e9
-    return work.astype(np.int64)
+    return np.trunc(work, out=work)
 
 
 def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntArray]:
