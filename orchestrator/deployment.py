@@ -13,7 +13,8 @@ from foundation.errors import UserError
 from orchestrator.backend import EMBEDDED, Backend, backends
 from orchestrator.config import RunConfig
 from orchestrator.configurations import Configurations, effective_configurations
-from orchestrator.executor import TraceExecutor
+from orchestrator.executor import Executor, TraceExecutor
+from orchestrator.foresight import Foresight
 from orchestrator.instance import Instance
 from orchestrator.interfaces import FileInterface, Lower
 from orchestrator.kv_memory.paged import KVSpace
@@ -49,7 +50,7 @@ class Deployment:
         stack.callback(backend.close)
         stack.callback(_say_statistics, backend, say)
         one_step = config.trace_dir is not None or config.interface != "memory"
-        executor = TraceExecutor(
+        executor: Executor = TraceExecutor(
             self.generator.generate,
             self._lower(stack),
             backend,
@@ -58,6 +59,8 @@ class Deployment:
             max_steps=1 if one_step else config.macro_steps,
             stopwatch=stopwatch,
         )
+        if config.stages > 1 and executor.max_steps > 1:
+            executor = Foresight(executor, keep=2 * config.stages)
         return Instance(self.scheduler, executor, max_steps=config.macro_steps, checkpoint_ns=config.log_interval_ns)
 
     def _backend(self) -> Backend:

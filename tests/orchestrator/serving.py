@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.batch import Batch
+from orchestrator.executor import Executor
 from orchestrator.instance import CompletedBatch, Instance
 from orchestrator.intervals import Interval, Intervals
 from orchestrator.kv_memory.paged import KVSpace
@@ -60,10 +61,11 @@ class Run:
         stages: int = 1,
         max_steps: int = 512,
         interval_ns: int = 10_000,
-        executor: FormulaExecutor | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        self.executor = executor or FormulaExecutor(stages)
-        self.instance = Instance(policy, self.executor, max_steps=max_steps, checkpoint_ns=interval_ns)
+        self.instance = Instance(
+            policy, executor or FormulaExecutor(stages), max_steps=max_steps, checkpoint_ns=interval_ns
+        )
         self.metrics = Metrics(keep_itl=True)
         self.batches: list[CompletedBatch] = []
         self.intervals: list[Interval] = []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator.batch import Batch
+from orchestrator.foresight import Foresight
 from tests.orchestrator.serving import FormulaExecutor, Run, scheduler
 
 ROWS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000)), min_size=1, max_size=12).map(
@@ -31,7 +32,7 @@ def test_a_request_is_seen_at_the_first_step_boundary_at_or_after_its_arrival() 
 def test_idle_time_is_jumped_over() -> None:
     run = Run(scheduler("orca", 100), [(10, 1, 5), (10, 1, 10**15)])
     assert [row["scheduled"] for row in run.rows()] == [5, 10**15]
-    assert len(run.executor.runs) == 2
+    assert len(run.batches) == 2
 
 
 def test_completions_come_before_arrivals_before_decisions_at_one_moment() -> None:
@@ -68,6 +69,28 @@ def test_runs_of_like_iterations_change_nothing(
     assert macro.outcome() == single.outcome()
     assert len(macro.rows()) == len(rows)
     assert macro.instance.idle()
+
+
+@pytest.mark.parametrize("options", [{"pipeline": 3}, {"pipeline": 3, "max_batch": 2}, {"pipeline": 2}])
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(rows=ROWS, blocks=st.integers(20, 60))
+def test_executing_ahead_changes_nothing(
+    options: dict[str, Any], rows: list[tuple[int, int, int]], blocks: int
+) -> None:
+    stages = options["pipeline"]
+    plain = Run(scheduler("orca", blocks, **options), rows, stages=stages)
+    foreseen = Run(
+        scheduler("orca", blocks, **options), rows, executor=Foresight(FormulaExecutor(stages), keep=2 * stages)
+    )
+    assert foreseen.outcome() == plain.outcome()
+
+
+def test_alternating_batches_are_executed_many_iterations_at_once() -> None:
+    executor = FormulaExecutor(2)
+    rows = [(4, 200, 0), (4, 200, 10), (4, 200, 20), (4, 200, 30)]
+    run = Run(scheduler("orca", 1000, pipeline=2, max_batch=2), rows, executor=Foresight(executor, keep=4))
+    assert run.metrics.totals.iterations > 390
+    assert len(executor.runs) < 40
 
 
 def test_a_long_decode_is_few_batches() -> None:

@@ -27,7 +27,7 @@ def test_answers_come_back_with_the_batch() -> None:
     rows = run.by_id()
     assert rows[0]["end"] == rows[1]["end"]
     assert rows[0]["first_token"] == rows[1]["first_token"] < rows[0]["end"]
-    assert [len(done.batch.requests) for done in run.batches][0] == 2
+    assert next(len(done.batch.requests) for done in run.batches) == 2
     assert all(len(done.batch.requests) == 1 for done in run.batches[1:]), "what is done is computed no further"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -92,7 +92,7 @@ def test_means_are_the_published_ones_and_arrivals_are_poisson(profile: str) -> 
     prompts, outputs = PROFILES[profile]
     assert fmean(r.prompt_tokens for r in made) == pytest.approx(prompts.mean, rel=0.05)
     assert fmean(r.output_tokens for r in made) == pytest.approx(outputs.mean, rel=0.05)
-    gaps = [(b.arrival_ns - a.arrival_ns) / 1e9 for a, b in zip(made, made[1:], strict=False)]
+    gaps = [(b.arrival_ns - a.arrival_ns) / 1e9 for a, b in pairwise(made)]
     assert fmean(gaps) == pytest.approx(0.1, rel=0.03)
     assert fmean((gap - 0.1) ** 2 for gap in gaps) == pytest.approx(0.01, rel=0.08), "exponential: variance = mean^2"
 
