@@ -35,9 +35,14 @@ class BlockPool:
         if count > self.free:
             raise InternalError(f"{count} KV blocks taken where {self.free} are free")
         self.free -= count
-        if self._freed and not self._first and self._unused == self.num_blocks:
-            pop = self._freed.popitem
-            return [pop(False)[0] for _ in range(count)]
+        if not self._first:
+            start = self._unused
+            if start == self.num_blocks:
+                pop = self._freed.popitem
+                return [pop(False)[0] for _ in range(count)]
+            if start + count <= self.num_blocks:
+                self._unused += count
+                return list(range(start, start + count))
         return [self._next() for _ in range(count)]
 
     def give_back(self, blocks: Sequence[int]) -> None:

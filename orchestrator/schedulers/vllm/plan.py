@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from orchestrator.batch import Batch
 from orchestrator.request import Request
 from orchestrator.schedulers.vllm.tracked import Tracked
+
+_REQUEST = attrgetter("request")
 
 
 class Decodes:
@@ -20,10 +23,10 @@ class Decodes:
 
     def __init__(self, items: list[Tracked]) -> None:
         self.items = items
-        self.requests = [item.request for item in items]
+        self.requests = list(map(_REQUEST, items))
         self.new = [1] * len(items)
         self.samples = [True] * len(items)
-        self.steps_left = min((item.limit - item.computed for item in items), default=0)
+        self.steps_left = min([item.limit - item.computed for item in items], default=0)
         self._members: frozenset[Tracked] | None = None
 
     @property

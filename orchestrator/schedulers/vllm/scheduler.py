@@ -96,8 +96,6 @@ class VllmScheduler:
         emitted, finished = self._arrive(plan)
         for item in finished:
             self._finish(item)
-        if finished:
-            self.running = [item for item in self.running if item.status is Status.RUNNING]
             self._decodes = None
         return BatchOutcome(emitted, [item.request for item in finished])
 
@@ -277,6 +275,7 @@ class VllmScheduler:
     def _finish(self, item: Tracked) -> None:
         if item.status is Status.RUNNING:
             self.kv.release(item)
+            self.running.remove(item)
         else:
             self.waiting.remove(item)
         item.status = Status.FINISHED
@@ -304,7 +303,7 @@ class VllmScheduler:
     def _arrive(self, plan: Plan) -> tuple[Sequence[Request], Sequence[Tracked]]:
         """Return who got a token from `plan`, and for whom it was the last."""
         batch = plan.batch
-        if False not in batch.samples:
+        if plan.decodes is not None or False not in batch.samples:
             return batch.requests, plan.last
         pairs = zip(batch.requests, batch.samples, strict=True)
         return [request for request, samples in pairs if samples], plan.last
