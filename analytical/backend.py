@@ -10,6 +10,7 @@ from analytical.chain_run import ChainEvaluator, NotAChainError
 from analytical.chains import ChainPlan, plan_chains
 from analytical.collective_solver import CollectiveSolver
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
+from analytical.custom import read_per_node
 from analytical.network import check_aware
 from analytical.phases import AmbiguousOrderError
 from analytical.plan_cache import StructureCache
@@ -122,12 +123,14 @@ def create(*, network: str, system: str, memory: str, options: dict[str, str]) -
     `options`: ``congestion`` (unaware, aware), ``num_queues_per_dim``, ``injection_scale``, ``rendezvous_protocol``
     (true, false). Raises `UserError`.
     """
+    parsed = SystemConfig.from_text(system, "system configuration")
     return EmbeddedBackend(
         Configuration(
             NetworkConfig.from_text(network, "network configuration"),
-            SystemConfig.from_text(system, "system configuration"),
+            parsed,
             RemoteMemoryConfig.from_text(memory, "memory configuration"),
             parse_options(options),
+            read_per_node(parsed),
         )
     )
 

@@ -14,6 +14,7 @@ from analytical.algorithms import RUNS, Run
 from analytical.bus import Bus, EndpointBus, endpoint_ns
 from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner, RingCache
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
+from analytical.custom import CustomRun
 from analytical.event_queue import EventQueue, LocalEvents
 from analytical.loggp import SharedBus
 from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
@@ -239,6 +240,8 @@ class Simulation:
         kind = phase.algorithm.kind
         if kind is Kind.TREE:
             return TreeRun(stream, phase)
+        if kind is Kind.CUSTOM:
+            return CustomRun(stream, phase)
         return RUNS[kind](stream, phase)
 
     def _priority(self, rank: int, explicit: int) -> int:

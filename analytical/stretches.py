@@ -44,7 +44,7 @@ def stretch_ns(plan: SetPlan, graph: RankGraph, configuration: Configuration) ->
 
 
 def _compute(graph: RankGraph, rows: NDArray[np.int64], configuration: Configuration) -> Runtimes | None:
-    operations, size = graph.num_ops.take(rows, axis=1), _take(graph.tensor_size, rows)
+    operations, size = graph.num_ops[:, rows], _take(graph.tensor_size, rows)
     if size.min() < 1 or operations.min() < 1:
         return None
     return roofline_ns(operations, size, configuration.system)
@@ -68,5 +68,4 @@ def _take(values: IntArray, rows: NDArray[np.int64]) -> IntArray:
     """Return columns of a ``[k, n]`` array; one row of them where all steps share it."""
     if values.strides[0] == 0:
         values = values[:1]
-    taken: IntArray = values.take(rows, axis=1)
-    return taken
+    return values[:, rows]
