@@ -1,0 +1,38 @@
+"""What operators of a decoder are called in traces, by what the rules need to know of them. Both vocabularies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_gen.trace import NO_LAYER, RowKind, Trace
+
+ATTENTION = frozenset({"attention", "attn", "qk_matmul", "softmax", "sv_matmul"})
+ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
+"""Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
+VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
+"""Split by vocabulary where a generator does so; a collective may follow them."""
+BLOCK_ENDS = frozenset({"down_proj", "fc2"})
+
+
+def works(trace: Trace) -> NDArray[np.int64]:
+    """Return the rows that compute or communicate, ascending: all but memory movement."""
+    result: NDArray[np.int64] = np.flatnonzero((trace.kind != RowKind.MEM_LOAD) & (trace.kind != RowKind.MEM_STORE))
+    return result
+
+
+def blocks(trace: Trace) -> NDArray[np.int64]:
+    """Return each row's block: its layer, or, where a text says none, how many blocks have ended before it."""
+    if (trace.layer != NO_LAYER).any():
+        return trace.layer.astype(np.int64)
+    ends = np.array([name in BLOCK_ENDS for name in trace.op_names], dtype=np.int64)
+    ended = ends[trace.op] if ends.size else np.zeros(trace.rows, dtype=np.int64)
+    result: NDArray[np.int64] = np.cumsum(ended) - ended
+    return result
+
+
+def rows_named(trace: Trace, names: frozenset[str]) -> NDArray[np.int64]:
+    """Return the rows whose operator is one of `names`."""
+    wanted = np.array([name in names for name in trace.op_names], dtype=np.bool_)
+    result: NDArray[np.int64] = np.flatnonzero(wanted[trace.op]) if wanted.size else np.zeros(0, dtype=np.int64)
+    return result

@@ -1,0 +1,107 @@
+"""What a rule is, the registry of rules, and how they are run over a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+from converters.execution_graph import ExecutionGraph
+from foundation.registry import Registry
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.batch_shape import BatchShape
+from trace_gen.parallelism import Parallelism
+from trace_gen.sharding import Precision
+from trace_gen.trace import NO_LAYER, Trace
+
+Needs = Literal["trace", "graph", "model"]
+REPORTED = 20
+"""Violations of one rule that are reported for one subject; a broken block repeats in every layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of the model behind a trace; `batch` only where the trace was generated here."""
+
+    architecture: ModelArchitecture
+    parallelism: Parallelism
+    precision: Precision
+    batch: BatchShape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is checked. `trace` is absent for .et files, `model` where nothing says which model it is."""
+
+    source: str
+    trace: Trace | None = None
+    graph: ExecutionGraph | None = None
+    model: ModelFacts | None = None
+
+    def row(self, row: int) -> str:
+        """Name a row for a message."""
+        assert self.trace is not None
+        layer = int(self.trace.layer[row])
+        prefix = "" if layer == NO_LAYER else f"L{layer}."
+        return f"row {row} ({prefix}{self.trace.name(row)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One finding: `where` (row, or rank and node) and `what` is wrong there; rule and cause are the rule's own."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One property that every correct trace has.
+
+    `about` explains it in a sentence or two, `cause` is what usually breaks it. `check` yields violations of a subject
+    that has what the rule `needs`: a trace, an execution graph, or a trace and its model.
+    """
+
+    name: str
+    about: str
+    cause: str
+    needs: Needs
+    check: Callable[[Subject], Iterator[Violation]]
+
+    def applies(self, subject: Subject) -> bool:
+        """Whether `subject` has what the rule needs."""
+        if self.needs == "graph":
+            return subject.graph is not None
+        return subject.trace is not None and (self.needs == "trace" or subject.model is not None)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What running rules over one subject found: violations by rule name, and the rules that could not be run."""
+
+    violations: dict[str, list[Violation]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+rules: Registry[Rule] = Registry("trace rule")
+for _module in (
+    *("attention_separated", "input_matches_output", "collectives_placed", "collective_bytes", "model_shape"),
+    *("weights_add_up", "kv_adds_up", "blocks_complete", "stage_order", "times", "dependencies", "group_members"),
+    *("send_matches_recv", "collective_order", "acyclic", "ranks_present"),
+):
+    rules.register_lazy(_module.replace("_", "-"), f"trace_test.rules.{_module}", "RULE")
+
+
+def run_rules(subject: Subject) -> Outcome:
+    """Check `subject` against every rule that applies."""
+    outcome = Outcome()
+    for name in rules:
+        rule = rules.get(name)
+        if not rule.applies(subject):
+            outcome.skipped.append(name)
+            continue
+        found = list(islice(rule.check(subject), REPORTED))
+        if found:
+            outcome.violations[name] = found
+    return outcome

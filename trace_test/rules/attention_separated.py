@@ -1,0 +1,56 @@
+"""Attention is apart for every request, or one row that lists its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trace_gen.trace import NO_REQUEST, Trace
+from trace_test.operators import ATTENTION, blocks, rows_named
+from trace_test.rule import Rule, Subject, Violation
+
+
+def check(subject: Subject) -> Iterator[Violation]:
+    """Compare the attention rows of each block, operator and sub-batch with the batch."""
+    trace = subject.trace
+    assert trace is not None
+    rows = rows_named(trace, ATTENTION)
+    block = blocks(trace)
+    sections: dict[tuple[int, int, int], list[int]] = {}
+    for row in rows.tolist():
+        sections.setdefault((int(block[row]), int(trace.op[row]), int(trace.sub_batch[row])), []).append(row)
+    for members in sections.values():
+        yield from _section(subject, trace, np.array(members))
+
+
+def _section(subject: Subject, trace: Trace, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Violation]:
+    own = trace.request[rows]
+    where = subject.row(int(rows[0]))
+    split = bool((trace.sub_batch > 0).any())
+    if (own == NO_REQUEST).all():
+        if rows.size > 1 and not split:
+            yield Violation(where, f"{rows.size} rows of attention in a block, none of which says its request")
+        elif trace.batch_requests.size == 0 and "origin" not in trace.attributes:
+            yield Violation(where, "attention of a whole batch whose requests the trace does not list")
+        return
+    if (own == NO_REQUEST).any():
+        yield Violation(where, "attention partly for the whole batch and partly by request")
+    named, counts = np.unique(own[own != NO_REQUEST], return_counts=True)
+    if (counts > 1).any():
+        twice = int(named[counts > 1][0])
+        yield Violation(where, f"request {twice} has {int(counts.max())} rows of attention in a block")
+    expected = set(trace.batch_requests.tolist())
+    if expected and not split and set(named.tolist()) != expected:
+        missing = sorted(expected.symmetric_difference(named.tolist()))
+        yield Violation(where, f"attention and the batch differ in request {missing[0]}")
+
+
+RULE = Rule(
+    name="attention-separated",
+    about="In each block every request has its own attention row, or one row stands for the batch and the trace lists "
+    "its requests: attention depends on each request's context, the other operators only on the number of tokens.",
+    cause="a loop over requests that skips, repeats or merges one, or a batch row without batch_requests",
+    needs="trace",
+    check=check,
+)

@@ -1,0 +1,45 @@
+"""Every block of the model is there once, with the operators of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trace_gen.trace import NO_LAYER
+from trace_test.rule import Rule, Subject, Violation
+
+
+def check(subject: Subject) -> Iterator[Violation]:
+    """Compare each layer's operators with the first layer's."""
+    trace = subject.trace
+    assert trace is not None
+    layers = np.unique(trace.layer[trace.layer != NO_LAYER]).tolist()
+    if not layers:
+        return
+    expected = range(subject.model.architecture.num_layers) if subject.model is not None else range(max(layers) + 1)
+    missing = sorted(set(expected) ^ set(layers))
+    if missing:
+        word = "is missing" if missing[0] in expected else "is beyond the model's last"
+        yield Violation(
+            f"layer {missing[0]}", f"it {word}: {len(expected)} layers are expected, {len(layers)} are there"
+        )
+    first = trace.op[trace.layer == layers[0]]
+    for layer in layers[1:]:
+        own = trace.op[trace.layer == layer]
+        if not np.array_equal(own, first):
+            at = next(
+                (i for i, (a, b) in enumerate(zip(own, first, strict=False)) if a != b), min(own.size, first.size)
+            )
+            names = [trace.op_names[ops[at]] if at < ops.size else "nothing" for ops in (own, first)]
+            what = f"its operator {at} is {names[0]}, but in layer {layers[0]} it is {names[1]}"
+            yield Violation(f"layer {layer}", what)
+
+
+RULE = Rule(
+    name="blocks-complete",
+    about="Every block of the model occurs, and all have the same operators in the same order.",
+    cause="a block that was worked out for one layer and not copied to all, or rows dropped in one of them",
+    needs="trace",
+    check=check,
+)

@@ -1,0 +1,33 @@
+"""A collective carries the output of the operator that it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trace_gen.trace import CommType, RowKind
+from trace_test.rule import Rule, Subject, Violation
+
+
+def check(subject: Subject) -> Iterator[Violation]:
+    """Compare communication bytes with output bytes."""
+    trace = subject.trace
+    assert trace is not None
+    follows = (trace.comm_type != CommType.NONE) & ((trace.kind == RowKind.COMPUTE) | (trace.output_bytes > 0))
+    for row in np.flatnonzero(follows & (trace.comm_bytes != trace.output_bytes)).tolist():
+        carried, out = int(trace.comm_bytes[row]), int(trace.output_bytes[row])
+        yield Violation(subject.row(row), f"the collective carries {carried} bytes, but the output is {out}")
+    silent = (trace.comm_type == CommType.NONE) & (trace.comm_bytes > 0) & (trace.kind != RowKind.COMPUTE)
+    for row in np.flatnonzero(silent).tolist():
+        yield Violation(subject.row(row), f"{int(trace.comm_bytes[row])} bytes of communication without a collective")
+
+
+RULE = Rule(
+    name="collective-bytes",
+    about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
+    "ASTRA-sim multiplies by the ranks itself).",
+    cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
+    needs="trace",
+    check=check,
+)

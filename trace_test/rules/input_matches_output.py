@@ -1,0 +1,107 @@
+"""An operator's input is as large as what its producers put out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from trace_gen.trace import NO_REQUEST, CommType, RowKind, Trace
+from trace_test.operators import works
+from trace_test.rule import Rule, Subject, Violation
+
+
+@dataclass(slots=True)
+class _Flow:
+    """What the next row's input may be: an output, what siblings share, or what they put out together."""
+
+    outputs: int
+    """Output bytes so far of the rows that share one input."""
+    shared: int
+    last: int
+
+
+@dataclass(slots=True)
+class _Section:
+    """Rows for single requests: first input and last output of each, summed."""
+
+    before: _Flow
+    first_row: int
+    width: int
+    inputs: dict[int, int] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+
+
+def check(subject: Subject) -> Iterator[Violation]:
+    """Walk each sub-batch from row to row."""
+    trace = subject.trace
+    assert trace is not None
+    rows = works(trace).tolist()
+    for batch in sorted(set(trace.sub_batch[rows].tolist())):
+        yield from _walk(subject, trace, [row for row in rows if trace.sub_batch[row] == batch])
+
+
+def _walk(subject: Subject, trace: Trace, rows: list[int]) -> Iterator[Violation]:
+    flow: _Flow | None = None
+    section: _Section | None = None
+    for row in rows:
+        if trace.kind[row] == RowKind.COMM and trace.input_bytes[row] == 0 and trace.output_bytes[row] == 0:
+            continue  # a collective that a text states without its operand
+        if trace.request[row] != NO_REQUEST and flow is not None:
+            section = section or _Section(flow, row, _ranks(trace, row))
+            yield from _request_row(subject, trace, section, row)
+            continue
+        if section is not None:
+            yield from _fits(subject, section.first_row, section.before, sum(section.inputs.values()), section.width)
+            put_out = sum(section.last.values())
+            flow, width = _Flow(put_out, -1, put_out), section.width
+            section = None
+            if width > 1:  # ranks work on different requests: each holds its part of the sum
+                flow = None
+        if flow is not None:
+            yield from _fits(subject, row, flow, int(trace.input_bytes[row]), 1)
+        flow = _next(trace, row, flow)
+
+
+def _ranks(trace: Trace, row: int) -> int:
+    """Return how many ranks share the requests: those of the stage, where a row is on one of them."""
+    if len(trace.rank_sets[trace.rank_set[row]]) > 1:
+        return 1
+    same = trace.rank_set[trace.stage == trace.stage[row]]
+    return max(len(trace.rank_sets[index]) for index in set(same.tolist()))
+
+
+def _request_row(subject: Subject, trace: Trace, section: _Section, row: int) -> Iterator[Violation]:
+    request, size = int(trace.request[row]), int(trace.input_bytes[row])
+    if request not in section.inputs:
+        section.inputs[request] = size
+    elif size not in (section.last[request], section.inputs[request]):
+        what = f"its input is {size} bytes, but request {request}'s row before puts out {section.last[request]}"
+        yield Violation(subject.row(row), what)
+    section.last[request] = int(trace.output_bytes[row])
+
+
+def _fits(subject: Subject, row: int, flow: _Flow, size: int, width: int) -> Iterator[Violation]:
+    """`width` ranks hold `size` together; what the rows before put out is of one of them."""
+    for possible in (flow.last, flow.shared, flow.outputs):
+        if possible == size or (width > 1 and abs(possible * width - size) < width * 8):
+            return
+    yield Violation(subject.row(row), f"its input is {size} bytes, but the row before puts out {flow.last}")
+
+
+def _next(trace: Trace, row: int, flow: _Flow | None) -> _Flow:
+    size, out = int(trace.input_bytes[row]), int(trace.output_bytes[row])
+    if trace.comm_type[row] == CommType.ALLGATHER:
+        out *= len(trace.groups[trace.comm_group[row]])
+    sibling = flow is not None and flow.shared == size and trace.comm_type[row] == CommType.NONE
+    together = (flow.outputs if flow is not None and sibling else 0) + out
+    return _Flow(together, size, out)
+
+
+RULE = Rule(
+    name="input-matches-output",
+    about="Each operator's input has the bytes that the operator before it puts out; operators that share an input "
+    "(query, key and value; gate and up) may stand side by side, and then the next one may take all their outputs.",
+    cause="a size computed with the wrong dimension (hidden for intermediate, one head for all) or a missing operator",
+    needs="trace",
+    check=check,
+)
