@@ -21,9 +21,15 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"the {what} is not JSON: {error.msg}", path=path, line=error.lineno) from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"the {what} cannot be read as JSON: {error}", path=path) from None
     if not isinstance(content, dict):
         raise UserError(f"the {what} is not a JSON object", path=path, fix="write {...} with the fields inside")
     return content
+
+
+LARGEST = 2**24
+"""No dimension of a model or a device comes near; products of a few stay within 64 bits."""
 
 
 class Fields:
@@ -44,12 +50,13 @@ class Fields:
         return any(self.values.get(name) is not None for name in names)
 
     def positive_int(self, *names: str, default: int | None = None) -> int:
-        """Return the first of `names` that is present as a whole number above zero."""
+        """Return the first of `names` that is present as a whole number from 1 to `LARGEST`."""
         name, value = self._find(names)
+        expected = f"a whole number from 1 to {LARGEST}"
         if value is None:
-            return self._absent(names, "a whole number above 0") if default is None else default
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            self._wrong(name, value, "a whole number above 0")
+            return self._absent(names, expected) if default is None else default
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+            self._wrong(name, value, expected)
             return 1
         return value
 
@@ -58,7 +65,7 @@ class Fields:
         name, value = self._find(names)
         if value is None:
             return float(self._absent(names, "a number above 0")) if default is None else default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e15:
             self._wrong(name, value, "a number above 0")
             return 1.0
         return float(value)
@@ -124,4 +131,6 @@ class Fields:
         return 1
 
     def _wrong(self, name: str, value: Any, expected: str) -> None:
-        self.problems.append(f"{self.prefix}{name} is {json.dumps(value)} (expected {expected})")
+        shown = json.dumps(value)
+        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+        self.problems.append(f"{self.prefix}{name} is {shown} (expected {expected})")

@@ -1,0 +1,98 @@
+"""Files with anything in them are read, or refused with one clear error; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trace_cases import batch
+
+from foundation.errors import UserError
+from trace_gen.architecture import load_model, shipped_models
+from trace_gen.generator import TraceGenerator
+from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+from trace_gen.parallelism import Parallelism
+from trace_gen.perf_model import PerfModelOptions, make_perf_model
+
+SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+MODELS = [json.loads(shipped_models()[name].read_text()) for name in ("gpt3-7b", "facebook/opt-6.7b", "opt-175b")]
+MODELS += [json.loads(shipped_models()["meta-llama/Llama-3.1-8B"].read_text())]
+DEVICE = json.loads((HARDWARE_FOLDER / "RTX4090.json").read_text())
+
+
+def written(folder: str, text: str) -> str:
+    path = Path(folder) / "config.json"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@SETTINGS
+@given(base=st.sampled_from(MODELS), changes=st.lists(st.tuples(st.integers(0, 9), ANYTHING), max_size=3))
+def test_model_files(base: dict[str, object], changes: list[tuple[int, object]]) -> None:
+    names = list(base)
+    config = base | {names[index % len(names)]: value for index, value in changes}
+    with TemporaryDirectory() as folder:
+        try:
+            architecture = load_model(written(folder, json.dumps(config)))
+        except UserError as error:
+            assert "config.json" in str(error) and "\n" not in str(error)
+            return
+    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
+    trace = TraceGenerator(architecture, Parallelism(), perf).generate(batch([3, 1], [0, 7]))
+    assert (trace.latency_ns >= 1).all()
+
+
+@SETTINGS
+@given(changes=st.lists(st.tuples(st.integers(0, 11), ANYTHING), max_size=3))
+def test_hardware_files(changes: list[tuple[int, object]]) -> None:
+    names = list(DEVICE)
+    config = DEVICE | {names[index % len(names)]: value for index, value in changes}
+    with TemporaryDirectory() as folder:
+        try:
+            hardware = load_hardware(written(folder, json.dumps(config)))
+        except UserError as error:
+            assert "config.json" in str(error) and "\n" not in str(error)
+            return
+    assert hardware.flops_for(16) > 0 and math.isfinite(hardware.memory_bandwidth)
+
+
+@SETTINGS
+@given(text=st.text(max_size=60) | st.just("[" * 100_000))
+def test_files_that_are_not_objects(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = written(folder, text)
+        for load in (load_model, load_hardware):
+            with pytest.raises(UserError):
+                load(path)
+
+
+@SETTINGS
+@given(
+    rows=st.lists(st.lists(st.sampled_from(["RTX4090", "gpt3-7b", "attn", "1", "-3", "x", "1e9", "", '"']), max_size=7))
+)
+def test_tables(rows: list[list[str]]) -> None:
+    text = "hardware,model,layer_name,input,kv_cache,latency(ns)\n" + "\n".join(",".join(row) for row in rows)
+    options = PerfModelOptions(load_model("gpt3-7b"), load_hardware("RTX4090"))
+    with TemporaryDirectory() as folder, pytest.raises(UserError):
+        make_perf_model(
+            "table_v0", PerfModelOptions(options.architecture, options.hardware, table=Path(written(folder, text)))
+        )
+
+
+def test_binary_files(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(np.random.default_rng(0).bytes(300))
+    for load in (load_model, load_hardware):
+        with pytest.raises(UserError, match="cannot be read"):
+            load(str(path))
