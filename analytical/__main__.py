@@ -66,8 +66,11 @@ def _add(group: argparse._ArgumentGroup, flag: str, metavar: str, text: str, **o
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when every rank has finished, 1 with one line on stderr otherwise."""
     arguments = build_parser().parse_args(argv)
+    import gc
+
     from analytical.command import simulate_files
 
+    gc.disable()  # nothing that the run makes is garbage in cycles, and the process ends with it
     try:
         simulate_files(arguments, sys.stdout)
     except OrreryError as error:

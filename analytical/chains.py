@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analytical.messages import point_to_point_tag
+from analytical.messages import WRAPPING_GROUPS, point_to_point_tag
 from analytical.simulator import Configuration
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
-
-IGNORED_GROUPS_FROM = 500
-"""From this group id on, the tags of groups wrap around and may meet those of others: left to the event queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ class ChainPlan:
 
 def plan_chains(graph: ExecutionGraph, configuration: Configuration) -> ChainPlan | None:
     """Return the plan of a checked graph, or None if it is not of chains or has what only the event queue knows."""
-    if not configuration.chainable or any(group >= IGNORED_GROUPS_FROM for group in graph.groups):
+    if not configuration.chainable or any(group >= WRAPPING_GROUPS for group in graph.groups):
         return None
     sets = []
     for rank_graph in graph.rank_graphs:

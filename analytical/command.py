@@ -8,10 +8,11 @@ from typing import TextIO
 
 import numpy as np
 
-from analytical.backend import EmbeddedBackend, parse_options
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
 from analytical.custom import read_per_node
-from analytical.simulator import Configuration, Simulation
+from analytical.event_run import EventRunner
+from analytical.options import OPTION_NAMES, parse_options
+from analytical.simulator import Configuration, Models, Simulation
 from analytical.statistics import rank_statistics
 from analytical.timeline import write_timeline
 from analytical.workload import Workload
@@ -27,12 +28,11 @@ def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
     network = NetworkConfig.from_file(arguments.network_configuration)
     system = SystemConfig.from_file(arguments.system_configuration)
     memory = RemoteMemoryConfig.from_file(arguments.remote_memory_configuration)
-    names = ("congestion", "num_queues_per_dim", "injection_scale", "rendezvous_protocol")
-    options = parse_options({name: getattr(arguments, name) for name in names})
+    options = parse_options({name: getattr(arguments, name) for name in OPTION_NAMES})
     groups = arguments.comm_group_configuration
     graph = read_graph(arguments.workload_configuration, network.npus, None if "empty" in groups else groups)
-    backend = EmbeddedBackend(Configuration(network, system, memory, options, read_per_node(system)))
-    simulation = backend.run_step(graph, solve=False if _messages(graph, system) <= MESSAGES_WORTH_IT else None)
+    runner = EventRunner(Models(Configuration(network, system, memory, options, read_per_node(system))))
+    simulation = runner.run_step(graph, solve=False if _messages(graph, system) <= MESSAGES_WORTH_IT else None)
     for line in report(simulation):
         out.write(line + "\n")
     if arguments.timeline:

@@ -19,6 +19,9 @@ RENDEZVOUS_TAGS = 1_000_000_000
 RENDEZVOUS_BYTES = 8192
 """Size of the message by which a receiver says that it is ready."""
 
+WRAPPING_GROUPS = 500
+"""From this group id on the tags of groups' streams wrap around, and may meet those of others."""
+
 _INT_MAX = 2**31 - 1
 
 Key = tuple[int, int, int, int]

@@ -19,6 +19,7 @@ from analytical.event_queue import EventQueue, LocalEvents
 from analytical.loggp import SharedBus
 from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
 from analytical.network import AwareTransport, DelayModel, UnawareTransport
+from analytical.options import Options
 from analytical.phases import PhaseModels
 from analytical.program import Program, Task
 from analytical.remote_memory import RemoteMemory
@@ -31,23 +32,13 @@ from foundation.errors import SimulationError
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What upstream's command line says beside the files."""
-
-    aware: bool = False
-    num_queues_per_dim: int = 1
-    injection_scale: float = 1.0
-    rendezvous_protocol: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything but the graph. `per_node_custom`: node id -> prefix of a custom collective's graph."""
 
     network: NetworkConfig
     system: SystemConfig
     memory: RemoteMemoryConfig
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
 
     @property

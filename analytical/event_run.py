@@ -1,0 +1,85 @@
+"""Running a graph with an event queue, step by step: whole phases at once where that is exact, else every message."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analytical.configuration import SystemConfig
+from analytical.messages import WRAPPING_GROUPS
+from analytical.network import check_aware
+from analytical.phases import AmbiguousOrderError
+from analytical.program import Program, Task, compile_graph
+from analytical.simulator import Models, Simulation
+from analytical.validation import check_graph
+from converters.execution_graph import ExecutionGraph, IterationResult
+from foundation.errors import SimulationError
+
+
+class EventRunner:
+    """Runs graphs of one configuration."""
+
+    def __init__(self, models: Models) -> None:
+        self.configuration = models.configuration
+        self._models = models
+        if self.configuration.options.aware:
+            check_aware(self.configuration.network)
+
+    def simulate(self, graph: ExecutionGraph) -> IterationResult:
+        """Return the finish time and exposed communication of every rank and step, in ns. Raises `SimulationError`."""
+        self._check(graph)
+        programs = _ranks(graph, self.configuration.system)
+        finish = np.empty((graph.steps, len(programs)), dtype=np.int64)
+        exposed = np.empty((graph.steps, len(programs)), dtype=np.int64)
+        for step in range(graph.steps):
+            for rank, workload in enumerate(self._run(programs, graph, step, None).workloads):
+                assert workload.finished_ns is not None
+                finish[step, rank] = workload.finished_ns
+                exposed[step, rank] = workload.finished_ns - workload.gpu_ns
+        return IterationResult(tuple((rank,) for rank in range(len(programs))), finish, exposed)
+
+    def run_step(self, graph: ExecutionGraph, step: int = 0, *, solve: bool | None = None) -> Simulation:
+        """Simulate one step and return the finished simulation, for timelines and statistics.
+
+        `solve`: solve whole phases at once (`AmbiguousOrderError` where that does not know the order of two events),
+        or run message by message; None tries the first and falls back on the second.
+        """
+        self._check(graph)
+        return self._run(_ranks(graph, self.configuration.system), graph, step, solve)
+
+    def _check(self, graph: ExecutionGraph) -> None:
+        configuration = self.configuration
+        check_graph(graph, configuration.network, configuration.system, configuration.memory)
+
+    def _run(self, programs: list[Program], graph: ExecutionGraph, step: int, solve: bool | None) -> Simulation:
+        values = {id(program): (program.runtime[step].tolist(), program.size[step].tolist()) for program in programs}
+        ranks = [(program, *values[id(program)]) for program in programs]
+        if solve or (solve is None and self._solvable(programs, graph)):
+            simulation = Simulation(self._models, ranks, graph.groups, solve=True)
+            try:
+                simulation.run()
+                return simulation
+            except (AmbiguousOrderError, SimulationError):
+                if solve:
+                    raise
+        simulation = Simulation(self._models, ranks, graph.groups, solve=False)
+        simulation.run()
+        return simulation
+
+    def _solvable(self, programs: list[Program], graph: ExecutionGraph) -> bool:
+        """Whether phases may be solved as a whole: nothing but a rank's own events may depend on the order of ranks.
+
+        A memory that ranks share serves them in the order of their coming, and the tags of very many streams or of
+        high groups meet those of others; such graphs run message by message.
+        """
+        shared = self.configuration.memory.memory_type in ("MEMORY_POOL", "PER_NODE_MEMORY_EXPANSION")
+        ordered = shared and any(Task.MEMORY in program.task for program in programs)
+        return self.configuration.solvable and not ordered and max(graph.groups, default=0) < WRAPPING_GROUPS
+
+
+def _ranks(graph: ExecutionGraph, system: SystemConfig) -> list[Program]:
+    """Return every rank's program, by rank; equal ranks share one."""
+    programs: dict[int, Program] = {}
+    for rank_graph in graph.rank_graphs:
+        program = compile_graph(rank_graph, system)
+        programs.update(dict.fromkeys(rank_graph.ranks, program))
+    return [programs[rank] for rank in sorted(programs)]
