@@ -15,7 +15,7 @@ from trace_gen.parallelism import Parallelism
 from trace_gen.sharding import Precision
 from trace_gen.trace import NO_LAYER, Trace
 
-Needs = Literal["trace", "graph", "model"]
+Needs = Literal["file", "trace", "graph", "model"]
 REPORTED = 20
 """Violations of one rule that are reported for one subject; a broken block repeats in every layer."""
 
@@ -38,6 +38,8 @@ class Subject:
     trace: Trace | None = None
     graph: ExecutionGraph | None = None
     model: ModelFacts | None = None
+    unreadable: str = ""
+    """Why a file cannot be read at all."""
 
     def row(self, row: int) -> str:
         """Name a row for a message."""
@@ -71,6 +73,8 @@ class Rule:
 
     def applies(self, subject: Subject) -> bool:
         """Whether `subject` has what the rule needs."""
+        if self.needs == "file":
+            return True
         if self.needs == "graph":
             return subject.graph is not None
         return subject.trace is not None and (self.needs == "trace" or subject.model is not None)
@@ -88,7 +92,7 @@ rules: Registry[Rule] = Registry("trace rule")
 for _module in (
     *("attention_separated", "input_matches_output", "collectives_placed", "collective_bytes", "model_shape"),
     *("weights_add_up", "kv_adds_up", "blocks_complete", "stage_order", "times", "dependencies", "group_members"),
-    *("send_matches_recv", "collective_order", "acyclic", "ranks_present"),
+    *("send_matches_recv", "collective_order", "acyclic", "ranks_present", "readable"),
 ):
     rules.register_lazy(_module.replace("_", "-"), f"trace_test.rules.{_module}", "RULE")
 

@@ -14,8 +14,8 @@ def check(subject: Subject) -> Iterator[Violation]:
     for graph in subject.graph.rank_graphs:
         stuck = _stuck(graph)
         if stuck:
-            node = int(graph.node_id[stuck[0]])
-            what = f"{len(stuck)} node(s) wait for each other, among them node {node} ({graph.names[graph.name[stuck[0]]]})"
+            node = f"node {int(graph.node_id[stuck[0]])} ({graph.names[graph.name[stuck[0]]]})"
+            what = f"{len(stuck)} node(s) wait for each other, {node} among them"
             yield Violation(f"rank {graph.ranks[0]}", what)
 
 

@@ -1,0 +1,74 @@
+"""What is to be checked, from a file: a text trace, spread over ranks and lowered, or the .et files of all ranks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converters.chakra import read_graph
+from converters.chrome_trace import find_prefix
+from converters.lowering import lower
+from converters.text import collect, open_text, place
+from foundation.errors import UserError
+from trace_gen.architecture import load_model
+from trace_gen.parallelism import Parallelism
+from trace_gen.sharding import Precision
+from trace_gen.trace import Trace
+from trace_test.rule import ModelFacts, Subject
+from trace_test.rules import dependencies, group_members
+
+_ET_FILE = re.compile(r"(.+)\.[0-9]+\.et")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read: NPUs and stages of texts that name no ranks, and bits of a number."""
+
+    npu_num: int | None = None
+    npu_group: int | None = None
+    bits: int = 16
+
+
+def read_subject(name: str, reading: Reading) -> Subject:
+    """Read a text trace, one rank's .et file (which stands for all of its prefix), a prefix or a folder of .et files.
+
+    A file that is there but cannot be read gives a subject that says so; one that is not there is a `UserError`.
+    """
+    path = Path(name)
+    match = _ET_FILE.fullmatch(path.name)
+    prefix = path.with_name(match[1]) if match else path
+    is_text = path.is_file() and not match
+    if not is_text and not path.is_dir() and not Path(f"{prefix}.0.et").exists() and not path.exists():
+        raise UserError("there is neither such a file nor a PREFIX.0.et", path=path, fix="check the path")
+    try:
+        if not is_text:
+            return Subject(name, graph=read_graph(find_prefix(prefix)))
+        trace = collect(place(open_text(path), reading.npu_num, reading.npu_group))
+    except UserError as error:
+        if error.field is not None and error.field.startswith("--"):
+            raise
+        return Subject(name, unreadable=str(error))
+    return of_trace(name, trace, _model(trace, reading))
+
+
+def of_trace(source: str, trace: Trace, model: ModelFacts | None) -> Subject:
+    """Return the subject of a trace with its execution graph; without one where its rows could not be lowered."""
+    subject = Subject(source, trace, model=model)
+    for rule in (dependencies.RULE, group_members.RULE):
+        if next(rule.check(subject), None) is not None:
+            return subject
+    return replace(subject, graph=lower(trace))
+
+
+def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
+    """Return the model that our own generator's traces name, where it is one that can be loaded."""
+    facts = trace.attributes
+    if "model" not in facts or not facts.get("tensor_parallel", "").isdigit():
+        return None
+    try:
+        architecture = load_model(facts["model"])
+        parallelism = Parallelism(int(facts["tensor_parallel"]), int(facts.get("pipeline_parallel", "1")))
+    except (UserError, ValueError):
+        return None
+    return ModelFacts(architecture, parallelism, Precision(reading.bits, reading.bits, reading.bits))
