@@ -59,7 +59,7 @@ class Deployment:
             max_steps=1 if one_step else config.macro_steps,
             stopwatch=stopwatch,
         )
-        if config.stages > 1 and executor.max_steps > 1:
+        if config.stages > 1 and executor.max_steps > 1 and config.backend == EMBEDDED:
             executor = Foresight(executor, keep=2 * config.stages)
         return Instance(self.scheduler, executor, max_steps=config.macro_steps, checkpoint_ns=config.log_interval_ns)
 

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from foundation.errors import InternalError, SimulationError, UserError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from orchestrator.config import RunConfig
 from orchestrator.console import Console
 from orchestrator.deployment import Deployment, deploy
 from orchestrator.instance import CompletedBatch, Instance
 from orchestrator.intervals import Interval, Intervals
 from orchestrator.metrics import Metrics
+from orchestrator.request import Request
 from orchestrator.request_source import RequestSource, open_source
 from orchestrator.results import companions, write_requests, write_simulation_time, write_summary, write_throughput
 from orchestrator.stopwatch import Stopwatch
@@ -53,25 +54,20 @@ class Recorder:
 def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
     """Simulate, write the files, print to `stream`; return the summary.
 
-    Raises `UserError` before anything is written, `SimulationError` after what was finished has been.
+    Wrong input is a `UserError` before anything is written. An error in mid-run is raised after what was finished has
+    been written.
     """
     stopwatch, console = Stopwatch(), Console(stream, verbose=config.verbose)
     deployment = deploy(config)
     source = open_source(config, deployment.scheduler)
     _check_writable(config)
-    if config.write_configs is not None:
-        deployment.configurations.write(config.write_configs)
-    _introduce(console, deployment, source)
     recorder = Recorder(config, console)
-    failure: BaseException | None = None
-    try:
-        with ExitStack() as stack:
-            instance = deployment.start(stack, stopwatch, console.say)
-            for done in simulate(instance, source.requests()):
-                recorder.record(done)
-            _check_ended(instance, deployment)
-    except (SimulationError, KeyboardInterrupt) as error:
-        failure = error
+    with ExitStack() as stack:
+        instance = deployment.start(stack, stopwatch, console.say)
+        if config.write_configs is not None:
+            deployment.configurations.write(config.write_configs)
+        _introduce(console, deployment, source)
+        failure = _simulate(instance, deployment, source, recorder)
     recorder.finish()
     summary = summarise(recorder.metrics, _facts(deployment, source, failure))
     milliseconds = stopwatch.milliseconds()
@@ -82,12 +78,25 @@ def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
     return summary
 
 
-def simulate(instance: Instance, requests: Iterator[Any]) -> Iterator[CompletedBatch]:
+def simulate(instance: Instance, requests: Iterator[Request]) -> Iterator[CompletedBatch]:
     """Route `requests` (in order of arrival) to `instance` as they arrive; yield every batch that ends."""
     for request in requests:
         yield from instance.advance(until=request.arrival_ns)
         instance.submit(request)
     yield from instance.advance()
+
+
+def _simulate(
+    instance: Instance, deployment: Deployment, source: RequestSource, recorder: Recorder
+) -> OrreryError | KeyboardInterrupt | None:
+    """Simulate to the end and return None, or why it ended early."""
+    try:
+        for done in simulate(instance, source.requests()):
+            recorder.record(done)
+        _check_ended(instance, deployment)
+    except (OrreryError, KeyboardInterrupt) as error:
+        return error
+    return None
 
 
 def _check_ended(instance: Instance, deployment: Deployment) -> None:

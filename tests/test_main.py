@@ -1,0 +1,246 @@
+"""The main job from the command line: what it writes, that runs repeat, that all ways to a backend agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from foundation.commands import run_command
+from foundation.errors import SimulationError
+from orchestrator.backend import backends
+from orchestrator.cli import simulate
+from orchestrator.config import RunConfig
+from orchestrator.flags import FLAGS
+
+ROOT = Path(__file__).parents[1]
+ISSUE_EXAMPLE = (
+    "--model_name meta-llama/Llama-3.1-8B-Instruct --hardware RTX3090 --npu_num 4 --npu_group 2 --npu_mem 40 "
+    "--local_bw 1024 --remote_bw 512 --link_bw 256 --link_latency 500 --fp 16 --block_size 4 --max_batch 0 "
+    "--batch_delay 0 --scheduling orca --parallel hybrid --kv_manage vllm --gen --req_num 10 --log_interval 0.5 "
+    "--verbose"
+)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    path = tmp_path / "few.tsv"
+    rows = [(100, 8, 0), (40, 15, 1_000_000), (300, 6, 2_000_000), (7, 1, 30_000_000), (64, 16, 31_000_000)]
+    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+def run(*flags: str | Path) -> None:
+    assert simulate([str(flag) for flag in flags]) == 0
+
+
+def gpt2(dataset: Path, output: Path, *flags: str | Path) -> None:
+    run("--model_name", "openai-community/gpt2", "--dataset", dataset, "--output", output, *flags)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Return the files that must not differ between runs, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if "simulation-time" not in path.name}
+
+
+def test_help_is_grouped_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['main.py', '--help']\n"
+        "from orchestrator.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'pydantic', 'google.protobuf', 'yaml', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'help loads {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for group in {flag.group for flag in FLAGS}:
+        assert group in done.stdout
+    for words in ("GB/s", "ns", "tokens", "default: 256.0", "--npu_group"):
+        assert words in done.stdout
+
+
+def test_every_flag_is_a_setting_with_the_same_default() -> None:
+    assert {flag.name: flag.default for flag in FLAGS} == RunConfig().model_dump()
+
+
+def test_the_examples_flags_work_in_both_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = []
+    for index, text in enumerate((ISSUE_EXAMPLE, ISSUE_EXAMPLE.replace("_", "-"))):
+        flags = [flag if flag.startswith("--") else flag.replace("hybrid-", "hybrid_") for flag in text.split()]
+        flags[flags.index("10")] = "3"
+        run(*flags, "--output", tmp_path / str(index) / "out.csv")
+        tables.append(results(tmp_path / str(index)))
+    assert tables[0] == tables[1]
+    out = capsys.readouterr().out
+    for words in ("TP 2 x PP 2", "iteration 0:", "generation", "TTFT", "TPOT", "ITL", "end-to-end", "P99", "tokens/s"):
+        assert words in out
+
+
+def test_without_output_only_the_console_speaks(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("--model_name", "openai-community/gpt2", "--dataset", dataset)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.tsv"]
+    assert "finished requests" in capsys.readouterr().out
+
+
+def test_files_of_a_run(tmp_path: Path, dataset: Path) -> None:
+    gpt2(dataset, tmp_path / "new" / "out.csv")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "out-simulation-time.tsv", "out-summary.json", "out-throughput.tsv", "out.csv",
+    ]  # fmt: skip
+    table = pd.read_csv(tmp_path / "new" / "out.csv")
+    assert sorted(table["request id"]) == [0, 1, 2, 3, 4]
+    assert set(table["model"]) == {"openai-community/gpt2"}
+    summary = json.loads((tmp_path / "new" / "out-summary.json").read_text())
+    assert summary["complete"] and summary["finished_requests"] == 5
+    assert summary["generated_tokens"] == table["output"].sum() == 46
+    assert summary["ttft_ms"]["mean"] == pytest.approx(table["TTFT"].mean() / 1e6)
+    assert summary["latency_ms"]["p90"] == pytest.approx(table["latency"].quantile(0.9) / 1e6)
+    throughput = pd.read_csv(tmp_path / "new" / "out-throughput.tsv", sep="\t")
+    assert throughput["generation_tok_per_s"].sum() * 0.5 == pytest.approx(46)
+    spent = pd.read_csv(tmp_path / "new" / "out-simulation-time.tsv", sep="\t").set_index("component")["ms"]
+    assert spent["total"] == pytest.approx(spent.drop("total").sum(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--npu_num 1",
+        "--npu_num 2 --attention_placement requests",
+        "--npu_num 4 --npu_group 2",
+        "--npu_num 2 --npu_group 2 --npu_mem 0.169 --kv_manage vllm",
+        "--scheduling vllm",
+        "--scheduling none --max_batch 2 --batch_delay 1000000",
+        "--npu_mem 0.256",
+        "--perf_model backend --npu_num 2",
+    ],
+)
+def test_every_way_gives_the_same_bytes(tmp_path: Path, dataset: Path, flags: str) -> None:
+    """Twice the same; step by step; by text traces; by .et files; with every file kept."""
+    if "--npu_mem" in flags:
+        dataset.write_text("20\t60\t0\n" * 4)
+    ways = ("", "", "--macro_steps 1", "--interface text", "--interface et", f"--trace_dir {tmp_path}/traces")
+    found = []
+    for index, way in enumerate(ways):
+        folder = tmp_path / f"way{index}"
+        gpt2(dataset, folder / "out.csv", *flags.split(), *way.split())
+        found.append(results(folder))
+    for way, files in zip(ways[1:], found[1:], strict=True):
+        assert files == found[0], way
+    if "--npu_mem" in flags:
+        assert json.loads(found[0]["out-summary.json"])["evictions"] > 0, "memory is meant to be short here"
+    iterations = json.loads(found[0]["out-summary.json"])["iterations"]
+    assert len(list((tmp_path / "traces").glob("*.txt"))) == iterations
+    assert len(list((tmp_path / "traces").glob("*.0.et"))) == iterations
+
+
+def test_the_sample_runs_where_no_dataset_is_given(tmp_path: Path) -> None:
+    run("--req_num", "5", "--output", tmp_path / "a" / "out.csv")
+    sample = ROOT / "workloads" / "sharegpt-like-100-rate10.tsv"
+    run("--req_num", "5", "--dataset", sample, "--output", tmp_path / "b" / "out.csv")
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    run("--req_num", "5", "--seed", "1", "--output", tmp_path / "c" / "out.csv")
+    assert results(tmp_path / "a") != results(tmp_path / "c")
+
+
+def test_arrivals_out_of_order_are_sorted(tmp_path: Path, dataset: Path) -> None:
+    lines = dataset.read_text().splitlines()
+    shuffled = tmp_path / "shuffled.tsv"
+    shuffled.write_text("\n".join([lines[2], *lines[:2], *lines[3:]]))
+    gpt2(dataset, tmp_path / "a" / "out.csv")
+    gpt2(shuffled, tmp_path / "b" / "out.csv")
+    columns = ["input", "output", "arrival", "end_time"]
+    ordered, unordered = (pd.read_csv(tmp_path / name / "out.csv")[columns] for name in ("a", "b"))
+    assert ordered.equals(unordered)
+
+
+def test_effective_configurations_run_the_same_when_given_back(tmp_path: Path, dataset: Path) -> None:
+    shape = ["--npu_num", "4", "--npu_group", "2", "--link_latency", "700"]
+    gpt2(dataset, tmp_path / "a" / "out.csv", *shape, "--write_configs", tmp_path / "configs")
+    given = [
+        "--network", tmp_path / "configs" / "network.yml", "--system", tmp_path / "configs" / "system.json",
+        "--remote_memory", tmp_path / "configs" / "memory.json",
+    ]  # fmt: skip
+    gpt2(dataset, tmp_path / "b" / "out.csv", "--npu_num", "4", "--npu_group", "2", *given)
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+
+
+def test_swapping_the_topology_changes_the_result(tmp_path: Path, dataset: Path) -> None:
+    times = {}
+    for topology, latency in (("FullyConnected", 500.0), ("Ring", 500.0), ("Switch", 500.0), ("Switch", 5000.0)):
+        network = tmp_path / "network.yml"
+        network.write_text(f"topology: [{topology}]\nnpus_count: [4]\nbandwidth: [100.0]\nlatency: [{latency}]\n")
+        gpt2(dataset, tmp_path / "out.csv", "--npu_num", "4", "--network", network)
+        times[topology, latency] = json.loads((tmp_path / "out-summary.json").read_text())["makespan_s"]
+    assert times["Switch", 5000.0] > times["Switch", 500.0] > times["Ring", 500.0]
+    assert times["Ring", 500.0] == times["FullyConnected", 500.0], "a ring all-reduce only talks to neighbours"
+
+
+def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: Path, dataset: Path) -> None:
+    system = tmp_path / "system.json"
+    text = {"preferred-dataset-splits": 1, "local-mem-bw": 100, "peak-perf": 3000, "roofline-enabled": 0}
+    system.write_text(json.dumps(text))
+    gpt2(dataset, tmp_path / "a" / "out.csv")
+    gpt2(dataset, tmp_path / "b" / "out.csv", "--system", system)
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    system.write_text(json.dumps(text | {"roofline-enabled": 1}))
+    gpt2(dataset, tmp_path / "c" / "out.csv", "--system", system, "--perf_model", "backend")
+    system.write_text(json.dumps(text | {"roofline-enabled": 1, "local-mem-bw": 50}))
+    gpt2(dataset, tmp_path / "d" / "out.csv", "--system", system, "--perf_model", "backend")
+    slow, slower = (
+        json.loads((tmp_path / name / "out-summary.json").read_text())["tpot_ms"]["mean"] for name in ("c", "d")
+    )
+    assert slower == pytest.approx(2 * slow, rel=0.05), "decoding is bound by memory"
+
+
+class DyingBackend:
+    """Works for a while, then fails as a process would that was killed."""
+
+    def __init__(self, **files: object) -> None:
+        self.inner = backends.get("embedded")(**{**files, "options": {}})  # type: ignore[arg-type]
+        self.left = 20
+
+    def simulate(self, graph: object) -> object:
+        self.left -= 1
+        if self.left < 0:
+            raise SimulationError("the process was killed")
+        return self.inner.simulate(graph)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        type(self).closed = True
+
+    closed = False
+
+
+def test_a_backend_that_dies_loses_nothing_that_was_finished(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(backends._choices, "dying", DyingBackend)  # type: ignore[arg-type]
+    flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
+    output = tmp_path / "out.csv"
+    code = run_command(lambda: simulate([*flags, "--backend", "dying", "--output", str(output)]))
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.err == "error: batch 20: the process was killed\n"
+    assert DyingBackend.closed
+    finished = pd.read_csv(output)
+    assert 0 < len(finished) < 5
+    summary = json.loads((tmp_path / "out-summary.json").read_text())
+    assert summary["complete"] is False and "killed" in summary["error"]
+    gpt2(dataset, tmp_path / "whole" / "out.csv")
+    whole = pd.read_csv(tmp_path / "whole" / "out.csv")
+    assert finished.equals(whole[: len(finished)]), "what was finished is as in a run that ends well"
+
+
+@pytest.mark.parametrize("backend", ["embedded"])
+def test_a_cross_check_against_the_backend_itself_agrees(tmp_path: Path, dataset: Path, backend: str) -> None:
+    gpt2(dataset, tmp_path / "a" / "out.csv", "--npu_num", "2")
+    gpt2(dataset, tmp_path / "b" / "out.csv", "--npu_num", "2", "--cross_check", backend)
+    assert results(tmp_path / "a") == results(tmp_path / "b")
