@@ -25,10 +25,12 @@ class Skewed:
         if self.message is not None:
             raise SimulationError(self.message)
         answer = self.inner.simulate(graph)
-        exposed = answer.exposed_ns.copy()
+        sets = tuple((rank,) for ranks in answer.rank_sets for rank in ranks)
+        sizes = [len(ranks) for ranks in answer.rank_sets]
+        finish, exposed = (np.repeat(table, sizes, axis=1) for table in (answer.finish_ns, answer.exposed_ns))
         if self.rank is not None:
-            exposed[self.step :, self.rank] += 1
-        return IterationResult(answer.rank_sets, answer.finish_ns, exposed)
+            exposed[self.step :, sets.index((self.rank,))] += 1
+        return IterationResult(sets, finish, exposed)
 
     def close(self) -> None:
         self.closed = True
@@ -43,7 +45,7 @@ def test_equal_answers_pass_through_whatever_their_rank_sets(tmp_path: Path) -> 
     class Grouped(Skewed):
         def simulate(self, graph: ExecutionGraph) -> IterationResult:
             answer = self.inner.simulate(graph)
-            return IterationResult(((1, 0),), answer.finish_ns[:, :1], answer.exposed_ns[:, :1])
+            return IterationResult(((1, 0),), answer.finish_ns[:, :1], answer.exposed_ns[:, :1])  # all ranks are alike
 
     used = checked(Skewed(), Grouped(), tmp_path)
     graph = tensor_parallel(steps=3)
