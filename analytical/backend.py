@@ -29,9 +29,9 @@ class EmbeddedBackend:
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self._models = Models(configuration)
-        self._events = EventRunner(self._models)
-        self._chains = ChainEvaluator(configuration, self._models.delays)
-        self._plans = StructureCache(self._plan)
+        self.events = EventRunner(self._models)
+        self.chains = ChainEvaluator(configuration, self._models.delays)
+        self.plans = StructureCache(self._plan)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return the finish time and exposed communication of every rank, in ns, for each of the graph's steps.
@@ -39,13 +39,13 @@ class EmbeddedBackend:
         The columns of a graph that `plan_cache.STRUCTURE` names are not to be changed in place between calls.
         Raises `SimulationError` naming rank and node where ASTRA-sim stops, hangs, crashes or answers nonsense.
         """
-        planned = self._plans.get(graph)
+        planned = self.plans.get(graph)
         if planned is not None:
             try:
-                return self._chains.evaluate(planned.plan, graph, planned.solver)
+                return self.chains.evaluate(planned.plan, graph, planned.solver)
             except (NotAChainError, SimulationError):
                 pass  # the event queue knows better, or says where it is stuck
-        return self._events.simulate(graph)
+        return self.events.simulate(graph)
 
     def close(self) -> None:
         """Nothing to release."""

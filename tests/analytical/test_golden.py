@@ -1,0 +1,118 @@
+"""What the real ASTRA-sim binaries answered: our own cases (golden.json), and the shared corpus where it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import analytical_cases as cases
+import numpy as np
+import pytest
+
+from analytical import __main__ as command
+from analytical.backend import create
+from analytical.statistics import rank_statistics
+from converters.chakra import read_graph, write_graph
+from foundation.errors import OrreryError, SimulationError
+
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+SHARED = Path(os.environ.get("ORRERY_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "corpus" / "astra_sim"
+CORPUS = sorted(SHARED.iterdir()) if SHARED.is_dir() else []
+VARIANTS = ("unaware", "aware")
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=[golden["name"] for golden in GOLDEN])
+def test_golden(golden: dict[str, Any]) -> None:
+    """Cycles, exposed communication and statistics of every rank, and the order in which ranks finish."""
+    case = golden["case"]
+    backend = cases.backend(case, congestion=VARIANTS[golden["aware"]])
+    graph = cases.graph(case)
+    expected = {rank: (cycles, exposed) for rank, cycles, exposed in golden["expected"]}
+    assert {rank: (f, e % 2**64) for rank, (f, e) in backend.simulate(graph).by_rank().items()} == expected
+
+    simulation = backend.events.run_step(graph, solve=False)
+    assert [workload.rank for workload in simulation.finish_order] == [rank for rank, _, _ in golden["expected"]]
+    for workload in simulation.workloads:
+        printed = golden["statistics"].get(str(workload.rank))
+        start, end = np.array(workload.start), np.array(workload.end)
+        statistics = rank_statistics(workload.program, 0, start, end, backend.configuration.system)
+        assert printed is None or sorted(statistics.lines()) == printed
+
+
+@pytest.mark.parametrize("golden", GOLDEN[::6], ids=[golden["name"] for golden in GOLDEN[::6]])
+def test_golden_through_files(golden: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line prints what the binary printed, line for line in its order."""
+    case = golden["case"]
+    written = write_graph(cases.graph(case), tmp_path / "trace")
+    arguments = _arguments(case["options"], VARIANTS[golden["aware"]])
+    for flag, name, text in (
+        ("network", "network.yml", cases.network_text(case)),
+        ("system", "system.json", json.dumps(case["system"])),
+        ("remote-memory", "memory.json", json.dumps(case["memory"])),
+    ):
+        (tmp_path / name).write_text(text)
+        arguments.append(f"--{flag}-configuration={tmp_path / name}")
+    arguments.append(f"--workload-configuration={tmp_path / 'trace'}")
+    if written.groups:
+        arguments.append(f"--comm-group-configuration={written.groups}")
+    assert command.main(arguments) == 0
+    assert _finished(capsys.readouterr().out) == golden["expected"]
+
+
+@pytest.mark.skipif(not CORPUS, reason="the shared corpus of ASTRA-sim cases is not here")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("folder", CORPUS, ids=[folder.name for folder in CORPUS])
+def test_corpus(folder: Path, variant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every case that the binary completed gives its figures, in memory and on the command line; others are refused."""
+    expected = json.loads((folder / "expected.json").read_text())
+    groups = folder / "comm_group.json" if (folder / "comm_group.json").exists() else None
+    options = dict(argument.lstrip("-").split("=") for argument in expected["args"])
+    arguments = [
+        f"--workload-configuration={folder / 'trace'}",
+        f"--system-configuration={folder / 'system.json'}",
+        f"--remote-memory-configuration={folder / 'memory.json'}",
+        f"--network-configuration={folder / 'network.yml'}",
+        *([f"--comm-group-configuration={groups}"] if groups else []),
+        *_arguments(options, variant),
+    ]
+    if not expected[variant]["complete"]:
+        with pytest.raises(SimulationError):
+            command.main(arguments)
+        with pytest.raises(OrreryError):
+            _in_memory(folder, groups, options, variant, expected["npus"])
+        return
+    figures = {int(rank): (own["cycles"], own["exposed"]) for rank, own in expected[variant]["per_npu"].items()}
+    assert _in_memory(folder, groups, options, variant, expected["npus"]) == figures
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert {rank: (cycles, exposed) for rank, cycles, exposed in _finished(out)} == figures
+    for rank, statistics in expected[variant]["stats"].items():
+        for name in ("Wall time", "GPU time", "Comm time", "Total compute-communication overlap"):
+            if name in statistics:
+                assert f"sys[{rank}], {name}: {statistics[name]}" in out
+
+
+def _in_memory(
+    folder: Path, groups: Path | None, options: dict[str, str], variant: str, npus: int
+) -> dict[int, tuple[int, int]]:
+    backend = create(
+        network=(folder / "network.yml").read_text(),
+        system=(folder / "system.json").read_text(),
+        memory=(folder / "memory.json").read_text(),
+        options={name.replace("-", "_"): value for name, value in options.items()} | {"congestion": variant},
+    )
+    return backend.simulate(read_graph(folder / "trace", npus, groups)).by_rank()
+
+
+def _arguments(options: dict[str, str], variant: str) -> list[str]:
+    named = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return [*named, f"--congestion={variant}"]
+
+
+def _finished(out: str) -> list[list[int]]:
+    """Return [rank, cycles, exposed] of the lines of a run, in their order."""
+    lines = [line for line in out.splitlines() if " finished, " in line]
+    words = [line.replace("[", " ").replace("]", " ").split() for line in lines]
+    return [[int(row[row.index("sys") + 1]), int(row[row.index("cycles,") - 1]), int(row[-2])] for row in words]

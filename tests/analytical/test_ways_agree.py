@@ -1,0 +1,178 @@
+"""Three independent ways to an answer: message by message, phases solved as a whole, chains without an event queue."""
+
+from __future__ import annotations
+
+import random
+
+import analytical_cases as cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analytical.backend import EmbeddedBackend
+from analytical.chain_run import NotAChainError
+from analytical.phases import AmbiguousOrderError
+from analytical.simulator import Simulation
+from converters.execution_graph import ExecutionGraph
+from foundation.errors import OrreryError
+
+RELAXED = settings(deadline=None, max_examples=120, derandomize=True)
+
+
+def plain(case: cases.Description) -> cases.Description:
+    """Make `case` one that phases may be solved for: messages and packets pass each other."""
+    case["options"]["rendezvous_protocol"] = "false"
+    case["system"].pop("model-shared-bus", None)
+    case["memory"] = {"memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-latency": 100, "remote-mem-bw": 25}
+    return case
+
+
+def chained(case: cases.Description) -> cases.Description:
+    """Make every rank of `case` run its nodes one after another."""
+    for nodes in case["ranks"]:
+        for before, node in zip([None, *nodes[:-1]], nodes, strict=True):
+            node["deps"] = [] if before is None else [before["id"]]
+    return case
+
+
+def by_messages(backend: EmbeddedBackend, graph: ExecutionGraph) -> Simulation | None:
+    try:
+        return backend.events.run_step(graph, solve=False)
+    except OrreryError:
+        return None
+
+
+@RELAXED
+@given(st.integers(0, 10**6))
+def test_solving_whole_phases_changes_nothing(seed: int) -> None:
+    """Every node's start and end, and the bytes on every dimension."""
+    case = plain(cases.random_case(seed))
+    backend, graph = cases.backend(case), cases.graph(case)
+    messages = by_messages(backend, graph)
+    if messages is None:
+        return
+    try:
+        solved = backend.events.run_step(graph, solve=True)
+    except AmbiguousOrderError:
+        return
+    for one, other in zip(messages.workloads, solved.workloads, strict=True):
+        assert (one.start, one.end, one.gpu_ns) == (other.start, other.end, other.gpu_ns)
+    assert messages.transport.volume == solved.transport.volume
+
+
+@RELAXED
+@given(st.integers(0, 10**6))
+def test_chains_need_no_event_queue(seed: int) -> None:
+    case = chained(plain(cases.random_case(seed)))
+    case["options"]["num_queues_per_dim"] = "1"
+    backend, graph = cases.backend(case), cases.graph(case)
+    messages = by_messages(backend, graph)
+    try:
+        planned = backend.plans.get(graph)
+        if planned is None:
+            return
+        answer = backend.chains.evaluate(planned.plan, graph, planned.solver).by_rank()
+    except (NotAChainError, OrreryError):
+        return
+    assert messages is not None
+    assert answer == {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in messages.workloads}
+
+
+@RELAXED
+@given(st.integers(0, 10**6))
+def test_the_backend_answers_as_messages_do(seed: int) -> None:
+    """Whatever way it takes; and it refuses what they refuse."""
+    case = cases.random_case(seed, aware=seed % 3 == 0)
+    backend = cases.backend(case, congestion="aware" if seed % 3 == 0 else "unaware")
+    graph = cases.graph(case)
+    messages = by_messages(backend, graph)
+    if messages is None:
+        with pytest.raises(OrreryError):
+            backend.simulate(graph)
+        return
+    expected = {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in messages.workloads}
+    assert backend.simulate(graph).by_rank() == expected
+
+
+def pipeline(seed: int, *, steps: int) -> cases.Description:
+    """Two stages of 4 ranks: compute, all-reduces within the stage, and a message to the next stage, in chains."""
+    source = random.Random(seed)
+
+    def compute(at: int) -> dict[str, object]:
+        return {"id": at, "type": "COMP", "tensor_size": 1, "num_ops": [_ops(source) for _ in range(steps)]}
+
+    ranks = []
+    stages = [[compute(0), compute(2)], [compute(1), compute(3)]]
+    for rank in range(8):
+        first, second = stages[rank // 4]
+        reduce = {"type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 70_000, "group": rank // 4 + 1}
+        message = {"comm_tag": 7, "comm_size": 4096}
+        if rank < 4:
+            nodes = [
+                first,
+                {**reduce, "id": 1},
+                second,
+                {"id": 3, "type": "COMM_SEND", "comm_dst": rank + 4, **message},
+            ]
+        else:
+            nodes = [
+                {"id": 0, "type": "COMM_RECV", "comm_src": rank - 4, **message},
+                first,
+                {**reduce, "id": 2},
+                second,
+            ]
+        ranks.append(nodes)
+    case = cases.Description(
+        network={"topology": ["Ring"], "npus_count": [8], "bandwidth": [50], "latency": [500]},
+        system={
+            "preferred-dataset-splits": source.choice([1, 3]),
+            "active-chunks-per-dimension": source.choice([1, 2]),
+            "local-mem-bw": 1600,
+            "peak-perf": 1,
+            "roofline-enabled": 1,
+            "all-reduce-implementation": [source.choice(["ring", "direct"])],
+        },
+        memory={"memory-type": "NO_MEMORY_EXPANSION"},
+        groups={"1": [0, 1, 2, 3], "2": [4, 5, 6, 7]},
+        options={},
+        ranks=ranks,
+    )
+    return chained(case)
+
+
+def _ops(source: random.Random) -> int:
+    return 1000 * source.randint(1, 30_000) + 500
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_are_independent_and_vectorised(seed: int) -> None:
+    """k steps at once equal k graphs of one step; on a ring the ranks of a group do not stay in step."""
+    steps = 5
+    case = pipeline(seed, steps=steps)
+    backend, graph = cases.backend(case), cases.graph(case)
+    assert len(graph.rank_graphs) == 2
+    planned = backend.plans.get(graph)
+    assert planned is not None
+    together = backend.chains.evaluate(planned.plan, graph, planned.solver)
+    columns = {rank: at for at, ranks in enumerate(together.rank_sets) for rank in ranks}
+    for step in range(steps):
+        alone = backend.events.run_step(graph, step, solve=False)
+        for workload in alone.workloads:
+            finish, exposed = together.finish_ns[step], together.exposed_ns[step]
+            assert finish[columns[workload.rank]] == workload.finished_ns
+            assert exposed[columns[workload.rank]] == workload.finished_ns - workload.gpu_ns
+
+
+def test_a_kept_plan_serves_new_durations_and_sizes() -> None:
+    case = pipeline(1, steps=2)
+    backend = cases.backend(case)
+    graph = cases.graph(case)
+    first = backend.simulate(graph).by_rank()
+    for one in graph.rank_graphs:
+        one.num_ops = np.where(one.num_ops > 0, one.num_ops + 500_000, one.num_ops)
+        one.comm_size = np.where(one.comm_size > 10_000, one.comm_size * 2, one.comm_size)
+    second = backend.simulate(graph).by_rank()
+    assert second != first
+    expected = cases.backend(case).events.run_step(graph, solve=False)
+    assert second == {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in expected.workloads}
