@@ -41,13 +41,13 @@ def orca(groups: int = 2, requests: int = 3, layers: int = 2, moved: bool = True
     add("embedding", 1001, 96, 8192)
     for _ in range(layers):
         add("input_layernorm", 333, 8192, 8192)
-        add("q_proj", 5000, 8192, 8192)
+        add("q_proj", 5000, 8192, 7680)
         for request in range(requests):
             rows.append((f"ATTENTION {request}",))
-            add("rope", 70 + request, 100, 100)
-            add("attn", 900 + request, 100, 100)
+            add("rope", 70 + request, 7680 // requests, 7680 // requests)
+            add("attn", 900 + request, 7680 // requests, 7680 // requests)
         rows.append(("ATTENTION END",))
-        add("o_proj", 4001, 8192, 8192, 8192)
+        add("o_proj", 4001, 7680, 8192, 8192)
         add("down_proj", 9999, 8192, 8192, 8192)
     add("lm_head", 7777, 8192, 16384)
     return text(f"ORCA\t\tmodel_parallel_NPU_group: {groups}", rows, orca_line)
@@ -84,7 +84,7 @@ def colocated(
         if experts:
             rows.append(("EXPERT END REDUCESCATTER:1,1 1024" if line is main_line else "EXPERT END",))
         add("down_proj", 9999, 8192, 8192, 8192)
-    add("sampler", 77, 64, 8, output="REMOTE:0")
+    add("sampler", 77, 8192, 8, output="REMOTE:0")
     header = f"{kind}\t\tmodel_parallel_NPU_group: {groups}"
     return text(header + (f"\t\tpp_stage_boundaries: {boundaries}" if boundaries else ""), rows, line)
 
@@ -99,7 +99,7 @@ def interleaved() -> str:
             there = f"REMOTE:0.{channel}"
             rows.append((f"attention_{len(rows)}", 30, there, 8, "LOCAL", 0, there, 8, "NONE", 0, misc))
         rows.append(("PIM END",))
-        rows.append((f"o_proj_{len(rows)}", 40, "LOCAL", 8, "LOCAL", 6, "LOCAL", 8, "ALLREDUCE", 64, misc))
+        rows.append((f"o_proj_{len(rows)}", 40, "LOCAL", 8, "LOCAL", 6, "LOCAL", 8, "ALLREDUCE", 8, misc))
     return text("DECODE\t\tmodel_parallel_NPU_group: 1", rows, main_line)
 
 

@@ -28,10 +28,11 @@ def _section(subject: Subject, trace: Trace, rows: np.ndarray[tuple[int], np.dty
     own = trace.request[rows]
     where = subject.row(int(rows[0]))
     split = bool((trace.sub_batch > 0).any())
+    silent = "origin" in trace.attributes  # LLMServingSim's later texts cannot name a request
     if (own == NO_REQUEST).all():
-        if rows.size > 1 and not split:
+        if rows.size > 1 and not split and not silent:
             yield Violation(where, f"{rows.size} rows of attention in a block, none of which says its request")
-        elif trace.batch_requests.size == 0 and "origin" not in trace.attributes:
+        elif trace.batch_requests.size == 0 and not silent:
             yield Violation(where, "attention of a whole batch whose requests the trace does not list")
         return
     if (own == NO_REQUEST).any():
