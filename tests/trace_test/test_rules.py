@@ -153,7 +153,7 @@ def _doubled(trace: Trace, side: str) -> np.ndarray[tuple[int, ...], np.dtype[np
         ("model-shape", wrong_width, "its input is"),
         ("weights-add-up", weight_twice, "bytes of weights, but a rank holds"),
         ("kv-adds-up", kv_of_one_rank, "bytes of KV are loaded over all ranks, but the batch moves"),
-        ("blocks-complete", missing_layer, "it is missing: 32 layers are expected, 31 are there"),
+        ("blocks-complete", missing_layer, "it is missing (layers 0 to 31 are expected)"),
         ("stage-order", stages_swapped, "after stage 1 has begun"),
         ("times", no_time, "it takes 0 ns; at least 1 is needed"),
         ("dependencies", waits_for_a_later_row, "it waits for row 10, which comes later"),

@@ -21,9 +21,7 @@ def check(subject: Subject) -> Iterator[Violation]:
     missing = sorted(set(expected) ^ set(layers))
     if missing:
         word = "is missing" if missing[0] in expected else "is beyond the model's last"
-        yield Violation(
-            f"layer {missing[0]}", f"it {word}: {len(expected)} layers are expected, {len(layers)} are there"
-        )
+        yield Violation(f"layer {missing[0]}", f"it {word} (layers 0 to {len(expected) - 1} are expected)")
     first = trace.op[trace.layer == layers[0]]
     for layer in layers[1:]:
         own = trace.op[trace.layer == layer]
