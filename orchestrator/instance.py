@@ -163,9 +163,11 @@ class Instance:
         if finishes.shape != (batch.steps, len(self._stage_free)):
             raise InternalError(f"{batch.steps} steps ran, {finishes.shape} finish times came back")
         start, stage_ends = self._pipeline(now, finishes[0])
-        ends = stage_ends[-1] + np.concatenate(([0], np.cumsum(finishes[1:, -1])))
-        batch.steps = self._steps_before(start, ends, horizon, now)
-        ends = ends[: batch.steps]
+        ends = np.array(stage_ends[-1:], dtype=np.int64)
+        if batch.steps > 1:
+            ends = np.concatenate((ends, ends + np.cumsum(finishes[1:, -1])))
+            batch.steps = self._steps_before(start, ends, horizon)
+            ends = ends[: batch.steps]
         if batch.steps > 1:
             stage_ends = (int(ends[-2]) + finishes[batch.steps - 1]).tolist()
         self._stage_free = stage_ends
@@ -184,7 +186,7 @@ class Instance:
             ends.append(end)
         return start, ends
 
-    def _steps_before(self, start: int, ends: IntArray, horizon: int, now: int) -> int:
+    def _steps_before(self, start: int, ends: IntArray, horizon: int) -> int:
         """Return how many of the steps are decided before `horizon`, and none begun after a checkpoint but the first.
 
         Step j is decided when it begins, or (deciding ahead) when step j - 1 begins.

@@ -41,10 +41,8 @@ class Intervals:
 
     def record(self, done: CompletedBatch) -> list[Interval]:
         """Take a completed batch and return the intervals that are now complete, in order, less the idle ones."""
-        bins = done.ends_ns // self._length_ns
-        emitted = len(done.outcome.emitted)
-        first = int(bins[0])
-        for offset, steps in enumerate(np.bincount(bins - first).tolist()):
+        emitted, first = len(done.outcome.emitted), int(done.ends_ns[0]) // self._length_ns
+        for offset, steps in enumerate(self._steps_by_interval(done, first)):
             if steps:
                 self._generated[first + offset] = self._generated.get(first + offset, 0) + steps * emitted
         self._prompt[first] = self._prompt.get(first, 0) + prompt_tokens(done)
@@ -57,6 +55,13 @@ class Intervals:
     def finish(self) -> list[Interval]:
         """Return the interval in which the run ended."""
         return [self._interval(index, _NOTHING) for index in self._pending(None)]
+
+    def _steps_by_interval(self, done: CompletedBatch, first: int) -> list[int]:
+        """Return how many steps end in interval `first`, the next, and so on."""
+        if len(done.ends_ns) == 1:
+            return [1]
+        counts: list[int] = np.bincount(done.ends_ns // self._length_ns - first).tolist()
+        return counts
 
     def _pending(self, before: int | None) -> list[int]:
         """Return the intervals before interval `before` (None: all) that hold tokens and were not returned yet."""

@@ -58,7 +58,7 @@ def test_completions_come_before_arrivals_before_decisions_at_one_moment() -> No
     ],
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(rows=ROWS, blocks=st.integers(20, 60), interval=st.sampled_from([700, 5_000, 10**9]))
+@given(rows=ROWS, blocks=st.integers(24, 60), interval=st.sampled_from([700, 5_000, 10**9]))
 def test_runs_of_like_iterations_change_nothing(
     policy: str, options: dict[str, Any], stages: int, rows: list[tuple[int, int, int]], blocks: int, interval: int
 ) -> None:
