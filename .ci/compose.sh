@@ -3,6 +3,7 @@
 # and the docker backend's tests. Installs and starts what is missing (root, Debian) and leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+repository=$PWD
 python="$PWD/${ORRERY_VENV:-.venv}/bin/python"
 work="$(mktemp -d)"
 base=orrery-ci-base
@@ -93,13 +94,14 @@ inventory() {
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
 
 run_the_main_job() {
-    local job=(main.py --model_name meta-llama/Llama-3.1-8B-Instruct --hardware RTX3090 --req_num 5)
+    local job=(main.py --model_name meta-llama/Llama-3.1-8B-Instruct --hardware RTX3090 --npu_num 2 --dataset work.tsv)
     # A folder of an ordinary user that nobody else may enter: results must land in it and be that user's.
     install -d -m 0700 -o 12345 -g 23456 "$ORRERY_FOLDER"
+    printf '%s\t%s\t%s\n' 120 6 0 40 9 5000000 300 4 20000000 >"$ORRERY_FOLDER/work.tsv"
     say "docker-compose run sim ${job[*]}"
     docker-compose run --rm sim "${job[@]}" --output embedded.csv
     [ "$(stat -c %u:%g "$ORRERY_FOLDER/embedded.csv")" = 12345:23456 ] || fail "the results are not the user's"
-    "$python" "${job[@]}" --output "$work/here.csv" >/dev/null
+    (cd "$ORRERY_FOLDER" && "$python" "$repository/${job[0]}" "${job[@]:1}" --output "$work/here.csv" >/dev/null)
     same "$ORRERY_FOLDER/embedded.csv" "$work/here.csv"
 
     say "the same with a backend container beside it"
