@@ -1,0 +1,260 @@
+"""What rows become: nodes, sizes, groups and who waits for whom; then the two ways of lowering against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.chakra import read_graph, write_graph
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+from converters.lowering import Lowering, lower
+from converters.stream_lowering import stream_lower
+from converters.stream_survey import survey
+from converters.text import collect, open_text, records, write_text_trace
+from foundation.errors import UserError
+from tests.converters.random_traces import traces
+from tests.converters.traces import Row, make_trace, transformer
+from trace_gen.trace import CommType, Location, RowKind, Trace
+
+REMOTE = Location.REMOTE
+
+
+def names(graph: RankGraph) -> list[str]:
+    return [graph.names[index] for index in graph.name]
+
+
+def waits(graph: RankGraph) -> dict[str, list[str]]:
+    named = names(graph)
+    return {name: [named[at] for at in graph.dependencies(row)] for row, name in enumerate(named)}
+
+
+def only(graph: ExecutionGraph) -> RankGraph:
+    (rank_graph,) = graph.rank_graphs
+    return rank_graph
+
+
+def test_a_row_is_loads_then_computation_then_collective_then_store() -> None:
+    both = (0, 1)
+    row = Row("op", both, input=(REMOTE, 0, 5), weight=(REMOTE, 0, 6), output=(REMOTE, 0, 7), group=both,
+              comm=(CommType.ALLREDUCE, 64), latency=123)  # fmt: skip
+    graph = only(lower(make_trace([Row("before", both), row, Row("after", both)])))
+    assert waits(graph) == {
+        "before": [],
+        "op.load_input": ["before"],
+        "op.load_weight": ["before"],
+        "op": ["op.load_input", "op.load_weight"],
+        "op.collective": ["op"],
+        "op.store": ["op.collective"],
+        "after": ["op.store"],
+    }
+    assert graph.num_ops[0].tolist()[:4] == [100_500, ABSENT, ABSENT, 123_500]
+    assert graph.tensor_size[0].tolist() == [1, 5, 6, 1, ABSENT, 7, 1]
+    assert graph.comm_size.tolist() == [ABSENT] * 4 + [64] + [ABSENT] * 2
+    assert graph.comm_type[4] == CollectiveType.ALL_REDUCE
+
+
+def test_true_work_replaces_nanoseconds_and_is_at_least_one() -> None:
+    trace = make_trace([Row(flops=7, mem_bytes=9, latency=5), Row()])
+    graph = only(lower(trace, true_work=True))
+    assert (graph.num_ops[0].tolist(), graph.tensor_size[0].tolist()) == ([7, 1], [9, 1])
+
+
+def test_annotations_are_ours_and_nothing_else_changes() -> None:
+    trace = make_trace([Row(flops=7, mem_bytes=9, layer=3, request=4), Row(output=(REMOTE, 0, 8))])
+    plain, annotated = only(lower(trace)), only(lower(trace, annotate=True))
+    assert plain.annotations == {}
+    assert {name: column.tolist() for name, column in annotated.annotations.items()} == {
+        "orrery.flops": [[7, 0, ABSENT]],
+        "orrery.bytes": [[9, 0, ABSENT]],
+        "orrery.layer": [3, ABSENT, ABSENT],
+        "orrery.request": [4, ABSENT, ABSENT],
+    }
+    assert np.array_equal(plain.num_ops, annotated.num_ops)
+
+
+def test_steps_are_an_axis() -> None:
+    graph = only(lower(make_trace([Row(latency=[1, 2, 3]), Row(latency=[5, 5, 5])], steps=3)))
+    assert graph.num_ops.tolist() == [[1500, 5500], [2500, 5500], [3500, 5500]]
+    assert graph.tensor_size.shape == (3, 2)
+
+
+def test_stages_send_the_last_rows_output_rank_by_rank() -> None:
+    first, second = (0, 1), (2, 3)
+    graph = lower(
+        make_trace([
+            Row("a", first, output=(Location.LOCAL, 0, 40)),
+            Row("b", first, output=(Location.LOCAL, 0, 50)),
+            Row("c", second, stage=1),
+        ])
+    )  # fmt: skip
+    sender, receiver = graph.rank_graphs
+    assert (sender.ranks, receiver.ranks) == (first, second), "ranks of a stage share their nodes"
+    assert waits(sender) == {"a": [], "b": ["a"], "b.send": ["b"]}
+    assert waits(receiver) == {"c.recv": [], "c": ["c.recv"]}
+    assert (sender.comm_dst_delta[2], receiver.comm_src_delta[0]) == (2, -2)
+    assert sender.comm_size[2] == receiver.comm_size[0] == 50
+    assert sender.comm_tag[2] == receiver.comm_tag[0]
+
+
+def test_ranks_wait_for_their_own_rows_and_a_collective_joins_them() -> None:
+    both = (0, 1)
+    graph = lower(
+        make_trace([
+            Row("norm", both),
+            Row("attention", (0,), latency=300),
+            Row("attention", (1,), latency=70),
+            Row("proj", both, comm=(CommType.ALLREDUCE, 8), group=both),
+        ])
+    )  # fmt: skip
+    assert [(own.ranks, names(own)) for own in graph.rank_graphs] == [
+        ((0,), ["norm", "attention", "proj", "proj.collective"]),
+        ((1,), ["norm", "attention", "proj", "proj.collective"]),
+    ]
+
+
+def test_memory_moved_before_a_stage_waits_for_nothing_and_is_awaited_by_its_first_rows() -> None:
+    trace = make_trace([
+        Row("evict", kind=RowKind.MEM_STORE, output=(REMOTE, 0, 9)),
+        Row("load", kind=RowKind.MEM_LOAD, input=(REMOTE, 0, 8)),
+        Row("one", sub_batch=1),
+        Row("two", sub_batch=2),
+        Row("three", sub_batch=1),
+    ])  # fmt: skip
+    found = waits(only(lower(trace)))
+    moved = ["evict.store", "load.load_input"]
+    assert found == {moved[0]: [], moved[1]: [], "one": moved, "two": moved, "three": ["one"]}
+
+
+def test_explicit_dependencies_replace_the_previous_row() -> None:
+    trace = make_trace([Row("a"), Row("b"), Row("c", deps=(0,)), Row("d", deps=(1, 2))])
+    assert waits(only(lower(trace))) == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
+
+
+def test_a_dependency_on_another_ranks_row_is_a_transfer() -> None:
+    trace = make_trace([Row("a", (0,), output=(Location.LOCAL, 0, 33)), Row("b", (1,), deps=(0,))])
+    sender, receiver = lower(trace).rank_graphs
+    assert (names(sender), names(receiver)) == (["a", "a.send"], ["b.recv", "b"])
+    assert sender.comm_size[1] == receiver.comm_size[0] == 33
+
+
+def test_a_row_that_only_receives_is_its_recv() -> None:
+    kv = Row("qkv", (0,), comm=(CommType.NONE, 77))
+    receive = Row("kv_receive", (1,), RowKind.COMM, stage=-1, deps=(0,))
+    again = Row("kv_receive", (1,), RowKind.COMM, stage=-1, deps=(0,))
+    sender, receiver = lower(make_trace([kv, receive, again, Row("o", (0,))])).rank_graphs
+    assert names(sender) == ["qkv", "qkv.send", "qkv.send", "o"]
+    assert waits(sender)["o"] == ["qkv"], "computation does not wait for the transfer"
+    assert names(receiver) == ["kv_receive.recv", "kv_receive.recv"]
+    assert receiver.comm_size.tolist() == [77, 77]
+
+
+def test_how_a_collective_names_its_ranks() -> None:
+    trace = transformer(2, 2)
+    grouped = lower(trace)
+    assert grouped.groups == {1: (0, 1), 2: (2, 3)}
+    by_dimension = lower(trace, network_dims=(2, 2))
+    assert by_dimension.groups == {}
+    collective = by_dimension.rank_graphs[1].node_type == NodeType.COMM_COLL
+    assert set(by_dimension.rank_graphs[1].involved_dims[collective].tolist()) == {0b01}
+    everyone = only(lower(transformer(4, 1)))
+    assert set(everyone.comm_group.tolist()) == {0}
+    assert set(everyone.involved_dims.tolist()) == {ABSENT}
+    alone = only(lower(transformer(1, 1)))
+    assert NodeType.COMM_COLL not in set(alone.node_type.tolist()), "one rank has nobody to reduce with"
+
+
+def test_a_network_of_another_size_is_refused() -> None:
+    with pytest.raises(UserError, match="the network has 2 x 3 = 6 NPUs but the trace has 4 ranks"):
+        lower(transformer(2, 2), network_dims=(2, 3))
+
+
+def test_a_group_without_a_rank_that_runs_the_row_is_refused() -> None:
+    trace = make_trace([Row("op", (0, 1, 2), comm=(CommType.ALLREDUCE, 8), group=(0, 1))])
+    with pytest.raises(UserError, match=r"row 0 \(op\) has a collective over ranks 0, 1"):
+        lower(trace)
+
+
+def test_idle_ranks_have_one_node_of_a_nanosecond() -> None:
+    graph = lower(make_trace([Row("a", (1,))]))
+    assert [(own.ranks, names(own), own.num_ops.tolist()) for own in graph.rank_graphs] == [
+        ((0,), ["idle"], [[1500]]),
+        ((1,), ["a"], [[100500]]),
+    ]
+
+
+def test_a_rank_that_moves_memory_and_sends_ends_with_a_node_of_no_time() -> None:
+    graph = lower(make_trace([Row("a", (0,), input=(REMOTE, 0, 5)), Row("b", (1,), stage=1)]))
+    sender = graph.rank_graphs[0]
+    assert names(sender)[-1] == "a.close"
+    assert waits(sender)["a.close"] == ["a.send"]
+    assert sender.num_ops[0, -1] == 500, "1000 ns a unit and half of one: 0 ns"
+
+
+def test_new_durations_keep_the_columns_of_the_structure() -> None:
+    lowering = Lowering()
+    one = lowering.lower(transformer(2, 2, steps=2, latency=100))
+    other = lowering.lower(transformer(2, 2, steps=2, latency=999))
+    for before, after in zip(one.rank_graphs, other.rank_graphs, strict=True):
+        assert not np.array_equal(before.num_ops, after.num_ops)
+        for column in ("node_id", "node_type", "name", "dep_offsets", "dep_index", "comm_size", "tensor_size"):
+            assert getattr(before, column) is getattr(after, column), column
+    assert one.groups is other.groups
+
+
+def test_new_sizes_keep_the_structure_and_change_the_sizes() -> None:
+    lowering = Lowering()
+    trace = transformer(2, 1)
+    before, after = (only(lowering.lower(t)) for t in (trace, _with_bytes(trace, 2)))
+    assert before.dep_index is after.dep_index
+    collective = before.node_type == NodeType.COMM_COLL
+    assert np.array_equal(2 * before.comm_size[collective], after.comm_size[collective])
+
+
+def _with_bytes(trace: Trace, factor: int) -> Trace:
+    from dataclasses import replace
+
+    return replace(trace, comm_bytes=factor * trace.comm_bytes)
+
+
+def assert_same(one: ExecutionGraph, other: ExecutionGraph) -> None:
+    """The same nodes on every rank, whichever ranks share them."""
+    assert one.groups == other.groups
+    for (rank, left), (other_rank, right) in zip(one.by_rank(), other.by_rank(), strict=True):
+        assert rank == other_rank
+        assert names(left) == names(right)
+        for name in RankGraph.__dataclass_fields__:
+            if name not in ("ranks", "names", "name", "annotations"):
+                assert np.array_equal(getattr(left, name), getattr(right, name)), (rank, name)
+        assert {k: v.tolist() for k, v in _flat(left).items()} == {k: v.tolist() for k, v in _flat(right).items()}
+
+
+def _flat(graph: RankGraph) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    return {name: column.reshape(-1) for name, column in graph.annotations.items() if (column != ABSENT).any()}
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(traces(dependencies=True), st.booleans())
+def test_a_graph_is_the_same_after_text_and_after_et(trace: Trace, true_work: bool) -> None:
+    graph = lower(trace, true_work=true_work, annotate=True)
+    with TemporaryDirectory() as folder:
+        write_graph(graph, Path(folder) / "g")
+        assert_same(graph, read_graph(Path(folder) / "g"))
+        write_text_trace(trace, Path(folder) / "t.txt")
+        again = collect(open_text(Path(folder) / "t.txt"))
+    assert_same(graph, lower(again, true_work=true_work, annotate=True))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(traces(), st.booleans())
+def test_streaming_writes_the_same_bytes(trace: Trace, true_work: bool) -> None:
+    with TemporaryDirectory() as folder:
+        whole = write_graph(lower(trace, true_work=true_work, annotate=True), Path(folder) / "whole")
+        found = survey(records(trace), None)
+        paths = stream_lower(Path(folder) / "stream", found, records(trace), true_work=true_work, annotate=True)
+        assert [path.read_bytes() for path in whole.ranks] == [path.read_bytes() for path in paths]
+        assert found.communicators == lower(trace).groups
