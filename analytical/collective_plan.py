@@ -186,13 +186,18 @@ class CollectivePlanner:
         Raises `SimulationError` where ASTRA-sim aborts, crashes or hangs; the caller adds rank and node.
         """
         algorithms, dimensions = self._logical(memory, collective, group, node_id)
+        chunk, count = self._chunks(size, collective)
         if algorithms[0].kind is Kind.CUSTOM:
+            if count > 1:
+                raise SimulationError(
+                    "a custom collective is one stream, but ASTRA-sim waits for preferred-dataset-splits of them and "
+                    "never ends; set preferred-dataset-splits to 1"
+                )
             ranks = self._groups[group] if group else tuple(range(self._npus))
             ring = self._rings.get(ranks, False)
             # A member's number in the custom graph is its place in the sorted list, peers are numbered in list order.
             phase = Phase(algorithms[0], collective, ring, sorted(ranks).index(memory.rank), size, 0, True)
             return [(self._stream(memory, group), [phase])]
-        chunk, count = self._chunks(size, collective)
         mask = -1 if group else involved
         if mask == ABSENT:
             mask = (1 << DEFAULT_DIMENSIONS) - 1

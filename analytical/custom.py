@@ -7,7 +7,6 @@ and peers are the graph's own (peers are numbers within the communicator); COMP 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from analytical.algorithms import Endpoint
 from analytical.collective_plan import Phase
@@ -37,22 +36,30 @@ def read_per_node(system: SystemConfig) -> Mapping[int, str]:
     return values
 
 
-@lru_cache(maxsize=64)
-def _graphs(prefix: str, members: int) -> dict[int, RankGraph]:
-    from converters.chakra import read_graph
+class CustomGraphs:
+    """The graphs of custom collectives, each set of files read once."""
 
-    graph = read_graph(prefix, members)
-    return dict(graph.by_rank())
+    def __init__(self) -> None:
+        self._graphs: dict[tuple[str, int], dict[int, RankGraph]] = {}
+
+    def get(self, prefix: str, members: int, position: int) -> RankGraph:
+        """Return the graph of the member at `position`, of ``PREFIX.0.et`` .. ``PREFIX.<members - 1>.et``."""
+        key = (prefix, members)
+        if key not in self._graphs:
+            from converters.chakra import read_graph
+
+            self._graphs[key] = dict(read_graph(prefix, members).by_rank())
+        return self._graphs[key][position]
 
 
 class CustomRun:
     """One rank's run of a custom collective."""
 
-    def __init__(self, endpoint: Endpoint, phase: Phase) -> None:
+    def __init__(self, endpoint: Endpoint, phase: Phase, graphs: CustomGraphs) -> None:
         self._endpoint = endpoint
         self._ranks = phase.ring.ranks
         self._position = phase.position
-        self._graph = graph = _graphs(phase.algorithm.custom, len(phase.ring.ranks))[phase.position]
+        self._graph = graph = graphs.get(phase.algorithm.custom, len(phase.ring.ranks), phase.position)
         self._parents = (graph.dep_offsets[1:] - graph.dep_offsets[:-1]).tolist()
         self._children: list[list[int]] = [[] for _ in range(graph.nodes)]
         for row in range(graph.nodes):

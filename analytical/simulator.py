@@ -14,7 +14,7 @@ from analytical.algorithms import RUNS, Run
 from analytical.bus import Bus, EndpointBus, endpoint_ns
 from analytical.collective_plan import CollectivePlanner, Kind, Phase, RankPlanner, RingCache
 from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
-from analytical.custom import CustomRun
+from analytical.custom import CustomGraphs, CustomRun
 from analytical.event_queue import EventQueue, LocalEvents
 from analytical.loggp import SharedBus
 from analytical.messages import Messenger, RendezvousMessenger, point_to_point_tag
@@ -75,6 +75,7 @@ class Models:
         self.configuration = configuration
         self.delays = DelayModel(configuration.network)
         self.rings = RingCache()
+        self.custom = CustomGraphs()
         self.phases = PhaseModels(self.delays, configuration.system, configuration.options.injection_scale)
 
 
@@ -96,6 +97,7 @@ class Simulation:
         configuration = models.configuration
         options = configuration.options
         self.configuration = configuration
+        self._custom = models.custom
         self.queue = EventQueue()
         self.transport: UnawareTransport | AwareTransport
         self._meetings: Meetings | None = None
@@ -232,7 +234,7 @@ class Simulation:
         if kind is Kind.TREE:
             return TreeRun(stream, phase)
         if kind is Kind.CUSTOM:
-            return CustomRun(stream, phase)
+            return CustomRun(stream, phase, self._custom)
         return RUNS[kind](stream, phase)
 
     def _priority(self, rank: int, explicit: int) -> int:

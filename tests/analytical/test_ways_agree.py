@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import analytical_cases as cases
 import numpy as np
@@ -14,6 +15,7 @@ from analytical.backend import EmbeddedBackend
 from analytical.chain_run import NotAChainError
 from analytical.phases import AmbiguousOrderError
 from analytical.simulator import Simulation
+from converters.chakra import write_graph
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import OrreryError
 
@@ -176,3 +178,30 @@ def test_a_kept_plan_serves_new_durations_and_sizes() -> None:
     assert second != first
     expected = cases.backend(case).events.run_step(graph, solve=False)
     assert second == {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in expected.workloads}
+
+
+def test_a_custom_collective_runs_its_graph(tmp_path: Path) -> None:
+    """A ring of two written as SEND and RECV: two messages one after the other, reduced for 1 ns between them."""
+    ranks = []
+    for rank in range(2):
+        pair = {"comm_tag": 0, "comm_size": 4096}
+        send = {"type": "COMM_SEND", "comm_dst": 1 - rank, **pair}
+        receive = {"type": "COMM_RECV", "comm_src": 1 - rank, **pair}
+        ranks.append(
+            [
+                {"id": 0, **send},
+                {"id": 1, **receive},
+                {"id": 2, "type": "COMP", "deps": [1]},
+                {"id": 3, **send, "deps": [2]},
+                {"id": 4, **receive, "deps": [2]},
+            ]
+        )
+    write_graph(cases.graph({"ranks": ranks}), tmp_path / "ring")
+    case = pipeline(0, steps=1)
+    case["network"] = {"topology": ["Switch"], "npus_count": [2], "bandwidth": [50], "latency": [500]}
+    case["groups"] = {}
+    case["system"] |= {"preferred-dataset-splits": 1, "all-reduce-implementation-custom": [str(tmp_path / "ring")]}
+    node = {"id": 0, "type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 99}
+    case["ranks"] = [[node], [node]]
+    delay = int(2 * 500 + 4096 / (50 * 2**30 / 1e9))
+    assert cases.backend(case).simulate(cases.graph(case)).by_rank() == dict.fromkeys((0, 1), (2 * delay + 1,) * 2)
