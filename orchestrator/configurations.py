@@ -30,6 +30,16 @@ class Configurations:
     system: SystemConfig
     memory: RemoteMemoryConfig
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about files that are right but may not say what was meant."""
+        dimensions = len(self.network.npus_count)
+        short = [name for name, row in self.system.implementations.items() if len(row) < dimensions]
+        if not short:
+            return ()
+        listed = ", ".join(f"{name}-implementation" for name in short)
+        return (f"{listed} of the system file cover only the first of {dimensions} network dimensions",)
+
     def texts(self) -> dict[str, str]:
         """Return the text of network.yml, system.json and memory.json."""
         return {
@@ -53,7 +63,9 @@ def effective_configurations(config: RunConfig, hardware: Hardware) -> Configura
         else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=config.remote_bw)
     )
     network = _network(config)
-    return Configurations(network, _system(config, hardware, len(network.npus_count)), memory)
+    system = _system(config, hardware, len(network.npus_count))
+    _check_dimensions(config, network, system)
+    return Configurations(network, system, memory)
 
 
 def _network(config: RunConfig) -> NetworkConfig:
@@ -97,6 +109,19 @@ def _system(config: RunConfig, hardware: Hardware, dimensions: int) -> SystemCon
         return system
     _check_exact(config, system)
     return replace(system, roofline_enabled=True, peak_perf=1.0)
+
+
+def _check_dimensions(config: RunConfig, network: NetworkConfig, system: SystemConfig) -> None:
+    """Refuse more algorithms than the network has dimensions: ASTRA-sim aborts on them."""
+    dimensions = len(network.npus_count)
+    for name, row in system.implementations.items():
+        if len(row) > dimensions:
+            raise UserError(
+                f"{len(row)} algorithms for a network of {dimensions} dimension{'s' if dimensions > 1 else ''}",
+                path=config.system,
+                field=f"{name}-implementation",
+                fix="write one a dimension",
+            )
 
 
 def _check_exact(config: RunConfig, system: SystemConfig) -> None:

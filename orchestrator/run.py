@@ -139,7 +139,7 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
     )
     console.say(f"workload: {source.count} requests of {source.name}")
-    for warning in deployment.generator.warnings:
+    for warning in (*deployment.generator.warnings, *deployment.configurations.notes):
         console.say(f"note: {warning}")
     if source.skipped:
         console.say(f"note: {source.skipped} requests that can never fit are skipped")

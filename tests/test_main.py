@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analytical.configuration import NetworkConfig
 from foundation.commands import run_command
 from foundation.errors import SimulationError
 from orchestrator.backend import backends
@@ -181,6 +184,33 @@ def test_swapping_the_topology_changes_the_result(tmp_path: Path, dataset: Path)
         times[topology, latency] = json.loads((tmp_path / "out-summary.json").read_text())["makespan_s"]
     assert times["Switch", 5000.0] > times["Switch", 500.0] > times["Ring", 500.0]
     assert times["Ring", 500.0] == times["FullyConnected", 500.0], "a ring all-reduce only talks to neighbours"
+
+
+NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yml"))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_shipped_networks_run_with_the_shipped_systems(
+    tmp_path: Path, dataset: Path, network: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "configs" / "networks" / f"{network}.yml"
+    npus_count = NetworkConfig.from_file(path).npus_count
+    shape = ["--npu_num", str(math.prod(npus_count)), "--npu_group", str(math.prod(npus_count[1:]))]
+    memories = itertools.cycle(sorted((ROOT / "configs" / "memories").glob("*.json")))
+    for system in sorted((ROOT / "configs" / "systems").glob(f"*-{len(npus_count)}d.json")):
+        files = ["--network", path, "--system", system, "--remote_memory", next(memories)]
+        gpt2(dataset, tmp_path / "out.csv", *shape, *files)
+        assert json.loads((tmp_path / "out-summary.json").read_text())["finished_requests"] == 5
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_a_system_file_that_leaves_dimensions_out_is_noted(
+    tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = ROOT / "configs"
+    files = ["--network", configs / "networks/fully-connected-2x2.yml", "--system", configs / "systems/ring-1d.json"]
+    gpt2(dataset, tmp_path / "out.csv", "--npu_num", "4", "--npu_group", "2", *files)
+    assert "note: all-reduce-implementation" in capsys.readouterr().out
 
 
 def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: Path, dataset: Path) -> None:

@@ -26,6 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.json").write_text("{,}")
     (tmp_path / "nobw.json").write_text(json.dumps({"preferred-dataset-splits": 1}))
     (tmp_path / "replay.json").write_text(json.dumps({"local-mem-bw": 100, "replay-only": 1}))
+    (tmp_path / "two.json").write_text(json.dumps({"local-mem-bw": 100, "all-reduce-implementation": ["ring"] * 2}))
     (tmp_path / "file").write_text("")
     return tmp_path
 
@@ -53,6 +54,10 @@ CASES = [
     ("--system broken.json", ["broken.json, line 1: not valid JSON"]),
     ("--system nobw.json", ["nobw.json, local-mem-bw: 0 GB/s (absent is 0) would stretch every operator"]),
     ("--system replay.json", ["replay.json, replay-only"]),
+    (
+        "--system two.json",
+        ["two.json, all-reduce-implementation: 2 algorithms for a network of 1 dimension; write one"],
+    ),
     ("--remote_memory broken.json", ["broken.json, line 1: not valid JSON"]),
     ("--scheduling orca --parallel tensor", ["--parallel tensor: conflicts with --scheduling orca"]),
     ("--scheduling orca --batch_delay 5", ["--batch_delay 5: conflicts with --scheduling orca"]),
