@@ -191,7 +191,8 @@ def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntA
     rank_of[order] = np.arange(nodes)
     child = rank_of[np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))]
     parent = rank_of[graph.dep_index]
-    pairs = np.unique(parent * nodes + child) if nodes else np.zeros(0, dtype=np.int64)
+    pairs = np.sort(parent * nodes + child)
+    pairs = pairs[np.concatenate(([True], pairs[1:] != pairs[:-1]))[: len(pairs)]]
     parent, child = pairs // max(nodes, 1), pairs % max(nodes, 1)
     parents = np.bincount(child, minlength=nodes)
     offsets = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=nodes))))

@@ -172,7 +172,7 @@ def _check_peers(graph: RankGraph, npus: int) -> None:
 
 def _check_members(graph: RankGraph, groups: dict[int, tuple[int, ...]]) -> None:
     collectives = (graph.node_type == NodeType.COMM_COLL) & (graph.comm_type != CollectiveType.BROADCAST)
-    for group in np.unique(graph.comm_group[collectives]).tolist():
+    for group in sorted(set(graph.comm_group[collectives].tolist())):
         outside = sorted(set(graph.ranks) - set(groups[group])) if group else []
         if outside:
             row = int(np.argmax(collectives & (graph.comm_group == group)))
