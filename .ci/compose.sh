@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
-python="$PWD/${ORRERY_VENV:-.venv}/bin/python"
+python="$(cd "${ORRERY_VENV:-.venv}/bin" && pwd)/python"
 work="$(mktemp -d)"
 base=orrery-ci-base
 export COMPOSE_PROJECT_NAME=orrery-ci ORRERY_IMAGE=orrery-ci-sim ASTRA_SIM_IMAGE=orrery-ci-astra-sim
