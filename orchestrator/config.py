@@ -31,6 +31,7 @@ class RunConfig(BaseModel):
     npu_num: int = Field(D["npu_num"], ge=1)
     npu_group: int | None = Field(D["npu_group"], ge=1)
     parallel: Literal["tensor", "pipeline", "hybrid"] = D["parallel"]
+    ep_size: int = Field(D["ep_size"], ge=1)
     npu_mem: float | None = Field(D["npu_mem"], gt=0, allow_inf_nan=False)
     attention_placement: Literal["heads", "requests"] = D["attention_placement"]
     link_bw: float = Field(D["link_bw"], gt=0, allow_inf_nan=False)
@@ -155,6 +156,9 @@ class RunConfig(BaseModel):
                 f"--parallel pipeline: conflicts with --npu_group {self.stages}; "
                 f"give {self.npu_num} (npu_num), or --parallel hybrid"
             ]
+        if self.ep_size not in (1, self.tensor):
+            right = "1" if self.tensor == 1 else f"1 or {self.tensor}"
+            return [f"--ep_size: experts over {self.ep_size} NPUs, but a stage has {self.tensor}; give {right}"]
         return []
 
     def _conflicts(self) -> list[str]:

@@ -167,7 +167,7 @@ def _generator(config: RunConfig, model: ModelArchitecture, hardware: Hardware) 
     )
     return TraceGenerator(
         model,
-        Parallelism(config.tensor, config.stages),
+        Parallelism(config.tensor, config.stages, config.ep_size),
         make_perf_model(config.perf_model_name, options),
         precision=precision,
         attention_placement=config.attention_placement,

@@ -67,6 +67,12 @@ FLAGS: tuple[Flag, ...] = (
         PARALLEL,
         choices=("tensor", "pipeline", "hybrid"),
     ),
+    Flag(
+        "ep_size",
+        1,
+        "NPUs of a stage that whole experts are spread over: 1 divides every expert, else all NPUs of a stage",
+        PARALLEL,
+    ),
     Flag("npu_mem", None, "memory of an NPU, GB (1e9)", PARALLEL, shown_default="the hardware's"),
     Flag(
         "attention_placement",

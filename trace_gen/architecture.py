@@ -27,6 +27,31 @@ class PositionKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts: `count` gated MLPs of width `intermediate_size`; a token goes through `per_token` of them.
+
+    `shared_intermediate_size`: the width of the shared experts together, which every token goes through (0: none);
+    `shared_gate`: the router has one output more, which weighs theirs.
+    """
+
+    count: int
+    per_token: int
+    intermediate_size: int
+    shared_intermediate_size: int = 0
+    shared_gate: bool = False
+
+    @property
+    def router_outputs(self) -> int:
+        """Scores that the router gives a token."""
+        return self.count + self.shared_gate
+
+    def parameters(self, hidden_size: int) -> int:
+        """Return the parameters of one block's router and experts."""
+        width = self.count * self.intermediate_size + self.shared_intermediate_size
+        return hidden_size * (self.router_outputs + 3 * width)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelArchitecture:
     """The shape of a decoder. Sizes are elements, not bytes; `num_layers` blocks of attention and MLP.
 
@@ -36,6 +61,7 @@ class ModelArchitecture:
       projections; `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys.
     - `position_rows`: rows of the learned position table (0 with rotary positions).
     - `sliding_window`: tokens a query attends to at most, itself included; None for all.
+    - `experts`: the mixture of experts that each block has in place of its MLP (whose width then means nothing).
     """
 
     name: str
@@ -58,6 +84,7 @@ class ModelArchitecture:
     qk_norm: bool = False
     position_rows: int = 0
     sliding_window: int | None = None
+    experts: Experts | None = None
 
     @property
     def query_size(self) -> int:
@@ -76,13 +103,15 @@ class ModelArchitecture:
 
     @property
     def block_parameters(self) -> int:
-        """Parameters of one block: two norms, attention and MLP projections with their biases."""
+        """Parameters of one block: two norms, attention, and the MLP or experts, with their biases."""
         hidden, inner = self.hidden_size, self.intermediate_size
         qkv = self.query_size + 2 * self.kv_size
         attention = hidden * qkv + self.query_size * hidden
         attention += qkv * self.qkv_bias + hidden * self.output_bias + 2 * self.head_dim * self.qk_norm
         up_projections = 2 if self.gated_mlp else 1
         mlp = (up_projections + 1) * hidden * inner + self.mlp_bias * (up_projections * inner + hidden)
+        if self.experts is not None:
+            mlp = self.experts.parameters(hidden)
         return attention + mlp + 2 * self.norm_parameters
 
     @property

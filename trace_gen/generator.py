@@ -25,8 +25,10 @@ from foundation.errors import InternalError
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention_work import AttentionShape, attention_work
 from trace_gen.batch_shape import BatchShape, KVTransfer
+from trace_gen.expert_routing import ExpertRouting
 from trace_gen.memory_layout import MemoryLayout
-from trace_gen.operators import Operator, OperatorClass, Rows, model_operators, placed_by_request
+from trace_gen.model_operators import model_operators, placed_by_request
+from trace_gen.operators import Operator, OperatorClass, Rows
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import OperatorTable, PerfModel
 from trace_gen.sharding import Precision, shard, shard_warnings
@@ -63,8 +65,9 @@ class _TableShape:
     attention: IntArray
     per_row: IntArray
     """``[7, m]``: bytes and FLOPs a row, see `_per_row`."""
-    logits_in: NDArray[np.bool_]
-    logits_out: NDArray[np.bool_]
+    grouped: NDArray[np.bool_]
+    row_kinds: IntArray
+    """``[3, m]``: the `Rows` of input, output and collective."""
 
 
 class TraceGenerator:
@@ -91,7 +94,11 @@ class TraceGenerator:
         self.by_request = attention_placement == "requests" and parallelism.tensor > 1
         self.layout = MemoryLayout(architecture, parallelism, self.precision, self.by_request)
         self.warnings = () if self.by_request else shard_warnings(architecture, parallelism.tensor)
-        self.operators = model_operators(architecture, parallelism.tensor, self.precision, perf_model.vocabulary)
+        experts = architecture.experts
+        self.routing = None if experts is None else ExpertRouting(experts, parallelism.expert)
+        self.operators = model_operators(
+            architecture, parallelism.tensor, self.precision, perf_model.vocabulary, parallelism.expert
+        )
         if self.by_request:
             whole = model_operators(architecture, 1, self.precision, perf_model.vocabulary)
             self.operators = placed_by_request(self.operators, whole, attention_exchange)
@@ -105,6 +112,8 @@ class TraceGenerator:
             "attention_placement": "requests" if self.by_request else "heads",
             "latency_source": perf_model.latency_source,
         }
+        if experts is not None:
+            self.attributes["expert_parallel"] = str(parallelism.expert)
         self._builder = StructureBuilder(
             self.operators, parallelism, architecture.num_layers, by_request=self.by_request
         )
@@ -193,18 +202,18 @@ class TraceGenerator:
             computes=kinds != OperatorClass.EXCHANGE,
             attention=np.flatnonzero(kinds == OperatorClass.ATTENTION),
             per_row=np.array(per_row, dtype=np.int64).T,
-            logits_in=np.array([operator.input_rows is Rows.LOGITS for operator in operators]),
-            logits_out=np.array([operator.output_rows is Rows.LOGITS for operator in operators]),
+            grouped=kinds == OperatorClass.GROUPED_GEMM,
+            row_kinds=np.array([(o.input_rows, o.output_rows, o.comm_rows) for o in operators], dtype=np.int64).T,
         )
         return structure, shape
 
     def _size_columns(self, structure: Structure, shape: _TableShape, batch: BatchShape) -> _Sizes:
         """Work out the sizes of every table column, and gather them for every row of the trace."""
-        logits = batch.sampled_sequences
-        tokens = np.where(shape.request >= 0, batch.new_tokens[shape.request], batch.total_tokens)
-        rows = np.where(shape.logits_in, logits, tokens)
-        rows_out = np.where(shape.logits_out, logits, tokens)
+        rows, rows_out, rows_carried = self._rows(shape, batch)
         flops, traffic, weight_traffic, into, weights, out, comm = shape.per_row
+        if self.routing is not None:
+            read = weight_traffic * self.routing.activated_share(batch.total_tokens)
+            weight_traffic = np.where(shape.grouped, np.rint(read).astype(np.int64), weight_traffic)
         transfers = (*batch.kv_loads, *batch.kv_evictions)
         moved_in, moved_out = self._moved(structure, transfers, len(batch.kv_loads))
         return _Sizes(
@@ -214,8 +223,20 @@ class TraceGenerator:
             input_bytes=_gather(into * rows, structure, moved_in),
             weight_bytes=_gather(weights, structure),
             output_bytes=_gather(out * rows_out, structure, moved_out),
-            comm_bytes=_gather(comm * rows_out, structure),
+            comm_bytes=_gather(comm * rows_carried, structure),
         )
+
+    def _rows(self, shape: _TableShape, batch: BatchShape) -> IntArray:
+        """Return how many rows each table column takes, puts out and carries, ``[3, m]``."""
+        total = batch.total_tokens
+        tokens = np.where(shape.request >= 0, batch.new_tokens[shape.request], total)
+        choices = np.empty((len(Rows), len(tokens)), dtype=np.int64)
+        choices[Rows.TOKENS] = tokens
+        choices[Rows.LOGITS] = batch.sampled_sequences
+        choices[Rows.ROUTED] = self.routing.copies(total) if self.routing else 0
+        choices[Rows.OWN] = self.routing.own_tokens(total) if self.routing else 0
+        rows: IntArray = choices[shape.row_kinds, np.arange(len(tokens))]
+        return rows
 
     def _moved(self, structure: Structure, transfers: tuple[KVTransfer, ...], loads: int) -> tuple[IntArray, IntArray]:
         """Return the bytes that each row of a KV transfer loads, and stores, on each rank of its stage."""

@@ -7,6 +7,8 @@ row-parallel projections are whole on every rank.
 
 KV cache: 2 x KV elements a rank x layers of the stage. With grouped-query attention the KV heads count, not the
 query heads.
+
+Experts: whole ones on ranks, or a part of each (`Parallelism.expert`); the router is whole on every rank.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class MemoryLayout:
         model = self.architecture
         vocabulary = shard(model, self.parallelism.tensor).vocab * model.hidden_size
         last = self.parallelism.pipeline - 1
-        parameters = self._layers[stage] * block_parameters(model, self.parallelism.tensor)
+        parameters = self._layers[stage] * block_parameters(model, self.parallelism)
         if stage == 0:
             parameters += vocabulary + model.position_rows * model.hidden_size
         if stage == last:
@@ -87,11 +89,14 @@ class MemoryLayout:
         return parameters
 
 
-def block_parameters(model: ModelArchitecture, tensor: int) -> int:
+def block_parameters(model: ModelArchitecture, parallelism: Parallelism) -> int:
     """Return the parameters of one block on one rank."""
-    part, hidden = shard(model, tensor), model.hidden_size
+    part, hidden = shard(model, parallelism.tensor, parallelism.expert), model.hidden_size
     attention = hidden * part.qkv + part.qkv * model.qkv_bias + part.query * hidden + hidden * model.output_bias
     attention += 2 * model.head_dim * model.qk_norm
     inner = part.intermediate * (2 if model.gated_mlp else 1)
     mlp = hidden * inner + inner * model.mlp_bias + part.intermediate * hidden + hidden * model.mlp_bias
+    if model.experts is not None:
+        width = part.experts * part.expert_intermediate + part.shared_intermediate
+        mlp = hidden * (model.experts.router_outputs + 3 * width)
     return attention + mlp + 2 * model.norm_parameters

@@ -13,15 +13,25 @@ class Parallelism:
     """Tensor parallelism inside each of `pipeline` stages. Rank = stage x tensor + index within the stage.
 
     stage 0: ranks 0 .. tensor-1      stage 1: ranks tensor .. 2 tensor-1      ...
+
+    `expert`: 1 divides every expert's width over the tensor-parallel ranks, as an MLP's; `tensor` gives each of them
+    whole experts (vLLM's expert parallelism; there is nothing between).
     """
 
     tensor: int = 1
     pipeline: int = 1
+    expert: int = 1
 
     def __post_init__(self) -> None:
         for field, value in (("tensor", self.tensor), ("pipeline", self.pipeline)):
             if value < 1:
                 raise UserError(f"{field} parallelism is {value}", fix="give at least 1")
+        if self.expert not in (1, self.tensor):
+            raise UserError(
+                f"experts over {self.expert} ranks, but a stage has {self.tensor}",
+                field="--ep_size",
+                fix="give 1" if self.tensor == 1 else f"give 1 or {self.tensor}",
+            )
 
     @property
     def ranks(self) -> int:

@@ -59,7 +59,7 @@ class PerfModel(Protocol):
     """Turns operators into nanoseconds."""
 
     vocabulary: Vocabulary
-    """Which operator names it knows (see `trace_gen.operators`)."""
+    """Which operator names it knows (see `trace_gen.model_operators`)."""
 
     attention_granularity: AttentionGranularity
     """Whether attention is one row a request or one row a batch. A model of batch rows must also answer for

@@ -39,7 +39,9 @@ class Precision:
 class Shard:
     """Elements a token that one rank holds: of queries, of keys (values have as many), of the MLP, of the logits.
 
-    Dimensions that `tensor` does not divide are rounded up: the numbers are those of the fullest rank.
+    Dimensions that `tensor` does not divide are rounded up: the numbers are those of the fullest rank. Of a mixture of
+    experts the rank holds `experts` experts of width `expert_intermediate`, and `shared_intermediate` of the shared
+    ones (0: there are none); with `expert` > 1 whole experts are spread over that many ranks.
     """
 
     tensor: int
@@ -47,6 +49,10 @@ class Shard:
     kv: int
     intermediate: int
     vocab: int
+    expert: int = 1
+    experts: int = 0
+    expert_intermediate: int = 0
+    shared_intermediate: int = 0
 
     @property
     def qkv(self) -> int:
@@ -54,12 +60,15 @@ class Shard:
         return self.query + 2 * self.kv
 
 
-def shard(architecture: ModelArchitecture, tensor: int) -> Shard:
-    """Return one rank's share with `tensor` ranks.
+def shard(architecture: ModelArchitecture, tensor: int, expert: int = 1) -> Shard:
+    """Return one rank's share with `tensor` ranks; whole experts go to `expert` of them (1: every one has its part).
 
     Up to the number of KV heads these are divided; from there to the number of query heads each rank holds one
-    KV head, copied where ranks share it; beyond the number of query heads every head is split evenly.
+    KV head, copied where ranks share it; beyond the number of query heads every head is split evenly. Raises
+    `UserError` where `expert` ranks cannot share the experts evenly.
     """
+    check_experts(architecture, expert)
+    mixture = architecture.experts
     if tensor <= architecture.num_kv_heads:
         kv = ceil_div(architecture.kv_size, tensor)
     elif tensor <= architecture.num_heads:
@@ -72,7 +81,27 @@ def shard(architecture: ModelArchitecture, tensor: int) -> Shard:
         kv=kv,
         intermediate=ceil_div(architecture.intermediate_size, tensor),
         vocab=ceil_div(architecture.vocab_size, tensor),
+        expert=expert,
+        experts=mixture.count // expert if mixture else 0,
+        expert_intermediate=ceil_div(mixture.intermediate_size, 1 if expert > 1 else tensor) if mixture else 0,
+        shared_intermediate=ceil_div(mixture.shared_intermediate_size, tensor) if mixture else 0,
     )
+
+
+def check_experts(architecture: ModelArchitecture, expert: int) -> None:
+    """Raise a `UserError` unless `expert` ranks can hold equally many whole experts (1 is always right)."""
+    if expert == 1:
+        return
+    if architecture.experts is None:
+        raise UserError(f"{architecture.name} has no experts to spread", field="--ep_size", fix="leave it out")
+    count = architecture.experts.count
+    if count % expert:
+        near = ", ".join(str(ranks) for ranks in range(1, count + 1) if count % ranks == 0)
+        raise UserError(
+            f"{architecture.name} has {count} experts, which {expert} ranks do not divide",
+            field="--ep_size",
+            fix=f"use one of {near} tensor-parallel NPUs, or --ep_size 1",
+        )
 
 
 def shard_warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.trace import NO_LAYER, RowKind, Trace
+from trace_gen.trace import NO_LAYER, CommType, RowKind, Trace
 
 ATTENTION = frozenset({"attention", "attn", "qk_matmul", "softmax", "sv_matmul"})
 ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
 """Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
+SHARED_EXPERTS = "shared_down_proj"
+EXPERT_SUM = "expert_sum"
+"""Both are partial sums where every expert's width is divided over the ranks; then they are reduced together."""
+EXPERT_EXCHANGES = {
+    "expert_dispatch": CommType.ALLTOALL,
+    "expert_combine": CommType.ALLTOALL,
+    "expert_gather": CommType.ALLGATHER,
+}
+"""Rows of their own where ranks hold whole experts, and nowhere else."""
 VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 """Split by vocabulary where a generator does so; a collective may follow them."""
 BLOCK_ENDS = frozenset({"down_proj", "fc2"})

@@ -50,8 +50,16 @@ def random_subjects(count: int, seed: int) -> Iterator[Subject]:
     random.shuffle(models)
     for number in range(count):
         architecture = load_model(models[number % len(models)])
-        parallelism = Parallelism(TENSOR[number % 4], min(random.choice(PIPELINE), architecture.num_layers))
+        tensor, stages = TENSOR[number % 4], min(random.choice(PIPELINE), architecture.num_layers)
+        parallelism = Parallelism(tensor, stages, _expert_ranks(architecture, tensor, random))
         yield _subject(architecture, parallelism, KINDS[number % len(KINDS)], random, number)
+
+
+def _expert_ranks(architecture: ModelArchitecture, tensor: int, random: Random) -> int:
+    """Return over how many ranks whole experts are spread: 1, or all of a stage where they divide the experts."""
+    if architecture.experts is None or architecture.experts.count % tensor:
+        return 1
+    return random.choice((1, tensor))
 
 
 def _subject(
@@ -71,7 +79,8 @@ def _subject(
     )
     layout = MemoryLayout(architecture, parallelism, precision, generator.by_request)
     batch = _batch(kind, layout.kv_bytes_per_token_all_ranks, random)
-    shape = f"TP {parallelism.tensor} x PP {parallelism.pipeline}"
+    experts = f", EP {parallelism.expert}" if parallelism.expert > 1 else ""
+    shape = f"TP {parallelism.tensor} x PP {parallelism.pipeline}{experts}"
     source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary}, attention by {placement}"
     return of_trace(source, generator.generate(batch), ModelFacts(architecture, parallelism, precision, batch))
 

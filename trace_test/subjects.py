@@ -68,7 +68,8 @@ def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
         return None
     try:
         architecture = load_model(facts["model"])
-        parallelism = Parallelism(int(facts["tensor_parallel"]), int(facts.get("pipeline_parallel", "1")))
+        degrees = (facts["tensor_parallel"], facts.get("pipeline_parallel", "1"), facts.get("expert_parallel", "1"))
+        parallelism = Parallelism(*map(int, degrees))
     except (UserError, ValueError):
         return None
     return ModelFacts(architecture, parallelism, Precision(reading.bits, reading.bits, reading.bits))

@@ -32,6 +32,7 @@ CACHE_SHARE = 0.7
 """The part of the last-level cache that an operator's activations find free."""
 CLASS_NAMES = {
     OperatorClass.GEMM: "gemm",
+    OperatorClass.GROUPED_GEMM: "gemm",
     OperatorClass.ELEMENTWISE: "elementwise",
     OperatorClass.EMBEDDING: "embedding",
     OperatorClass.SAMPLER: "sampler",

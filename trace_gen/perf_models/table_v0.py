@@ -32,7 +32,8 @@ from foundation.errors import UserError, near_names
 from foundation.files import read_text
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
-from trace_gen.operators import OperatorClass, Operators, Vocabulary, model_operators
+from trace_gen.model_operators import model_operators
+from trace_gen.operators import OperatorClass, Operators, Vocabulary
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -145,8 +146,14 @@ def load_table_v0(options: PerfModelOptions) -> TableV0Model:
     """Return the model for `options.table`, the rows of `options.hardware` and `options.architecture`.
 
     Raises `UserError` for a missing file, wrong columns or values (with the line), no rows for the hardware or
-    the model (with the near names), and layers without rows.
+    the model (with the near names), layers without rows, and for mixtures of experts, which the form does not know.
     """
+    if options.architecture.experts is not None:
+        raise UserError(
+            f"{options.architecture.name} is a mixture of experts, which a table of this form cannot time",
+            fix="use --perf_model roofline",
+            field="--perf_table",
+        )
     if options.table is None:
         raise UserError("table_v0 needs a latency table", fix="give its CSV file", field="--perf_table")
     rows = _read_rows(options.table)

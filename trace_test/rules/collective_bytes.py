@@ -15,9 +15,12 @@ def check(subject: Subject) -> Iterator[Violation]:
     trace = subject.trace
     assert trace is not None
     follows = (trace.comm_type != CommType.NONE) & ((trace.kind == RowKind.COMPUTE) | (trace.output_bytes > 0))
-    for row in np.flatnonzero(follows & (trace.comm_bytes != trace.output_bytes)).tolist():
-        carried, out = int(trace.comm_bytes[row]), int(trace.output_bytes[row])
-        yield Violation(subject.row(row), f"the collective carries {carried} bytes, but the output is {out}")
+    gathers = (trace.kind == RowKind.COMM) & (trace.comm_type == CommType.ALLGATHER)
+    expected = np.where(gathers, trace.input_bytes, trace.output_bytes)
+    for row in np.flatnonzero(follows & (trace.comm_bytes != expected)).tolist():
+        side = "input" if gathers[row] else "output"
+        what = f"the collective carries {int(trace.comm_bytes[row])} bytes, but the {side} is {int(expected[row])}"
+        yield Violation(subject.row(row), what)
     silent = (trace.comm_type == CommType.NONE) & (trace.comm_bytes > 0) & (trace.kind != RowKind.COMPUTE)
     for row in np.flatnonzero(silent).tolist():
         yield Violation(subject.row(row), f"{int(trace.comm_bytes[row])} bytes of communication without a collective")
@@ -26,7 +29,7 @@ def check(subject: Subject) -> Iterator[Violation]:
 RULE = Rule(
     name="collective-bytes",
     about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
-    "ASTRA-sim multiplies by the ranks itself).",
+    "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input).",
     cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
     needs="trace",
     check=check,

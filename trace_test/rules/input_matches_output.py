@@ -97,7 +97,7 @@ def _fits(subject: Subject, row: int, flow: _Flow, size: int, width: int) -> Ite
 
 def _next(trace: Trace, row: int, flow: _Flow | None) -> _Flow:
     size, out = int(trace.input_bytes[row]), int(trace.output_bytes[row])
-    if trace.comm_type[row] == CommType.ALLGATHER:
+    if trace.comm_type[row] == CommType.ALLGATHER and trace.kind[row] == RowKind.COMPUTE:
         out *= len(trace.groups[trace.comm_group[row]])
     if flow is not None and flow.shared == size and len(flow.outputs) < MAX_SIBLINGS:
         return _Flow(size, (*flow.outputs, out))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.parallelism import Parallelism
 from trace_gen.sharding import Precision, ceil_div
-from trace_gen.trace import NO_REQUEST, RowKind, Trace
+from trace_gen.trace import NO_REQUEST, Trace
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
@@ -32,16 +33,17 @@ def check(subject: Subject) -> Iterator[Violation]:
     for row in range(trace.rows):
         alone = len(trace.rank_sets[trace.rank_set[row]]) == 1 and trace.request[row] != NO_REQUEST
         if alone not in tables:
-            tables[alone] = _table(facts.architecture, 1 if alone else facts.parallelism.tensor, facts.precision)
+            tensor = 1 if alone else facts.parallelism.tensor
+            tables[alone] = _table(facts.architecture, tensor, facts.precision)
+            tables[alone] |= _expert_table(facts.architecture, facts.parallelism, facts.precision)
         widths = tables[alone].get(trace.name(row))
-        if widths is None or trace.kind[row] != RowKind.COMPUTE:
+        if widths is None:
             continue
         name, request = trace.name(row), int(trace.request[row])
-        count = logits if name in ("lm_head", "sampler") else tokens
+        rows_in, rows_out = _counts(facts, name, tokens, logits)
         if request != NO_REQUEST:
-            count = _request_tokens(facts, request)
-        yield from _compare(subject, row, "input", int(trace.input_bytes[row]), widths.into, count)
-        rows_out = logits if name == "final_layernorm" else count
+            rows_in = rows_out = _request_tokens(facts, request)
+        yield from _compare(subject, row, "input", int(trace.input_bytes[row]), widths.into, rows_in)
         yield from _compare(subject, row, "output", int(trace.output_bytes[row]), widths.out, rows_out)
         if int(trace.weight_bytes[row]) != widths.weights:
             found = int(trace.weight_bytes[row])
@@ -66,6 +68,23 @@ def _rows(trace: Trace, facts: ModelFacts) -> tuple[int | None, int | None]:
     tokens = int(trace.input_bytes[counts["embedding"]]) // TOKEN_ID_BYTES if "embedding" in counts else None
     logits = int(trace.output_bytes[counts["sampler"]]) // TOKEN_ID_BYTES if "sampler" in counts else None
     return tokens, logits
+
+
+def _counts(facts: ModelFacts, name: str, tokens: int | None, logits: int | None) -> tuple[int | None, int | None]:
+    """Return the rows that an operator takes and puts out (None: not known)."""
+    if name in ("lm_head", "sampler", "final_layernorm"):
+        return tokens if name == "final_layernorm" else logits, logits
+    mixture, ranks = facts.architecture.experts, facts.parallelism.expert
+    if mixture is None or tokens is None or not name.startswith("expert_"):
+        return tokens, tokens
+    copies, own = ceil_div(tokens * mixture.per_token, ranks), ceil_div(tokens, ranks)
+    ends = {
+        "expert_dispatch": (tokens, copies),
+        "expert_gate_up_proj": (tokens if ranks == 1 else copies, copies),
+        "expert_sum": (copies, own),
+        "expert_gather": (own, tokens),
+    }
+    return ends.get(name, (copies, copies))
 
 
 def _request_tokens(facts: ModelFacts, request: int) -> int | None:
@@ -113,6 +132,37 @@ def _table(model: ModelArchitecture, tensor: int, precision: Precision) -> dict[
         **dict.fromkeys(("down_proj", "fc2"), linear(inner, hidden, model.mlp_bias)),
         "lm_head": linear(hidden, vocab, False),
         "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
+    }
+
+
+def _expert_table(model: ModelArchitecture, parallelism: Parallelism, precision: Precision) -> dict[str, _Widths]:
+    """Work out the operators of a mixture of experts on one rank; widths are of one copy of a token."""
+    mixture = model.experts
+    if mixture is None:
+        return {}
+    whole = parallelism.expert > 1
+    held = mixture.count // parallelism.expert
+    inner = mixture.intermediate_size if whole else ceil_div(mixture.intermediate_size, parallelism.tensor)
+    shared = ceil_div(mixture.shared_intermediate_size, parallelism.tensor)
+    hidden = model.hidden_size
+
+    def operator(into: int, out: int, parameters: int = 0) -> _Widths:
+        sides = precision.activation_bytes(into), precision.activation_bytes(out)
+        return _Widths(*sides, precision.weight_bytes(parameters))
+
+    scores = mixture.count + mixture.shared_gate
+    carried = dict.fromkeys(
+        ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather"), operator(hidden, hidden)
+    )
+    return {
+        "router": operator(hidden, scores, hidden * scores),
+        "expert_gate_up_proj": operator(hidden, 2 * inner, held * hidden * 2 * inner),
+        "expert_act_fn": operator(2 * inner, inner),
+        "expert_down_proj": operator(inner, hidden, held * hidden * inner),
+        **carried,
+        "shared_gate_up_proj": operator(hidden, 2 * shared, hidden * 2 * shared),
+        "shared_act_fn": operator(2 * shared, shared),
+        "shared_down_proj": operator(shared, hidden, hidden * shared),
     }
 
 
