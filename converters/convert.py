@@ -87,5 +87,5 @@ def check_step(stream: RecordStream, step: int) -> None:
     """Fail unless `stream` has a step of that number."""
     if not 0 <= step < stream.steps:
         raise UserError(
-            f"step {step} of a trace of {stream.steps}", field="--step", fix=f"give 0 .. {stream.steps - 1}"
+            f"there is no step {step} in a trace of {stream.steps}", field="--step", fix=f"give 0 .. {stream.steps - 1}"
         )

@@ -1,0 +1,162 @@
+"""``python -m converters`` from outside: what it writes, prints and answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from converters.chakra import read_graph, write_graph
+from converters.lowering import lower
+from converters.text import collect, open_text, place, write_text_trace
+from tests.converters import samples
+from tests.converters.traces import Row, make_trace, transformer
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "converters", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.fixture
+def orca(tmp_path: Path) -> Path:
+    path = tmp_path / "trace.txt"
+    path.write_text(samples.orca(groups=2))
+    return path
+
+
+def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
+    answer = run(orca, tmp_path / "out/llm", "--npu_num", 4, "--npu-group", 2)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.endswith("(5 files)\n")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"llm.{rank}.et" for rank in range(4)),
+        "llm.comm_groups.json",
+    }
+    expected = lower(collect(place(open_text(orca), 4)), annotate=True)
+    write_graph(expected, tmp_path / "expected")
+    for rank in range(4):
+        assert (tmp_path / f"out/llm.{rank}.et").read_bytes() == (tmp_path / f"expected.{rank}.et").read_bytes()
+
+
+def test_network_dimensions_take_the_place_of_groups(orca: Path, tmp_path: Path) -> None:
+    assert run(orca, tmp_path / "llm", "--npu_num", 4, "--network_dims", "2,2").returncode == 0
+    assert not (tmp_path / "llm.comm_groups.json").exists()
+
+
+def test_texts_become_texts(orca: Path, tmp_path: Path) -> None:
+    assert run(orca, tmp_path / "same.txt", "--to", "orca").returncode == 0
+    assert (tmp_path / "same.txt").read_bytes() == orca.read_bytes()
+    assert run(orca, tmp_path / "ours.txt", "--to", "orrery", "--npu_num", 4).returncode == 0
+    assert (tmp_path / "ours.txt").read_text().startswith("ORRERY\t1\nattributes\t")
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert run(orca, one, "--npu_num", 4).returncode == run(tmp_path / "ours.txt", other).returncode == 0
+    for rank in range(4):
+        assert Path(f"{one}.{rank}.et").read_bytes() == Path(f"{other}.{rank}.et").read_bytes()
+
+
+def test_rows_with_dependencies_convert_too(tmp_path: Path) -> None:
+    trace = make_trace([Row("a", (0,)), Row("b", (1,), deps=(0,))])
+    write_text_trace(trace, tmp_path / "t.txt")
+    assert run(tmp_path / "t.txt", tmp_path / "g").returncode == 0
+    assert [own.ranks for own in read_graph(tmp_path / "g").rank_graphs] == [(0,), (1,)]
+
+
+def test_statistics_sum_what_the_rows_say(orca: Path) -> None:
+    lines = run("--stats", orca).stdout.splitlines()
+    assert lines[0].split() == ["rows", "32"]
+    assert "compute time        53276 ns (0.053 ms)" in lines
+    assert "ALLREDUCE           4 collectives, 32768 bytes" in lines
+    assert lines[7].split()[:3] == ["down_proj", "19998", "ns"]
+
+
+def test_nodes_are_shown_as_lines_as_json_and_as_a_graph(tmp_path: Path) -> None:
+    write_graph(lower(transformer(1, 2)), tmp_path / "g")
+    path = tmp_path / "g.1.et"
+    lines = run("--show", path).stdout.splitlines()
+    assert lines[0] == "# version 0.0.4"
+    assert lines[1].startswith("0\tCOMM_RECV\tL2.input_norm.recv\twaits for -\tis_cpu_op=false comm_size=8192")
+    nodes = [json.loads(line) for line in run("--show", path, "--json").stdout.splitlines()[1:]]
+    assert nodes[1] == {
+        "id": 1,
+        "name": "L2.input_norm",
+        "type": "COMP",
+        "data_deps": [0],
+        "attr": {"is_cpu_op": False, "num_ops": 1105500, "tensor_size": 1},
+    }
+    dot = run("--show", path, "--dot").stdout
+    assert dot.startswith("digraph trace {")
+    assert "  0 -> 1;" in dot
+
+
+def test_differences_are_named_and_exit_1(tmp_path: Path) -> None:
+    one, other = (lower(transformer(1, 1, latency=latency)) for latency in (1000, 1001))
+    other.rank_graphs[0].names = ("other", *other.rank_graphs[0].names[1:])
+    for name, graph in (("a", one), ("b", other)):
+        write_graph(graph, tmp_path / name)
+    assert run("--diff", tmp_path / "a.0.et", tmp_path / "a.0.et").stdout == ""
+    answer = run("--diff", tmp_path / "a.0.et", tmp_path / "b.0.et")
+    assert answer.returncode == 1
+    assert "node 1: attr num_ops: 1000500 -> 1001500" in answer.stdout.splitlines()
+    assert any(": name: " in line and "-> other" in line for line in answer.stdout.splitlines())
+    write_graph(lower(make_trace([Row("embedding")])), tmp_path / "c")
+    assert f"only in {tmp_path}/a.0.et" in run("--diff", tmp_path / "a.0.et", tmp_path / "c.0.et").stdout
+
+
+def test_ranks_merge_into_one_chrome_trace(tmp_path: Path) -> None:
+    write_graph(lower(transformer(2, 2)), tmp_path / "out/g")
+    assert run("--merge", tmp_path / "out", tmp_path / "timeline.json").returncode == 0
+    events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+    names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert names == {f"rank {rank}" for rank in range(4)}
+    first = next(event for event in events if event.get("name") == "embedding")
+    assert (first["pid"], first["ts"], first["dur"], first["cat"]) == (0, 0.0, 1.0, "comp")
+    (qkv, norm) = (next(e for e in events if e["name"] == f"L0.{op}" and e["pid"] == 0)
+                   for op in ("qkv_proj", "input_norm"))  # fmt: skip
+    assert qkv["ts"] == pytest.approx(norm["ts"] + norm["dur"]), "a node begins when what it waits for has ended"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("only-one",), "error: 1 files are named; name 2: TRACE PREFIX"),
+        (("/nowhere.txt", "x"), "error: /nowhere.txt: the trace does not exist; check the path"),
+        (("--show", "/nowhere.et"), "error: /nowhere.et: the execution trace does not exist; check the path"),
+        (("{orca}", "x", "--npu_num", "3"), "--npu_num: 3 NPUs cannot be split into 2 pipeline stages"),
+        (("{orca}", "x", "--to", "orcas"), "unknown text trace format 'orcas'; did you mean orca?"),
+        (("{orca}", "x", "--to", "event"), "--to: a trace of operators (orca) cannot be written as EVENT"),
+        (("{orca}", "x", "--step", "2"), "--step: there is no step 2 in a trace of 1; give 0 .. 0"),
+        (("{orca}", "x", "--network_dims", "2x2"), "--network_dims: '2x2' does not list the sizes of dimensions"),
+        (("--merge", "/nowhere", "x", "--network", "n.yml"), "error: "),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: tuple[str, ...], message: str, orca: Path) -> None:
+    answer = run(*(argument.format(orca=orca) for argument in arguments))
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_help_is_quick_to_load() -> None:
+    code = (
+        "import sys; sys.argv = ['converters', '--help']\n"
+        "from converters.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('numpy', 'google.protobuf', 'pydantic') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(samples.orca(groups=1)[:-200])
+    answer = run(path, tmp_path / "out/g", "--npu_num", 2)
+    assert answer.returncode == 2
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
