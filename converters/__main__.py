@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foundation.commands import run_command
 from foundation.errors import UserError
-
-if TYPE_CHECKING:
-    from converters.execution_graph import ExecutionGraph, IterationResult
 
 _EXAMPLES = """\
 examples:
@@ -147,32 +143,38 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     folder, output = _files(arguments, "FOLDER", "OUTPUT.json")
-    from converters.chakra import read_graph
+    from converters.chakra import GROUPS_SUFFIX, read_graph
     from converters.chrome_trace import find_prefix, write_chrome_trace
 
-    graph = read_graph(find_prefix(folder))
-    write_chrome_trace(graph, output, _simulate(graph, arguments))
+    prefix = find_prefix(folder)
+    configuration = _configuration(arguments)
+    if configuration:
+        groups = Path(f"{prefix}{GROUPS_SUFFIX}")
+        grouped = [f"--comm-group-configuration={groups}"] if groups.exists() else []
+        _simulate([f"--workload-configuration={prefix}", *configuration, *grouped, f"--timeline={output}"])
+    else:
+        write_chrome_trace(read_graph(prefix), output)
     print(output)
     return 0
 
 
-def _simulate(graph: ExecutionGraph, arguments: argparse.Namespace) -> IterationResult | None:
-    """Run the embedded backend where its configuration is given; found by name, because backends import converters."""
-    files = {name: getattr(arguments, name) for name in ("network", "system", "memory")}
-    if not any(files.values()):
-        return None
-    if not all(files.values()):
-        missing = ", ".join(f"--{name}" for name, path in files.items() if not path)
-        raise UserError(
-            f"a simulation needs {missing} too", fix="give all three files, or none for lanes without times"
-        )
+def _configuration(arguments: argparse.Namespace) -> list[str]:
+    """Return the embedded backend's flags for its three files, or none where none is given."""
+    flags = {"network": "network", "system": "system", "memory": "remote-memory"}
+    given = {name: getattr(arguments, name) for name in flags}
+    if any(given.values()) and not all(given.values()):
+        missing = ", ".join(f"--{name}" for name, path in given.items() if not path)
+        raise UserError(f"a simulation needs {missing} too", fix="give all three files, or none")
+    return [f"--{flags[name]}-configuration={path}" for name, path in given.items() if path]
+
+
+def _simulate(flags: list[str]) -> None:
+    """Run the embedded backend's own command, found by name: backends import converters, never the reverse."""
     from importlib import import_module
+    from io import StringIO
 
-    from foundation.files import read_text
-
-    texts = {name: read_text(Path(path), f"{name} configuration") for name, path in files.items()}
-    result: IterationResult = import_module("analytical.backend").create(**texts, options={}).simulate(graph)
-    return result
+    arguments = import_module("analytical.__main__").build_parser().parse_args(flags)
+    import_module("analytical.command").simulate_files(arguments, StringIO())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The ranks of one graph as a Chrome trace (also what Perfetto opens): a process a rank, a thread a resource.
 
-With a backend's timeline the events are what was simulated. Without one a node begins when the last of those it waits
-for has ended and lasts as long as it says itself (COMP: ``num_ops``, or ``duration_micros``; all else: nothing), which
-shows order and dependencies, not contention.
+Nothing is simulated: a node begins when the last of those it waits for has ended and lasts as long as it says itself
+(COMP: ``num_ops``, or ``duration_micros``; all else: nothing), which shows order and dependencies, not contention. A
+simulated timeline comes from the embedded backend (``--merge`` with its configuration files).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from converters.execution_graph import ABSENT, ExecutionGraph, IterationResult, NodeType, RankGraph, TimelineEvent
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph, TimelineEvent
 from foundation.errors import UserError
 from foundation.files import atomic_write
 
@@ -32,13 +33,12 @@ def find_prefix(folder: str | Path) -> Path:
     return path / prefixes[0]
 
 
-def write_chrome_trace(graph: ExecutionGraph, path: str | Path, result: IterationResult | None = None) -> None:
-    """Write `graph` to `path` as JSON; times from `result`'s timeline, or worked out from the nodes alone."""
-    timeline = iter(result.timeline) if result is not None else _lanes(graph)
+def write_chrome_trace(graph: ExecutionGraph, path: str | Path) -> None:
+    """Write `graph` to `path` as JSON, with times worked out from its nodes alone."""
     with atomic_write(path) as out:
         out.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
-        lines = (*_names(graph), *map(_event, timeline))
-        out.write(",\n".join(lines))
+        for index, line in enumerate(chain(_names(graph), map(_event, _lanes(graph)))):
+            out.write(f",\n{line}" if index else line)
         out.write("\n]}\n")
 
 

@@ -121,6 +121,32 @@ def test_ranks_merge_into_one_chrome_trace(tmp_path: Path) -> None:
     assert qkv["ts"] == pytest.approx(norm["ts"] + norm["dur"]), "a node begins when what it waits for has ended"
 
 
+def test_merged_ranks_are_simulated_where_the_configuration_is_given(tmp_path: Path) -> None:
+    write_graph(lower(transformer(2, 1)), tmp_path / "g")
+    files = {
+        "network.yml": "topology: [ Ring ]\nnpus_count: [ 2 ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n",
+        "system.json": json.dumps({
+            "scheduling-policy": "LIFO", "endpoint-delay": 10, "active-chunks-per-dimension": 1,
+            "preferred-dataset-splits": 1, "all-reduce-implementation": ["ring"], "local-mem-bw": 1600,
+            "collective-optimization": "baseline", "roofline-enabled": 1, "peak-perf": 1,
+        }),
+        "memory.json": json.dumps({
+            "memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-latency": 100, "remote-mem-bw": 64,
+        }),
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    flags = [f"--{name.split('.')[0]}={tmp_path / name}" for name in files]
+    answer = run("--merge", tmp_path / "g", tmp_path / "timeline.json", *flags)
+    assert answer.returncode == 0, answer.stderr
+    events = {
+        e["name"]: e for e in json.loads((tmp_path / "timeline.json").read_text())["traceEvents"] if e["pid"] == 1
+    }
+    # 64 bytes over 64 B/ns after 100 ns; then the all-reduce of ring neighbours takes its time on the network.
+    assert (events["embedding.load_input"]["ts"], events["embedding"]["ts"]) == (0.0, 0.101)
+    assert events["embedding.collective"]["dur"] > 1.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
