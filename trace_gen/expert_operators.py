@@ -63,33 +63,32 @@ class _Builder:
         rows = [*self._shared(source), router]
         if self.spread:
             width = self.precision.activation_bytes(self.hidden)
-            dispatch = exchange_row("expert_dispatch", (source, router.name), width, output_rows=Rows.ROUTED)
+            dispatch = exchange_row("expert_dispatch", (source,), width, output_rows=Rows.ROUTED)
             combine = exchange_row(
                 "expert_combine", ("expert_down_proj",), width, input_rows=Rows.ROUTED, output_rows=Rows.ROUTED
             )
             gather = exchange_row("expert_gather", ("expert_sum",), width, CommType.ALLGATHER, input_rows=Rows.OWN)
-            return [*rows, dispatch, *self._routed((dispatch.name,)), combine, self._sum(combine.name), gather]
-        return [*rows, *self._routed((source, router.name)), self._sum("expert_down_proj")]
+            return [*rows, dispatch, *self._routed(dispatch.name), combine, self._sum(combine.name), gather]
+        return [*rows, *self._routed(source), self._sum("expert_down_proj")]
 
-    def _routed(self, sources: tuple[str, ...]) -> list[Operator]:
+    def _routed(self, source: str) -> list[Operator]:
         """The experts' own matrices. Without a dispatch they read each token's hidden state where it lies."""
         inner = self.part.expert_intermediate
-        up = self._grouped("expert_gate_up_proj", sources, self.hidden, 2 * inner)
+        up = self._grouped("expert_gate_up_proj", source, self.hidden, 2 * inner)
         if not self.spread:
             up = self._from_tokens(up)
         act = elementwise(
             self.precision, "expert_act_fn", up.name, 2 * inner, inner, ACTIVATION_FLOPS, rows=Rows.ROUTED
         )
-        return [up, act, self._grouped("expert_down_proj", (act.name,), inner, self.hidden)]
+        return [up, act, self._grouped("expert_down_proj", act.name, inner, self.hidden)]
 
-    def _grouped(self, name: str, sources: tuple[str, ...], inputs: int, outputs: int) -> Operator:
+    def _grouped(self, name: str, source: str, inputs: int, outputs: int) -> Operator:
         """Projections of all the experts of the rank; each copy of a token goes through one of them."""
-        one = linear(self.precision, name, sources[0], inputs, outputs, rows=Rows.ROUTED)
+        one = linear(self.precision, name, source, inputs, outputs, rows=Rows.ROUTED)
         weights = self.precision.weight_bytes(self.part.experts * inputs * outputs)
         return replace(
             one,
             kind=OperatorClass.GROUPED_GEMM,
-            sources=sources,
             weight_bytes=weights,
             weight_traffic_bytes=weights,
         )
@@ -111,7 +110,7 @@ class _Builder:
         return Operator(
             "expert_sum",
             OperatorClass.ELEMENTWISE,
-            (source, "router"),
+            (source,),
             width,
             width,
             flops=SUM_FLOPS * self.hidden,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_cases import batch
+from trace_cases import QWEN, batch
 
 from foundation.errors import UserError
 from trace_gen.architecture import load_model, shipped_models
@@ -27,7 +27,7 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 MODELS = [json.loads(shipped_models()[name].read_text()) for name in ("gpt3-7b", "facebook/opt-6.7b", "opt-175b")]
-MODELS += [json.loads(shipped_models()["meta-llama/Llama-3.1-8B"].read_text())]
+MODELS += [json.loads(shipped_models()[name].read_text()) for name in ("meta-llama/Llama-3.1-8B", QWEN)]
 DEVICE = json.loads((HARDWARE_FOLDER / "RTX4090.json").read_text())
 
 
@@ -38,7 +38,7 @@ def written(folder: str, text: str) -> str:
 
 
 @SETTINGS
-@given(base=st.sampled_from(MODELS), changes=st.lists(st.tuples(st.integers(0, 9), ANYTHING), max_size=3))
+@given(base=st.sampled_from(MODELS), changes=st.lists(st.tuples(st.integers(0, 14), ANYTHING), max_size=3))
 def test_model_files(base: dict[str, object], changes: list[tuple[int, object]]) -> None:
     names = list(base)
     config = base | {names[index % len(names)]: value for index, value in changes}

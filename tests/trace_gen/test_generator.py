@@ -161,7 +161,11 @@ def test_flops_are_two_a_weight_and_token_and_four_a_pair(shape: BatchShape, nam
     trace = generator(name).generate(replace(shape, samples=np.ones_like(shape.samples)))
     tokens, sequences = shape.total_tokens, len(shape.request_ids)
     matrices = shape_of.query_size + 2 * shape_of.kv_size + shape_of.query_size
-    matrices += (3 if shape_of.gated_mlp else 2) * shape_of.intermediate_size
+    if shape_of.experts is None:
+        matrices += (3 if shape_of.gated_mlp else 2) * shape_of.intermediate_size
+    else:
+        mixture = shape_of.experts
+        matrices += 3 * (mixture.per_token * mixture.intermediate_size + mixture.shared_intermediate_size)
     expected = 2 * tokens * shape_of.num_layers * matrices * shape_of.hidden_size
     expected += 2 * sequences * shape_of.vocab_size * shape_of.hidden_size
     for new, context in zip(shape.new_tokens.tolist(), shape.context_tokens.tolist(), strict=True):

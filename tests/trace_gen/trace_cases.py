@@ -18,7 +18,10 @@ from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import Trace
 
 LLAMA = "meta-llama/Llama-3.1-8B"
-FAMILIES = (LLAMA, "gpt2", "facebook/opt-6.7b", "huggyllama/llama-7b", "gpt3-13b", "meta-llama/Llama-3.1-405B")
+MIXTRAL, QWEN = "mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen3-30B-A3B"
+DENSE = (LLAMA, "gpt2", "facebook/opt-6.7b", "huggyllama/llama-7b", "gpt3-13b", "meta-llama/Llama-3.1-405B")
+MIXTURES = (MIXTRAL, QWEN, "Qwen/Qwen1.5-MoE-A2.7B")
+FAMILIES = (*DENSE, *MIXTURES)
 
 
 def batch(
@@ -48,11 +51,16 @@ def model(name: str = LLAMA) -> ModelArchitecture:
 
 
 def generator(
-    name: str = LLAMA, tensor: int = 1, pipeline: int = 1, perf_model: str = "roofline", **options: Any
+    name: str = LLAMA,
+    tensor: int = 1,
+    pipeline: int = 1,
+    perf_model: str = "roofline",
+    expert: int = 1,
+    **options: Any,
 ) -> TraceGenerator:
     architecture = model(name)
     latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware("RTX3090"), tensor))
-    return TraceGenerator(architecture, Parallelism(tensor, pipeline), latencies, **options)
+    return TraceGenerator(architecture, Parallelism(tensor, pipeline, expert), latencies, **options)
 
 
 def rows_named(trace: Trace, name: str) -> list[int]:
