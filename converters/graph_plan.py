@@ -17,6 +17,7 @@ from converters.execution_graph import ABSENT, CollectiveType, NodeType
 from converters.node_layout import (
     CLOSE,
     COLL,
+    COMMUNICATION_SLOTS,
     COMP,
     LOAD_INPUT,
     LOAD_WEIGHT,
@@ -49,6 +50,8 @@ _NODE_TYPE = {
     CLOSE: NodeType.COMP,
 }
 _NODE_TYPES = np.array([_NODE_TYPE[slot] for slot in range(len(_NODE_TYPE))], dtype=np.int8)
+_MOVES_MEMORY = np.isin(np.arange(len(_NODE_TYPE)), MEMORY_SLOTS)
+_COMMUNICATES = np.isin(np.arange(len(_NODE_TYPE)), COMMUNICATION_SLOTS)
 SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
 _SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT, 0])
 _COLLECTIVE = {
@@ -212,8 +215,8 @@ def _rank_plan(work: _Work, ranks: tuple[int, ...], layout: Layout) -> RankPlan:
     column = _SIZE_COLUMN[layout.slot]
     column[layout.move_at] = [COMM if move.of_comm else OUTPUT for move in layout.moves]
     source = column * work.all_rows + work.kept[source_row]
-    moved = np.flatnonzero(np.isin(layout.slot, MEMORY_SLOTS))
-    sent = np.flatnonzero(np.isin(layout.slot, (RECV, COLL, SEND)))
+    moved = np.flatnonzero(_MOVES_MEMORY[layout.slot])
+    sent = np.flatnonzero(_COMMUNICATES[layout.slot])
     return RankPlan(
         ranks=ranks,
         names=names,

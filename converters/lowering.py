@@ -36,6 +36,12 @@ PLANS_KEPT = 64
 SIZES_KEPT = 8
 ZERO_NS_OPS = 500
 """`num_ops` of a node that takes 0 ns: 1000 * 0 + 500, which any real device finishes within the nanosecond too."""
+_STATIC = (
+    *("op_names", "rank_sets", "groups", "op", "kind", "layer", "stage", "rank_set", "sub_batch"),
+    *("input_loc", "input_bytes", "weight_loc", "weight_bytes", "output_loc", "output_bytes"),
+    *("comm_type", "comm_bytes", "comm_group", "dep_offsets", "dep_rows"),
+)
+"""All that a plan and its sizes depend on: where these are the same objects as before, nothing has to be compared."""
 _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
 
 
@@ -69,6 +75,7 @@ class Lowering:
         self._dims = None if network_dims is None else tuple(network_dims)
         self._true_work, self._annotate = true_work, annotate
         self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
+        self._recent: OrderedDict[tuple[int, ...], tuple[list[Any], _Entry, list[_Sizes]]] = OrderedDict()
 
     def lower(self, trace: Trace) -> ExecutionGraph:
         """Return the execution graph of `trace`, all its steps.
@@ -76,14 +83,25 @@ class Lowering:
         Raises `UserError` when a row's collective leaves out a rank that runs the row, or when `network_dims` does not
         multiply to the number of ranks.
         """
-        entry = self._entry(trace)
-        sizes = self._sizes(entry, trace)
+        entry, sizes = self._known(trace)
         work = np.maximum(trace.flops, 1) if self._true_work else np.maximum(trace.latency_ns, 1) * 1000 + 500
         traffic = np.maximum(trace.mem_bytes, 1) if self._true_work else None
         graphs = [
             self._fill(plan, own, trace, work, traffic) for plan, own in zip(entry.plan.rank_plans, sizes, strict=True)
         ]
         return ExecutionGraph(graphs, entry.plan.groups)
+
+    def _known(self, trace: Trace) -> tuple[_Entry, list[_Sizes]]:
+        """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
+        columns = [getattr(trace, name) for name in _STATIC]
+        key = tuple(map(id, columns))
+        recent = self._recent.get(key)
+        if recent is None:
+            entry = self._entry(trace)
+            recent = self._recent[key] = (columns, entry, self._sizes(entry, trace))  # kept, so that ids stay theirs
+            if len(self._recent) > PLANS_KEPT:
+                self._recent.popitem(last=False)
+        return recent[1], recent[2]
 
     def _entry(self, trace: Trace) -> _Entry:
         key = _structure_key(trace)

@@ -32,6 +32,7 @@ BoolArray = NDArray[np.bool_]
 SLOTS = 7
 RECV, LOAD_INPUT, LOAD_WEIGHT, COMP, COLL, STORE, SEND, CLOSE = range(SLOTS + 1)
 MEMORY_SLOTS = (LOAD_INPUT, LOAD_WEIGHT, STORE)
+COMMUNICATION_SLOTS = (RECV, COLL, SEND)
 
 
 def row_slots(trace: Trace) -> BoolArray:
