@@ -76,6 +76,8 @@ def read_case(path: Path, version: str) -> Case:
         config = VllmSchedulerConfig(version=version, **settings)
     except UserError as error:
         raise UserError(error.what, path=path, field=error.field, fix=error.fix) from error
+    if not isinstance(document["requests"], list):
+        raise UserError("not a list", path=path, field="requests")
     requests = tuple(_request(row, index, path) for index, row in enumerate(document["requests"]))
     names = [request.name for request in requests]
     if len(set(names)) != len(names):

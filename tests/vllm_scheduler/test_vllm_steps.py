@@ -95,3 +95,25 @@ def test_steps_stop_where_the_blocks_do() -> None:
     batch = scheduler.schedule(2)
     assert batch is not None
     assert [request.id for request in batch.preempted] == [1]
+
+
+def test_a_waiting_request_that_may_find_more_of_its_prefix_ends_the_like_steps() -> None:
+    """With its third block of four free, B (four blocks, one found) is refused until A fills its second block."""
+    config = VllmSchedulerConfig(
+        num_gpu_blocks=5, max_model_len=24, max_num_seqs=2, block_size=4, async_scheduling=False
+    )
+    scheduler = vllm_scheduler(config)
+    scheduler.add(Request(0, 0, 4, 20, prompt_token_ids=[1] * 4, output_token_ids=[1] * 20), 0)
+    for now in range(2):
+        batch = scheduler.schedule(now)
+        assert batch is not None
+        scheduler.update(batch, now)
+    scheduler.add(Request(1, 2, 13, 1, prompt_token_ids=[1] * 13), 2)
+    admitted = []
+    for now in range(2, 5):
+        batch = scheduler.schedule(now)
+        assert batch is not None
+        assert scheduler.steady(batch) == 0
+        admitted.append([(request.id, hit) for request, hit in batch.admitted])
+        scheduler.update(batch, now)
+    assert admitted == [[], [], [(1, 8)]]

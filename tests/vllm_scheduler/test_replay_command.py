@@ -1,0 +1,170 @@
+"""`python -m orchestrator.replay` from outside: what it prints, what it compares and how it fails."""
+
+import gzip
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundation.commands import run_command
+from orchestrator.replay.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+CASE: dict[str, Any] = {
+    "name": "two",
+    "max_num_seqs": 4,
+    "max_num_batched_tokens": 64,
+    "block_size": 16,
+    "num_gpu_blocks": 20,
+    "max_model_len": 128,
+    "enable_prefix_caching": True,
+    "async_scheduling": False,
+    "latency_model": {"a_us": 1000, "b_us_per_token": 10, "c_us_per_kv_token": 0.5},
+    "requests": [
+        {"id": "a", "arrival": 0, "prompt_segments": [[1, 33]], "output_len": 2},
+        {"id": "b", "arrival": 5000, "prompt_segments": [[1, 33]], "output_len": 1},
+    ],
+}
+# 1,000 + 33 x 10 + 33 x 0.5 = 1,346.5; 1,000 + 10 + 34 x 0.5 = 1,027; b finds two blocks and computes one token.
+STEPS = [
+    [0, 1346, {"a": 33}, {"a": 0}, [], 16, 16, 1, 0, []],
+    [1346, 1027, {"a": 1}, {}, [], 16, 19, 0, 0, ["a"]],
+    [5000, 1026, {"b": 1}, {"b": 32}, [], 16, 19, 0, 0, ["b"]],
+]
+REQUESTS = [["a", 1346, 2373, 0, 0, 2, "length"], ["b", 6026, 6026, 0, 32, 1, "length"]]
+
+
+@dataclass(frozen=True)
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: object) -> Result:
+    output, errors = StringIO(), StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        code = run_command(lambda: main([str(argument) for argument in arguments]))
+    return Result(code, output.getvalue(), errors.getvalue())
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(CASE))
+    return path
+
+
+def test_it_prints_every_step_and_request(case: Path) -> None:
+    result = command(case)
+    document = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert document["steps"] == STEPS
+    assert document["requests"] == REQUESTS
+    assert {key: document[key] for key in ("stalled", "num_steps", "end_us", "max_running", "min_free_blocks")} == {
+        "stalled": False,
+        "num_steps": 3,
+        "end_us": 6026,
+        "max_running": 1,
+        "min_free_blocks": 16,
+    }
+
+
+def test_it_runs_as_a_module(case: Path) -> None:
+    arguments = [sys.executable, "-m", "orchestrator.replay", str(case)]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == command(case).stdout
+
+
+def test_asynchronous_steps_tell_when_they_were_decided(case: Path) -> None:
+    case.write_text(json.dumps({**CASE, "async_scheduling": True}))
+    document = json.loads(command(case).stdout)
+    assert document["step_columns"][-1] == "decided_us"
+    assert [step[-1] for step in document["steps"]] == [0, 0, 5000]
+
+
+def test_a_check_against_its_own_output_is_equal(case: Path) -> None:
+    (case.parent / "expected.json.gz").write_bytes(gzip.compress(command(case).stdout.encode()))
+    result = command(case, "--check")
+    assert (result.returncode, result.stdout) == (0, f"{case}: 3 steps and 2 requests are equal\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "value", "message"),
+    [
+        ("steps", 1, 1, 7, "step 1, dur_us: expected 7, got 1027"),
+        ("steps", 2, 3, {"b": 16}, "step 2, admitted{id:cached_tokens}: expected {'b': 16}, got {'b': 32}"),
+        ("requests", 0, 3, 1, "request 0, num_preemptions: expected 1, got 0"),
+    ],
+)
+def test_the_first_difference_is_named(
+    case: Path, table: str, row: int, column: int, value: object, message: str
+) -> None:
+    document = json.loads(command(case).stdout)
+    document[table][row][column] = value
+    other = case.parent / "other.json"
+    other.write_text(json.dumps(document))
+    result = command(case, "--check", other)
+    assert (result.returncode, result.stdout) == (1, f"{case}: {message}\n")
+
+
+def test_a_missing_step_is_a_difference(case: Path) -> None:
+    document = json.loads(command(case).stdout)
+    document["steps"].pop()
+    (case.parent / "expected.json").write_text(json.dumps(document))
+    result = command(case, "--check")
+    assert (result.returncode, result.stdout) == (1, f"{case}: step 2: expected 2 steps, got 3\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_sise": 3}, "block_sise: unknown key 'block_sise'; did you mean block_size"),
+        ({"max_num_seqs": 100}, "max_num_batched_tokens: 64 tokens a step cannot serve max_num_seqs (100)"),
+        ({"requests": 5}, "requests: not a list"),
+        ({"requests": [{"id": "a", "arrival": 0}]}, "requests[0].output_len: the key is missing"),
+        ({"requests": [{"id": "a", "arrival": 0, "output_len": 1}]}, "requests[0]: a request has one of"),
+        ({"latency_model": {"a_us": 1}}, "latency_model."),
+        ({"requests": [CASE["requests"][0]] * 2}, "requests: id 'a' occurs twice"),
+        (
+            {"requests": [{"id": "a", "arrival": 0, "output_len": 1, "prompt_segments": [[1]]}]},
+            "requests[0].prompt_segments: [[1]] is not a prompt",
+        ),
+        (
+            {"requests": [{"id": "a", "arrival": 0, "output_len": 1, "prompt_len": 128}]},
+            "request a cannot run: its prompt of 128 tokens is not below max_model_len (128)",
+        ),
+    ],
+)
+def test_a_wrong_case_is_one_line_and_exit_code_2(case: Path, change: dict[str, Any], message: str) -> None:
+    case.write_text(json.dumps({**CASE, **change}))
+    result = command(case)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_files_that_are_not_there(case: Path) -> None:
+    assert "the case does not exist" in command(case.parent / "none.json").stderr
+    result = command(case, "--check")
+    assert result.returncode == 2
+    assert "no expected.json or expected.json.gz beside the case" in result.stderr
+
+
+def test_what_vllm_would_repeat_for_ever_ends_as_stalled(case: Path) -> None:
+    """Five blocks of prompt, four usable: computed in chunks and driven out, again and again."""
+    change = {"num_gpu_blocks": 5, "max_num_batched_tokens": 16, "scheduler_reserve_full_isl": False}
+    change["enable_prefix_caching"] = False
+    request = {"id": "a", "arrival": 0, "output_len": 1, "prompt_len": 70}
+    case.write_text(json.dumps({**CASE, **change, "requests": [request]}))
+    document = json.loads(command(case).stdout)
+    assert document["stalled"] is True
+    assert document["requests"][0][-1] == "unfinished"
+    assert document["total_preemptions"] > 10
