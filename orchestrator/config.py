@@ -62,6 +62,10 @@ class RunConfig(BaseModel):
     seed: int = D["seed"]
     skip_unfit: bool = D["skip_unfit"]
     backend: str = D["backend"]
+    congestion: Literal["unaware", "aware"] = D["congestion"]
+    num_queues_per_dim: int = Field(D["num_queues_per_dim"], ge=1, le=1024)
+    injection_scale: float = Field(D["injection_scale"], ge=0, allow_inf_nan=False)
+    rendezvous_protocol: bool = D["rendezvous_protocol"]
     astra_sim: str | None = D["astra_sim"]
     astra_sim_image: str | None = D["astra_sim_image"]
     spool_dir: str | None = D["spool_dir"]
@@ -178,6 +182,10 @@ class RunConfig(BaseModel):
                     problems.append(f"--{name}: conflicts with --scheduling vllm; leave it out")
             if self.kv_manage != "vllm":
                 problems.append(f"--kv_manage {self.kv_manage}: conflicts with --scheduling vllm; leave it out")
+        if self.congestion == "aware" and "embedded" not in (self.backend, self.cross_check):
+            problems.append(
+                f"--congestion aware: conflicts with --backend {self.backend}; give it an aware binary"
+            )
         if self.perf_table and self.perf_model not in (None, "table_v0"):
             problems.append(f"--perf_table: conflicts with --perf_model {self.perf_model}; leave one out")
         if self.perf_model == "table_v0" and not self.perf_table:

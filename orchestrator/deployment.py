@@ -85,7 +85,7 @@ class Deployment:
             network=texts.network.to_text(),
             system=texts.system.to_text(),
             memory=texts.memory.to_text(),
-            options={} if name == EMBEDDED else backend_options(self.config),
+            options=backend_options(self.config, name),
         )
 
     def _lower(self, stack: ExitStack) -> Lower:
@@ -146,10 +146,17 @@ def _say_statistics(backend: Backend, say: Callable[[str], None]) -> None:
         say(f"backend: {said}")
 
 
-def backend_options(config: RunConfig) -> dict[str, str]:
-    """Return the backend's own options from the flags that are given."""
+def backend_options(config: RunConfig, name: str) -> dict[str, str]:
+    """Return the options of the backend called `name`, from the flags that are given."""
+    options = {
+        "num_queues_per_dim": str(config.num_queues_per_dim),
+        "injection_scale": str(config.injection_scale),
+        "rendezvous_protocol": str(config.rendezvous_protocol).lower(),
+    }
+    if name == EMBEDDED:
+        return {**options, "congestion": config.congestion}
     names = ("astra_sim", "astra_sim_image", "spool_dir", "cache_dir", "work_dir", "backend_timeout", "backend_jobs")
-    options = {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
+    options |= {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
     if config.no_cache:
         options["no_cache"] = "1"
     return options

@@ -201,7 +201,7 @@ def test_the_shipped_networks_run_with_the_shipped_systems(
         files = ["--network", path, "--system", system, "--remote_memory", next(memories)]
         gpt2(dataset, tmp_path / "out.csv", *shape, *files)
         assert json.loads((tmp_path / "out-summary.json").read_text())["finished_requests"] == 5
-    assert "note:" not in capsys.readouterr().out
+    assert "network dimensions" not in capsys.readouterr().out
 
 
 def test_a_system_file_that_leaves_dimensions_out_is_noted(
