@@ -20,7 +20,7 @@ class EventRunner:
 
     def __init__(self, models: Models) -> None:
         self.configuration = models.configuration
-        self._models = models
+        self.models = models
         if self.configuration.options.aware:
             check_aware(self.configuration.network)
 
@@ -54,14 +54,14 @@ class EventRunner:
         values = {id(program): (program.runtime[step].tolist(), program.size[step].tolist()) for program in programs}
         ranks = [(program, *values[id(program)]) for program in programs]
         if solve or (solve is None and self._solvable(programs, graph)):
-            simulation = Simulation(self._models, ranks, graph.groups, solve=True)
+            simulation = Simulation(self.models, ranks, graph.groups, solve=True)
             try:
                 simulation.run()
                 return simulation
             except (AmbiguousOrderError, SimulationError):
                 if solve:
                     raise
-        simulation = Simulation(self._models, ranks, graph.groups, solve=False)
+        simulation = Simulation(self.models, ranks, graph.groups, solve=False)
         simulation.run()
         return simulation
 

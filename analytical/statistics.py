@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analytical.configuration import SystemConfig
+from analytical.configuration import RemoteMemoryConfig, SystemConfig
 from analytical.program import Program, roofline_nodes
+from analytical.remote_memory import transfer_ns
 from converters.execution_graph import IntArray, NodeType
 
 GPU, COMM, CPU, REMOTE, INVALID = "GPU time", "Comm time", "CPU time", "Remote mem time", "Invalid time"
@@ -64,8 +65,25 @@ def rank_statistics(
             times[name] = _union(start[chosen], end[chosen])
     wall = int(end.max())
     overlap = times[GPU] + times[COMM] - wall if set(times) == {GPU, COMM} else 0
-    averages = _averages(program, step, start, end, system) if system.roofline_enabled else None
+    averages = _averages(program, step, end - start, system) if system.roofline_enabled else None
     return RankStatistics(wall, times, overlap, averages)
+
+
+def chain_statistics(
+    program: Program, step: int, finish: int, system: SystemConfig, memory: RemoteMemoryConfig
+) -> RankStatistics:
+    """Return the statistics of a rank that runs one node after another from 0 to `finish` ns.
+
+    Nothing overlaps, so the communication takes what the nodes with a runtime of their own leave.
+    """
+    kinds, runtime = _kinds(program), program.runtime[step]
+    times = {name: int(runtime[kinds == name].sum()) for name in (GPU, CPU) if (kinds == name).any()}
+    if (kinds == REMOTE).any():
+        times[REMOTE] = sum(transfer_ns(memory, size) for size in program.size[step][kinds == REMOTE].tolist())
+    if (kinds == COMM).any():
+        times[COMM] = finish - sum(times.values())
+    averages = _averages(program, step, runtime, system) if system.roofline_enabled else None
+    return RankStatistics(finish, times, 0, averages)
 
 
 def _kinds(program: Program) -> NDArray[np.str_]:
@@ -87,9 +105,9 @@ def _union(start: IntArray, end: IntArray) -> int:
     return int(covered[-1] - start[0] - gaps.sum())
 
 
-def _averages(program: Program, step: int, start: IntArray, end: IntArray, system: SystemConfig) -> RooflineAverages:
+def _averages(program: Program, step: int, runtime: IntArray, system: SystemConfig) -> RooflineAverages:
     graph, order = program.graph, program.order
-    duration = (end - start).astype(np.float64)
+    duration = runtime.astype(np.float64)
     compute = (graph.node_type == NodeType.COMP)[order]
     total = 1.0 + float(duration[compute].sum())
     rows = np.flatnonzero((roofline_nodes(graph, system) & (graph.tensor_size[step] > 0))[order])

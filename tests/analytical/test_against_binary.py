@@ -11,7 +11,7 @@ from pathlib import Path
 import analytical_cases as cases
 import pytest
 
-from analytical.command import report
+from analytical.report import report
 from converters.chakra import write_graph
 from foundation.errors import OrreryError
 

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytical.backend import EmbeddedBackend
+from analytical.chain_report import report_chains
 from analytical.chain_run import NotAChainError
 from analytical.phases import AmbiguousOrderError
+from analytical.report import report
 from analytical.simulator import Simulation
 from converters.chakra import write_graph
 from converters.execution_graph import ExecutionGraph
@@ -205,3 +207,18 @@ def test_a_custom_collective_runs_its_graph(tmp_path: Path) -> None:
     case["ranks"] = [[node], [node]]
     delay = int(2 * 500 + 4096 / (50 * 2**30 / 1e9))
     assert cases.backend(case).simulate(cases.graph(case)).by_rank() == dict.fromkeys((0, 1), (2 * delay + 1,) * 2)
+
+
+@RELAXED
+@given(st.integers(0, 10**6))
+def test_the_report_of_chains_is_the_report_of_events(seed: int) -> None:
+    """Every line, statistics and utilisation included; ranks that tie may stand in another order."""
+    case = pipeline(seed, steps=1) if seed % 3 == 0 else chained(plain(cases.random_case(seed)))
+    case["options"]["num_queues_per_dim"] = "1"
+    backend, graph = cases.backend(case), cases.graph(case)
+    messages = by_messages(backend, graph)
+    if messages is None:
+        return
+    lines = report_chains(backend.events.models, graph)
+    if lines is not None:
+        assert sorted(lines) == sorted(report(messages))

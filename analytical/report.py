@@ -1,0 +1,51 @@
+"""The lines that ``python -m analytical`` prints: ASTRA-sim's, and what the network's dimensions carried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from analytical.configuration import NetworkConfig, SystemConfig
+from analytical.simulator import Simulation
+from analytical.statistics import RankStatistics, rank_statistics
+from analytical.workload import Workload
+
+
+def report(simulation: Simulation) -> Iterator[str]:
+    """Yield the lines of a finished simulation: ranks as they finish, then the network's dimensions."""
+    configuration = simulation.configuration
+    for workload in simulation.finish_order:
+        finished = workload.finished_ns or 0
+        statistics = _statistics(workload, configuration.system)
+        yield from rank_lines(workload.rank, finished, finished - workload.gpu_ns, statistics)
+    wall = max(workload.finished_ns or 0 for workload in simulation.workloads)
+    yield from network_lines(configuration.network, simulation.transport.volume, wall)
+
+
+def rank_lines(rank: int, finished: int, exposed: int, statistics: RankStatistics) -> Iterator[str]:
+    """Yield one rank's lines. Times in ns."""
+    # Replayed nodes of all slots count as GPU time, which can exceed the cycles: ASTRA-sim prints 64 bits unsigned.
+    unsigned = exposed % 2**64
+    yield f"[workload] [info] sys[{rank}] finished, {finished} cycles, exposed communication {unsigned} cycles."
+    for line in statistics.lines():
+        yield f"[statistics] [info] sys[{rank}], {line}"
+
+
+def network_lines(network: NetworkConfig, volume: Sequence[int], wall: int) -> Iterator[str]:
+    """Yield, a dimension, the bytes sent over it and their share of what its NPUs could have sent in `wall` ns."""
+    if network.npus == 1:
+        return
+    rows = zip(network.topology, network.npus_count, network.bytes_per_ns, volume, strict=True)
+    for dim, (topology, count, bytes_per_ns, sent) in enumerate(rows):
+        share = sent / (bytes_per_ns * network.npus * wall) if wall else 0.0
+        yield (
+            f"[network] [info] dimension {dim} ({topology}, {count} NPUs): {sent} bytes sent, "
+            f"utilisation {share * 100:.3f}%"
+        )
+
+
+def _statistics(workload: Workload, system: SystemConfig) -> RankStatistics:
+    start = np.frombuffer(workload.start, dtype=np.int64)
+    end = np.frombuffer(workload.end, dtype=np.int64)
+    return rank_statistics(workload.program, 0, start, end, system)
