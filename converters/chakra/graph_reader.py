@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.chakra.attributes import BadAttributeError, NodeRow, node_row
+from converters.chakra.attributes import NodeRow
 from converters.chakra.framing import read_messages
-from converters.chakra.nodes import parse_metadata, parse_node
+from converters.chakra.node_reader import NodeReader
+from converters.chakra.nodes import parse_metadata
 from converters.execution_graph import ABSENT, ExecutionGraph, RankGraph
 from foundation.errors import UserError
 from foundation.files import read_text
@@ -111,6 +112,7 @@ class _Reader:
         self._columns: dict[tuple[Any, ...], tuple[tuple[str, ...], Columns]] = {}
         self._by_digest: dict[bytes, tuple[Any, ...]] = {}
         self._previous: dict[bytes, NodeRow] = {}
+        self._nodes = NodeReader()
 
     def add(self, rank: int, path: Path) -> None:
         """Read one rank's file."""
@@ -135,7 +137,7 @@ class _Reader:
         for offset, message in messages:
             row = fresh.get(message) or self._previous.get(message)
             if row is None:
-                row = _parse(message, offset, path)
+                row = self._nodes.read(message, offset, path)
             fresh[message] = row
             rows.append(row)
         self._previous = fresh
@@ -156,14 +158,6 @@ def _digest(path: Path) -> bytes:
             return hashlib.file_digest(stream, "blake2b").digest()
     except OSError:
         return b""  # `read_messages` explains what is wrong with the file
-
-
-def _parse(message: bytes, offset: int, path: Path) -> NodeRow:
-    node = parse_node(message, offset, path)
-    try:
-        return node_row(node)
-    except BadAttributeError as error:
-        raise UserError(f"byte {offset}, node {node.id} ({node.name!r}): {error}", path=path) from None
 
 
 def _columns(rows: Sequence[NodeRow], rank: int, path: Path) -> tuple[tuple[str, ...], Columns]:

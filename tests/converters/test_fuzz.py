@@ -8,12 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.chakra import read_graph, read_nodes
+from converters.chakra.attributes import BadAttributeError, node_row
+from converters.chakra.et_def_pb2 import Node
+from converters.chakra.framing import read_messages
 from converters.chakra.graph_writer import GraphWriter
 from converters.chakra.inspect import show_dot, show_json, show_text
+from converters.chakra.node_reader import NodeReader
 from converters.lowering import lower
 from converters.statistics import summarise
 from converters.text import collect, open_text, place, write_text_trace
@@ -24,6 +29,12 @@ from tests.converters.traces import transformer
 CONTENT = next(iter(GraphWriter().encode(lower(transformer(2, 2), annotate=True).rank_graphs[0])))[1]
 MEMORY_LIMIT = 60_000_000
 """Bytes; the files are of at most a megabyte."""
+
+
+def messages() -> list[bytes]:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "g.0.et").write_bytes(CONTENT)
+        return [message for _, message in read_messages(Path(folder) / "g.0.et")][1:]
 
 
 def own_sample() -> str:
@@ -74,6 +85,21 @@ def test_damaged_et_files(content: bytes) -> None:
         quietly(lambda: read_graph(Path(folder) / "g"))
         for show in (read_nodes, show_text, show_json, show_dot):
             quietly(lambda show=show: [None for _ in show(path)])  # type: ignore[misc]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.one_of(damaged(messages()), st.binary(max_size=60)))
+def test_nodes_are_read_as_protobuf_reads_them(message: bytes) -> None:
+    """The reader's short cut gives what protobuf and the attribute rules give, or leaves the message to them."""
+    try:
+        expected = node_row(Node.FromString(message))
+    except (DecodeError, BadAttributeError):
+        expected = None
+    try:
+        found = NodeReader().read(message, 0, Path("g.0.et"))
+    except UserError:
+        found = None
+    assert found == expected
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
