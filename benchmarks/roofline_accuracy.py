@@ -1,8 +1,8 @@
 """Compare the roofline with measured kernel times: ``python -m benchmarks.roofline_accuracy PROFILE... --hardware H``.
 
 PROFILE is a folder with ``model_config.json`` and ``profile/tp<N>/{dense,per_sequence,attention}.csv`` (the bundles
-that LLMServingSim's profiler writes). Prints the mean and the 90th percentile of the absolute logarithmic error and the
-bias, by operator.
+that LLMServingSim's profiler writes; of a mixture of experts also ``moe.csv``, the router and experts together). Prints
+the mean and the 90th percentile of the absolute logarithmic error and the bias, by operator.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from foundation.commands import run_command
 from trace_gen.architecture import ModelArchitecture, load_model
 from trace_gen.batch_shape import BatchShape
+from trace_gen.expert_routing import ExpertRouting
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.operators import OperatorClass
@@ -49,6 +51,32 @@ def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int) 
         kind = "decode" if not chunk else "mixed" if decodes else "prefill"
         latency = _latency(trace.op_names, trace.op, trace.latency_ns, "attention")
         errors[f"attention, {kind}"].append(np.log(latency / measured / 1e3))
+    errors |= {"experts": experts} if (experts := _expert_errors(profile, predict)) else {}
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class _Activated(ExpertRouting):
+    """Routing that activates as many experts as were measured."""
+
+    activated: int = 0
+
+    def activated_share(self, tokens: int) -> float:
+        """See `ExpertRouting.activated_share`."""
+        return self.activated / self.experts.count
+
+
+def _expert_errors(profile: Path, predict: TraceGenerator) -> list[float]:
+    """Return the errors of router and experts together; none where nothing was measured."""
+    model, errors = predict.architecture, []
+    for row in _read(profile / "moe.csv") if model.experts and (profile / "moe.csv").is_file() else []:
+        assert model.experts is not None
+        fixed = TraceGenerator(model, predict.parallelism, predict.perf_model)
+        fixed.routing = _Activated(model.experts, 1, int(row["activated_experts"]))
+        trace = fixed.generate(_batch([int(row["tokens"])], [0]))
+        operators = ("router", *(name for name in trace.op_names if name.startswith("expert_")))
+        latency = sum(_latency(trace.op_names, trace.op, trace.latency_ns, name) for name in operators)
+        errors.append(np.log(latency / float(row["time_us"]) / 1e3))
     return errors
 
 
@@ -66,6 +94,7 @@ def _class_of(name: str) -> OperatorClass:
     if name.startswith("attention"):
         return OperatorClass.ATTENTION
     special = {"embedding": OperatorClass.EMBEDDING, "sampler": OperatorClass.SAMPLER}
+    special["experts"] = OperatorClass.GROUPED_GEMM
     return OperatorClass.GEMM if name in GEMMS else special.get(name, OperatorClass.ELEMENTWISE)
 
 
@@ -91,8 +120,8 @@ def _decodes(count: int, context: int) -> BatchShape:
 def _batch(new: list[int], context: list[int]) -> BatchShape:
     count = len(new)
     ids = np.arange(count, dtype=np.int64)
-    arrays = (np.array(values, dtype=np.int64) for values in (new, context))
-    return BatchShape(ids, *arrays, samples=np.ones(count, dtype=np.bool_))
+    new_tokens, context_tokens = (np.array(values, dtype=np.int64) for values in (new, context))
+    return BatchShape(ids, new_tokens, context_tokens, samples=np.ones(count, dtype=np.bool_))
 
 
 def main() -> None:
@@ -111,9 +140,9 @@ def main() -> None:
                 errors[name] += values
     print(f"{'operator':24}{'rows':>7}{'mean |error|':>14}{'P90':>8}{'bias':>8}")
     for name in sorted(errors):
-        values = np.array(errors[name])
-        mean, high, bias = np.abs(values).mean(), np.quantile(np.abs(values), 0.9), values.mean()
-        print(f"{name:24}{len(values):7}{mean:13.1%}{high:9.1%}{bias:8.1%}")
+        found_here = np.array(errors[name])
+        mean, high, bias = np.abs(found_here).mean(), np.quantile(np.abs(found_here), 0.9), found_here.mean()
+        print(f"{name:24}{len(found_here):7}{mean:13.1%}{high:9.1%}{bias:8.1%}")
 
 
 if __name__ == "__main__":

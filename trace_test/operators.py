@@ -14,11 +14,11 @@ SHARED_EXPERTS = "shared_down_proj"
 EXPERT_SUM = "expert_sum"
 """Both are partial sums where every expert's width is divided over the ranks; then they are reduced together."""
 EXPERT_EXCHANGES = {
-    "expert_dispatch": CommType.ALLTOALL,
-    "expert_combine": CommType.ALLTOALL,
-    "expert_gather": CommType.ALLGATHER,
+    "expert_dispatch": (CommType.ALLTOALL, CommType.ALLGATHER),
+    "expert_combine": (CommType.ALLTOALL, CommType.REDUCESCATTER),
+    "expert_gather": (CommType.ALLGATHER,),
 }
-"""Rows of their own where ranks hold whole experts, and nowhere else."""
+"""Rows of their own where ranks hold whole experts, and nowhere else: the forms of our generator and of the field's."""
 VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 """Split by vocabulary where a generator does so; a collective may follow them."""
 BLOCK_ENDS = frozenset({"down_proj", "fc2"})

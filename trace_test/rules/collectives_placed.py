@@ -15,10 +15,12 @@ def check(subject: Subject) -> Iterator[Violation]:
     """Compare every row's collective with what its operator needs."""
     trace = subject.trace
     assert trace is not None
-    exchanged = EXPERT_EXCHANGES.keys() & {trace.op_names[op] for op in set(trace.op.tolist())}
+    names = {trace.op_names[op] for op in set(trace.op.tolist())}
+    exchanged = EXPERT_EXCHANGES.keys() & names
     partial = ROW_PARALLEL | {SHARED_EXPERTS if exchanged else EXPERT_SUM}
-    if exchanged and exchanged != EXPERT_EXCHANGES.keys():
-        absent = sorted(EXPERT_EXCHANGES.keys() - exchanged)[0]
+    needed = EXPERT_EXCHANGES.keys() - (set() if EXPERT_SUM in names else {"expert_gather"})
+    if exchanged and needed - exchanged:
+        absent = sorted(needed - exchanged)[0]
         yield Violation("trace", f"experts on other ranks are reached by {sorted(exchanged)[0]}, but without {absent}")
     for row in range(trace.rows):
         comm, name = CommType(int(trace.comm_type[row])), trace.name(row)
@@ -28,8 +30,9 @@ def check(subject: Subject) -> Iterator[Violation]:
             yield Violation(subject.row(row), f"its output is a partial sum on every rank, but {found} follows")
         elif comm != CommType.NONE and not shared and trace.comm_group[row] < 0:
             yield Violation(subject.row(row), f"an {comm.name} on a single rank")
-        elif name in EXPERT_EXCHANGES and comm != EXPERT_EXCHANGES[name]:
-            yield Violation(subject.row(row), f"an {comm.name}, but it is an {EXPERT_EXCHANGES[name].name}")
+        elif shared and name in EXPERT_EXCHANGES and comm not in EXPERT_EXCHANGES[name]:
+            expected = " or ".join(kind.name for kind in EXPERT_EXCHANGES[name])
+            yield Violation(subject.row(row), f"an {comm.name}, but {expected} is expected")
         elif comm != CommType.NONE and name not in partial | VOCABULARY_PARALLEL and trace.kind[row] == RowKind.COMPUTE:
             yield Violation(subject.row(row), f"an {comm.name} follows, but every rank has all it needs")
 
@@ -39,7 +42,8 @@ RULE = Rule(
     about="With tensor parallelism an ALLREDUCE (or REDUCESCATTER) follows the projections that sum over ranks "
     "(o_proj, down_proj, fc2, expert_sum); embedding and LM head may have one; no other operator does. Exchanges of "
     "attention placed by request are rows of their own, and so are those of whole experts on ranks: ALLTOALL there and "
-    "back, then ALLGATHER (expert_sum then has no ALLREDUCE, but shared experts have one of their own).",
+    "back, then ALLGATHER (expert_sum then has no ALLREDUCE, but shared experts have one of their own), or ALLGATHER "
+    "before and REDUCESCATTER after them.",
     cause="a collective attached to the neighbouring operator, or forgotten when an operator was added or renamed",
     needs="trace",
     check=check,
