@@ -295,7 +295,10 @@ def check_ending(workload: Workload) -> None:
     """
     program = workload.program
     row = program.untimed_row
-    if row is None or (workload.finished_ns and workload.last_task not in (Task.SEND, Task.RECEIVE)):
+    if row is None:
+        return
+    last = None if workload.last_row is None else program.task[workload.last_row]
+    if workload.finished_ns and last not in (Task.SEND, Task.RECEIVE):
         return
     raise SimulationError(
         f"rank {workload.rank} ends {'with a SEND or RECV' if workload.finished_ns else 'at t = 0'} and holds "

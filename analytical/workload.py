@@ -17,6 +17,7 @@ from converters.execution_graph import ABSENT
 from foundation.errors import SimulationError
 
 UNSET = -1
+NO_ROW = 2**62
 
 
 class Services(Protocol):
@@ -54,7 +55,7 @@ class Workload:
         "events",
         "finished_ns",
         "gpu_ns",
-        "last_task",
+        "last_row",
         "program",
         "rank",
         "start",
@@ -69,7 +70,7 @@ class Workload:
         self.finished_ns: int | None = None
         self.gpu_ns = 0
         self.completed = 0
-        self.last_task = Task.RUN
+        self.last_row: int | None = None
         self.start = array("q", [UNSET]) * program.rows
         self.end = array("q", [UNSET]) * program.rows
         self._services = services
@@ -91,7 +92,7 @@ class Workload:
 
     def complete(self, row: int) -> None:
         """A node has ended: free its slot, release its children, issue what can be issued."""
-        self.last_task = Task(self.program.task[row])
+        self.last_row = row
         self._end(row)
         for child in self._fresh:
             heappush(self._ready[self.program.slot[child]], child)
@@ -112,7 +113,7 @@ class Workload:
         """Issue ready nodes by ascending row. Rows freed on the way (`_fresh`) join only afterwards."""
         ready, busy = self._ready, self._busy
         while True:
-            slot, lowest = -1, self.program.rows
+            slot, lowest = -1, NO_ROW
             for candidate in (COMMUNICATE, COMPUTE, FREE, CPU):
                 heap = ready[candidate]
                 if heap and not busy[candidate] and heap[0] < lowest:

@@ -100,8 +100,12 @@ def test_the_backend_answers_as_messages_do(seed: int) -> None:
 
 
 def pipeline(seed: int, *, steps: int) -> cases.Description:
-    """Two stages of 4 ranks: compute, all-reduces within the stage, and a message to the next stage, in chains."""
+    """Two stages of 4 ranks: compute, all-reduces within the stage, and a message to the next stage, in chains.
+
+    The stage is a communicator group on a ring of 8, or (odd seeds) the first dimension of a network of 4 x 2.
+    """
     source = random.Random(seed)
+    by_dimension = seed % 2 == 1
 
     def compute(at: int) -> dict[str, object]:
         return {"id": at, "type": "COMP", "tensor_size": 1, "num_ops": [_ops(source) for _ in range(steps)]}
@@ -110,7 +114,8 @@ def pipeline(seed: int, *, steps: int) -> cases.Description:
     stages = [[compute(0), compute(2)], [compute(1), compute(3)]]
     for rank in range(8):
         first, second = stages[rank // 4]
-        reduce = {"type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 70_000, "group": rank // 4 + 1}
+        reduce: dict[str, object] = {"type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 70_000}
+        reduce |= {"involved_dims": 1} if by_dimension else {"group": rank // 4 + 1}
         message = {"comm_tag": 7, "comm_size": 4096}
         if rank < 4:
             nodes = [
@@ -128,17 +133,21 @@ def pipeline(seed: int, *, steps: int) -> cases.Description:
             ]
         ranks.append(nodes)
     case = cases.Description(
-        network={"topology": ["Ring"], "npus_count": [8], "bandwidth": [50], "latency": [500]},
+        network=(
+            {"topology": ["Ring", "Switch"], "npus_count": [4, 2], "bandwidth": [50, 25], "latency": [500, 900]}
+            if by_dimension
+            else {"topology": ["Ring"], "npus_count": [8], "bandwidth": [50], "latency": [500]}
+        ),
         system={
             "preferred-dataset-splits": source.choice([1, 3]),
             "active-chunks-per-dimension": source.choice([1, 2]),
             "local-mem-bw": 1600,
             "peak-perf": 1,
             "roofline-enabled": 1,
-            "all-reduce-implementation": [source.choice(["ring", "direct"])],
+            "all-reduce-implementation": [source.choice(["ring", "direct"])] * (2 if by_dimension else 1),
         },
         memory={"memory-type": "NO_MEMORY_EXPANSION"},
-        groups={"1": [0, 1, 2, 3], "2": [4, 5, 6, 7]},
+        groups={} if by_dimension else {"1": [0, 1, 2, 3], "2": [4, 5, 6, 7]},
         options={},
         ranks=ranks,
     )
