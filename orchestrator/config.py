@@ -183,9 +183,7 @@ class RunConfig(BaseModel):
             if self.kv_manage != "vllm":
                 problems.append(f"--kv_manage {self.kv_manage}: conflicts with --scheduling vllm; leave it out")
         if self.congestion == "aware" and "embedded" not in (self.backend, self.cross_check):
-            problems.append(
-                f"--congestion aware: conflicts with --backend {self.backend}; give it an aware binary"
-            )
+            problems.append(f"--congestion aware: conflicts with --backend {self.backend}; give it an aware binary")
         if self.perf_table and self.perf_model not in (None, "table_v0"):
             problems.append(f"--perf_table: conflicts with --perf_model {self.perf_model}; leave one out")
         if self.perf_model == "table_v0" and not self.perf_table:

@@ -47,7 +47,8 @@ class CompletedBatch:
     """A batch that ran: decided and started when (ns), the end of each of its steps, shape ``[steps]``.
 
     `seen` lists the requests that the engine saw at the decision; `usage` is the KV memory's state as the last
-    step ran; `outcome` is set when the batch has ended.
+    step ran; `outcome` is set when the batch has ended. `stage_spans_ns` says of each pipeline stage when it began
+    the first step and when it ended the last.
     """
 
     batch: Batch
@@ -57,6 +58,7 @@ class CompletedBatch:
     usage: KVUsage
     seen: list[Seen]
     outcome: BatchOutcome
+    stage_spans_ns: tuple[tuple[int, int], ...]
 
     @property
     def end_ns(self) -> int:
@@ -162,7 +164,8 @@ class Instance:
         finishes = self._executor.run(batch)
         if finishes.shape != (batch.steps, len(self._stage_free)):
             raise InternalError(f"{batch.steps} steps ran, {finishes.shape} finish times came back")
-        start, stage_ends = self._pipeline(now, finishes[0])
+        stage_starts, stage_ends = self._pipeline(now, finishes[0])
+        start = stage_starts[0]
         ends = np.array(stage_ends[-1:], dtype=np.int64)
         if batch.steps > 1:
             ends = np.concatenate((ends, ends + np.cumsum(finishes[1:, -1])))
@@ -174,17 +177,18 @@ class Instance:
         self._last_step_ns = int(finishes[0, -1])
         seen, self._seen = self._seen, []
         usage = self._scheduler.usage()
-        self._in_flight.append(CompletedBatch(batch, now, start, ends, usage, seen, BatchOutcome()))
+        spans = tuple(zip(stage_starts, stage_ends, strict=True))
+        self._in_flight.append(CompletedBatch(batch, now, start, ends, usage, seen, BatchOutcome(), spans))
 
-    def _pipeline(self, now: int, finishes: IntArray) -> tuple[int, list[int]]:
-        """Return when a batch starts and when each stage ends it, given each stage's finish on an idle pipeline."""
-        start = max(now, self._stage_free[0])
-        ends, end, previous = [], start, 0
+    def _pipeline(self, now: int, finishes: IntArray) -> tuple[list[int], list[int]]:
+        """Return when each stage begins and ends a batch, given each stage's finish on an idle pipeline."""
+        starts, ends, end, previous = [], [], now, 0
         for finish, free in zip(finishes.tolist(), self._stage_free, strict=True):
-            end = max(end, free) + finish - previous
+            starts.append(max(end, free))
+            end = starts[-1] + finish - previous
             previous = finish
             ends.append(end)
-        return start, ends
+        return starts, ends
 
     def _steps_before(self, start: int, ends: IntArray, horizon: int) -> int:
         """Return how many of the steps are decided before `horizon`, and none begun after a checkpoint but the first.

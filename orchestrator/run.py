@@ -58,12 +58,13 @@ def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
     been written.
     """
     stopwatch, console = Stopwatch(), Console(stream, verbose=config.verbose)
-    deployment = deploy(config)
-    source = open_source(config, deployment.scheduler)
-    _check_writable(config)
     recorder = Recorder(config, console)
     with ExitStack() as stack:
-        instance = deployment.start(stack, stopwatch, console.say)
+        with stopwatch.measure("set-up"):
+            deployment = deploy(config)
+            source = open_source(config, deployment.scheduler)
+            _check_writable(config)
+            instance = deployment.start(stack, stopwatch, console.say)
         if config.write_configs is not None:
             deployment.configurations.write(config.write_configs)
         _introduce(console, deployment, source)

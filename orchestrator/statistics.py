@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ def distribution(values: IntArray | FloatArray, weights: IntArray | None = None)
         return None
     order = np.argsort(values, kind="stable")
     ranked, ends = values[order], np.cumsum(weights[order])
-    mean = float(np.dot(values.astype(np.float64), weights.astype(np.float64)) / total)
+    mean = _sum(values, weights) / total
     return Distribution(total, mean, *(_percentile(ranked, ends, total, share) for share in (0.5, 0.9, 0.99)))
 
 
@@ -56,6 +57,13 @@ class WeightedValues:
         if not self._values:
             return None
         return distribution(np.concatenate(self._values), np.concatenate(self._weights))
+
+
+def _sum(values: IntArray | FloatArray, weights: IntArray) -> float:
+    """Return the weighted sum, the same on every machine: exact in integers, correctly rounded otherwise."""
+    if np.issubdtype(values.dtype, np.integer):
+        return int((values * weights).sum())
+    return math.fsum((values * weights).tolist())
 
 
 def _percentile(ranked: IntArray | FloatArray, ends: IntArray, total: int, share: float) -> float:

@@ -16,9 +16,11 @@ from analytical.configuration import NetworkConfig
 from foundation.commands import run_command
 from foundation.errors import SimulationError
 from orchestrator.backend import backends
+from orchestrator.batch import Batch
 from orchestrator.cli import simulate
 from orchestrator.config import RunConfig
 from orchestrator.flags import FLAGS
+from orchestrator.schedulers.orca import OrcaScheduler
 
 ROOT = Path(__file__).parents[1]
 ISSUE_EXAMPLE = (
@@ -274,3 +276,38 @@ def test_a_cross_check_against_the_backend_itself_agrees(tmp_path: Path, dataset
     gpt2(dataset, tmp_path / "a" / "out.csv", "--npu_num", "2")
     gpt2(dataset, tmp_path / "b" / "out.csv", "--npu_num", "2", "--cross_check", backend)
     assert results(tmp_path / "a") == results(tmp_path / "b")
+
+
+class InterruptedBackend(DyingBackend):
+    """Ctrl-C comes while it works."""
+
+    def simulate(self, graph: object) -> object:
+        if self.left < 2:
+            raise KeyboardInterrupt
+        return super().simulate(graph)
+
+
+def test_an_interrupt_keeps_what_was_finished(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(backends._choices, "interrupted", InterruptedBackend)  # type: ignore[arg-type]
+    flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
+    output = tmp_path / "out.csv"
+    assert run_command(lambda: simulate([*flags, "--backend", "interrupted", "--output", str(output)])) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert 0 < len(pd.read_csv(output)) < 5
+    assert json.loads((tmp_path / "out-summary.json").read_text())["error"] == "interrupted"
+
+
+def test_a_scheduler_that_stalls_is_an_error_not_a_short_result(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stalling(OrcaScheduler):
+        def schedule(self, now: int) -> Batch | None:
+            return None if now > 2_000_000 else super().schedule(now)
+
+    monkeypatch.setattr("orchestrator.schedulers.orca.OrcaScheduler", Stalling)
+    flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--output", str(tmp_path / "out.csv")]
+    assert run_command(lambda: simulate(flags)) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: the scheduler stalled at 0.0310") and "waiting requests" in err

@@ -1,4 +1,4 @@
-"""The contract between an instance and its scheduler, and the registry of policies.
+"""The contract between an instance and its scheduler; `settings` beside it has the registry of policies.
 
 An instance drives its scheduler in this order, all in simulated time (ns):
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from foundation.registry import Registry
 from orchestrator.batch import Batch, BatchOutcome
 from orchestrator.request import Request
 
@@ -64,6 +63,3 @@ class Scheduler(Protocol):
 
     def usage(self) -> KVUsage:
         """Return the KV memory's state now."""
-
-
-schedulers: Registry[type[Scheduler]] = Registry("scheduling policy")
