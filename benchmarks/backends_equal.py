@@ -34,6 +34,9 @@ KINDS = {
     "PP 4": "--npu_num 4 --npu_group 4 --req_num 6",
     "hybrid 2 x 2": "--npu_num 4 --npu_group 2 --req_num 6",
     "TP 8, two dimensions": "--npu_num 8 --npu_group 1 --req_num 1 --network NETWORK --system SYSTEM",
+    "MoE, TP 4 x EP 4": "--model_name mistralai/Mixtral-8x7B-v0.1 --hardware H100 --npu_num 4 --ep_size 4 --req_num 2",
+    "MoE, TP 2 x EP 2 x PP 2": "--model_name mistralai/Mixtral-8x7B-v0.1 --hardware H100 --npu_num 4 --npu_group 2 "
+    "--ep_size 2 --req_num 2",
     "eviction, TP 1": "--npu_num 1 --npu_mem 16.35 --remote_bw 20 --req_num 12",
     "eviction, TP 4": "--npu_num 4 --npu_group 1 --npu_mem 4.15 --remote_bw 20 --req_num 10",
     "attention by requests": "--npu_num 4 --npu_group 1 --attention_placement requests --req_num 4",

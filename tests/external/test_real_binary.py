@@ -139,13 +139,14 @@ def test_expert_parallel_layers() -> None:
         assert compare(graph, files)
 
 
-JOB = ["--hardware", "RTX3090", "--link_bw", "25", "--link_latency", "700"]
+JOB = ["--hardware", "H100", "--link_bw", "25", "--link_latency", "700"]
 KINDS = {
     "TP 1": ["--npu_num", "1"],
     "TP 4": ["--npu_num", "4", "--npu_group", "1"],
     "PP 4": ["--npu_num", "4", "--npu_group", "4"],
     "hybrid 2x2": ["--npu_num", "4", "--npu_group", "2"],
     "eviction under pressure": ["--npu_num", "1", "--npu_mem", "16.25", "--remote_bw", "20"],
+    "MoE with EP": ["--npu_num", "4", "--ep_size", "4", "--model_name", "mistralai/Mixtral-8x7B-v0.1"],
     "attention by requests": ["--npu_num", "4", "--npu_group", "1", "--attention_placement", "requests"],
     "vLLM's scheduler": ["--npu_num", "2", "--npu_group", "1", "--scheduling", "vllm"],
 }
