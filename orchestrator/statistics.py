@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+_KEPT_APART = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,22 @@ class WeightedValues:
         """Add `values`, shape ``[n]``, that occurred `weights` times, shape ``[n]``."""
         self._values.append(values)
         self._weights.append(weights)
+        if len(self._values) == _KEPT_APART:
+            self._merge()
 
     def distribution(self) -> Distribution | None:
         """Return the distribution of everything added so far."""
         if not self._values:
             return None
-        return distribution(np.concatenate(self._values), np.concatenate(self._weights))
+        self._merge()
+        return distribution(self._values[0], self._weights[0])
+
+    def _merge(self) -> None:
+        """Keep each distinct value once."""
+        values, place = np.unique(np.concatenate(self._values), return_inverse=True)
+        weights = np.zeros(len(values), dtype=np.int64)
+        np.add.at(weights, place, np.concatenate(self._weights))
+        self._values, self._weights = [values], [weights]
 
 
 def _sum(values: IntArray | FloatArray, weights: IntArray) -> float:

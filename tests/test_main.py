@@ -146,6 +146,15 @@ def test_every_way_gives_the_same_bytes(tmp_path: Path, dataset: Path, flags: st
     assert len(list((tmp_path / "traces").glob("*.0.et"))) == iterations
 
 
+def test_bytes_do_not_depend_on_the_process(tmp_path: Path, dataset: Path) -> None:
+    flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--npu_num", "4", "--npu_group", "2"]
+    for seed in ("1", "2"):
+        output = tmp_path / seed / "out.csv"
+        command = [sys.executable, str(ROOT / "main.py"), *flags, "--output", str(output)]
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, env={"PYTHONHASHSEED": seed})
+    assert results(tmp_path / "1") == results(tmp_path / "2")
+
+
 def test_the_sample_runs_where_no_dataset_is_given(tmp_path: Path) -> None:
     run("--req_num", "5", "--output", tmp_path / "a" / "out.csv")
     sample = ROOT / "workloads" / "sharegpt-like-100-rate10.tsv"

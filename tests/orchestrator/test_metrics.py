@@ -41,6 +41,14 @@ def test_percentiles_interpolate_linearly_over_repeated_values(pairs: list[tuple
     assert [figures.mean, figures.p50, figures.p90, figures.p99] == pytest.approx(expected, rel=1e-12, abs=1e-6)
 
 
+def test_many_values_are_merged_without_loss() -> None:
+    collected, rng = WeightedValues(), np.random.default_rng(1)
+    values, weights = rng.integers(0, 50, 10_000), rng.integers(1, 4, 10_000)
+    for value, weight in zip(values, weights, strict=True):
+        collected.add(np.array([value]), np.array([weight]))
+    assert collected.distribution() == distribution(values, weights)
+
+
 def test_nothing_has_no_distribution() -> None:
     assert distribution(np.array([], dtype=np.int64)) is None
     assert WeightedValues().distribution() is None
