@@ -163,13 +163,14 @@ def _plan_set(graph: RankGraph, configuration: Configuration) -> SetPlan | None:
 
 
 def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
-    """Return the rows in the one order that their dependencies allow, or None if they allow several (or none)."""
+    """Return the rows in the one order in which they can run, or None if there are several (or none)."""
     nodes = graph.nodes
     owner = np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))
     follows = np.zeros(nodes, dtype=np.bool_)
     follows[owner[graph.dep_index == owner - 1]] = True
-    if (graph.dep_index < owner).all() and follows[1:].all():
-        return np.arange(nodes)
+    leading = _leading_memory(graph)
+    if (graph.dep_index < owner).all() and follows[max(leading, 1) :].all():
+        return np.concatenate((np.argsort(graph.node_id[:leading], kind="stable"), np.arange(leading, nodes)))
     if len(owner) != nodes - 1 or len(set(graph.dep_index.tolist())) != nodes - 1:
         return None
     after = dict(zip(graph.dep_index.tolist(), owner.tolist(), strict=True))
@@ -177,6 +178,21 @@ def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
     while len(rows) < nodes and rows[-1] in after:
         rows.append(after[rows[-1]])
     return np.array(rows) if len(rows) == nodes else None
+
+
+def _leading_memory(graph: RankGraph) -> int:
+    """Return how many memory nodes wait for nothing and are all awaited by the first other node: 0 if not so.
+
+    They share one slot, and so run one after the other in ascending id before anything else can.
+    """
+    waits = np.flatnonzero(np.diff(graph.dep_offsets) > 0)
+    leading = int(waits[0]) if waits.size else 0
+    kinds = graph.node_type[:leading]
+    memory = ((kinds == NodeType.MEM_LOAD) | (kinds == NodeType.MEM_STORE)) & ~graph.is_cpu_op[:leading]
+    if leading < 2 or not memory.all():
+        return 0
+    awaited = np.isin(np.arange(leading), graph.dependencies(leading))
+    return leading if awaited.all() else 0
 
 
 class _Ordering:

@@ -16,6 +16,7 @@ import numpy as np
 from converters.execution_graph import ExecutionGraph
 
 STRUCTURE = (
+    "node_id",
     "node_type",
     "is_cpu_op",
     "comm_type",

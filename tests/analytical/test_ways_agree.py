@@ -32,11 +32,14 @@ def plain(case: cases.Description) -> cases.Description:
     return case
 
 
-def chained(case: cases.Description) -> cases.Description:
-    """Make every rank of `case` run its nodes one after another."""
+def chained(case: cases.Description, loads: int = 0) -> cases.Description:
+    """Make every rank of `case` run its nodes one after another, behind `loads` loads that wait for nothing."""
     for nodes in case["ranks"]:
         for before, node in zip([None, *nodes[:-1]], nodes, strict=True):
             node["deps"] = [] if before is None else [before["id"]]
+        ids = [1000 + (7 * number) % 11 for number in range(loads)]
+        nodes[0]["deps"] = ids
+        nodes[:0] = [{"id": own, "type": "MEM_LOAD", "tensor_size": 100 * own, "deps": []} for own in ids]
     return case
 
 
@@ -68,7 +71,7 @@ def test_solving_whole_phases_changes_nothing(seed: int) -> None:
 @RELAXED
 @given(st.integers(0, 10**6))
 def test_chains_need_no_event_queue(seed: int) -> None:
-    case = chained(plain(cases.random_case(seed)))
+    case = chained(plain(cases.random_case(seed)), loads=seed % 4)
     case["options"]["num_queues_per_dim"] = "1"
     backend, graph = cases.backend(case), cases.graph(case)
     messages = by_messages(backend, graph)
@@ -222,7 +225,7 @@ def test_a_custom_collective_runs_its_graph(tmp_path: Path) -> None:
 @given(st.integers(0, 10**6))
 def test_the_report_of_chains_is_the_report_of_events(seed: int) -> None:
     """Every line, statistics and utilisation included; ranks that tie may stand in another order."""
-    case = pipeline(seed, steps=1) if seed % 3 == 0 else chained(plain(cases.random_case(seed)))
+    case = pipeline(seed, steps=1) if seed % 3 == 0 else chained(plain(cases.random_case(seed)), loads=seed % 4)
     case["options"]["num_queues_per_dim"] = "1"
     backend, graph = cases.backend(case), cases.graph(case)
     messages = by_messages(backend, graph)
