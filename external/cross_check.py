@@ -112,6 +112,8 @@ class CrossCheckedBackend:
     def _keep(self, graph: ExecutionGraph, step: int) -> str:
         """Write the graph and the configuration files; a full disk takes nothing from the message it belongs to."""
         try:
+            if self._work_dir is not None:
+                Path(self._work_dir).mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix="orrery-cross-check-", dir=self._work_dir))
             write_graph(graph, folder / "graph", step)
             for name, text in self._files.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from foundation.commands import run_command
 
@@ -80,6 +82,9 @@ def _serve(arguments: argparse.Namespace) -> int:
             raise UserError("the command is empty", field="--command")
     else:
         command = [sys.executable, "-m", "analytical"]
+        # It runs in the request's folder, from which a checkout that is not installed would not be found.
+        root = str(Path(__file__).resolve().parents[2])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     serve(arguments.spool_dir, command, identity, timeout_of(vars(arguments)))
     return 0
 

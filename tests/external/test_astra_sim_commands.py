@@ -34,6 +34,19 @@ def test_check_tells_the_congestion_aware_variant(tmp_path: Path) -> None:
     assert "variant: congestion-aware" in done.stdout
 
 
+def test_a_folder_is_served_with_our_own_command_unless_told_otherwise(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    command = [sys.executable, "-m", "external.astra_sim", "serve", "--spool_dir", spool]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    done = run("-m", "external.astra_sim", "check", "--spool_dir", spool)
+    server.terminate()
+    said = server.communicate(timeout=20)[1]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"found: spool folder {spool}" in done.stdout
+    assert "variant: congestion-unaware" in done.stdout
+    assert said.endswith("-m analytical\nstopped\n")
+
+
 def test_check_says_when_the_answer_is_another(tmp_path: Path) -> None:
     done = run("-m", "external.astra_sim", "check", "--astra_sim", good(tmp_path / "binary"))
     assert done.returncode == 1

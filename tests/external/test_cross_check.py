@@ -56,7 +56,7 @@ def test_equal_answers_pass_through_whatever_their_rank_sets(tmp_path: Path) -> 
 
 
 def test_the_first_difference_stops_it(tmp_path: Path) -> None:
-    used = checked(Skewed(), Skewed(rank=1, step=2), tmp_path)
+    used = checked(Skewed(), Skewed(rank=1, step=2), tmp_path / "made when needed")
     used.simulate(pipeline_without_difference())
     with pytest.raises(SimulationError) as info:
         used.simulate(tensor_parallel(steps=4))
