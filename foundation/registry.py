@@ -1,9 +1,10 @@
-"""One registry helper for every choice point: schedulers, perf models, backends, routers, engines."""
+"""One registry helper for every choice point: schedulers, performance models, backends, text formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from foundation.errors import InternalError, UserError, near_names
@@ -14,12 +15,15 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Named choices of one kind. A duplicate name raises; an unknown one lists the names that exist.
 
-    A choice is registered either directly (`register`) or by the module that holds it (`register_lazy`), which
-    is imported when the choice is first used, so that heavy dependencies load only where they are needed.
+    A choice registers itself (`register`), or is named with the module that holds it (`register_lazy`). With
+    `package`, every module of that package may hold choices: dropping a file into it is all that adding one takes.
+    A choice is looked for in the module of its own name first, so the others' dependencies load only when they must.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
+        self._package = package
+        self._complete = package is None
         self._choices: dict[str, T] = {}
         self._modules: dict[str, tuple[str, str]] = {}
 
@@ -40,6 +44,10 @@ class Registry(Generic[T]):
 
     def get(self, name: str, *, field: str | None = None) -> T:
         """Return the choice called `name`; a `UserError` names the near ones (`field`: the flag it came from)."""
+        if name not in self._known():
+            self._discover(name.replace("-", "_"))
+        if name not in self._known():
+            self._discover()
         if name in self._choices:
             return self._choices[name]
         if name in self._modules:
@@ -50,11 +58,26 @@ class Registry(Generic[T]):
         raise UserError(f"unknown {self.kind} {name!r}", fix=near_names(name, self), field=field)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._choices, *self._modules}))
+        self._discover()
+        return iter(sorted(self._known()))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._choices or name in self._modules
+    def __contains__(self, name: object) -> bool:
+        if name not in self._known():
+            self._discover()
+        return name in self._known()
+
+    def _known(self) -> set[str]:
+        return {*self._choices, *self._modules}
+
+    def _discover(self, only: str | None = None) -> None:
+        """Import the modules of the package, or the one called `only`, so that their choices register."""
+        if self._complete or self._package is None:
+            return
+        for module in iter_modules(import_module(self._package).__path__):
+            if only is None or module.name == only:
+                import_module(f"{self._package}.{module.name}")
+        self._complete = only is None
 
     def _claim(self, name: str) -> None:
-        if name in self:
+        if name in self._known():
             raise InternalError(f"{self.kind} {name!r} is registered twice")

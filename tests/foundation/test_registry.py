@@ -1,5 +1,8 @@
 """One registry for every choice point."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from foundation.errors import InternalError, UserError
@@ -27,3 +30,26 @@ def test_a_lazy_choice_is_imported_when_it_is_first_used() -> None:
     import json
 
     assert registry.get("json") is json.dumps
+
+
+def test_a_file_in_the_package_is_a_choice_and_loads_only_when_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "policy_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from foundation.registry import Registry\n")
+    (package / "contract.py").write_text(
+        "from foundation.registry import Registry\nkinds = Registry('kind', package='policy_package')\n"
+    )
+    for name in ("early", "late"):
+        source = f"from policy_package.contract import kinds\nkinds.register({name!r})({name!r})\n"
+        (package / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from importlib import import_module
+
+    kinds = import_module("policy_package.contract").kinds
+    assert kinds.get("early") == "early"
+    assert "policy_package.late" not in sys.modules
+    assert list(kinds) == ["early", "late"]
+    with pytest.raises(UserError, match="did you mean late"):
+        kinds.get("lat")
