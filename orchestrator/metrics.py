@@ -41,6 +41,7 @@ class Totals:
     batches: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    preemptions: int = 0
     evictions: int = 0
     evicted_bytes: int = 0
     reloaded_bytes: int = 0
@@ -130,6 +131,7 @@ class Metrics:
         totals.iterations += batch.steps
         totals.prompt_tokens += prompt_tokens(done)
         totals.generated_tokens += len(done.outcome.emitted) * batch.steps
+        totals.preemptions += len(batch.preempted)
         totals.evictions += len(batch.kv_evictions)
         totals.evicted_bytes += sum(transfer.bytes for transfer in batch.kv_evictions)
         totals.reloaded_bytes += sum(transfer.bytes for transfer in batch.kv_loads)

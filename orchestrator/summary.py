@@ -58,6 +58,7 @@ def summarise(metrics: Metrics, facts: RunFacts) -> dict[str, Any]:
         "iterations": totals.iterations,
         "kv_blocks": totals.kv_blocks,
         "peak_kv_blocks": totals.peak_kv_blocks,
+        "preemptions": totals.preemptions,
         "evictions": totals.evictions,
         "evicted_bytes": totals.evicted_bytes,
         "reloaded_bytes": totals.reloaded_bytes,
@@ -114,6 +115,7 @@ def _run_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         ("prompt throughput", rate("prompt_tokens_per_s", "tokens/s")),
         ("generation throughput", rate("generated_tokens_per_s", "tokens/s")),
         ("peak KV use", f"{used} of {total} blocks{share}"),
+        ("preemptions", str(summary["preemptions"])),
         ("evictions", f"{summary['evictions']} ({summary['evicted_bytes'] / 1e9:.3f} GB to host memory)"),
     ]
     if summary["skipped"]:

@@ -134,6 +134,7 @@ def test_what_is_conserved(options: dict[str, Any], rows: list[tuple[int, int, i
     assert policy.usage().free_blocks == blocks, "memory is all free at the end"
     totals = run.metrics.totals
     assert totals.evicted_bytes == totals.reloaded_bytes
+    assert totals.preemptions == totals.evictions
     skip = bool(options.get("skip_prefill"))
     computed: dict[int, int] = {}
     for done in run.batches:
