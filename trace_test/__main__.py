@@ -63,11 +63,12 @@ def main() -> int:
 
 def _subjects(arguments: argparse.Namespace) -> Iterable[Subject]:
     from trace_test.random_batches import random_subjects
-    from trace_test.subjects import Reading, read_subject
+    from trace_test.subjects import Reading, in_folder, read_subject
 
     reading = Reading(arguments.npu_num, arguments.npu_group, arguments.fp)
     for name in arguments.traces:
-        yield read_subject(name, reading)
+        for one in in_folder(name):
+            yield read_subject(one, reading)
     if arguments.random is not None:
         yield from random_subjects(arguments.random, arguments.seed)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from glob import escape as glob_escape
 from pathlib import Path
 
 from converters.chakra import read_graph
-from converters.chrome_trace import find_prefix
 from converters.lowering import lower
 from converters.text import collect, open_text, place
 from foundation.errors import UserError
@@ -30,8 +30,20 @@ class Reading:
     bits: int = 16
 
 
+def in_folder(name: str) -> list[str]:
+    """Return `name`, or the text traces and the prefixes of .et files in it where it is a folder, in order."""
+    path = Path(name)
+    if not path.is_dir():
+        return [name]
+    names = [entry.name for entry in path.iterdir()]
+    found = {match[1] for match in map(_ET_FILE.fullmatch, names) if match} | {n for n in names if n.endswith(".txt")}
+    if not found:
+        raise UserError("the folder holds no traces", path=path, fix="name one with .txt or .et files")
+    return [str(path / one) for one in sorted(found)]
+
+
 def read_subject(name: str, reading: Reading) -> Subject:
-    """Read a text trace, one rank's .et file (which stands for all of its prefix), a prefix or a folder of .et files.
+    """Read a text trace, one rank's .et file (which stands for all of its prefix), or a prefix of .et files.
 
     A file that is there but cannot be read gives a subject that says so; one that is not there is a `UserError`.
     """
@@ -39,11 +51,11 @@ def read_subject(name: str, reading: Reading) -> Subject:
     match = _ET_FILE.fullmatch(path.name)
     prefix = path.with_name(match[1]) if match else path
     is_text = path.is_file() and not match
-    if not is_text and not path.is_dir() and not Path(f"{prefix}.0.et").exists() and not path.exists():
+    if not path.exists() and (match or not list(path.parent.glob(f"{glob_escape(path.name)}.*.et"))):
         raise UserError("there is neither such a file nor a PREFIX.0.et", path=path, fix="check the path")
     try:
         if not is_text:
-            return Subject(name, graph=read_graph(find_prefix(prefix)))
+            return Subject(name, graph=read_graph(prefix))
         trace = collect(place(open_text(path), reading.npu_num, reading.npu_group))
     except UserError as error:
         if error.field is not None and error.field.startswith("--"):

@@ -298,6 +298,16 @@ def test_the_command_lists_rules_and_checks_random_batches() -> None:
     assert (answer.returncode, answer.stdout) == (0, "3 checked, all rules hold\n")
 
 
+def test_a_folder_is_all_traces_in_it(subject: Subject, tmp_path: Path) -> None:
+    assert subject.trace is not None
+    assert subject.graph is not None
+    for name in ("a", "b"):
+        write_graph(subject.graph, tmp_path / name)
+        write_text_trace(subject.trace, tmp_path / f"{name}.txt")
+    answer = run(str(tmp_path))
+    assert (answer.returncode, answer.stdout.splitlines()[-1]) == (0, "4 checked, all rules hold")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--random", "0"), ("/nowhere/x.0.et",)])
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
     answer = run(*arguments)
