@@ -1,17 +1,18 @@
 """What one iteration costs with each backend: ``python -m benchmarks.backends [--astra_sim PATH] [--image NAME]``.
 
-Runs the same small serving job (Llama-3.1-8B) on 1 NPU, TP 4 and PP 4 with the embedded backend, with a binary as a
-process, behind a spool folder and in a container, without the result cache, then once more from the cache; checks that
-every CSV is the embedded backend's byte for byte, and prints the backend's wall time an iteration. Without a binary (or
-image) our own `analytical` command stands in for it behind the spool folder, and those rows are left out.
+Takes the graphs of a small serving job (Llama-3.1-8B, 1 to 3 requests decoding) on 1 NPU, TP 4, PP 4, 2 x 2. Simulates
+each with the embedded backend, with a binary as a process, behind a spool folder and in a container, then from the
+result cache, and prints the median and the least wall time of an iteration; `binary alone` is the bare program on files
+already written. Every answer must be the embedded backend's. Without a binary only the embedded backend and our own
+command behind the spool folder are measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,53 +21,91 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from analytical.backend import create as create_embedded
+from converters.chakra.graph_reader import read_graph
+from converters.chakra.graph_writer import GraphWriter
+from converters.execution_graph import ExecutionGraph
+from external.astra_sim.adapt import adapt, adapt_configuration
+from external.astra_sim.case import write_case
+from external.astra_sim.factories import create_docker, create_process, create_spool
+
 ROOT = Path(__file__).parents[1]
-SHAPES = {"TP 1": ("1", "1"), "TP 4": ("4", "1"), "PP 4": ("4", "4"), "hybrid 2x2": ("4", "2")}
+SHAPES = {"TP 1": ("1", "1"), "TP 4": ("4", "1"), "PP 4": ("4", "4"), "hybrid 2 x 2": ("4", "2")}
+REQUESTS = "120\t14\t0\n40\t16\t5000000\n300\t12\t20000000\n"
+CREATE = {"embedded": create_embedded, "process": create_process, "spool": create_spool, "docker": create_docker}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--astra_sim", default=os.environ.get("ORRERY_ASTRA_SIM"), help="the binary to measure")
     parser.add_argument("--image", help="an image that holds a binary")
-    parser.add_argument("--req_num", default="2", help="requests to serve (default: %(default)s)")
     arguments = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{'shape':12} {'backend':26} {'iterations':>10} {'ms an iteration':>16}  CSV as embedded's")
-    with tempfile.TemporaryDirectory() as work, _served(Path(work), arguments.astra_sim) as spool:
+    print("| shape | nodes a rank | backend | median, ms | least, ms |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, _served(Path(folder), arguments.astra_sim) as spool:
         for shape, (npus, group) in SHAPES.items():
-            job = ["--npu_num", npus, "--npu_group", group, "--req_num", arguments.req_num]
-            reference = None
-            for name, flags in _backends(Path(work) / "cache" / shape, arguments.astra_sim, arguments.image, spool):
-                csv, iterations, milliseconds = _run(Path(work), [*job, *flags])
-                reference = reference if reference is not None else csv
-                equal = "yes" if csv == reference else "NO"
-                print(f"{shape:12} {name:26} {iterations:10} {milliseconds / iterations:16.3f}  {equal}", flush=True)
+            work = Path(folder) / shape
+            graphs, files = _graphs(work, npus, group)
+            expected = [create_embedded(**files, options={}).simulate(graph).by_rank() for graph in graphs]
+            if arguments.astra_sim:
+                _print(shape, graphs, "binary alone", _alone(work, graphs, files, arguments.astra_sim))
+            for name, kind, options in _ways(work, arguments.astra_sim, arguments.image, spool):
+                backend = CREATE[kind](**files, options=options)
+                milliseconds = []
+                for graph, answer in zip(graphs, expected, strict=True):
+                    started = time.perf_counter()
+                    given = backend.simulate(graph)
+                    milliseconds.append(1000 * (time.perf_counter() - started))
+                    if given.by_rank() != answer:
+                        raise SystemExit(f"{shape}, {name}: {given.by_rank()} instead of {answer}")
+                backend.close()
+                _print(shape, graphs, name, milliseconds)
 
 
-def _backends(cache: Path, binary: str | None, image: str | None, spool: Path) -> Iterator[tuple[str, list[str]]]:
-    yield "embedded", []
+def _print(shape: str, graphs: list[ExecutionGraph], name: str, milliseconds: list[float]) -> None:
+    nodes = max(rank_graph.nodes for rank_graph in graphs[-1].rank_graphs)
+    median, least = statistics.median(milliseconds), min(milliseconds)
+    print(f"| {shape} | {nodes} | {name} | {median:.2f} | {least:.2f} |", flush=True)
+
+
+def _alone(work: Path, graphs: list[ExecutionGraph], files: dict[str, str], binary: str) -> list[float]:
+    """Return the wall time (ms) of the binary on each graph, its files written beforehand."""
+    configuration = adapt_configuration(**files)
+    milliseconds = []
+    for number, graph in enumerate(graphs):
+        folder = work / f"alone-{number}"
+        folder.mkdir()
+        flags = write_case(folder, adapt(graph, 0, configuration), configuration, {}, GraphWriter())
+        started = time.perf_counter()
+        subprocess.run([binary, *flags], cwd=folder, check=True, capture_output=True)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return milliseconds
+
+
+def _ways(work: Path, binary: str | None, image: str | None, spool: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
+    uncached = {"no_cache": "1"}
+    yield "embedded", "embedded", {}
     if binary:
-        process = ["--backend", "astra-sim", "--astra_sim", binary]
-        yield "process", [*process, "--no_cache"]
-        yield "process, one job", [*process, "--no_cache", "--backend_jobs", "1"]
-        yield "process, filling the cache", [*process, "--cache_dir", str(cache)]
-        yield "process, from the cache", [*process, "--cache_dir", str(cache)]
-    served = "spool" if binary else "spool, our command"
-    yield served, ["--backend", "spool", "--spool_dir", str(spool), "--no_cache"]
+        process = {"astra_sim": binary}
+        yield "process", "process", process | uncached
+        for name in ("process, filling the cache", "process, from the cache"):
+            yield name, "process", process | {"cache_dir": str(work / "cache")}
+    yield "spool" if binary else "spool, our command", "spool", {"spool_dir": str(spool)} | uncached
     if image:
-        yield "docker", ["--backend", "docker", "--astra_sim_image", image, "--no_cache"]
+        yield "docker", "docker", {"astra_sim_image": image} | uncached
 
 
-def _run(work: Path, flags: list[str]) -> tuple[bytes, int, float]:
-    """Return the CSV, the iterations, and the backend's wall time in ms."""
-    output = work / "out.csv"
-    command = [sys.executable, "main.py", *flags, "--output", str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    iterations = json.loads((work / "out-summary.json").read_text())["iterations"]
-    rows = dict(line.split("\t") for line in (work / "out-simulation-time.tsv").read_text().splitlines())
-    return output.read_bytes(), int(iterations), float(rows["backend"])
+def _graphs(work: Path, npus: str, group: str) -> tuple[list[ExecutionGraph], dict[str, str]]:
+    """Run the job and return its graphs, as the files hold them, with the configuration they belong to."""
+    work.mkdir()
+    (work / "work.tsv").write_text(REQUESTS)
+    job = ["main.py", "--npu_num", npus, "--npu_group", group, "--dataset", str(work / "work.tsv")]
+    job += ["--trace_dir", str(work / "graphs"), "--write_configs", str(work)]
+    subprocess.run([sys.executable, *job], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    prefixes = sorted({path.name.split(".")[0] for path in (work / "graphs").glob("*.0.et")})
+    names = {"network": "network.yml", "system": "system.json", "memory": "memory.json"}
+    files = {kind: (work / name).read_text() for kind, name in names.items()}
+    return [read_graph(work / "graphs" / prefix) for prefix in prefixes], files
 
 
 @contextmanager
