@@ -9,9 +9,10 @@
 With whole experts on ranks, every rank has all tokens after the all-reduce of attention. Each sends an equal part of
 them (`Rows.OWN`) to the ranks of their experts (`expert_dispatch`, ALLTOALL), gets the results back (`expert_combine`,
 ALLTOALL), adds up each token's, and an ALLGATHER (`expert_gather`) gives all ranks all tokens again. Without the first
-step the ranks would send every token as many times as there are ranks. This is what vLLM does with its all-to-all
-kernels (sequence-parallel mixtures of experts), and the duplicate token dropping of DeepSpeed-TED (Singh et al. 2023,
-"A Hybrid Tensor-Expert-Data Parallelism Approach to Optimize Mixture-of-Experts Training").
+step the ranks would send every token as many times as there are ranks. (The router, which is small, scores all tokens
+on every rank.) This is what vLLM does between tensor-parallel ranks when it uses its all-to-all kernels
+(sequence-parallel mixtures of experts), and the duplicate token dropping of DeepSpeed-TED (Singh et al. 2023, "A Hybrid
+Tensor-Expert-Data Parallelism Approach to Optimize Mixture-of-Experts Training").
 
 `comm_size` is in ASTRA-sim's meaning: of the ALLTOALLs a rank's full buffer, ``T k / ranks`` hidden states, the part
 that stays included; of the ALLGATHER each rank's part, ``T / ranks``.
