@@ -1,6 +1,6 @@
 """The contract of performance models (operator -> ns), what they are given, and their registry.
 
-To add one, write a module in `trace_gen.perf_models` and register it there.
+To add one, put a module into `trace_gen.perf_models` that registers a factory under its name.
 """
 
 from __future__ import annotations
@@ -94,10 +94,7 @@ class PerfModelFactory(Protocol):
         """Raise `foundation.errors.UserError` when a file is missing or wrong."""
 
 
-perf_models: Registry[PerfModelFactory] = Registry("performance model")
-perf_models.register_lazy("roofline", "trace_gen.perf_models.roofline", "RooflineModel")
-perf_models.register_lazy("table_v0", "trace_gen.perf_models.table_v0", "load_table_v0")
-perf_models.register_lazy("backend", "trace_gen.perf_models.backend", "BackendModel")
+perf_models: Registry[PerfModelFactory] = Registry("performance model", package="trace_gen.perf_models")
 
 
 def make_perf_model(name: str, options: PerfModelOptions) -> PerfModel:

@@ -1,16 +1,17 @@
 """What a scheduling policy is built from, and the registry of policies (`--scheduling`).
 
-To add one: write a module with a factory `(PolicySettings) -> Scheduler`, and one line below.
+To add one: put a module into this package that registers a factory `(PolicySettings) -> Scheduler` under its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from foundation.registry import Registry
-from orchestrator.kv_memory.paged import KVSpace
+from orchestrator.kv_memory.managers import kv_managers
+from orchestrator.kv_memory.paged import KVSpace, PagedKV
 from orchestrator.schedulers.interface import Scheduler
 
 
@@ -39,7 +40,12 @@ class PolicyFactory(Protocol):
         """Raise `foundation.errors.UserError` when the settings do not suit the policy."""
 
 
-policies: Registry[PolicyFactory] = Registry("scheduling policy")
-policies.register_lazy("orca", "orchestrator.schedulers.policies", "orca")
-policies.register_lazy("none", "orchestrator.schedulers.policies", "static")
-policies.register_lazy("vllm", "orchestrator.schedulers.policies", "vllm")
+policies: Registry[PolicyFactory] = Registry("scheduling policy", package="orchestrator.schedulers")
+
+
+def paged_kv(settings: PolicySettings) -> PagedKV:
+    """Return the KV memory that `--kv_manage` asks for."""
+    space = settings.space
+    if settings.kv_manage == "max" and space.max_model_len is None:
+        space = replace(space, max_model_len=settings.model_len)
+    return kv_managers.get(settings.kv_manage, field="--kv_manage")(space)

@@ -6,9 +6,17 @@ import numpy as np
 
 from trace_gen.batch_shape import BatchShape
 from trace_gen.operators import Vocabulary
-from trace_gen.perf_model import AttentionGranularity, IntArray, LatencySource, OperatorTable, PerfModelOptions
+from trace_gen.perf_model import (
+    AttentionGranularity,
+    IntArray,
+    LatencySource,
+    OperatorTable,
+    PerfModelOptions,
+    perf_models,
+)
 
 
+@perf_models.register("backend")
 class BackendModel:
     """Answers 1 ns for every operator; the writer of execution graphs uses `Trace.flops` and `Trace.mem_bytes`."""
 

@@ -24,6 +24,7 @@ from trace_gen.perf_model import (
     LatencySource,
     OperatorTable,
     PerfModelOptions,
+    perf_models,
 )
 from trace_gen.perf_models.attention_roofline import AttentionRoofline
 
@@ -40,6 +41,7 @@ CLASS_NAMES = {
 CACHED = (OperatorClass.ELEMENTWISE, OperatorClass.EMBEDDING)
 
 
+@perf_models.register("roofline")
 class RooflineModel:
     """See the module's docstring. `options.memory_bandwidth` replaces the device's."""
 

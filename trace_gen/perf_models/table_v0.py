@@ -40,6 +40,7 @@ from trace_gen.perf_model import (
     LatencySource,
     OperatorTable,
     PerfModelOptions,
+    perf_models,
 )
 
 FloatArray = NDArray[np.float64]
@@ -142,6 +143,7 @@ class TableV0Model:
         return np.rint(times).astype(np.int64)
 
 
+@perf_models.register("table_v0")
 def load_table_v0(options: PerfModelOptions) -> TableV0Model:
     """Return the model for `options.table`, the rows of `options.hardware` and `options.architecture`.
 
