@@ -80,6 +80,7 @@ class RunConfig(BaseModel):
     macro_steps: int = Field(D["macro_steps"], ge=1)
     output: Path | None = D["output"]
     itl: Literal["list", "none"] = D["itl"]
+    no_report: bool = D["no_report"]
     log_interval: float = Field(D["log_interval"], ge=1e-6, allow_inf_nan=False)
     verbose: bool = D["verbose"]
 

@@ -184,6 +184,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("macro_steps", 512, "like decode iterations simulated at once at most; results do not depend on it", BACKEND),
     Flag("output", None, "CSV file, a row a request; other files are written beside it", OUTPUT),
     Flag("itl", "list", "the CSV's ITL column: every request's list, or empty", OUTPUT, choices=("list", "none")),
+    Flag("no_report", False, "write neither the HTML report nor the timeline", OUTPUT),
     Flag("log_interval", 0.5, "simulated seconds between throughput lines", OUTPUT),
     Flag("verbose", False, "print a line an iteration", OUTPUT),
 )

@@ -24,6 +24,7 @@ COLUMNS = ("id", "input", "output", "arrival", "queued", "scheduled", "first_tok
 class Progress:
     """What is known of a request that has not finished; -1 is not yet."""
 
+    prompt: int
     arrival: int
     queued: int
     scheduled: int = -1
@@ -79,6 +80,15 @@ class Metrics:
         order = self._order(columns)
         return {name: values[order] for name, values in columns.items()}
 
+    def unfinished(self) -> dict[str, IntArray]:
+        """Return `COLUMNS` of the requests that the engine saw but did not finish; -1 is a moment not reached."""
+        rows = [
+            (identity, p.prompt, p.generated, p.arrival, p.queued, p.scheduled, p.first_token, -1)
+            for identity, p in self._open.items()
+        ]
+        table = np.array(rows, dtype=np.int64).reshape(-1, len(COLUMNS))
+        return {name: table[:, column] for column, name in enumerate(COLUMNS)}
+
     def itl_lists(self) -> list[IntArray]:
         """Return the inter-token latencies of each finished request, in the order of `columns`."""
         columns = {name: np.array(self._columns[name], dtype=np.int64) for name in ("id", "end")}
@@ -90,7 +100,7 @@ class Metrics:
         return order
 
     def _see(self, seen: Seen) -> None:
-        self._open[seen.request.id] = Progress(seen.request.arrival_ns, seen.queued_ns)
+        self._open[seen.request.id] = Progress(seen.request.prompt_tokens, seen.request.arrival_ns, seen.queued_ns)
 
     def _emit(self, done: CompletedBatch) -> None:
         """Note the tokens of a batch: every request that emits does so at the end of each step."""

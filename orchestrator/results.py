@@ -1,7 +1,7 @@
 """The files a run leaves: a row a request (CSV), throughput and its own time (TSV), a summary (JSON).
 
 All are written whole or not at all. `NAME.csv` brings `NAME-throughput.tsv`, `NAME-simulation-time.tsv` and
-`NAME-summary.json` with it.
+`NAME-summary.json` with it, and `NAME-report.html` and `NAME-trace.json`, which `orchestrator.report` writes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ THROUGHPUT_COLUMNS = ("time_s", "prompt_tok_per_s", "generation_tok_per_s", "run
 
 
 def companions(output: Path) -> dict[str, Path]:
-    """Return the files beside `output` by what they hold: `throughput`, `simulation-time`, `summary`."""
+    """Return the files beside `output` by what they hold: `throughput`, `simulation-time`, `summary`, `report`, `trace`."""
     stem = output.with_suffix("") if output.suffix == ".csv" else output
-    suffixes = {"throughput": "tsv", "simulation-time": "tsv", "summary": "json"}
+    suffixes = {"throughput": "tsv", "simulation-time": "tsv", "summary": "json", "report": "html", "trace": "json"}
     return {name: stem.with_name(f"{stem.name}-{name}.{suffix}") for name, suffix in suffixes.items()}
 
 

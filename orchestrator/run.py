@@ -20,6 +20,8 @@ from orchestrator.deployment import Deployment, deploy
 from orchestrator.instance import CompletedBatch, Instance
 from orchestrator.intervals import Interval, Intervals
 from orchestrator.metrics import Metrics
+from orchestrator.report.files import write_report
+from orchestrator.report.history import History
 from orchestrator.request import Request
 from orchestrator.request_source import RequestSource, open_source
 from orchestrator.results import companions, write_requests, write_simulation_time, write_summary, write_throughput
@@ -33,6 +35,7 @@ class Recorder:
     def __init__(self, config: RunConfig, console: Console) -> None:
         self.metrics = Metrics(keep_itl=config.itl == "list" and config.output is not None)
         self.intervals: list[Interval] = []
+        self.history = None if config.no_report or config.output is None else History()
         self._cutter = Intervals(config.log_interval_ns)
         self._console = console
 
@@ -40,6 +43,8 @@ class Recorder:
         """Take one batch."""
         self._console.batch(self.metrics.totals.iterations, done)
         self.metrics.record(done)
+        if self.history is not None:
+            self.history.record(done)
         self._keep(self._cutter.record(done))
 
     def finish(self) -> None:
@@ -72,7 +77,7 @@ def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
     recorder.finish()
     summary = summarise(recorder.metrics, _facts(deployment, source, failure))
     milliseconds = stopwatch.milliseconds()
-    _write_files(config, deployment, recorder, summary, milliseconds)
+    _write_files(deployment, source, recorder, summary, milliseconds)
     print_summary(summary, milliseconds, stream)
     if failure is not None:
         raise failure
@@ -161,16 +166,20 @@ def _facts(deployment: Deployment, source: RequestSource, failure: BaseException
 
 
 def _write_files(
-    config: RunConfig,
     deployment: Deployment,
+    source: RequestSource,
     recorder: Recorder,
     summary: dict[str, Any],
     milliseconds: dict[str, float],
 ) -> None:
+    config, metrics = deployment.config, recorder.metrics
     if config.output is None:
         return
     beside: dict[str, Path] = companions(config.output)
-    write_requests(config.output, deployment.model.name, recorder.metrics, itl=config.itl == "list")
+    write_requests(config.output, deployment.model.name, metrics, itl=config.itl == "list")
     write_throughput(beside["throughput"], recorder.intervals)
     write_simulation_time(beside["simulation-time"], milliseconds)
     write_summary(beside["summary"], summary)
+    if recorder.history is not None:
+        page, timeline = beside["report"], beside["trace"]
+        write_report(page, timeline, deployment, source, summary, metrics, recorder.intervals, recorder.history)

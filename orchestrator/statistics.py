@@ -62,6 +62,13 @@ class WeightedValues:
         self._merge()
         return distribution(self._values[0], self._weights[0])
 
+    def columns(self) -> tuple[IntArray, IntArray]:
+        """Return the distinct values, ascending, and how often each occurred, both of shape ``[n]``."""
+        if not self._values:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self._merge()
+        return self._values[0], self._weights[0]
+
     def _merge(self) -> None:
         """Keep each distinct value once."""
         values, place = np.unique(np.concatenate(self._values), return_inverse=True)

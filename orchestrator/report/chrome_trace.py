@@ -1,0 +1,187 @@
+"""The run as a timeline in the trace-event format, for Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+Process 1 is the engine: a track a pipeline stage, a slice a batch (a run of like iterations is one slice), and
+counters. Process 2 is the requests: each takes the lowest free slot from its arrival to its end, and is cut into
+waiting, prefill and decode. Times are simulated, in us with ns as decimals. Events are written one by one, track after
+track, in order of time.
+
+Format: "Trace Event Format", https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.metrics import Metrics
+from orchestrator.report.history import DECODE, History, kind_of
+
+IntArray = NDArray[np.int64]
+Event = dict[str, Any]
+ENGINE, REQUESTS = 1, 2
+MOST_REQUESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """Requests as columns ``[n]`` (ns), in order of arrival, ties by id; a moment that was not reached is -1."""
+
+    id: IntArray
+    input: IntArray
+    output: IntArray
+    arrival: IntArray
+    queued: IntArray
+    scheduled: IntArray
+    first_token: IntArray
+    end: IntArray
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Lives:
+        """Return the finished requests, and those that the engine saw but had not finished when the run ended."""
+        finished, open_now = metrics.columns(), metrics.unfinished()
+        columns = {name: np.concatenate((finished[name], open_now[name])) for name in finished}
+        order = np.lexsort((columns["id"], columns["arrival"]))
+        return cls(**{name: values[order] for name, values in columns.items()})
+
+
+def write_chrome_trace(
+    stream: IO[str], title: str, summary: dict[str, Any], metrics: Metrics, history: History
+) -> None:
+    """Write the timeline to `stream`. What is left out to bound the file is said in `otherData` and as a mark on it."""
+    lives = Lives.of(metrics)
+    batches = history.columns()
+    notes = _notes(summary, history, len(batches["start"]), len(lives.id))
+    other = {"title": title, "complete": summary["complete"], "error": summary["error"], "notes": notes}
+    stream.write(f'{{"displayTimeUnit": "ms",\n"otherData": {json.dumps(other)},\n"traceEvents": [\n')
+    separator = ""
+    for event in _events(lives, batches, metrics, history, notes):
+        stream.write(separator + event)
+        separator = ",\n"
+    stream.write("\n]}\n")
+
+
+def _events(
+    lives: Lives, batches: dict[str, IntArray], metrics: Metrics, history: History, notes: list[str]
+) -> Iterator[str]:
+    """Yield every event as JSON text."""
+    end = metrics.totals.end_ns
+    yield _name("process_name", ENGINE, 0, "engine")
+    yield _name("process_name", REQUESTS, 0, "requests")
+    for note in notes:
+        yield json.dumps({"name": note, "ph": "i", "s": "g", "pid": ENGINE, "tid": 0, "ts": 0})
+    for stage, (begins, ends) in enumerate(history.stage_spans()):
+        yield _name(
+            "thread_name", ENGINE, stage + 1, f"stage {stage}" if len(history.stage_spans()) > 1 else "iterations"
+        )
+        yield from _batch_slices(stage + 1, begins, ends, batches)
+    yield from _counters(batches, metrics.totals.kv_blocks)
+    yield from _request_slices(lives, end)
+
+
+def _batch_slices(track: int, begins: IntArray, ends: IntArray, batches: dict[str, IntArray]) -> Iterator[str]:
+    names = ("iteration", "steps", "requests", "prefills", "prompt_tokens", "evicted_bytes", "reloaded_bytes")
+    rows = zip(begins.tolist(), ends.tolist(), *(batches[name].tolist() for name in names), strict=True)
+    for begin, end, iteration, steps, requests, prefills, tokens, evicted, reloaded in rows:
+        kind = kind_of(prefills, requests)
+        work = f"{requests} requests" if kind == DECODE else f"{requests} requests, {tokens} prompt tokens"
+        name = f"{kind} x {steps} steps, {work}" if steps > 1 else f"{kind}, {work}"
+        arguments: dict[str, int] = {"first iteration": iteration, "steps": steps, "requests": requests}
+        if prefills:
+            arguments |= {"requests in prefill": prefills, "prompt tokens": tokens}
+        if evicted or reloaded:
+            arguments |= {"KV bytes evicted": evicted, "KV bytes reloaded": reloaded}
+        yield _slice(name, kind, ENGINE, track, begin, end, arguments)
+
+
+def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
+    """Yield requests and KV use (%) as counters, an event a change; between batches nothing is in use."""
+    start, end = batches["start"], batches["end"]
+    idle = np.append(start[1:] > np.maximum.accumulate(end)[:-1], True) if len(start) else np.zeros(0, dtype=bool)
+    used = 100.0 * batches["used_blocks"] / max(blocks, 1)
+    for name, unit, moments, values in (
+        ("running", "requests", start, batches["running"]),
+        ("waiting", "requests", start, batches["waiting"]),
+        ("KV cache in use", "%", batches["last_step_start"], used),
+    ):
+        before: float | None = None
+        rows = zip(moments.tolist(), values.tolist(), end.tolist(), idle.tolist(), strict=True)
+        for moment, value, ended, then_idle in rows:
+            if value != before:
+                yield _counter(f"{name} ({unit})", moment, value)
+            before = value
+            if then_idle and value:
+                yield _counter(f"{name} ({unit})", ended, 0)
+                before = 0
+
+
+def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
+    """Yield a slice a request on the lowest slot that is free, and within it one a phase."""
+    busy: list[tuple[int, int]] = []
+    free: list[int] = []
+    slots = 0
+    columns = (
+        lives.id,
+        lives.input,
+        lives.output,
+        lives.arrival,
+        lives.queued,
+        lives.scheduled,
+        lives.first_token,
+        lives.end,
+    )
+    rows = zip(*(column[:MOST_REQUESTS].tolist() for column in columns), strict=True)
+    for identity, prompt, output, arrival, queued, scheduled, first, finished in rows:
+        while busy and busy[0][0] <= arrival:
+            heappush(free, heappop(busy)[1])
+        if not free:
+            slots += 1
+            heappush(free, slots)
+            yield _name("thread_name", REQUESTS, slots, f"slot {slots}")
+        slot = heappop(free)
+        end = finished if finished >= 0 else max(run_end, arrival)
+        heappush(busy, (end, slot))
+        name = f"request {identity}" if finished >= 0 else f"request {identity} (unfinished)"
+        arguments = {"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued}
+        yield _slice(name, "request", REQUESTS, slot, arrival, end, arguments)
+        phases = (("waiting", arrival, scheduled), ("prefill", scheduled, first), ("decode", first, end))
+        for phase, begin, until in phases:
+            if begin >= 0 and begin < (until if until >= 0 else end):
+                yield _slice(phase, phase, REQUESTS, slot, begin, until if until >= 0 else end)
+
+
+def _notes(summary: dict[str, Any], history: History, batches: int, requests: int) -> list[str]:
+    notes = [] if summary["complete"] else [f"incomplete: the run ended early: {summary['error']}"]
+    if batches < history.batches:
+        notes.append(f"only the first {batches} of {history.batches} batches are shown")
+    if requests > MOST_REQUESTS:
+        notes.append(f"only the first {MOST_REQUESTS} of {requests} requests, by arrival, are shown")
+    return notes
+
+
+def _name(kind: str, process: int, track: int, name: str) -> str:
+    return json.dumps({"name": kind, "ph": "M", "pid": process, "tid": track, "args": {"name": name}})
+
+
+def _counter(name: str, moment: int, value: float) -> str:
+    return f'{{"name": "{name}", "ph": "C", "pid": {ENGINE}, "ts": {_us(moment)}, "args": {{"value": {value:.6g}}}}}'
+
+
+def _slice(
+    name: str, category: str, process: int, track: int, begin: int, end: int, arguments: dict[str, int] | None = None
+) -> str:
+    shown = f', "args": {json.dumps(arguments)}' if arguments else ""
+    return (
+        f'{{"name": "{name}", "cat": "{category}", "ph": "X", "pid": {process}, "tid": {track}, '
+        f'"ts": {_us(begin)}, "dur": {_us(end - begin)}{shown}}}'
+    )
+
+
+def _us(ns: int) -> str:
+    """Return ns as us with three decimals."""
+    return f"{ns // 1000}.{ns % 1000:03d}"

@@ -1,0 +1,89 @@
+"""The page's shell and its tables. One file, nothing loaded from elsewhere, readable in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark; --back: #fbfbfa; --card: #fff; --text: #1d2328; --soft: #5c666f; --rule: #dde1e4;
+  --c1: #2a6fb5; --c2: #d9772b; --c3: #3a9a63; --c4: #a9b2ba; --warn: #b3261e; --warnback: #fdecea; }
+@media (prefers-color-scheme: dark) { :root { --back: #14181b; --card: #1c2226; --text: #e4e8eb; --soft: #9aa5ae;
+  --rule: #333c43; --c1: #66a9ea; --c2: #f09a54; --c3: #62c48a; --c4: #5d6972; --warn: #ffb4ab; --warnback: #3b1a18; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 25px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 36px 0 10px; }
+p { margin: 6px 0; } .soft { color: var(--soft); }
+.incomplete { border-left: 4px solid var(--warn); background: var(--warnback); padding: 10px 14px; margin: 16px 0;
+  overflow-wrap: anywhere; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 18px; }
+.tile, .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 14px; }
+.tile b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.card { margin: 12px 0; overflow-x: auto; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
+.two .card { margin: 0; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top; }
+tr:last-child td { border-bottom: 0; } th { font-weight: 600; color: var(--soft); }
+th:first-child, td:first-child, .text th, .text td { text-align: left; }
+.text td { overflow-wrap: anywhere; } .text td:first-child { white-space: nowrap; }
+summary { cursor: pointer; color: var(--soft); }
+svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
+svg .title { font-size: 14px; font-weight: 600; }
+svg .tick, svg .small { fill: var(--soft); } svg .tick { font-size: 11px; }
+svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
+svg .halo { paint-order: stroke; stroke: var(--card); stroke-width: 4px; }
+svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
+svg .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
+svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } svg .area { opacity: .18; }
+.fill1 { fill: var(--c1); } .fill2 { fill: var(--c2); } .fill3 { fill: var(--c3); } .fill4 { fill: var(--c4); }
+.stroke1 { stroke: var(--c1); } .stroke2 { stroke: var(--c2); } .stroke3 { stroke: var(--c3); }
+@media print { .card, .tile { break-inside: avoid; } }
+"""
+
+
+def document(title: str, body: str) -> str:
+    """Return the whole page; `body` is HTML, `title` is text."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def section(identity: str, title: str, *parts: str) -> str:
+    """Return a section with a heading; `parts` are HTML."""
+    return "\n".join([f'<section id="{identity}">', f"<h2>{escape(title)}</h2>", *parts, "</section>"])
+
+
+def card(*parts: str) -> str:
+    """Return a framed block of HTML."""
+    return f'<div class="card">{"".join(parts)}</div>'
+
+
+def table(identity: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, text: bool = False) -> str:
+    """Return a table of text cells; `text`: all columns to the left, else all but the first to the right."""
+    style = ' class="text"' if text else ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<table id="{identity}"{style}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+
+
+def tiles(figures: Iterable[tuple[str, str]]) -> str:
+    """Return a row of figures, each a value with unit and its label."""
+    shown = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(label)}</span></div>'
+        for value, label in figures
+    )
+    return f'<div class="tiles">{shown}</div>'
+
+
+def paragraph(text: str, *, soft: bool = False) -> str:
+    """Return a paragraph of text."""
+    style = ' class="soft"' if soft else ""
+    return f"<p{style}>{escape(text)}</p>"

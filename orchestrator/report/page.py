@@ -1,0 +1,266 @@
+"""The report of a run as one HTML page: figures, distributions, the run over time, where time went, the settings.
+
+Everything on it follows from the settings and the workload; wall-clock time stands in `-simulation-time.tsv` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.intervals import Interval
+from orchestrator.metrics import Metrics
+from orchestrator.report.curves import cumulative, over_time, steps
+from orchestrator.report.history import History
+from orchestrator.report.markup import card, document, paragraph, section, table, tiles
+from orchestrator.report.settings import Setting
+from orchestrator.report.svg import Chart, Mark, Series, stacked_bar
+
+IntArray = NDArray[np.int64]
+LATENCIES = {
+    "ttft_ms": "TTFT",
+    "tpot_ms": "TPOT",
+    "itl_ms": "ITL",
+    "latency_ms": "end-to-end",
+    "queuing_delay_ms": "queuing delay",
+}
+PERCENTILES = ("p50", "p90", "p99")
+LONG_TAIL = 15
+"""A distribution whose greatest value is this many times its median is drawn over decades."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the page says beside measurements: names, what was deployed as (name, value with unit), notes, settings."""
+
+    model: str
+    system: str
+    workload: str
+    deployment: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    settings: Sequence[Setting]
+    interval_ns: int
+
+
+def render(
+    facts: Facts, summary: dict[str, Any], metrics: Metrics, intervals: Sequence[Interval], history: History
+) -> str:
+    """Return the page. `summary` is what the summary file holds; its figures are shown, not worked out again."""
+    title = f"{facts.model} on {facts.system}"
+    parts = [
+        f"<header><h1>{escape(title)}</h1>",
+        paragraph(f"Simulated serving of {facts.workload}", soft=True),
+        _incomplete(summary),
+        _tiles(summary),
+        "</header>",
+        section("latency", "Latency", card(_latency_table(summary)), _distributions(summary, metrics)),
+        section("over-time", "Over time", *_over_time(facts, intervals)),
+        section("simulated-time", "Where simulated time went", *_simulated_time(summary, metrics, history)),
+        section("run", "The whole run", card(_run_table(summary))),
+        section("configuration", "Configuration", *_configuration(facts)),
+        section("terms", "Terms", *map(paragraph, _TERMS)),
+    ]
+    return document(title, "\n".join(part for part in parts if part))
+
+
+_TERMS = (
+    "TTFT: from a request's arrival to its first output token. TPOT: time a further output token of a request, "
+    "(end - first token) / (output tokens - 1). ITL: every time between two consecutive tokens of a request, over all "
+    "requests. End-to-end: from arrival to the last token. Queuing delay: from arrival to the start of the first "
+    "iteration that computes the request. Percentiles interpolate linearly. All times are simulated.",
+    "How long the simulator itself took differs from machine to machine, and is therefore not on this page but in "
+    "the file whose name ends in -simulation-time.tsv.",
+)
+
+
+def _incomplete(summary: dict[str, Any]) -> str:
+    if summary["complete"]:
+        return ""
+    reason = escape(str(summary["error"]))
+    return (
+        '<div class="incomplete" role="alert"><b>Incomplete.</b> The run ended early; what had finished until then is '
+        f"shown. {reason}</div>"
+    )
+
+
+def _tiles(summary: dict[str, Any]) -> str:
+    def percentile(name: str) -> str:
+        return f"{summary[name]['p99']:.3f} ms" if summary[name] else "-"
+
+    return tiles(
+        (
+            (f"{summary['finished_requests']}", "finished requests"),
+            (f"{summary['makespan_s']:.3f} s", "makespan"),
+            (_rate(summary, "generated_tokens_per_s", "tokens/s"), "generation throughput"),
+            (percentile("ttft_ms"), "TTFT, P99"),
+            (percentile("tpot_ms"), "TPOT, P99"),
+            (_kv_share(summary), "peak KV use"),
+        )
+    )
+
+
+def _latency_table(summary: dict[str, Any]) -> str:
+    rows = []
+    for name, label in LATENCIES.items():
+        figures = summary[name]
+        shown = [f"{figures[key]:.3f}" for key in ("mean", *PERCENTILES)] if figures else ["-"] * 4
+        rows.append((label, *shown))
+    return table("latency-table", ("ms", "mean", "P50", "P90", "P99"), rows)
+
+
+def _distributions(summary: dict[str, Any], metrics: Metrics) -> str:
+    columns = metrics.columns()
+    several = columns["output"] > 1
+    tpot = (columns["end"] - columns["first_token"])[several] / (columns["output"] - 1)[several]
+    gaps, times = metrics.itl.columns()
+    charts = (
+        _cdf("TTFT", "ttft_ms", summary, columns["first_token"] - columns["arrival"], "requests"),
+        _cdf("TPOT", "tpot_ms", summary, tpot, "requests"),
+        _cdf("ITL", "itl_ms", summary, gaps, "gaps", times),
+        _cdf("End-to-end latency", "latency_ms", summary, columns["end"] - columns["arrival"], "requests"),
+    )
+    shown = [card(chart) for chart in charts if chart]
+    return f'<div class="two">{"".join(shown)}</div>'
+
+
+def _cdf(
+    title: str,
+    name: str,
+    summary: dict[str, Any],
+    values: IntArray | NDArray[np.float64],
+    counted: str,
+    weights: IntArray | None = None,
+) -> str:
+    """Return the chart of a cumulative distribution (`values` in ns), or nothing where there are no values."""
+    if not summary[name]:
+        return ""
+    x, y = cumulative(values, weights)
+    x = x / 1e6
+    figures = summary[name]
+    log = bool(x[0] > 0 and x[-1] > LONG_TAIL * figures["p50"])
+    chart = Chart(
+        f"{title}: cumulative distribution",
+        f"ms{' (logarithmic)' if log else ''}",
+        f"% of {counted}",
+        (Series(title, 1, x, y),),
+        tuple(Mark(f"{key.upper()} {figures[key]:.1f} ms", figures[key]) for key in PERCENTILES),
+        width=500,
+        height=250,
+        y_max=100,
+        log_x=log,
+    )
+    return chart.to_svg()
+
+
+def _over_time(facts: Facts, intervals: Sequence[Interval]) -> list[str]:
+    if not intervals:
+        return [paragraph("Nothing ran.", soft=True)]
+    edges, columns, seconds = over_time(intervals, facts.interval_ns)
+
+    def lines(*named: tuple[str, str, int], factor: float = 1.0) -> tuple[Series, ...]:
+        return tuple(
+            Series(label, colour, *steps(edges, factor * columns[name]), filled=True) for name, label, colour in named
+        )
+
+    time = "simulated time, s"
+    charts = (
+        Chart(
+            "Throughput", time, "tokens/s",
+            lines(("prompt_per_s", "prompt tokens/s", 2), ("generation_per_s", "generated tokens/s", 1)),
+        ),
+        Chart("Requests", time, "requests", lines(("running", "running", 1), ("waiting", "waiting", 2))),
+        Chart("KV cache in use", time, "% of KV blocks", lines(("kv_used", "in use", 3), factor=100.0), y_max=100),
+    )  # fmt: skip
+    merged = round(seconds * 1e9 / facts.interval_ns)
+    state = "at each interval's end" if merged == 1 else f"the greatest of {merged} intervals of --log_interval"
+    note = f"Intervals of {seconds:g} s. Requests and KV cache: {state}."
+    return [*(card(chart.to_svg()) for chart in charts), paragraph(note, soft=True)]
+
+
+def _simulated_time(summary: dict[str, Any], metrics: Metrics, history: History) -> list[str]:
+    makespan = metrics.totals.end_ns
+    parts = [(kind, index + 1, float(totals.elapsed_ns)) for index, (kind, totals) in enumerate(history.kinds.items())]
+    parts.append(("idle", 4, float(history.idle_ns)))
+    rows = [
+        (
+            kind, f"{totals.elapsed_ns / 1e9:.3f}", _percent(totals.elapsed_ns, makespan), str(totals.iterations),
+            f"{totals.elapsed_ns / totals.iterations / 1e6:.3f}" if totals.iterations else "-",
+            str(totals.prompt_tokens), str(totals.generated_tokens),
+        )
+        for kind, totals in history.kinds.items()
+    ]  # fmt: skip
+    rows.append(("idle", f"{history.idle_ns / 1e9:.3f}", _percent(history.idle_ns, makespan), "-", "-", "-", "-"))
+    header = (
+        "engine, by kind of iteration", "time, s", "% of makespan", "iterations", "ms an iteration",
+        "prompt tokens", "generated tokens",
+    )  # fmt: skip
+    blocks = [card(stacked_bar("The engine's time", parts), table("engine-time", header, rows))]
+    if summary["finished_requests"]:
+        blocks.append(_request_time(metrics))
+    return blocks
+
+
+def _request_time(metrics: Metrics) -> str:
+    """Return how long the finished requests waited, were prefilled and decoded, on average."""
+    columns = metrics.columns()
+    moments = [columns[name] for name in ("arrival", "scheduled", "first_token", "end")]
+    means = [int((after - before).sum()) / len(before) for before, after in pairwise(moments)]
+    labels = ("waiting", "prefill", "decode")
+    rows = [(label, f"{mean / 1e6:.3f}", _percent(mean, sum(means))) for label, mean in zip(labels, means, strict=True)]
+    bar = stacked_bar("A request's time", list(zip(labels, (4, 2, 1), means, strict=True)))
+    header = ("a request, on average", "time, ms", "% of end-to-end")
+    return card(bar, table("request-time", header, rows))
+
+
+def _run_table(summary: dict[str, Any]) -> str:
+    rows = [
+        ("finished requests", f"{summary['finished_requests']} requests"),
+        ("skipped (can never fit)", f"{summary['skipped']} requests"),
+        ("makespan", f"{summary['makespan_s']:.3f} s"),
+        ("iterations", f"{summary['iterations']} iterations"),
+        ("prompt tokens", f"{summary['prompt_tokens']} tokens"),
+        ("generated tokens", f"{summary['generated_tokens']} tokens"),
+        ("request throughput", _rate(summary, "requests_per_s", "requests/s")),
+        ("prompt throughput", _rate(summary, "prompt_tokens_per_s", "tokens/s")),
+        ("generation throughput", _rate(summary, "generated_tokens_per_s", "tokens/s")),
+        ("peak KV use", f"{summary['peak_kv_blocks']} of {summary['kv_blocks']} blocks ({_kv_share(summary)})"),
+        ("preemptions", f"{summary['preemptions']} requests"),
+        ("evicted to host memory", f"{summary['evictions']} requests, {summary['evicted_bytes'] / 1e9:.3f} GB"),
+        ("reloaded from host memory", f"{summary['reloaded_bytes'] / 1e9:.3f} GB"),
+    ]
+    return table("run-table", ("", "over the whole run"), rows)
+
+
+def _configuration(facts: Facts) -> list[str]:
+    given = [setting for setting in facts.settings if setting.given]
+    others = [setting for setting in facts.settings if not setting.given]
+    header = ("flag", "value", "meaning")
+
+    def rows(chosen: Sequence[Setting]) -> list[tuple[str, str, str]]:
+        return [(setting.name, setting.value, setting.meaning) for setting in chosen]
+
+    blocks = [card(table("deployment", ("deployed", ""), facts.deployment, text=True))]
+    if given:
+        title = "<p><b>Settings that differ from the defaults</b></p>"
+        blocks.append(card(title, table("given", header, rows(given), text=True)))
+    defaults = table("defaults", header, rows(others), text=True)
+    blocks.append(card("<details><summary>Settings at their defaults</summary>", defaults, "</details>"))
+    return [*blocks, *(paragraph(f"Note: {note}", soft=True) for note in facts.notes)]
+
+
+def _rate(summary: dict[str, Any], name: str, unit: str) -> str:
+    return "-" if summary[name] is None else f"{summary[name]:.2f} {unit}"
+
+
+def _kv_share(summary: dict[str, Any]) -> str:
+    return _percent(summary["peak_kv_blocks"], summary["kv_blocks"]) + " %" if summary["kv_blocks"] else "-"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
