@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from analytical.backend import create as create_embedded
 from converters.chakra.graph_reader import read_graph
@@ -46,39 +48,48 @@ def main() -> None:
         for shape, (npus, group) in SHAPES.items():
             work = Path(folder) / shape
             graphs, files = _graphs(work, npus, group)
-            expected = [create_embedded(**files, options={}).simulate(graph).by_rank() for graph in graphs]
-            if arguments.astra_sim:
-                _print(shape, graphs, "binary alone", _alone(work, graphs, files, arguments.astra_sim))
-            for name, kind, options in _ways(work, arguments.astra_sim, arguments.image, spool):
-                backend = CREATE[kind](**files, options=options)
-                milliseconds = []
-                for graph, answer in zip(graphs, expected, strict=True):
-                    started = time.perf_counter()
-                    given = backend.simulate(graph)
-                    milliseconds.append(1000 * (time.perf_counter() - started))
-                    if given.by_rank() != answer:
-                        raise SystemExit(f"{shape}, {name}: {given.by_rank()} instead of {answer}")
+            ways = {
+                name: CREATE[kind](**files, options=options)
+                for name, kind, options in _ways(work, arguments.astra_sim, arguments.image, spool)
+            }
+            alone = Alone(work, files, arguments.astra_sim) if arguments.astra_sim else None
+            milliseconds = _measure(graphs, ways, alone)
+            nodes = max(rank_graph.nodes for rank_graph in graphs[-1].rank_graphs)
+            for name, times in milliseconds.items():
+                print(f"| {shape} | {nodes} | {name} | {statistics.median(times):.2f} | {min(times):.2f} |", flush=True)
+            for backend in ways.values():
                 backend.close()
-                _print(shape, graphs, name, milliseconds)
 
 
-def _print(shape: str, graphs: list[ExecutionGraph], name: str, milliseconds: list[float]) -> None:
-    nodes = max(rank_graph.nodes for rank_graph in graphs[-1].rank_graphs)
-    median, least = statistics.median(milliseconds), min(milliseconds)
-    print(f"| {shape} | {nodes} | {name} | {median:.2f} | {least:.2f} |", flush=True)
+class Alone:
+    """The bare binary, its files written beforehand."""
 
+    def __init__(self, work: Path, files: dict[str, str], binary: str) -> None:
+        self.work, self.configuration, self.binary = work, adapt_configuration(**files), binary
 
-def _alone(work: Path, graphs: list[ExecutionGraph], files: dict[str, str], binary: str) -> list[float]:
-    """Return the wall time (ms) of the binary on each graph, its files written beforehand."""
-    configuration = adapt_configuration(**files)
-    milliseconds = []
-    for number, graph in enumerate(graphs):
-        folder = work / f"alone-{number}"
-        folder.mkdir()
-        flags = write_case(folder, adapt(graph, 0, configuration), configuration, {}, GraphWriter())
+    def run(self, graph: ExecutionGraph) -> float:
+        """Return the wall time in ms."""
+        folder = Path(tempfile.mkdtemp(dir=self.work))
+        flags = write_case(folder, adapt(graph, 0, self.configuration), self.configuration, {}, GraphWriter())
         started = time.perf_counter()
-        subprocess.run([binary, *flags], cwd=folder, check=True, capture_output=True)
-        milliseconds.append(1000 * (time.perf_counter() - started))
+        subprocess.run([self.binary, *flags], cwd=folder, check=True, capture_output=True)
+        return 1000 * (time.perf_counter() - started)
+
+
+def _measure(graphs: list[ExecutionGraph], ways: dict[str, Any], alone: Alone | None) -> dict[str, list[float]]:
+    """Return the wall times (ms) of every way, which take turns so that whatever else runs here slows all alike."""
+    milliseconds: dict[str, list[float]] = defaultdict(list)
+    for graph in graphs:
+        expected = None
+        if alone is not None:
+            milliseconds["binary alone"].append(alone.run(graph))
+        for name, backend in ways.items():
+            started = time.perf_counter()
+            answer = backend.simulate(graph).by_rank()
+            milliseconds[name].append(1000 * (time.perf_counter() - started))
+            expected = expected or answer
+            if answer != expected:
+                raise SystemExit(f"{name}: {answer} instead of {expected}")
     return milliseconds
 
 
