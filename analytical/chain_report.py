@@ -41,15 +41,13 @@ def _lines(
     models: Models, graph: ExecutionGraph, answer: dict[int, tuple[int, int]], volume: list[int]
 ) -> Iterator[str]:
     configuration = models.configuration
-    programs = {}
-    for one in graph.rank_graphs:
-        program = compile_graph(one, configuration.system)
-        programs.update(dict.fromkeys(one.ranks, program))
+    of_rank = {rank: one for one in graph.rank_graphs for rank in one.ranks}
     known = {}
     for rank, (finish, exposed) in sorted(answer.items(), key=lambda item: (item[1][0], item[0])):
-        key = (id(programs[rank]), finish)
+        key = (id(of_rank[rank]), finish)
         if key not in known:
-            known[key] = chain_statistics(programs[rank], 0, finish, configuration.system, configuration.memory)
+            program = compile_graph(of_rank[rank], configuration.system)
+            known[key] = chain_statistics(program, 0, finish, configuration.system, configuration.memory)
         yield from rank_lines(rank, finish, exposed, known[key])
     yield from network_lines(configuration.network, volume, max(finish for finish, _ in answer.values()))
 

@@ -7,7 +7,7 @@ One phase a chunk is solved directly; several are simulated, each distinct set o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class CollectiveSolver:
         program = compile_graph(_one_collective(collective, size, involved, group), configuration.system)
         idle = compile_graph(_EMPTY, configuration.system)
         offsets = dict(zip(ranks, entries, strict=True))
-        programs: list[tuple[Program, list[int], list[int]]] = [
+        programs: list[tuple[Program, Sequence[int], Sequence[int]]] = [
             (program if rank in offsets else idle, [0], [0]) for rank in range(configuration.network.npus)
         ]
         for solve in (True, False) if configuration.solvable else (False,):

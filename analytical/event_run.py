@@ -8,7 +8,7 @@ from analytical.configuration import SystemConfig
 from analytical.messages import WRAPPING_GROUPS
 from analytical.network import check_aware
 from analytical.phases import AmbiguousOrderError
-from analytical.program import Program, Task, compile_graph
+from analytical.program import Program, Task, compact, compile_graph
 from analytical.simulator import Models, Simulation
 from analytical.validation import check_graph
 from converters.execution_graph import ExecutionGraph, IterationResult
@@ -51,7 +51,12 @@ class EventRunner:
         check_graph(graph, configuration.network, configuration.system, configuration.memory)
 
     def _run(self, programs: list[Program], graph: ExecutionGraph, step: int, solve: bool | None) -> Simulation:
-        values = {id(program): (program.runtime[step].tolist(), program.size[step].tolist()) for program in programs}
+        system = self.configuration.system
+        distinct = {id(program): program for program in programs}
+        values = {
+            key: (compact(program.runtime(step, system)), compact(program.size(step)))
+            for key, program in distinct.items()
+        }
         ranks = [(program, *values[id(program)]) for program in programs]
         if solve or (solve is None and self._solvable(programs, graph)):
             simulation = Simulation(self.models, ranks, graph.groups, solve=True)

@@ -37,49 +37,24 @@ class Task(IntEnum):
 CPU, COMPUTE, COMMUNICATE, FREE = range(4)
 """The slots of an NPU, one node each at a time; receives need none (`FREE`)."""
 
-COLUMNS = (
-    "node_type",
-    "is_cpu_op",
-    "name",
-    "duration_us",
-    "comm_type",
-    "comm_size",
-    "comm_priority",
-    "comm_tag",
-    "comm_src_delta",
-    "comm_dst_delta",
-    "comm_group",
-    "involved_dims",
-)
-
 
 @dataclass(slots=True)
 class Program:
-    """Columns by row, rows in ascending node id, so that the lowest row is the lowest id. ``n`` rows, ``k`` steps.
+    """Columns by row, rows in ascending node id, so that the lowest row is the lowest id; compact, as ranks may differ.
 
-    `runtime` ``[k, n]``: ns of RUN and BROADCAST; `size` ``[k, n]``: bytes of MEMORY; `gpu` marks the rows whose
-    runtime counts as GPU time; `children[child_offsets[i]:child_offsets[i + 1]]` wait for row i.
+    ``order[row]`` is the node's position in the graph. `task` and `slot` are what issuing the node does and takes;
+    `gpu` is 1 where the node's runtime counts as GPU time; ``children[child_offsets[i]:child_offsets[i + 1]]`` wait for
+    row i, and `parents` says for how many each row waits.
     """
 
     graph: RankGraph
     order: IntArray
-    node_id: list[int]
-    task: list[int]
-    slot: list[int]
-    runtime: IntArray
-    size: IntArray
-    gpu: list[bool]
-    comm_type: list[int]
-    comm_size: list[int]
-    comm_priority: list[int]
-    comm_tag: list[int]
-    comm_src_delta: list[int]
-    comm_dst_delta: list[int]
-    comm_group: list[int]
-    involved_dims: list[int]
+    task: bytes
+    slot: bytes
+    gpu: bytes
     parents: array[int]
-    child_offsets: list[int]
-    children: list[int]
+    child_offsets: array[int]
+    children: array[int]
     roots: list[int]
     untimed_row: int | None
     """The first row that ASTRA-sim's statistics cannot count: memory, INVALID or on the CPU."""
@@ -87,15 +62,26 @@ class Program:
     @property
     def rows(self) -> int:
         """Number of nodes."""
-        return len(self.node_id)
+        return len(self.task)
+
+    def attribute(self, name: str, row: int) -> int:
+        """Return a value of the graph's column `name`."""
+        return int(getattr(self.graph, name)[self.order[row]])
+
+    def runtime(self, step: int, system: SystemConfig) -> IntArray:
+        """Return the ns of every row that has a runtime of its own, ``[n]``."""
+        return step_runtimes(self.graph, step, system)[self.order]
+
+    def size(self, step: int) -> IntArray:
+        """Return the bytes that every row loads or stores, ``[n]``; empty if none does."""
+        return self.graph.tensor_size[step][self.order] if Task.MEMORY in self.task else self.order[:0]
 
     def describe(self, row: int) -> str:
         """Return how messages call a node: ``node 7 (name, COMM_COLL)``."""
-        position = int(self.order[row])
-        graph = self.graph
-        name = graph.names[int(graph.name[position])]
-        kind = NodeType(int(graph.node_type[position])).name
-        return f"node {self.node_id[row]} ({name}, {kind})" if name else f"node {self.node_id[row]} ({kind})"
+        name = self.graph.names[self.attribute("name", row)]
+        kind = NodeType(self.attribute("node_type", row)).name
+        number = self.attribute("node_id", row)
+        return f"node {number} ({name}, {kind})" if name else f"node {number} ({kind})"
 
 
 def compile_graph(graph: RankGraph, system: SystemConfig) -> Program:
@@ -109,23 +95,23 @@ def compile_graph(graph: RankGraph, system: SystemConfig) -> Program:
     parents, offsets, children = _family(graph, order)
     counted = (task == Task.RUN) & ~graph.is_cpu_op
     untimed = np.flatnonzero((graph.is_cpu_op | (graph.node_type < NodeType.COMP))[order])
-    columns = {name: getattr(graph, name)[order].tolist() for name in COLUMNS[4:]}
     return Program(
         graph=graph,
         order=order,
-        node_id=graph.node_id[order].tolist(),
-        task=task[order].tolist(),
-        slot=slot[order].tolist(),
-        runtime=runtimes(graph, system)[:, order],
-        size=graph.tensor_size[:, order],
-        gpu=counted[order].tolist(),
-        parents=array("i", parents.tolist()),
-        child_offsets=offsets.tolist(),
-        children=children.tolist(),
+        task=task[order].astype(np.uint8).tobytes(),
+        slot=slot[order].astype(np.uint8).tobytes(),
+        gpu=counted[order].astype(np.uint8).tobytes(),
+        parents=compact(parents),
+        child_offsets=compact(offsets),
+        children=compact(children),
         roots=np.flatnonzero(parents == 0).tolist(),
         untimed_row=int(untimed[0]) if untimed.size else None,
-        **columns,
     )
+
+
+def compact(values: IntArray) -> array[int]:
+    """Return `values` as an array whose items are read fast one by one."""
+    return array("q", values.astype(np.int64, copy=False).tobytes())
 
 
 def _tasks(graph: RankGraph, system: SystemConfig) -> IntArray:
@@ -151,20 +137,17 @@ def roofline_nodes(graph: RankGraph, system: SystemConfig) -> np.ndarray:
     return chosen
 
 
-def runtimes(graph: RankGraph, system: SystemConfig) -> IntArray:
-    """Return the ns that each node runs for, ``[k, n]``: by the roofline, or replayed.
+def step_runtimes(graph: RankGraph, step: int, system: SystemConfig) -> IntArray:
+    """Return the ns that each node runs for in one step, ``[n]``: by the roofline, or replayed.
 
     A replay takes duration_micros * 1000, and 1 ns for 0; so do nodes whose time is not for them to say.
     """
-    replayed = np.where(graph.duration_us > 0, graph.duration_us * 1000, 1)
-    result = np.broadcast_to(replayed, (graph.steps, graph.nodes))
+    result = np.where(graph.duration_us > 0, graph.duration_us * 1000, 1)
     modelled = np.flatnonzero(roofline_nodes(graph, system))
-    if not modelled.size:
-        return result
-    result = result.copy()
-    size = graph.tensor_size[:, modelled]
-    sized = np.where(size > 0, size, 1)
-    result[:, modelled] = np.where(size > 0, roofline_ns(graph.num_ops[:, modelled], sized, system), 0.0)
+    if modelled.size:
+        size = graph.tensor_size[step, modelled]
+        sized = np.where(size > 0, size, 1)
+        result[modelled] = np.where(size > 0, roofline_ns(graph.num_ops[step, modelled], sized, system), 0.0)
     return result
 
 

@@ -7,7 +7,7 @@ do not take.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analytical.algorithms import RUNS, Run
@@ -89,7 +89,7 @@ class Simulation:
     def __init__(
         self,
         models: Models,
-        ranks: list[tuple[Program, list[int], list[int]]],
+        ranks: Sequence[tuple[Program, Sequence[int], Sequence[int]]],
         groups: dict[int, tuple[int, ...]],
         *,
         solve: bool,
@@ -167,16 +167,20 @@ class Simulation:
     def issue_send(self, workload: Workload, row: int) -> None:
         """Start a SEND; it completes when the message has arrived."""
         program = workload.program
-        tag = point_to_point_tag(program.comm_tag[row])
-        destination = peer(workload, program.comm_dst_delta[row])
-        self.messenger.send(tag, workload.rank, destination, program.comm_size[row], (workload.complete, row))
+        tag = point_to_point_tag(program.attribute("comm_tag", row))
+        destination = peer(workload, program.attribute("comm_dst_delta", row))
+        self.messenger.send(
+            tag, workload.rank, destination, program.attribute("comm_size", row), (workload.complete, row)
+        )
 
     def issue_receive(self, workload: Workload, row: int) -> None:
         """Post a RECV."""
         program = workload.program
-        tag = point_to_point_tag(program.comm_tag[row])
-        source = peer(workload, program.comm_src_delta[row])
-        self.messenger.receive(tag, source, workload.rank, program.comm_size[row], (workload.complete, row))
+        tag = point_to_point_tag(program.attribute("comm_tag", row))
+        source = peer(workload, program.attribute("comm_src_delta", row))
+        self.messenger.receive(
+            tag, source, workload.rank, program.attribute("comm_size", row), (workload.complete, row)
+        )
 
     def issue_collective(self, workload: Workload, row: int) -> None:
         """Cut a collective into streams and queue them."""
@@ -184,11 +188,11 @@ class Simulation:
         try:
             streams = self._planner.plan(
                 self._planners[rank],
-                CollectiveType(program.comm_type[row]),
-                program.comm_size[row],
-                program.involved_dims[row],
-                program.comm_group[row],
-                program.node_id[row],
+                CollectiveType(program.attribute("comm_type", row)),
+                program.attribute("comm_size", row),
+                program.attribute("involved_dims", row),
+                program.attribute("comm_group", row),
+                program.attribute("node_id", row),
             )
         except SimulationError as error:
             raise SimulationError(f"rank {rank}, {program.describe(row)}: {error}") from None
@@ -202,7 +206,7 @@ class Simulation:
         """Note the order in which ranks finish."""
         self.finish_order.append(workload)
 
-    def _add_rank(self, rank: int, program: Program, runtime: list[int], events: LocalEvents) -> None:
+    def _add_rank(self, rank: int, program: Program, runtime: Sequence[int], events: LocalEvents) -> None:
         options = self.configuration.options
         queues = options.num_queues_per_dim
         self.workloads.append(Workload(rank, program, runtime, events, self))
@@ -274,12 +278,12 @@ class Simulation:
         text = program.describe(row)
         task = program.task[row]
         if task == Task.RECEIVE:
-            return f"{text} for {program.comm_size[row]} bytes with tag {program.comm_tag[row]} from rank " + str(
-                peer(workload, program.comm_src_delta[row])
-            )
+            size, tag = program.attribute("comm_size", row), program.attribute("comm_tag", row)
+            source = peer(workload, program.attribute("comm_src_delta", row))
+            return f"{text} for {size} bytes with tag {tag} from rank {source}"
         if task == Task.SEND:
-            return f"{text} to rank {peer(workload, program.comm_dst_delta[row])}"
-        group = program.comm_group[row]
+            return f"{text} to rank {peer(workload, program.attribute('comm_dst_delta', row))}"
+        group = program.attribute("comm_group", row)
         members = f"group {group}" if group else "all ranks"
         return f"{text} over {members}: another member has not entered, or with another type, size or order"
 

@@ -76,10 +76,10 @@ def chain_statistics(
 
     Nothing overlaps, so the communication takes what the nodes with a runtime of their own leave.
     """
-    kinds, runtime = _kinds(program), program.runtime[step]
+    kinds, runtime = _kinds(program), program.runtime(step, system)
     times = {name: int(runtime[kinds == name].sum()) for name in (GPU, CPU) if (kinds == name).any()}
     if (kinds == REMOTE).any():
-        times[REMOTE] = sum(transfer_ns(memory, size) for size in program.size[step][kinds == REMOTE].tolist())
+        times[REMOTE] = sum(transfer_ns(memory, size) for size in program.size(step)[kinds == REMOTE].tolist())
     if (kinds == COMM).any():
         times[COMM] = finish - sum(times.values())
     averages = _averages(program, step, runtime, system) if system.roofline_enabled else None

@@ -26,7 +26,7 @@ def timeline(simulation: Simulation) -> Iterator[TimelineEvent]:
                 rank=workload.rank,
                 track=TRACKS[program.slot[row]],
                 name=name,
-                node_id=program.node_id[row],
+                node_id=program.attribute("node_id", row),
                 start_ns=workload.start[row],
                 end_ns=workload.end[row],
             )

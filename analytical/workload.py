@@ -8,6 +8,7 @@ id, each if its slot is free; nodes that become ready during such a pass wait fo
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
@@ -62,7 +63,7 @@ class Workload:
     )
 
     def __init__(
-        self, rank: int, program: Program, runtime: list[int], events: LocalEvents, services: Services
+        self, rank: int, program: Program, runtime: Sequence[int], events: LocalEvents, services: Services
     ) -> None:
         self.rank = rank
         self.program = program
@@ -75,7 +76,7 @@ class Workload:
         self.end = array("q", [UNSET]) * program.rows
         self._services = services
         self._runtime = runtime
-        self._parents = array("i", program.parents)
+        self._parents = array("q", program.parents)
         self._busy = [False, False, False, False]
         self._ready: list[list[int]] = [[], [], [], []]
         self._fresh: list[int] = []
@@ -181,5 +182,5 @@ def peer(workload: Workload, delta: int) -> int:
 
 def priority_of(program: Program, row: int) -> int:
     """Return the explicit priority of a collective, 0 where absent."""
-    value = program.comm_priority[row]
+    value = program.attribute("comm_priority", row)
     return 0 if value == ABSENT else value
