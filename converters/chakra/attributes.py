@@ -21,6 +21,14 @@ INTEGER_KINDS = frozenset(
         *("fixed32", "fixed64", "sfixed32", "sfixed64", "bool"),
     )
 )
+_INTEGERS = frozenset(
+    {
+        *("is_cpu_op", "num_ops", "tensor_size", "comm_type", "comm_size", "comm_priority"),
+        *("comm_tag", "comm_src", "comm_dst"),
+    }
+)
+_NODE_TYPES = frozenset(map(int, NodeType))
+_COMM_TYPES = frozenset({-1, *map(int, CollectiveType)})
 
 
 class NodeRow(NamedTuple):
@@ -51,35 +59,45 @@ class BadAttributeError(Exception):
 
 def node_row(node: Node) -> NodeRow:
     """Return `node` as integers; `BadAttributeError` when one is out of range or has the wrong type."""
-    if node.type not in NodeType._value2member_map_:
-        raise BadAttributeError(f"node type {node.type} is unknown (0 to {max(NodeType)} exist)")
-    values: dict[str, AttributeProto] = {}
-    own: list[tuple[str, int]] = []
+    node_type = int(node.type)
+    if node_type not in _NODE_TYPES:
+        raise BadAttributeError(f"node type {node_type} is unknown (0 to {max(NodeType)} exist)")
+    values: dict[str, int] = {}
+    own: dict[str, int] = {}
     for attribute in node.attr:
-        values.setdefault(attribute.name, attribute)
-    for name, attribute in values.items():
-        if name.startswith(OWN_PREFIX) and attribute.WhichOneof("value") in INTEGER_KINDS:
-            own.append((name, _integer(attribute)))
-    cpu = _optional(values, "is_cpu_op")
-    comm_type = _optional(values, "comm_type")
+        name = attribute.name
+        if name in values:
+            continue
+        if name in _INTEGERS:
+            values[name] = _integer(attribute)
+        elif name == "pg_name" and node_type == NodeType.COMM_COLL:
+            values[name] = _group(attribute)
+        elif name == "involved_dim":
+            values[name] = _dims(attribute)
+        elif name.startswith(OWN_PREFIX) and name not in own and attribute.WhichOneof("value") in INTEGER_KINDS:
+            own[name] = _integer(attribute)
+    get = values.get
+    comm_type = get("comm_type", -1)
+    if comm_type not in _COMM_TYPES:
+        raise BadAttributeError(f"comm_type {comm_type} is unknown (0 to {max(CollectiveType)} exist)")
     return NodeRow(
         node_id=_bounded("id", node.id),
-        node_type=node.type,
-        is_cpu_op=cpu not in (ABSENT, 0),
+        node_type=node_type,
+        is_cpu_op=bool(get("is_cpu_op", 0)),
         name=node.name,
         duration_us=_bounded("duration_micros", node.duration_micros),
-        num_ops=_optional(values, "num_ops"),
-        tensor_size=_optional(values, "tensor_size"),
-        comm_type=-1 if comm_type == ABSENT else _collective(comm_type),
-        comm_size=_optional(values, "comm_size"),
-        comm_priority=_optional(values, "comm_priority"),
-        comm_tag=_optional(values, "comm_tag"),
-        comm_src=_optional(values, "comm_src"),
-        comm_dst=_optional(values, "comm_dst"),
-        comm_group=_group(values) if int(node.type) == NodeType.COMM_COLL else 0,
-        involved_dims=_dims(values),
+        num_ops=get("num_ops", ABSENT),
+        tensor_size=get("tensor_size", ABSENT),
+        comm_type=comm_type,
+        comm_size=get("comm_size", ABSENT),
+        comm_priority=get("comm_priority", ABSENT),
+        comm_tag=get("comm_tag", ABSENT),
+        comm_src=get("comm_src", ABSENT),
+        comm_dst=get("comm_dst", ABSENT),
+        comm_group=get("pg_name", 0),
+        involved_dims=get("involved_dim", ABSENT),
         dependencies=tuple(dict.fromkeys((*node.data_deps, *node.ctrl_deps))),
-        own=tuple(own),
+        own=tuple(own.items()),
     )
 
 
@@ -96,22 +114,8 @@ def _integer(attribute: AttributeProto) -> int:
     return _bounded(attribute.name, int(getattr(attribute, kind)))
 
 
-def _optional(values: dict[str, AttributeProto], name: str) -> int:
-    attribute = values.get(name)
-    return ABSENT if attribute is None else _integer(attribute)
-
-
-def _collective(value: int) -> int:
-    if value not in CollectiveType._value2member_map_:
-        raise BadAttributeError(f"comm_type {value} is unknown (0 to {max(CollectiveType)} exist)")
-    return value
-
-
-def _group(values: dict[str, AttributeProto]) -> int:
-    """Return the communicator id that `pg_name` holds as text; none, empty and "0" mean all ranks."""
-    attribute = values.get("pg_name")
-    if attribute is None:
-        return 0
+def _group(attribute: AttributeProto) -> int:
+    """Return the communicator id that `pg_name` holds as text; empty and "0" mean all ranks."""
     text = attribute.string_val
     if attribute.WhichOneof("value") != "string_val" or not (text == "" or (text.isascii() and text.isdigit())):
         raise BadAttributeError(f"pg_name {text!r} is not the text of an integer")
@@ -120,11 +124,8 @@ def _group(values: dict[str, AttributeProto]) -> int:
     return int(text or "0")
 
 
-def _dims(values: dict[str, AttributeProto]) -> int:
+def _dims(attribute: AttributeProto) -> int:
     """Return `involved_dim` (a list of bool) as a bit mask."""
-    attribute = values.get("involved_dim")
-    if attribute is None:
-        return ABSENT
     if attribute.WhichOneof("value") != "bool_list":
         raise BadAttributeError("attribute involved_dim must be a bool_list")
     flags = attribute.bool_list.values
