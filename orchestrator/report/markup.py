@@ -21,6 +21,7 @@ p { margin: 6px 0; } .soft { color: var(--soft); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 18px; }
 .tile, .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 14px; }
 .tile b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile small { font-size: 13px; font-weight: 400; }
 .card { margin: 12px 0; overflow-x: auto; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
 .two .card { margin: 0; }
@@ -76,11 +77,12 @@ def table(identity: str, header: Sequence[str], rows: Iterable[Sequence[str]], *
 
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
     """Return a row of figures, each a value with unit and its label."""
-    shown = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(label)}</span></div>'
-        for value, label in figures
-    )
-    return f'<div class="tiles">{shown}</div>'
+    shown = []
+    for value, label in figures:
+        number, _, unit = value.partition(" ")
+        text = f"<b>{escape(number)} <small>{escape(unit)}</small></b>"
+        shown.append(f'<div class="tile">{text}<span class="soft">{escape(label)}</span></div>')
+    return f'<div class="tiles">{"".join(shown)}</div>'
 
 
 def paragraph(text: str, *, soft: bool = False) -> str:

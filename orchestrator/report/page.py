@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from orchestrator.intervals import Interval
 from orchestrator.metrics import Metrics
 from orchestrator.report.curves import cumulative, over_time, steps
-from orchestrator.report.history import History
+from orchestrator.report.history import DECODE, MIXED, PREFILL, History
 from orchestrator.report.markup import card, document, paragraph, section, table, tiles
 from orchestrator.report.settings import Setting
 from orchestrator.report.svg import Chart, Mark, Series, stacked_bar
@@ -30,8 +30,9 @@ LATENCIES = {
     "latency_ms": "end-to-end",
     "queuing_delay_ms": "queuing delay",
 }
+COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, "idle": 4, "waiting": 4}
 PERCENTILES = ("p50", "p90", "p99")
-LONG_TAIL = 15
+LONG_TAIL = 8
 """A distribution whose greatest value is this many times its median is drawn over decades."""
 
 
@@ -185,8 +186,8 @@ def _over_time(facts: Facts, intervals: Sequence[Interval]) -> list[str]:
 
 def _simulated_time(summary: dict[str, Any], metrics: Metrics, history: History) -> list[str]:
     makespan = metrics.totals.end_ns
-    parts = [(kind, index + 1, float(totals.elapsed_ns)) for index, (kind, totals) in enumerate(history.kinds.items())]
-    parts.append(("idle", 4, float(history.idle_ns)))
+    parts = [(kind, COLOURS[kind], float(totals.elapsed_ns)) for kind, totals in history.kinds.items()]
+    parts.append(("idle", COLOURS["idle"], float(history.idle_ns)))
     rows = [
         (
             kind, f"{totals.elapsed_ns / 1e9:.3f}", _percent(totals.elapsed_ns, makespan), str(totals.iterations),
@@ -211,9 +212,11 @@ def _request_time(metrics: Metrics) -> str:
     columns = metrics.columns()
     moments = [columns[name] for name in ("arrival", "scheduled", "first_token", "end")]
     means = [int((after - before).sum()) / len(before) for before, after in pairwise(moments)]
-    labels = ("waiting", "prefill", "decode")
+    labels = ("waiting", PREFILL, DECODE)
     rows = [(label, f"{mean / 1e6:.3f}", _percent(mean, sum(means))) for label, mean in zip(labels, means, strict=True)]
-    bar = stacked_bar("A request's time", list(zip(labels, (4, 2, 1), means, strict=True)))
+    bar = stacked_bar(
+        "A request's time", [(label, COLOURS[label], mean) for label, mean in zip(labels, means, strict=True)]
+    )
     header = ("a request, on average", "time, ms", "% of end-to-end")
     return card(bar, table("request-time", header, rows))
 

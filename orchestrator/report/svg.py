@@ -74,10 +74,10 @@ class Chart:
         ys = np.concatenate([series.y for series in self.series])
         right = self.width - RIGHT
         bottom = self.height - BOTTOM
-        x_axis = log_axis if self.log_x else linear_axis
-        low = float(xs.min()) if self.log_x else 0.0
+        least, most = float(xs.min()), float(xs.max())
+        x_axis = log_axis(least, most, LEFT, right) if self.log_x else linear_axis(most, LEFT, right, exact=True)
         top = self.y_max if self.y_max is not None else float(ys.max())
-        return x_axis(low, float(xs.max()), LEFT, right), linear_axis(0.0, top, bottom, TOP)
+        return x_axis, linear_axis(top, bottom, TOP)
 
     def _legend(self) -> list[str]:
         parts, right = [], self.width - RIGHT
@@ -152,12 +152,14 @@ class Axis:
         return self.begin + (self.end - self.begin) * (value - low) / (high - low)
 
 
-def linear_axis(low: float, high: float, begin: float, end: float) -> Axis:
-    """Return an axis from `low` to a round number at or above `high`, with about five ticks."""
-    step = _round_step((high - low) / 5) if high > low else 1.0
-    count = max(1, math.ceil(round((high - low) / step, 9)))
-    ticks = tuple(low + step * index for index in range(count + 1))
-    return Axis(low, ticks[-1], begin, end, ticks)
+def linear_axis(high: float, begin: float, end: float, *, exact: bool = False) -> Axis:
+    """Return an axis from 0 to `high`, or (not `exact`) to the round number above it, with about five ticks."""
+    step = _round_step(high / 5) if high > 0 else 1.0
+    count = max(1, math.ceil(round(high / step, 9)))
+    ticks = tuple(step * index for index in range(count + 1))
+    if exact and high > 0:
+        return Axis(0.0, high, begin, end, tuple(tick for tick in ticks if tick <= high))
+    return Axis(0.0, ticks[-1], begin, end, ticks)
 
 
 def log_axis(low: float, high: float, begin: float, end: float) -> Axis:
