@@ -16,6 +16,7 @@ from analytical.phases import AmbiguousOrderError, PhaseModel
 from analytical.program import Program, compile_graph
 from analytical.simulator import Models, Simulation
 from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+from foundation.errors import InternalError
 
 Entries = tuple[int, ...]
 """ns by member, in the order of the member list; the earliest is 0."""
@@ -104,7 +105,7 @@ class CollectiveSolver:
             except AmbiguousOrderError:
                 continue
             return tuple(_finish(simulation, offsets)[rank] for rank in ranks)
-        raise AssertionError("a simulation message by message knows the order of its events")
+        raise InternalError("a simulation message by message did not know the order of its events")
 
 
 def _finish(simulation: Simulation, offsets: Mapping[int, int]) -> dict[int, int]:
