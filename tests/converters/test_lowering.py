@@ -237,7 +237,7 @@ def _flat(graph: RankGraph) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np
     return {name: column.reshape(-1) for name, column in graph.annotations.items() if (column != ABSENT).any()}
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(traces(dependencies=True), st.booleans())
 def test_a_graph_is_the_same_after_text_and_after_et(trace: Trace, true_work: bool) -> None:
     graph = lower(trace, true_work=true_work, annotate=True)
@@ -249,7 +249,7 @@ def test_a_graph_is_the_same_after_text_and_after_et(trace: Trace, true_work: bo
     assert_same(graph, lower(again, true_work=true_work, annotate=True))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(traces(), st.booleans())
 def test_streaming_writes_the_same_bytes(trace: Trace, true_work: bool) -> None:
     with TemporaryDirectory() as folder:
