@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from orchestrator.metrics import Metrics
 from orchestrator.report.history import DECODE, History, kind_of
 
 IntArray = NDArray[np.int64]
-Event = dict[str, Any]
 ENGINE, REQUESTS = 1, 2
 MOST_REQUESTS = 10_000
 
@@ -48,6 +47,14 @@ class Lives:
         columns = {name: np.concatenate((finished[name], open_now[name])) for name in finished}
         order = np.lexsort((columns["id"], columns["arrival"]))
         return cls(**{name: values[order] for name, values in columns.items()})
+
+
+class _Description(NamedTuple):
+    """What a slice says; `arguments` is JSON text."""
+
+    name: str
+    kind: str
+    arguments: str
 
 
 def write_chrome_trace(
@@ -75,19 +82,26 @@ def _events(
     yield _name("process_name", REQUESTS, 0, "requests")
     for note in notes:
         yield json.dumps({"name": note, "ph": "i", "s": "g", "pid": ENGINE, "tid": 0, "ts": 0})
+    descriptions = list(_describe(batches))
     for stage, (begins, ends) in enumerate(history.stage_spans()):
         yield _name(
             "thread_name", ENGINE, stage + 1, f"stage {stage}" if len(history.stage_spans()) > 1 else "iterations"
         )
-        yield from _batch_slices(stage + 1, begins, ends, batches)
+        yield from _batch_slices(stage + 1, begins, ends, descriptions)
     yield from _counters(batches, metrics.totals.kv_blocks)
     yield from _request_slices(lives, end)
 
 
-def _batch_slices(track: int, begins: IntArray, ends: IntArray, batches: dict[str, IntArray]) -> Iterator[str]:
+def _batch_slices(track: int, begins: IntArray, ends: IntArray, descriptions: list[_Description]) -> Iterator[str]:
+    for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
+        yield _slice(said.name, said.kind, ENGINE, track, begin, end, said.arguments)
+
+
+def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
+    """Yield what the slices of each batch say, the same on every stage."""
     names = ("iteration", "steps", "requests", "prefills", "prompt_tokens", "evicted_bytes", "reloaded_bytes")
-    rows = zip(begins.tolist(), ends.tolist(), *(batches[name].tolist() for name in names), strict=True)
-    for begin, end, iteration, steps, requests, prefills, tokens, evicted, reloaded in rows:
+    rows = zip(*(batches[name].tolist() for name in names), strict=True)
+    for iteration, steps, requests, prefills, tokens, evicted, reloaded in rows:
         kind = kind_of(prefills, requests)
         work = f"{requests} requests" if kind == DECODE else f"{requests} requests, {tokens} prompt tokens"
         name = f"{kind} x {steps} steps, {work}" if steps > 1 else f"{kind}, {work}"
@@ -96,7 +110,7 @@ def _batch_slices(track: int, begins: IntArray, ends: IntArray, batches: dict[st
             arguments |= {"requests in prefill": prefills, "prompt tokens": tokens}
         if evicted or reloaded:
             arguments |= {"KV bytes evicted": evicted, "KV bytes reloaded": reloaded}
-        yield _slice(name, kind, ENGINE, track, begin, end, arguments)
+        yield _Description(name, kind, _arguments(arguments))
 
 
 def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
@@ -147,7 +161,7 @@ def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
         end = finished if finished >= 0 else max(run_end, arrival)
         heappush(busy, (end, slot))
         name = f"request {identity}" if finished >= 0 else f"request {identity} (unfinished)"
-        arguments = {"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued}
+        arguments = _arguments({"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued})
         yield _slice(name, "request", REQUESTS, slot, arrival, end, arguments)
         phases = (("waiting", arrival, scheduled), ("prefill", scheduled, first), ("decode", first, end))
         for phase, begin, until in phases:
@@ -172,14 +186,17 @@ def _counter(name: str, moment: int, value: float) -> str:
     return f'{{"name": "{name}", "ph": "C", "pid": {ENGINE}, "ts": {_us(moment)}, "args": {{"value": {value:.6g}}}}}'
 
 
-def _slice(
-    name: str, category: str, process: int, track: int, begin: int, end: int, arguments: dict[str, int] | None = None
-) -> str:
-    shown = f', "args": {json.dumps(arguments)}' if arguments else ""
+def _slice(name: str, category: str, process: int, track: int, begin: int, end: int, arguments: str = "") -> str:
+    shown = f', "args": {arguments}' if arguments else ""
     return (
         f'{{"name": "{name}", "cat": "{category}", "ph": "X", "pid": {process}, "tid": {track}, '
         f'"ts": {_us(begin)}, "dur": {_us(end - begin)}{shown}}}'
     )
+
+
+def _arguments(values: dict[str, int]) -> str:
+    """Return plain names and whole numbers as a JSON object."""
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
 
 
 def _us(ns: int) -> str:

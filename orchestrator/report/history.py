@@ -1,7 +1,8 @@
 """What the engine did when, in columns: one row a batch for the timeline, and the sums that the page shows.
 
 The sums (`KindTotals`) are over the whole run and do not depend on how many like iterations were simulated at once; the
-rows do, and only the first `most` of them are kept, so that a run of any length needs bounded memory.
+rows do, and only the first are kept, so that a run of any length needs bounded memory: together they make at most
+`most` slices, one a batch and pipeline stage (but at least one batch is kept).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ COLUMNS = (
     "running", "waiting", "used_blocks", "evicted_bytes", "reloaded_bytes",
 )  # fmt: skip
 PREFILL, MIXED, DECODE = "prefill", "prefill and decode", "decode"
-MOST_BATCHES = 50_000
+MOST_SLICES = 64_000
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class KindTotals:
 class History:
     """Takes completed batches in order; see the module's docstring."""
 
-    def __init__(self, *, most: int = MOST_BATCHES) -> None:
+    def __init__(self, *, most: int = MOST_SLICES) -> None:
         self.kinds = {kind: KindTotals() for kind in (PREFILL, MIXED, DECODE)}
         self.idle_ns = 0
         self.batches = 0
@@ -50,7 +51,7 @@ class History:
         """Take a completed batch."""
         prefills, prompt_tokens = _prompt_work(done)
         self._count(done, prefills, prompt_tokens)
-        if self.batches < self._most:
+        if not self.batches or (self.batches + 1) * len(done.stage_spans_ns) <= self._most:
             self._keep(done, prefills, prompt_tokens)
         self.batches += 1
         self._iterations += done.batch.steps

@@ -18,10 +18,10 @@ h2 { font-size: 18px; margin: 36px 0 10px; }
 p { margin: 6px 0; } .soft { color: var(--soft); }
 .incomplete { border-left: 4px solid var(--warn); background: var(--warnback); padding: 10px 14px; margin: 16px 0;
   overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 18px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(155px, 1fr)); gap: 10px; margin-top: 18px; }
 .tile, .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 14px; }
-.tile b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tile small { font-size: 13px; font-weight: 400; }
+.tile b { display: block; white-space: nowrap; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile small { font-size: 12px; font-weight: 400; }
 .card { margin: 12px 0; overflow-x: auto; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
 .two .card { margin: 0; }

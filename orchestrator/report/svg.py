@@ -163,13 +163,13 @@ def linear_axis(high: float, begin: float, end: float, *, exact: bool = False) -
 
 
 def log_axis(low: float, high: float, begin: float, end: float) -> Axis:
-    """Return an axis over whole 1-2-5 steps around the positive values `low` to `high`."""
+    """Return an axis from `low` to `high`, both positive, with ticks at 1, 2 and 5 of each decade or at its start."""
     around = [mantissa * 10.0**power for power in range(-9, 16) for mantissa in (1, 2, 5)]
     first = max(index for index, value in enumerate(around) if value <= max(low, 1e-9))
     last = min(index for index, value in enumerate(around) if value >= min(high, 1e15) and index > first)
     ticks = tuple(around[first : last + 1])
     shown = ticks if len(ticks) <= 9 else tuple(value for value in ticks if f"{value:e}".startswith("1"))
-    return Axis(ticks[0], ticks[-1], begin, end, shown, log=True)
+    return Axis(low, high, begin, end, tuple(value for value in shown if low <= value <= high), log=True)
 
 
 def stacked_bar(title: str, parts: Sequence[tuple[str, int, float]], *, width: int = 760) -> str:
