@@ -23,7 +23,7 @@ p { margin: 6px 0; } .soft { color: var(--soft); }
 .tile b { display: block; white-space: nowrap; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile small { font-size: 12px; font-weight: 400; }
 .card { margin: 12px 0; overflow-x: auto; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 12px; }
 .two .card { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top; }

@@ -75,6 +75,9 @@ _TERMS = (
     "(end - first token) / (output tokens - 1). ITL: every time between two consecutive tokens of a request, over all "
     "requests. End-to-end: from arrival to the last token. Queuing delay: from arrival to the start of the first "
     "iteration that computes the request. Percentiles interpolate linearly. All times are simulated.",
+    "The engine's time is divided by what its iterations computed; with several batches in a pipeline, time counts for "
+    "the one that ends next. A request that was evicted or preempted goes on counting as in prefill or decode until it "
+    "ends.",
     "How long the simulator itself took differs from machine to machine, and is therefore not on this page but in "
     "the file whose name ends in -simulation-time.tsv.",
 )

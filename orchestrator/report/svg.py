@@ -164,12 +164,10 @@ def linear_axis(high: float, begin: float, end: float, *, exact: bool = False) -
 
 def log_axis(low: float, high: float, begin: float, end: float) -> Axis:
     """Return an axis from `low` to `high`, both positive, with ticks at 1, 2 and 5 of each decade or at its start."""
-    around = [mantissa * 10.0**power for power in range(-9, 16) for mantissa in (1, 2, 5)]
-    first = max(index for index, value in enumerate(around) if value <= max(low, 1e-9))
-    last = min(index for index, value in enumerate(around) if value >= min(high, 1e15) and index > first)
-    ticks = tuple(around[first : last + 1])
-    shown = ticks if len(ticks) <= 9 else tuple(value for value in ticks if f"{value:e}".startswith("1"))
-    return Axis(low, high, begin, end, tuple(value for value in shown if low <= value <= high), log=True)
+    decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    fine = [value for decade in decades for value in (decade, 2 * decade, 5 * decade) if low <= value <= high]
+    coarse = [value for value in decades if low <= value <= high]
+    return Axis(low, high, begin, end, tuple(fine if len(fine) <= 9 else coarse), log=True)
 
 
 def stacked_bar(title: str, parts: Sequence[tuple[str, int, float]], *, width: int = 760) -> str:
