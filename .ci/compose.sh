@@ -11,7 +11,10 @@ export COMPOSE_PROJECT_NAME=orrery-ci ORRERY_IMAGE=orrery-ci-sim ASTRA_SIM_IMAGE
 export ORRERY_BASE_IMAGE=$base ORRERY_BUILD_NETWORK=host
 export ORRERY_FOLDER="$work/user"
 [ ! -f /etc/ssl/certs/ca-certificates.crt ] || export PIP_CERT=/etc/ssl/certs/ca-certificates.crt
-docker=/usr/bin/docker
+docker="$(command -v docker || echo /usr/bin/docker)" # where Debian puts it
+# A package index that this machine's pip is configured to use is the build's too.
+PIP_INDEX_URL="${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}"
+export PIP_INDEX_URL
 say() { echo "-- compose: $* ($(date +%T))"; }
 fail() { echo "compose: $*" >&2; exit 1; }
 

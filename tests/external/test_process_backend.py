@@ -49,7 +49,7 @@ def test_steps_run_side_by_side_come_back_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", FAILURES)
 def test_failures_name_the_iteration_and_keep_the_inputs(kind: str, tmp_path: Path) -> None:
     body, message = FAILURES[kind]
-    used = backend(shell_script(tmp_path / "binary", body), tmp_path, backend_timeout=0.5)
+    used = backend(shell_script(tmp_path / "binary", body), tmp_path, backend_timeout=0.5 if kind == "hangs" else 60)
     started = time.monotonic()
     with pytest.raises(
         SimulationError, match=rf"^iteration 1: .*binary: .*({message}).*; its inputs are kept in "

@@ -116,10 +116,10 @@ def test_failures_reach_the_client_with_the_inputs_kept(serve: Serve, kind: str,
 
 def test_a_hang_is_noticed_by_the_client_and_outlived_by_the_server(serve: Serve, tmp_path: Path) -> None:
     fine = good(tmp_path / "g").read_text()
-    serve(shell_script(tmp_path / "binary", f"[ -e {tmp_path}/slow ] && sleep 2\n{fine}"))
+    serve(shell_script(tmp_path / "binary", f"[ -e {tmp_path}/slow ] && sleep 4\n{fine}"))
     (tmp_path / "slow").touch()
-    used = client(tmp_path, timeout_s=0.5)
-    with pytest.raises(SimulationError, match=r"it hung: no answer 0.5 s after it began"):
+    used = client(tmp_path, timeout_s=2)
+    with pytest.raises(SimulationError, match=r"it hung: no answer 2 s after it began"):
         used.simulate(tensor_parallel())
     (tmp_path / "slow").unlink()
     assert used.simulate(tensor_parallel()).by_rank()[0] == (1000, 0)
@@ -128,10 +128,10 @@ def test_a_hang_is_noticed_by_the_client_and_outlived_by_the_server(serve: Serve
 
 def test_a_hang_is_ended_by_the_server_which_serves_on(serve: Serve, tmp_path: Path) -> None:
     fine = good(tmp_path / "g").read_text()
-    serve(shell_script(tmp_path / "binary", f"[ -e {tmp_path}/slow ] && sleep 30\n{fine}"), timeout_s="0.5")
+    serve(shell_script(tmp_path / "binary", f"[ -e {tmp_path}/slow ] && sleep 30\n{fine}"), timeout_s="2")
     (tmp_path / "slow").touch()
     used = client(tmp_path)
-    with pytest.raises(SimulationError, match=r"it hung: no end after 0.5 s|exit code 137 \(SIGKILL\)"):
+    with pytest.raises(SimulationError, match=r"it hung: no end after 2 s|exit code 137 \(SIGKILL\)"):
         used.simulate(tensor_parallel())
     (tmp_path / "slow").unlink()
     assert used.simulate(tensor_parallel()).by_rank()[0] == (1000, 0)
