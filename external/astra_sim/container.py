@@ -81,9 +81,13 @@ class DockerRunner:
         self._image_name = image
         self._timeout_s = timeout_s
         self._client = connect()
-        self._image = find_image(self._client, image)
-        _remove_orphans(self._client)
-        root = make_work_folder(work_dir)
+        try:
+            self._image = find_image(self._client, image)
+            _remove_orphans(self._client)
+            root = make_work_folder(work_dir)
+        except BaseException:
+            self._client.close()
+            raise
         self._owner = (os.getuid(), os.getgid()) if os.getuid() else (_NOBODY, _NOBODY)
         if os.getuid() == 0:
             os.chown(root, *self._owner)
