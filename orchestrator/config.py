@@ -105,6 +105,12 @@ class RunConfig(BaseModel):
         return self.npu_num // self.stages
 
     @property
+    def layout(self) -> str:
+        """How the NPUs share the model, in short."""
+        experts = f" x EP {self.ep_size}" if self.ep_size > 1 else ""
+        return f"TP {self.tensor} x PP {self.stages}{experts}"
+
+    @property
     def perf_model_name(self) -> str:
         """The performance model that is meant."""
         return self.perf_model or ("table_v0" if self.perf_table else "roofline")

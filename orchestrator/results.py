@@ -24,9 +24,16 @@ THROUGHPUT_COLUMNS = ("time_s", "prompt_tok_per_s", "generation_tok_per_s", "run
 
 
 def companions(output: Path) -> dict[str, Path]:
-    """Return the files beside `output` by what they hold: `throughput`, `simulation-time`, `summary`, `report`, `trace`."""
+    """Return the files beside `output` by what they hold: `throughput`, `summary`, `report` and so on."""
     stem = output.with_suffix("") if output.suffix == ".csv" else output
-    suffixes = {"throughput": "tsv", "simulation-time": "tsv", "summary": "json", "report": "html", "trace": "json"}
+    suffixes = {
+        "throughput": "tsv",
+        "simulation-time": "tsv",
+        "summary": "json",
+        "settings": "json",
+        "report": "html",
+        "trace": "json",
+    }
     return {name: stem.with_name(f"{stem.name}-{name}.{suffix}") for name, suffix in suffixes.items()}
 
 
@@ -60,10 +67,10 @@ def write_simulation_time(path: Path, milliseconds: dict[str, float]) -> None:
             stream.write(f"{component}\t{spent:.3f}\n")
 
 
-def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary; it holds nothing that differs between two runs of the same input."""
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write the summary or the settings; they hold nothing that differs between two runs of the same input."""
     with atomic_write(path) as stream:
-        json.dump(summary, stream, indent=2)
+        json.dump(record, stream, indent=2)
         stream.write("\n")
 
 

@@ -24,7 +24,8 @@ from orchestrator.report.files import write_report
 from orchestrator.report.history import History
 from orchestrator.request import Request
 from orchestrator.request_source import RequestSource, open_source
-from orchestrator.results import companions, write_requests, write_simulation_time, write_summary, write_throughput
+from orchestrator.results import companions, write_record, write_requests, write_simulation_time, write_throughput
+from orchestrator.settings import deciding_values
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, print_summary, summarise
 
@@ -136,7 +137,7 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
     weights = deployment.generator.layout.max_rank_weight_bytes
     console.say(
         f"{deployment.model.name} on {config.npu_num} x {deployment.hardware.name} "
-        f"(TP {config.tensor} x PP {config.stages}), {config.fp}-bit; scheduling {config.scheduling}, "
+        f"({config.layout}), {config.fp}-bit; scheduling {config.scheduling}, "
         f"backend {config.backend}"
     )
     console.say(
@@ -160,6 +161,7 @@ def _facts(deployment: Deployment, source: RequestSource, failure: BaseException
         npus=config.npu_num,
         tensor=config.tensor,
         pipeline=config.stages,
+        expert=config.ep_size,
         skipped=source.skipped,
         error=error,
     )
@@ -179,7 +181,8 @@ def _write_files(
     write_requests(config.output, deployment.model.name, metrics, itl=config.itl == "list")
     write_throughput(beside["throughput"], recorder.intervals)
     write_simulation_time(beside["simulation-time"], milliseconds)
-    write_summary(beside["summary"], summary)
+    write_record(beside["summary"], summary)
+    write_record(beside["settings"], deciding_values(config))
     if recorder.history is not None:
         page, timeline = beside["report"], beside["trace"]
         write_report(page, timeline, deployment, source, summary, metrics, recorder.intervals, recorder.history)

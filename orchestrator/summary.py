@@ -20,6 +20,7 @@ class RunFacts:
     npus: int
     tensor: int
     pipeline: int
+    expert: int = 1
     skipped: int = 0
     error: str | None = None
 
@@ -104,10 +105,12 @@ def _run_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         return "-" if value is None else f"{value:.2f} {unit}"
 
     used, total = summary["peak_kv_blocks"], summary["kv_blocks"]
+    layout = f"TP {summary['tensor']} x PP {summary['pipeline']}"
+    layout += f" x EP {summary['expert']}" if summary["expert"] > 1 else ""
     share = f" ({100 * used / total:.1f} %)" if total else ""
     rows: list[tuple[str, ...]] = [
         ("model", str(summary["model"])),
-        ("NPUs", f"{summary['npus']} x {summary['hardware']} (TP {summary['tensor']} x PP {summary['pipeline']})"),
+        ("NPUs", f"{summary['npus']} x {summary['hardware']} ({layout})"),
         ("finished requests", str(summary["finished_requests"])),
         ("makespan", f"{summary['makespan_s']:.3f} s"),
         ("iterations", str(summary["iterations"])),

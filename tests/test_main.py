@@ -50,9 +50,9 @@ def gpt2(dataset: Path, output: Path, *flags: str | Path) -> None:
 def results(folder: Path) -> dict[str, bytes]:
     """Return the files that must not differ, by name, whatever way a run takes to the same results.
 
-    The report states the settings and the timeline the steps simulated at once: see tests/orchestrator/test_report.py.
+    Report and settings name the way; the timeline has the steps simulated at once (tests/orchestrator/test_report.py).
     """
-    apart = ("-simulation-time.tsv", "-report.html", "-trace.json")
+    apart = ("-simulation-time.tsv", "-report.html", "-trace.json", "-settings.json")
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(apart)}
 
 
@@ -102,8 +102,8 @@ def test_without_output_only_the_console_speaks(
 def test_files_of_a_run(tmp_path: Path, dataset: Path) -> None:
     gpt2(dataset, tmp_path / "new" / "out.csv")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "out-report.html", "out-simulation-time.tsv", "out-summary.json", "out-throughput.tsv", "out-trace.json",
-        "out.csv",
+        "out-report.html", "out-settings.json", "out-simulation-time.tsv", "out-summary.json", "out-throughput.tsv",
+        "out-trace.json", "out.csv",
     ]  # fmt: skip
     table = pd.read_csv(tmp_path / "new" / "out.csv")
     assert sorted(table["request id"]) == [0, 1, 2, 3, 4]

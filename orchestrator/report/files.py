@@ -13,8 +13,8 @@ from orchestrator.metrics import Metrics
 from orchestrator.report.chrome_trace import write_chrome_trace
 from orchestrator.report.history import History
 from orchestrator.report.page import Facts, render
-from orchestrator.report.settings import settings
 from orchestrator.request_source import RequestSource
+from orchestrator.settings import settings
 
 
 def write_report(
@@ -38,7 +38,7 @@ def write_report(
 def _facts(deployment: Deployment, source: RequestSource) -> Facts:
     config, space = deployment.config, deployment.space
     layout = deployment.generator.layout
-    system = f"{config.npu_num} x {deployment.hardware.name} (TP {config.tensor} x PP {config.stages})"
+    system = f"{config.npu_num} x {deployment.hardware.name} ({config.layout})"
     kv_bytes = space.total_blocks * space.block_bytes
     rows = [
         ("model", deployment.model.name),

@@ -19,8 +19,8 @@ from orchestrator.metrics import Metrics
 from orchestrator.report.curves import cumulative, over_time, steps
 from orchestrator.report.history import DECODE, MIXED, PREFILL, History
 from orchestrator.report.markup import card, document, paragraph, section, table, tiles
-from orchestrator.report.settings import Setting
 from orchestrator.report.svg import Chart, Mark, Series, stacked_bar
+from orchestrator.settings import Setting
 
 IntArray = NDArray[np.int64]
 LATENCIES = {

@@ -1,8 +1,9 @@
-"""The settings of a run as rows of text: those that decide its results, with their meaning and unit."""
+"""The settings of a run that decide its results: as values for its record, and as text with meaning and unit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.config import RunConfig
 from orchestrator.flags import FLAGS, Flag
@@ -27,9 +28,20 @@ class Setting:
     given: bool
 
 
+def deciding_flags() -> list[Flag]:
+    """Return the flags that decide the results, in order."""
+    return [flag for flag in FLAGS if flag.name not in NO_BEARING]
+
+
+def deciding_values(config: RunConfig) -> dict[str, object]:
+    """Return name -> value of the settings that decide the results, defaults included: given again, they repeat it."""
+    values = {flag.name: getattr(config, flag.name) for flag in deciding_flags()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
 def settings(config: RunConfig) -> list[Setting]:
-    """Return the settings that decide the results, in the order of the flags."""
-    return [_setting(flag, getattr(config, flag.name)) for flag in FLAGS if flag.name not in NO_BEARING]
+    """Return the settings that decide the results as text, in the order of the flags."""
+    return [_setting(flag, getattr(config, flag.name)) for flag in deciding_flags()]
 
 
 def _setting(flag: Flag, value: object) -> Setting:
