@@ -47,7 +47,7 @@ start_daemon() {
 make_base() {
     say "making the base image"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/root" \
-        "${ORRERY_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 ||
+        ${ORRERY_DEBIAN_MIRROR:+"$ORRERY_DEBIAN_MIRROR"} >"$work/debootstrap.log" 2>&1 ||
         { tail -n 20 "$work/debootstrap.log"; fail "debootstrap failed"; }
     # The certificates this machine trusts: a build behind its proxy must trust them too.
     [ -z "${PIP_CERT:-}" ] || cp "$PIP_CERT" "$work/root/etc/ssl/certs/ca-certificates.crt"
