@@ -13,18 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.collective_groups import Participants, name_groups
-from converters.execution_graph import ABSENT, CollectiveType, NodeType
+from converters.execution_graph import ABSENT, CollectiveType
 from converters.node_layout import (
-    CLOSE,
     COLL,
     COMMUNICATION_SLOTS,
     COMP,
-    LOAD_INPUT,
-    LOAD_WEIGHT,
     MEMORY_SLOTS,
-    RECV,
-    SEND,
-    STORE,
+    SLOT_NODE_TYPES,
     BoolArray,
     IntArray,
     Layout,
@@ -39,19 +34,9 @@ from trace_gen.trace import NO_LAYER, CommType, Trace
 INPUT, WEIGHT, OUTPUT, COMM = range(4)
 """The trace's bytes columns, in the order in which `RankPlan` indexes them."""
 
-_NODE_TYPE = {
-    RECV: NodeType.COMM_RECV,
-    LOAD_INPUT: NodeType.MEM_LOAD,
-    LOAD_WEIGHT: NodeType.MEM_LOAD,
-    COMP: NodeType.COMP,
-    COLL: NodeType.COMM_COLL,
-    STORE: NodeType.MEM_STORE,
-    SEND: NodeType.COMM_SEND,
-    CLOSE: NodeType.COMP,
-}
-_NODE_TYPES = np.array([_NODE_TYPE[slot] for slot in range(len(_NODE_TYPE))], dtype=np.int8)
-_MOVES_MEMORY = np.isin(np.arange(len(_NODE_TYPE)), MEMORY_SLOTS)
-_COMMUNICATES = np.isin(np.arange(len(_NODE_TYPE)), COMMUNICATION_SLOTS)
+_NODE_TYPES = np.array(SLOT_NODE_TYPES, dtype=np.int8)
+_MOVES_MEMORY = np.isin(np.arange(len(SLOT_NODE_TYPES)), MEMORY_SLOTS)
+_COMMUNICATES = np.isin(np.arange(len(SLOT_NODE_TYPES)), COMMUNICATION_SLOTS)
 SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
 _SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT, 0])
 _COLLECTIVE = {

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.execution_graph import NodeType
 from converters.transfers import Transfer
 from trace_gen.trace import CommType, Location, RowKind, Trace
 
@@ -33,6 +34,17 @@ SLOTS = 7
 RECV, LOAD_INPUT, LOAD_WEIGHT, COMP, COLL, STORE, SEND, CLOSE = range(SLOTS + 1)
 MEMORY_SLOTS = (LOAD_INPUT, LOAD_WEIGHT, STORE)
 COMMUNICATION_SLOTS = (RECV, COLL, SEND)
+SLOT_NODE_TYPES = (
+    NodeType.COMM_RECV,
+    NodeType.MEM_LOAD,
+    NodeType.MEM_LOAD,
+    NodeType.COMP,
+    NodeType.COMM_COLL,
+    NodeType.MEM_STORE,
+    NodeType.COMM_SEND,
+    NodeType.COMP,
+)
+"""The type of the node in each slot, `CLOSE` last."""
 
 
 def row_slots(trace: Trace) -> BoolArray:
