@@ -17,7 +17,18 @@ from converters.chakra.nodes import SCHEMA_VERSION
 from converters.execution_graph import ABSENT, NodeType
 from converters.graph_plan import COLLECTIVE_OF, node_name
 from converters.lowering import ZERO_NS_OPS
-from converters.node_layout import CLOSE, COLL, COMP, LOAD_INPUT, LOAD_WEIGHT, MEMORY_SLOTS, RECV, SEND, STORE
+from converters.node_layout import (
+    CLOSE,
+    COLL,
+    COMP,
+    LOAD_INPUT,
+    LOAD_WEIGHT,
+    MEMORY_SLOTS,
+    RECV,
+    SEND,
+    SLOT_NODE_TYPES,
+    STORE,
+)
 from converters.rank_files import RankFiles
 from converters.stream_survey import MOVES, Survey, group_of, has_collective, has_nodes, outside
 from converters.text.records import Record, RecordStream
@@ -26,16 +37,6 @@ from trace_gen.trace import RowKind
 
 _HEADER = wire.frame(wire.field(1, SCHEMA_VERSION.encode()))
 _BUFFERED_BYTES = 1 << 22
-_TYPES = {
-    RECV: NodeType.COMM_RECV,
-    LOAD_INPUT: NodeType.MEM_LOAD,
-    LOAD_WEIGHT: NodeType.MEM_LOAD,
-    COMP: NodeType.COMP,
-    COLL: NodeType.COMM_COLL,
-    STORE: NodeType.MEM_STORE,
-    SEND: NodeType.COMM_SEND,
-    CLOSE: NodeType.COMP,
-}
 
 
 @dataclass(slots=True)
@@ -170,7 +171,7 @@ class StreamLowering:
         lane.childless.add(node)
         lane.moves = lane.moves or slot in MEMORY_SLOTS
         name = node_name(record.op, record.layer, slot)
-        return node, wire.head(node, name, _TYPES[slot], b"".join(map(encode_varint, parents)), 0)
+        return node, wire.head(node, name, SLOT_NODE_TYPES[slot], b"".join(map(encode_varint, parents)), 0)
 
     def _attributes(self, record: Record, slot: int) -> bytes:
         encoded = wire.integer("is_cpu_op", 0)
