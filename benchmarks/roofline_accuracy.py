@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.commands import run_command
-from trace_gen.architecture import ModelArchitecture, load_model
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
 from trace_gen.expert_routing import ExpertRouting
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
+from trace_gen.models import load_model
 from trace_gen.operators import OperatorClass
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model

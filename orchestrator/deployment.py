@@ -21,10 +21,11 @@ from orchestrator.kv_memory.paged import KVSpace
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import PolicySettings, policies
 from orchestrator.stopwatch import Stopwatch
-from trace_gen.architecture import ModelArchitecture, load_model
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory_layout import MemoryLayout
+from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.sharding import Precision

@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from trace_gen.architecture import ModelArchitecture, load_model, shipped_models
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer
 from trace_gen.generator import AttentionPlacement, TraceGenerator
 from trace_gen.memory_layout import MemoryLayout
+from trace_gen.models import load_model, shipped_models
 from trace_gen.operators import Vocabulary
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import AttentionGranularity, LatencySource, OperatorTable

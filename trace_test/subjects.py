@@ -11,7 +11,7 @@ from converters.chakra import read_graph
 from converters.lowering import lower
 from converters.text import collect, open_text, place
 from foundation.errors import UserError
-from trace_gen.architecture import load_model
+from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.sharding import Precision
 from trace_gen.trace import Trace

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundation.errors import UserError
-from trace_gen.architecture import load_model, shipped_models
+from trace_gen.models import load_model, shipped_models
 
 PUBLISHED = {
     # Parameters as counted from the published checkpoints' tensors.

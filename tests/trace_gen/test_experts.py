@@ -13,11 +13,11 @@ from trace_cases import LLAMA, MIXTRAL, MIXTURES, QWEN, batch, batches, generato
 
 from converters.lowering import lower
 from foundation.errors import UserError
-from trace_gen.architecture import load_model, shipped_models
 from trace_gen.batch_shape import BatchShape
 from trace_gen.expert_routing import ExpertRouting
 from trace_gen.hardware import load_hardware
 from trace_gen.memory_layout import MemoryLayout
+from trace_gen.models import load_model, shipped_models
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import CommType, RowKind, Trace

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from trace_cases import QWEN, batch
 
 from foundation.errors import UserError
-from trace_gen.architecture import load_model, shipped_models
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+from trace_gen.models import load_model, shipped_models
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from trace_cases import FAMILIES, LLAMA, batch, batches, decodes, generator, model, rows_named
 
 from foundation.errors import UserError
-from trace_gen.architecture import load_model
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.models import load_model
 from trace_gen.operators import OperatorClass
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model

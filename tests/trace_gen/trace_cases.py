@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from trace_gen.architecture import ModelArchitecture, load_model
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape, KVTransfer
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import Trace

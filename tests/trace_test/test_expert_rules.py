@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trace_gen.architecture import load_model
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.sharding import Precision

@@ -12,10 +12,11 @@ import pytest
 
 import trace_gen.generator
 import trace_gen.model_operators
-from trace_gen.architecture import ModelArchitecture, load_model
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
 from trace_gen.families import families
 from trace_gen.generator import TraceGenerator
+from trace_gen.models import load_model
 from trace_gen.operators import Operators
 from trace_gen.parallelism import Parallelism
 from trace_gen.sharding import Precision

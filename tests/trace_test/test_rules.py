@@ -16,10 +16,10 @@ from converters.execution_graph import ExecutionGraph, NodeType
 from converters.lowering import lower
 from converters.text import write_text_trace
 from tests.converters import samples
-from trace_gen.architecture import load_model
 from trace_gen.batch_shape import BatchShape, KVTransfer
 from trace_gen.generator import TraceGenerator
 from trace_gen.memory_layout import MemoryLayout
+from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.sharding import Precision
 from trace_gen.trace import CommType, Trace

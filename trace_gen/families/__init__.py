@@ -6,8 +6,6 @@ To add a family, write a module here that registers a reader; every module of th
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from pkgutil import iter_modules
 
 from foundation.registry import Registry
 from trace_gen.architecture import ModelArchitecture
@@ -16,7 +14,4 @@ from trace_gen.config_fields import Fields
 FamilyReader = Callable[[str, Fields], ModelArchitecture]
 """Takes the model's name and its config.json; problems go into the `Fields`, whose owner raises them together."""
 
-families: Registry[FamilyReader] = Registry("model_type")
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+families: Registry[FamilyReader] = Registry("model_type", package="trace_gen.families")
