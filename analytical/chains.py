@@ -175,6 +175,8 @@ def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
         return None
     after = dict(zip(graph.dep_index.tolist(), owner.tolist(), strict=True))
     rows = [row for row in range(nodes) if graph.dep_offsets[row] == graph.dep_offsets[row + 1]]
+    if len(rows) != 1:
+        return None  # two that wait for nothing may overlap
     while len(rows) < nodes and rows[-1] in after:
         rows.append(after[rows[-1]])
     return np.array(rows) if len(rows) == nodes else None

@@ -147,7 +147,8 @@ def step_runtimes(graph: RankGraph, step: int, system: SystemConfig) -> IntArray
     if modelled.size:
         size = graph.tensor_size[step, modelled]
         sized = np.where(size > 0, size, 1)
-        result[modelled] = np.where(size > 0, roofline_ns(graph.num_ops[step, modelled], sized, system), 0.0)
+        operations = np.where(size > 0, graph.num_ops[step, modelled], 1)  # without bytes a node is skipped
+        result[modelled] = np.where(size > 0, roofline_ns(operations, sized, system), 0.0)
     return result
 
 

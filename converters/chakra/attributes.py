@@ -27,6 +27,19 @@ _INTEGERS = frozenset(
         *("comm_tag", "comm_src", "comm_dst"),
     }
 )
+_MEMORY, _MESSAGES = (NodeType.MEM_LOAD, NodeType.MEM_STORE), (NodeType.COMM_SEND, NodeType.COMM_RECV)
+_READ_ON = {
+    "num_ops": (NodeType.COMP,),
+    "tensor_size": (NodeType.COMP, *_MEMORY),
+    "comm_type": (NodeType.COMM_COLL,),
+    "comm_size": (NodeType.COMM_COLL, *_MESSAGES),
+    "comm_priority": (NodeType.COMM_COLL,),
+    "involved_dim": (NodeType.COMM_COLL,),
+    "comm_tag": _MESSAGES,
+    "comm_src": _MESSAGES,
+    "comm_dst": _MESSAGES,
+}
+"""The node types on which ASTRA-sim reads an attribute (others: on all). Elsewhere any value of it may stand."""
 _NODE_TYPES = frozenset(map(int, NodeType))
 _COMM_TYPES = frozenset({-1, *map(int, CollectiveType)})
 
@@ -68,6 +81,8 @@ def node_row(node: Node) -> NodeRow:
         name = attribute.name
         if name in values:
             continue
+        if name in _READ_ON and node_type not in _READ_ON[name] and not _readable(attribute):
+            continue  # other programs' own use of the name
         if name in _INTEGERS:
             values[name] = _integer(attribute)
         elif name == "pg_name" and node_type == NodeType.COMM_COLL:
@@ -99,6 +114,14 @@ def node_row(node: Node) -> NodeRow:
         dependencies=tuple(dict.fromkeys((*node.data_deps, *node.ctrl_deps))),
         own=tuple(own.items()),
     )
+
+
+def _readable(attribute: AttributeProto) -> bool:
+    """Return whether the value has the type that simulators read under this name."""
+    if attribute.name == "involved_dim":
+        return bool(attribute.WhichOneof("value") == "bool_list")
+    kind: str | None = attribute.WhichOneof("value")
+    return kind in INTEGER_KINDS
 
 
 def _bounded(name: str, value: int) -> int:

@@ -28,6 +28,14 @@ def test_network() -> None:
     )
 
 
+def test_network_numbers_are_read_as_they_are_written() -> None:
+    """As upstream does: in quotes, or with a leading zero, which YAML 1.1 takes for octal."""
+    text = 'topology: ["Ring"]\nnpus_count: ["4"]\nbandwidth: [050]\nlatency: ["5e2"]\n'
+    assert NetworkConfig.from_text(text) == NetworkConfig(("Ring",), (4,), (50.0,), (500.0,))
+    with pytest.raises(UserError, match=r"line 3, bandwidth: .*does not hold numbers"):
+        NetworkConfig.from_text(text.replace("050", "5_0"))
+
+
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(
     st.lists(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_refusals import healthy
 
 from analytical.backend import EmbeddedBackend
 from analytical.chain_report import report_chains
@@ -84,6 +85,23 @@ def test_chains_need_no_event_queue(seed: int) -> None:
         return
     assert messages is not None
     assert answer == {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in messages.workloads}
+
+
+@pytest.mark.parametrize("beside", [{"type": "COMP", "is_cpu_op": True, "duration_us": 9}, "COMM_COLL", "MEM_LOAD"])
+def test_nodes_that_meet_in_one_child_overlap(beside: str | dict[str, object]) -> None:
+    """Two nodes that wait for nothing, on different slots, and one that waits for both: not a chain."""
+    other = beside if isinstance(beside, dict) else {"type": beside, "comm_type": "ALL_GATHER"}
+    other = {"comm_size": 9000, "tensor_size": 9000, **other}
+    case = healthy()
+    case["system"]["roofline-enabled"] = 0
+    for nodes in case["ranks"]:
+        nodes[:] = [{"id": 0, **other}, {"id": 1, "type": "COMP", "duration_us": 5}]
+        nodes.append({"id": 2, "type": "COMP", "duration_us": 1, "deps": [0, 1]})
+    backend, graph = cases.backend(case), cases.graph(case)
+    messages = by_messages(backend, graph)
+    assert messages is not None
+    expected = {one.rank: (one.finished_ns, one.finished_ns - one.gpu_ns) for one in messages.workloads}
+    assert backend.simulate(graph).by_rank() == expected
 
 
 @RELAXED

@@ -107,6 +107,22 @@ def test_attributes_have_the_names_and_types_that_upstream_reads(tmp_path: Path)
     assert list(involved.bool_list.values) == [True, False, False, False]
 
 
+def test_attributes_that_a_node_type_does_not_use_may_hold_anything(tmp_path: Path) -> None:
+    """Other programs use the same names for values of other types; the integer that a node type needs stays needed."""
+    foreign = [
+        AttributeProto(name="comm_size", double_val=1.5),
+        AttributeProto(name="comm_tag", string_val="a"),
+        AttributeProto(name="involved_dim", int32_val=1),
+    ]
+    compute = Node(id=1, type=NodeType.COMP, attr=[*foreign, AttributeProto(name="num_ops", int64_val=7)])  # type: ignore[arg-type]
+    write_nodes(tmp_path / "g.0.et", [compute])
+    graph = read_graph(tmp_path / "g").rank_graphs[0]
+    assert (graph.num_ops[0, 0], graph.comm_size[0], graph.involved_dims[0]) == (7, ABSENT, ABSENT)
+    write_nodes(tmp_path / "g.0.et", [Node(id=1, type=NodeType.COMM_SEND, attr=foreign)])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"comm_size is double_val, but an integer is needed"):
+        read_graph(tmp_path / "g")
+
+
 def test_groups_are_written_beside_the_ranks_and_read_again(tmp_path: Path) -> None:
     graph = lower(transformer(2, 2))
     written = write_graph(graph, tmp_path / "g")
@@ -191,7 +207,10 @@ def attribute_node(**attribute: object) -> Node:
         ([Node(id=1, type=4), Node(id=1, type=4)], "node id 1 occurs twice"),
         ([Node(id=1, type=99)], "node type 99 is unknown"),
         ([Node(id=2**63, type=4)], "id is 9223372036854775808, which does not fit 63 bits"),
-        ([attribute_node(name="num_ops", double_val=2.0)], "attribute num_ops is double_val, but an integer is needed"),
+        (
+            [attribute_node(name="comm_size", double_val=2.0)],
+            "attribute comm_size is double_val, but an integer is needed",
+        ),
         ([attribute_node(name="comm_size", uint64_val=2**63)], "comm_size is 9223372036854775808, which does not fit"),
         ([attribute_node(name="comm_type", int64_val=77)], "comm_type 77 is unknown"),
         ([attribute_node(name="pg_name", string_val="world")], "pg_name 'world' is not the text of an integer"),
