@@ -273,6 +273,17 @@ def test_the_fields_texts_hold(name: str, tmp_path: Path) -> None:
     assert run_rules(read_subject(str(tmp_path / "trace.txt"), Reading(4))).violations == {}
 
 
+@pytest.mark.parametrize("marker", ["ATTENTION 1", "ATTENTION 2"])
+def test_a_row_deleted_from_a_text_by_hand_is_one_mistake(marker: str, tmp_path: Path) -> None:
+    """The row numbers in the names that follow are then out of step, which hides no operator."""
+    lines = samples.orca(requests=3).splitlines(keepends=True)
+    lines.remove(next(line for line in lines if line.startswith(marker)))
+    lines[1] = f"{len(lines) - 3}\n"
+    (tmp_path / "trace.txt").write_text("".join(lines))
+    outcome = run_rules(read_subject(str(tmp_path / "trace.txt"), Reading(4)))
+    assert set(outcome.violations) == {"attention-separated"}
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trace_test", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
