@@ -17,6 +17,10 @@ from orchestrator.schedulers.settings import policies
 D: dict[str, Any] = defaults()
 
 
+MOST_NPUS = 2**20
+"""Far more than one instance ever has; a slip of the keyboard is refused before anything is sized by it."""
+
+
 class RunConfig(BaseModel):
     """One field a flag; meanings and units are in `orchestrator.flags`."""
 
@@ -28,8 +32,8 @@ class RunConfig(BaseModel):
     perf_model: str | None = D["perf_model"]
     perf_table: Path | None = D["perf_table"]
     local_bw: float | None = Field(D["local_bw"], gt=0, allow_inf_nan=False)
-    npu_num: int = Field(D["npu_num"], ge=1)
-    npu_group: int | None = Field(D["npu_group"], ge=1)
+    npu_num: int = Field(D["npu_num"], ge=1, le=MOST_NPUS)
+    npu_group: int | None = Field(D["npu_group"], ge=1, le=MOST_NPUS)
     parallel: Literal["tensor", "pipeline", "hybrid"] = D["parallel"]
     ep_size: int = Field(D["ep_size"], ge=1)
     npu_mem: float | None = Field(D["npu_mem"], gt=0, allow_inf_nan=False)

@@ -65,6 +65,8 @@ def effective_configurations(config: RunConfig, hardware: Hardware) -> Configura
     network = _network(config)
     system = _system(config, hardware, len(network.npus_count))
     _check_dimensions(config, network, system)
+    if config.system is not None and config.tensor > 1:
+        _check_collectives(config, system)
     return Configurations(network, system, memory)
 
 
@@ -122,6 +124,20 @@ def _check_dimensions(config: RunConfig, network: NetworkConfig, system: SystemC
                 field=f"{name}-implementation",
                 fix="write one a dimension",
             )
+
+
+def _check_collectives(config: RunConfig, system: SystemConfig) -> None:
+    """Refuse a user's system.json without what every tensor-parallel iteration needs."""
+    for name in ("all-reduce", "all-gather"):
+        if not system.implementations.get(name) and name not in system.custom:
+            raise UserError(
+                f"missing, but {config.tensor} NPUs share a stage",
+                path=config.system,
+                field=f"{name}-implementation",
+                fix='write one algorithm a dimension, for example ["ring"]',
+            )
+    if system.preferred_dataset_splits < 1:
+        raise UserError("missing or 0", path=config.system, field="preferred-dataset-splits", fix="write 1 or more")
 
 
 def _check_exact(config: RunConfig, system: SystemConfig) -> None:

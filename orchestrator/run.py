@@ -120,8 +120,8 @@ def _check_ended(instance: Instance, deployment: Deployment) -> None:
 
 def _check_writable(config: RunConfig) -> None:
     """Refuse an output that could not be written, before time is spent on the simulation."""
-    if config.output is not None and config.output.is_dir():
-        raise UserError("is a folder", path=config.output, field="--output", fix="name a CSV file")
+    if config.output is not None:
+        _check_replaceable(config.output, config)
     folders = {"--write_configs": config.write_configs, "--trace_dir": config.trace_dir}
     folders["--output"] = config.output.parent if config.output is not None else None
     for flag, folder in folders.items():
@@ -130,6 +130,18 @@ def _check_writable(config: RunConfig) -> None:
         nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError("the folder cannot be written", path=nearest, field=flag, fix="name another folder")
+
+
+def _check_replaceable(output: Path, config: RunConfig) -> None:
+    """Refuse an output that stands for something else: a folder, a device, a file that the run reads."""
+    if output.is_dir():
+        raise UserError("is a folder", path=output, field="--output", fix="name a CSV file")
+    inputs = (config.dataset, config.network, config.system, config.remote_memory, config.perf_table)
+    for path in (output, *companions(output).values()):
+        if path.exists() and not path.is_file():
+            raise UserError("is not an ordinary file", path=path, field="--output", fix="name a CSV file")
+        if any(name and path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
+            raise UserError("the run reads this file", path=path, field="--output", fix="name another file")
 
 
 def _introduce(console: Console, deployment: Deployment, source: RequestSource) -> None:

@@ -14,6 +14,8 @@ from foundation.errors import UserError
 from orchestrator.request import Request
 
 COLUMNS = ("input_toks", "output_toks", "arrival_time_ns")
+LATEST_ARRIVAL_NS = 2**62
+"""Some 146 years; what follows it must still fit into 64 bits."""
 _EXPECTED = f"expected three whole numbers separated by tabs: {' '.join(COLUMNS)}"
 
 
@@ -21,7 +23,8 @@ def read_workload(path: str | Path, limit: int = 0) -> Iterator[Request]:
     """Yield the first `limit` requests (0: all) of a TSV file, in the file's order, ids from 0.
 
     `Request.source_line` is the row's line. A missing file, an empty one or a malformed row (not three whole
-    numbers, a prompt or an output below 1 token, a negative arrival) is a `UserError` with its line.
+    numbers, a prompt or an output below 1 token, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a `UserError`
+    with its line. A byte-order mark is skipped.
     """
     return _limited(_rows(Path(path)), limit)
 
@@ -51,7 +54,7 @@ def _limited(requests: Iterator[Request], limit: int) -> Iterator[Request]:
 def _rows(path: Path) -> Iterator[Request]:
     identity = 0
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for line, text in enumerate(stream, start=1):
                 fields = text.split()
                 if not fields or (identity == 0 and fields == list(COLUMNS)):
@@ -77,4 +80,8 @@ def _parse(path: Path, line: int, fields: list[str], identity: int) -> Request:
     for value, column, least in zip((prompt, output, arrival), COLUMNS, (1, 1, 0), strict=True):
         if value < least:
             raise UserError(f"{value} is too small", path=path, line=line, field=column, fix=f"at least {least}")
+    if arrival > LATEST_ARRIVAL_NS:
+        raise UserError(
+            f"{arrival} is too large", path=path, line=line, field=COLUMNS[2], fix=f"at most {LATEST_ARRIVAL_NS}"
+        )
     return Request(identity, arrival, prompt, output, source_line=line)

@@ -27,6 +27,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nobw.json").write_text(json.dumps({"preferred-dataset-splits": 1}))
     (tmp_path / "replay.json").write_text(json.dumps({"local-mem-bw": 100, "replay-only": 1}))
     (tmp_path / "two.json").write_text(json.dumps({"local-mem-bw": 100, "all-reduce-implementation": ["ring"] * 2}))
+    (tmp_path / "none.json").write_text(json.dumps({"local-mem-bw": 100}))
+    row = {"local-mem-bw": 100, "all-reduce-implementation": ["ring"], "all-gather-implementation": ["ring"]}
+    (tmp_path / "nosplits.json").write_text(json.dumps(row))
+    (tmp_path / "late.tsv").write_text("10\t5\t99999999999999999999999\n")
     (tmp_path / "file").write_text("")
     return tmp_path
 
@@ -82,6 +86,12 @@ CASES = [
     ("--itl all", ["--itl: 'all' is wrong; input should be 'list' or 'none'"]),
     ("--output good.tsv/out.csv", ["--output", "the folder cannot be written"]),
     ("--output .", ["is a folder; name a CSV file"]),
+    ("--output /dev/null", ["/dev/null, --output: is not an ordinary file"]),
+    ("--output good.tsv", ["good.tsv, --output: the run reads this file"]),
+    ("--dataset late.tsv", ["late.tsv, line 1, arrival_time_ns: 99999999999999999999999 is too large; at most"]),
+    ("--npu_num 99999999999999999999", ["--npu_num: '99999999999999999999' is wrong"]),
+    ("--npu_num 4 --system none.json", ["none.json, all-reduce-implementation: missing, but 4 NPUs share a stage"]),
+    ("--npu_num 4 --system nosplits.json", ["nosplits.json, preferred-dataset-splits: missing or 0; write 1 or more"]),
     ("--trace_dir file/traces", ["--trace_dir", "the folder cannot be written"]),
     ("--backend spool", ["--spool_dir"]),
     ("--backend astra-sim --astra_sim none/binary", ["none/binary"]),

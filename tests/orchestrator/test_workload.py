@@ -109,3 +109,10 @@ def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", ["x", str(path), "--profile", "alpaca"])
     with pytest.raises(UserError, match="did you mean alpaca-like"):
         main()
+
+
+@pytest.mark.parametrize("first", ["input_toks\toutput_toks\tarrival_time_ns\n", ""])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "marked.tsv"
+    path.write_text(f"\ufeff{first}10\t5\t0\n", encoding="utf-8")
+    assert [(r.prompt_tokens, r.output_tokens) for r in read_workload(path)] == [(10, 5)]
