@@ -16,11 +16,13 @@ from foundation.errors import UserError
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it over `path` when the block ends without an error.
 
-    Folders are made as needed. A folder that cannot be made or written is a `UserError` naming it; when the
-    block raises, nothing is left behind.
+    Folders are made as needed. A folder that cannot be made or written is a `UserError` naming it, and so is a `path`
+    that is a folder or a device; when the block raises, nothing is left behind.
     """
     target = Path(path)
     try:
+        if target.exists() and not target.is_file():
+            raise UserError("is not an ordinary file: it would be replaced", path=target, fix="name a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:

@@ -69,7 +69,10 @@ def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
         with stopwatch.measure("set-up"):
             deployment = deploy(config)
             source = open_source(config, deployment.scheduler)
-            _check_writable(config)
+            try:
+                _check_writable(config)
+            except PermissionError as error:
+                raise UserError("the folder cannot be entered", path=error.filename, fix="name another") from error
             instance = deployment.start(stack, stopwatch, console.say)
         if config.write_configs is not None:
             deployment.configurations.write(config.write_configs)

@@ -37,3 +37,9 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.tsv: the dataset does not exist"):
         read_text(tmp_path / "none.tsv", "dataset")
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "."])
+def test_what_is_not_an_ordinary_file_is_not_replaced(target: str) -> None:
+    with pytest.raises(UserError, match="not an ordinary file"), atomic_write(target):
+        pass
