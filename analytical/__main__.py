@@ -50,6 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="true",
     )
+    _add(
+        model,
+        "--metadata",
+        "{refuse,skip}",
+        "METADATA nodes, as in traces of frameworks: refuse them, for ASTRA-sim aborts, or leave them out "
+        "(default: refuse)",
+        default="refuse",
+    )
     output = parser.add_argument_group("output")
     _add(output, "--timeline", "FILE", "write every node's start and end as a Chrome trace (for Perfetto)")
     for ignored in ("--logging-configuration", "--logging-folder", "--comm-scale", "--compute-scale"):

@@ -15,6 +15,7 @@ from analytical.plan_cache import StructureCache
 from analytical.simulator import Configuration, Models
 from analytical.validation import check_graph
 from converters.execution_graph import ExecutionGraph, IterationResult
+from converters.metadata import without_metadata
 from foundation.errors import SimulationError
 
 
@@ -39,6 +40,8 @@ class EmbeddedBackend:
         The columns of a graph that `plan_cache.STRUCTURE` names are not to be changed in place between calls.
         Raises `SimulationError` naming rank and node where ASTRA-sim stops, hangs, crashes or answers nonsense.
         """
+        if self.configuration.options.skip_metadata:
+            graph = without_metadata(graph)
         planned = self.plans.get(graph)
         if planned is not None:
             try:

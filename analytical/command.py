@@ -15,6 +15,7 @@ from analytical.simulator import Configuration, Models
 from analytical.timeline import write_timeline
 from converters.chakra import read_graph
 from converters.execution_graph import ExecutionGraph, NodeType
+from converters.metadata import without_metadata
 
 NODES_WORTH_IT = 200_000
 """From so many nodes on all ranks together, chains are evaluated as such unless a timeline is asked for."""
@@ -31,6 +32,8 @@ def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
     options = parse_options({name: getattr(arguments, name) for name in OPTION_NAMES})
     groups = arguments.comm_group_configuration
     graph = read_graph(arguments.workload_configuration, network.npus, None if "empty" in groups else groups)
+    if options.skip_metadata:
+        graph = without_metadata(graph)
     models = Models(Configuration(network, system, memory, options, read_per_node(system)))
     nodes = sum(len(one.ranks) * one.nodes for one in graph.rank_graphs)
     lines = _by_chains(models, graph) if nodes > NODES_WORTH_IT and not arguments.timeline else None

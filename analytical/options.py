@@ -6,17 +6,21 @@ from dataclasses import dataclass
 
 from foundation.errors import UserError, near_names
 
-OPTION_NAMES = ("congestion", "num_queues_per_dim", "injection_scale", "rendezvous_protocol")
+OPTION_NAMES = ("congestion", "num_queues_per_dim", "injection_scale", "rendezvous_protocol", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What upstream's command line says beside the files; `aware`: messages queue for links."""
+    """What upstream's command line says beside the files; `aware`: messages queue for links.
+
+    `skip_metadata`: leave METADATA nodes out, for which ASTRA-sim aborts.
+    """
 
     aware: bool = False
     num_queues_per_dim: int = 1
     injection_scale: float = 1.0
     rendezvous_protocol: bool = False
+    skip_metadata: bool = False
 
 
 def parse_options(options: dict[str, str]) -> Options:
@@ -27,11 +31,15 @@ def parse_options(options: dict[str, str]) -> Options:
     congestion = options.get("congestion", "unaware")
     if congestion not in ("unaware", "aware"):
         raise UserError(f"{congestion!r} is unknown", field="congestion", fix="write unaware or aware")
+    metadata = options.get("metadata", "refuse")
+    if metadata not in ("refuse", "skip"):
+        raise UserError(f"{metadata!r} is unknown", field="metadata", fix="write refuse or skip")
     return Options(
         aware=congestion == "aware",
         num_queues_per_dim=_queues(options.get("num_queues_per_dim", "1")),
         injection_scale=_scale(options.get("injection_scale", "1")),
         rendezvous_protocol=_flag(options.get("rendezvous_protocol", "false")),
+        skip_metadata=metadata == "skip",
     )
 
 

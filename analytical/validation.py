@@ -72,7 +72,7 @@ def _findings(
     memory: RemoteMemoryConfig,
 ) -> Iterator[Finding]:
     kind = graph.node_type
-    yield kind == NodeType.METADATA, "METADATA nodes cannot be simulated (ASTRA-sim aborts); leave them out"
+    yield kind == NodeType.METADATA, "METADATA nodes take no part (ASTRA-sim aborts); leave them out (--metadata=skip)"
     if system.replay_only:
         return
     yield from _compute_findings(graph, system)
