@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 from foundation.errors import OrreryError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came (`docker stop`, a batch system's limit): what an interrupt saves, it saves too."""
 
 
 def run_command(main: Callable[[], int | None]) -> int:
     """Run `main` and return its exit code; an explained error becomes one line on stderr.
 
-    2 is for wrong input, 1 for a simulation that cannot be completed, 130 for an interrupt.
+    2 is for wrong input, 1 for a simulation that cannot be completed, 130 for an interrupt, 143 for SIGTERM.
     """
+    in_charge = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _terminate) if in_charge else None
     try:
         return main() or 0
     except OrreryError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -26,3 +38,10 @@ def run_command(main: Callable[[], int | None]) -> int:
         # The reader of our output went away (`| head`); what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        if in_charge:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated("terminated")

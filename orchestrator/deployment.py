@@ -119,8 +119,8 @@ def kv_space(layout: MemoryLayout, memory_bytes: int, block_size: int, max_model
     weights = layout.max_rank_weight_bytes
     if weights > memory_bytes:
         raise UserError(
-            f"{layout.architecture.name} needs {weights / 1e9:.2f} GB an NPU for its weights, "
-            f"an NPU has {memory_bytes / 1e9:.2f} GB",
+            f"{layout.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
+            f"an NPU has {memory_bytes / 1e9:.3f} GB",
             field="--npu_mem",
             fix="give more memory, more NPUs, or fewer bits (--fp)",
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -293,24 +295,36 @@ def test_a_cross_check_against_the_backend_itself_agrees(tmp_path: Path, dataset
 
 
 class InterruptedBackend(DyingBackend):
-    """Ctrl-C comes while it works."""
+    """A signal comes while it works."""
+
+    sent = signal.SIGINT
 
     def simulate(self, graph: object) -> object:
         if self.left < 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), self.sent)
         return super().simulate(graph)
 
 
+@pytest.mark.parametrize(
+    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_an_interrupt_keeps_what_was_finished(
-    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: signal.Signals,
+    code: int,
+    word: str,
 ) -> None:
+    monkeypatch.setattr(InterruptedBackend, "sent", sent)
     monkeypatch.setitem(backends._choices, "interrupted", InterruptedBackend)  # type: ignore[arg-type]
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
     output = tmp_path / "out.csv"
-    assert run_command(lambda: simulate([*flags, "--backend", "interrupted", "--output", str(output)])) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert run_command(lambda: simulate([*flags, "--backend", "interrupted", "--output", str(output)])) == code
+    assert capsys.readouterr().err == f"{word}\n"
     assert 0 < len(pd.read_csv(output)) < 5
-    assert json.loads((tmp_path / "out-summary.json").read_text())["error"] == "interrupted"
+    assert json.loads((tmp_path / "out-summary.json").read_text())["error"] == word
 
 
 def test_a_scheduler_that_stalls_is_an_error_not_a_short_result(
