@@ -43,7 +43,7 @@ CASES = [
     ("--npu_num 4 --npu_group 3", ["--npu_group: 3 groups do not divide 4 NPUs; use one of 1, 2, 4"]),
     (
         "--model_name meta-llama/Llama-3.1-70B-Instruct",
-        ["--npu_mem: meta-llama/Llama-3.1-70B-Instruct needs 141.11 GB", "an NPU has 25.77 GB; give more memory"],
+        ["--npu_mem: meta-llama/Llama-3.1-70B-Instruct needs 141.107 GB", "an NPU has 25.770 GB; give more memory"],
     ),
     ("--npu_mem 16.061", ["less than one KV block of 8 tokens"]),
     (
