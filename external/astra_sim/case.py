@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +28,9 @@ name = "workload"
 sinks = ["none"]
 level = "info"
 """
-_COLUMNS = (
-    "node_id",
-    "node_type",
-    "is_cpu_op",
-    "duration_us",
-    "num_ops",
-    "tensor_size",
-    "comm_type",
-    "comm_size",
-    "comm_priority",
-    "comm_tag",
-    "comm_src_delta",
-    "comm_dst_delta",
-    "comm_group",
-    "involved_dims",
-    "dep_offsets",
-    "dep_index",
-)
+_NAMES = frozenset({"ranks", "names", "name", "annotations"})
+"""Fields of a `RankGraph` that no backend reads as work; ranks are hashed apart. Any other field decides the answer."""
+_COLUMNS = tuple(field.name for field in fields(RankGraph) if field.name not in _NAMES)
 
 
 def write_case(
