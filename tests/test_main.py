@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dying_backend import DyingBackend
 
 from analytical.configuration import NetworkConfig
 from foundation.commands import run_command
-from foundation.errors import SimulationError
 from orchestrator.backend import backends
 from orchestrator.batch import Batch
 from orchestrator.cli import simulate
@@ -246,25 +246,6 @@ def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: 
         json.loads((tmp_path / name / "out-summary.json").read_text())["tpot_ms"]["mean"] for name in ("c", "d")
     )
     assert slower == pytest.approx(2 * slow, rel=0.05), "decoding is bound by memory"
-
-
-class DyingBackend:
-    """Works for a while, then fails as a process would that was killed."""
-
-    def __init__(self, **files: object) -> None:
-        self.inner = backends.get("embedded")(**{**files, "options": {}})  # type: ignore[arg-type]
-        self.left = 20
-
-    def simulate(self, graph: object) -> object:
-        self.left -= 1
-        if self.left < 0:
-            raise SimulationError("the process was killed")
-        return self.inner.simulate(graph)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        type(self).closed = True
-
-    closed = False
 
 
 def test_a_backend_that_dies_loses_nothing_that_was_finished(

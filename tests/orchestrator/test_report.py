@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from dying_backend import DyingBackend
 
 from foundation.commands import run_command
-from foundation.errors import SimulationError
 from orchestrator.backend import backends
 from orchestrator.cli import simulate
 from orchestrator.report import chrome_trace
@@ -256,21 +256,8 @@ def test_a_long_run_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert sum(totals.iterations for totals in history.kinds.values()) == run.metrics.totals.iterations
 
 
-class Dying:
-    """Works for a while, then fails as a process would that was killed."""
-
-    def __init__(self, **files: object) -> None:
-        self.inner = backends.get("embedded")(**{**files, "options": {}})  # type: ignore[arg-type]
-        self.left = 20
-
-    def simulate(self, graph: object) -> object:
-        self.left -= 1
-        if self.left < 0:
-            raise SimulationError('the "process" was <killed>')
-        return self.inner.simulate(graph)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Nothing is open."""
+class Dying(DyingBackend):
+    message = 'the "process" was <killed>'
 
 
 def test_a_failure_in_mid_run_leaves_both_marked(
@@ -295,7 +282,7 @@ def test_a_failure_in_mid_run_leaves_both_marked(
 def test_a_run_in_which_nothing_finished_has_a_page(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Dying, "__init__", lambda self, **files: setattr(self, "left", 0))
+    monkeypatch.setattr(Dying, "lifetime", 0)
     monkeypatch.setitem(backends._choices, "dying", Dying)  # type: ignore[arg-type]
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--backend", "dying"]
     assert run_command(lambda: simulate([*flags, "--output", str(tmp_path / "out.csv")])) == 1

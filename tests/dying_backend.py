@@ -1,0 +1,27 @@
+"""A backend that fails in mid-run, for tests of what a run then still leaves behind."""
+
+from __future__ import annotations
+
+from foundation.errors import SimulationError
+from orchestrator.backend import backends
+
+
+class DyingBackend:
+    """Works for a while, then fails as a process would that was killed. `left`: graphs until then."""
+
+    message = "the process was killed"
+    lifetime = 20
+    closed = False
+
+    def __init__(self, **files: object) -> None:
+        self.inner = backends.get("embedded")(**{**files, "options": {}})  # type: ignore[arg-type]
+        self.left = self.lifetime
+
+    def simulate(self, graph: object) -> object:
+        self.left -= 1
+        if self.left < 0:
+            raise SimulationError(self.message)
+        return self.inner.simulate(graph)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        type(self).closed = True
