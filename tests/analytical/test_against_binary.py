@@ -10,6 +10,7 @@ from pathlib import Path
 
 import analytical_cases as cases
 import pytest
+from random_cases import random_case
 
 from analytical.report import report
 from converters.chakra import write_graph
@@ -30,7 +31,7 @@ def test_same_as_the_binary(seed: int, variant: str, tmp_path: Path) -> None:
     binary = BINARIES[variant]
     if not binary:
         pytest.skip(f"no ASTRA-sim binary is named for the {variant} network")
-    case = cases.random_case(seed, aware=variant == "aware")
+    case = random_case(seed, aware=variant == "aware")
     if case["memory"]["memory-type"] in ("PER_NODE_MEMORY_EXPANSION", "MEMORY_POOL"):
         pytest.skip("ASTRA-sim reads freed memory here, and may crash")
     out = _run(binary, case, tmp_path)
