@@ -38,7 +38,7 @@ def figures(simulation: Simulation) -> dict[int, tuple[int | None, int]]:
     return {one.rank: (one.finished_ns, (one.finished_ns or 0) - one.gpu_ns) for one in simulation.workloads}
 
 
-@reaches(0.65, examples=150, seed=SEEDS)
+@reaches(0.65, examples=80, seed=SEEDS)
 def test_solving_whole_phases_changes_nothing(reached: Reached, seed: int) -> None:
     """Every node's start and end, and the bytes on every dimension; where events tie it may decline."""
     case = solvable_case(seed)
@@ -56,7 +56,7 @@ def test_solving_whole_phases_changes_nothing(reached: Reached, seed: int) -> No
     assert messages.transport.volume == solved.transport.volume
 
 
-@reaches(0.95, examples=120, seed=SEEDS)
+@reaches(0.95, examples=70, seed=SEEDS)
 def test_chains_need_no_event_queue(reached: Reached, seed: int) -> None:
     case = chain_case(seed)
     backend, graph = cases.backend(case), cases.graph(case)
@@ -71,7 +71,7 @@ def test_chains_need_no_event_queue(reached: Reached, seed: int) -> None:
     assert backend.chains.evaluate(planned.plan, graph, planned.solver).by_rank() == figures(messages)
 
 
-@reaches(0.15, examples=120, seed=SEEDS)
+@reaches(0.15, examples=80, seed=SEEDS)
 def test_chains_of_any_case_answer_as_messages_do_or_decline(reached: Reached, seed: int) -> None:
     """Unsound cases too: what chains answer, messages answer."""
     case = chained(plain(random_case(seed)), loads=seed % 4)
@@ -109,7 +109,7 @@ def test_nodes_that_meet_in_one_child_overlap(beside: str | dict[str, object]) -
 def test_the_backend_answers_as_messages_do(congestion: str) -> None:
     """Whatever way it takes."""
 
-    @reaches(0.95, examples=80, seed=SEEDS)
+    @reaches(0.95, examples=50, seed=SEEDS)
     def agree(reached: Reached, seed: int) -> None:
         case = sound_case(seed, aware=congestion == "aware")
         backend, graph = cases.backend(case, congestion=congestion), cases.graph(case)
@@ -123,7 +123,7 @@ def test_the_backend_answers_as_messages_do(congestion: str) -> None:
 
 @pytest.mark.parametrize("congestion", ["unaware", "aware"])
 def test_the_backend_refuses_what_messages_refuse(congestion: str) -> None:
-    @reaches(0.25, examples=80, seed=SEEDS)
+    @reaches(0.25, examples=60, seed=SEEDS)
     def agree(reached: Reached, seed: int) -> None:
         case = random_case(seed, aware=congestion == "aware")
         backend, graph = cases.backend(case, congestion=congestion), cases.graph(case)
@@ -257,7 +257,7 @@ def test_a_custom_collective_runs_its_graph(tmp_path: Path) -> None:
     assert cases.backend(case).simulate(cases.graph(case)).by_rank() == dict.fromkeys((0, 1), (2 * delay + 1,) * 2)
 
 
-@reaches(0.9, examples=100, seed=SEEDS)
+@reaches(0.9, examples=60, seed=SEEDS)
 def test_the_report_of_chains_is_the_report_of_events(reached: Reached, seed: int) -> None:
     """Every line, statistics and utilisation included; ranks that tie may stand in another order."""
     case = pipeline(seed, steps=1) if seed % 3 == 0 else chain_case(seed)
