@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from trace_gen.models import load_model, shipped_models
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 
+Loaded = TypeVar("Loaded")
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
@@ -37,34 +41,59 @@ def written(folder: str, text: str) -> str:
     return str(path)
 
 
-@SETTINGS
-@given(base=st.sampled_from(MODELS), changes=st.lists(st.tuples(st.integers(0, 14), ANYTHING), max_size=3))
-def test_model_files(base: dict[str, object], changes: list[tuple[int, object]]) -> None:
+PLAUSIBLE = st.integers(1, 8).map(lambda power: 2**power) | st.floats(0.25, 4) | st.booleans() | st.none()
+CHANGES = st.lists(st.tuples(st.integers(0, 14), PLAUSIBLE | ANYTHING), max_size=2) | st.lists(
+    st.tuples(st.integers(0, 14), PLAUSIBLE), max_size=2
+)
+
+
+def changed(base: dict[str, object], changes: list[tuple[int, object]]) -> dict[str, object]:
     names = list(base)
-    config = base | {names[index % len(names)]: value for index, value in changes}
-    with TemporaryDirectory() as folder:
-        try:
-            architecture = load_model(written(folder, json.dumps(config)))
-        except UserError as error:
-            assert "config.json" in str(error) and "\n" not in str(error)
-            return
-    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
-    trace = TraceGenerator(architecture, Parallelism(), perf).generate(batch([3, 1], [0, 7]))
-    assert (trace.latency_ns >= 1).all()
+    return base | {names[index % len(names)]: value for index, value in changes}
 
 
-@SETTINGS
-@given(changes=st.lists(st.tuples(st.integers(0, 11), ANYTHING), max_size=3))
-def test_hardware_files(changes: list[tuple[int, object]]) -> None:
-    names = list(DEVICE)
-    config = DEVICE | {names[index % len(names)]: value for index, value in changes}
+def loaded(load: Callable[[str], Loaded], config: dict[str, object], counts: Counter[str]) -> Loaded | None:
+    """Return what `load` makes of `config`, or None where it is refused in one line that names the file."""
     with TemporaryDirectory() as folder:
         try:
-            hardware = load_hardware(written(folder, json.dumps(config)))
+            found = load(written(folder, json.dumps(config)))
         except UserError as error:
             assert "config.json" in str(error) and "\n" not in str(error)
-            return
-    assert hardware.flops_for(16) > 0 and math.isfinite(hardware.memory_bandwidth)
+            counts["refused"] += 1
+            return None
+    counts["loaded"] += 1
+    return found
+
+
+def test_model_files() -> None:
+    """What loads makes a trace; at least a sixth of the files load, and at least a third are refused."""
+    counts: Counter[str] = Counter()
+
+    @SETTINGS
+    @given(base=st.sampled_from(MODELS), changes=CHANGES)
+    def check(base: dict[str, object], changes: list[tuple[int, object]]) -> None:
+        architecture = loaded(load_model, changed(base, changes), counts)
+        if architecture is not None:
+            perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
+            trace = TraceGenerator(architecture, Parallelism(), perf).generate(batch([3, 1], [0, 7]))
+            assert (trace.latency_ns >= 1).all()
+
+    check()
+    assert counts["loaded"] >= 25 and counts["refused"] >= 50, counts
+
+
+def test_hardware_files() -> None:
+    counts: Counter[str] = Counter()
+
+    @SETTINGS
+    @given(changes=CHANGES)
+    def check(changes: list[tuple[int, object]]) -> None:
+        hardware = loaded(load_hardware, changed(DEVICE, changes), counts)
+        if hardware is not None:
+            assert hardware.flops_for(16) > 0 and math.isfinite(hardware.memory_bandwidth)
+
+    check()
+    assert counts["loaded"] >= 25 and counts["refused"] >= 50, counts
 
 
 @SETTINGS

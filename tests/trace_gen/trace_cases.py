@@ -59,8 +59,19 @@ def generator(
     expert: int = 1,
     **options: Any,
 ) -> TraceGenerator:
-    architecture = model(name)
-    latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware("RTX3090"), tensor))
+    return make_generator(model(name), tensor, pipeline, perf_model, expert, **options)
+
+
+def make_generator(
+    architecture: ModelArchitecture,
+    tensor: int = 1,
+    pipeline: int = 1,
+    perf_model: str = "roofline",
+    expert: int = 1,
+    hardware: str = "RTX3090",
+    **options: Any,
+) -> TraceGenerator:
+    latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware(hardware), tensor))
     return TraceGenerator(architecture, Parallelism(tensor, pipeline, expert), latencies, **options)
 
 

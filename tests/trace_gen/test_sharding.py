@@ -1,0 +1,83 @@
+"""What one rank holds, and what a user is told of it: worked out by hand, boundaries from both sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from trace_cases import LLAMA, MIXTRAL, model
+
+from foundation.errors import UserError
+from trace_gen.sharding import Precision, check_experts, shard, shard_warnings
+
+NAME = "meta-llama/Llama-3.1-8B"
+"""32 heads of 128, 8 KV heads."""
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "tensor", "said"),
+    [
+        (32, 8, 1, ""),
+        (32, 8, 2, ""),
+        (32, 8, 8, ""),
+        (32, 8, 16, ""),
+        (32, 8, 32, ""),
+        (12, 12, 4, ""),
+        (24, 6, 12, ""),
+        (32, 8, 3, "32 attention heads, which 3 ranks do not divide: heads are split evenly"),
+        (32, 8, 64, "32 attention heads, which 64 ranks do not divide: heads are split evenly"),
+        (24, 6, 8, "6 KV heads, which do not divide 8 ranks: each rank holds a whole one"),
+        (24, 6, 4, "6 KV heads, which 4 ranks do not divide: they are split evenly"),
+        (12, 4, 3, "4 KV heads, which 3 ranks do not divide: they are split evenly"),
+    ],
+)
+def test_a_warning_where_ranks_do_not_divide_heads_and_nowhere_else(
+    heads: int, kv_heads: int, tensor: int, said: str
+) -> None:
+    architecture = replace(model(LLAMA), num_heads=heads, num_kv_heads=kv_heads)
+    assert shard_warnings(architecture, tensor) == ((f"{NAME} has {said}",) if said else ())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "query", "kv"),
+    [(1, 4096, 1024), (8, 512, 128), (16, 256, 128), (32, 128, 128), (33, 125, 125), (64, 64, 64), (3, 1366, 342)],
+)
+def test_heads_of_a_rank(tensor: int, query: int, kv: int) -> None:
+    part = shard(model(LLAMA), tensor)
+    assert (part.query, part.kv, part.qkv) == (query, kv, query + 2 * kv)
+    assert part.intermediate == -(-14336 // tensor) and part.vocab == -(-128256 // tensor)
+    assert (part.experts, part.expert_intermediate, part.shared_intermediate) == (0, 0, 0)
+
+
+def test_experts_of_a_rank() -> None:
+    divided, spread = shard(model(MIXTRAL), 4), shard(model(MIXTRAL), 4, 4)
+    assert (divided.experts, divided.expert_intermediate, divided.expert) == (8, 14336 // 4, 1)
+    assert (spread.experts, spread.expert_intermediate, spread.expert) == (2, 14336, 4)
+    shared = shard(model("Qwen/Qwen1.5-MoE-A2.7B"), 4)
+    assert shared.shared_intermediate == 5632 // 4
+
+
+def test_ranks_that_can_and_cannot_hold_whole_experts() -> None:
+    for ranks in (1, 2, 4, 8):
+        check_experts(model(MIXTRAL), ranks)
+    check_experts(model(LLAMA), 1)
+    with pytest.raises(UserError, match=r"^--ep_size: .*Llama-3\.1-8B has no experts to spread; leave it out$"):
+        check_experts(model(LLAMA), 2)
+    with pytest.raises(UserError) as error:
+        check_experts(model(MIXTRAL), 16)
+    assert str(error.value) == (
+        "--ep_size: mistralai/Mixtral-8x7B-v0.1 has 8 experts, which 16 ranks do not divide; "
+        "use one of 1, 2, 4, 8 tensor-parallel NPUs, or --ep_size 1"
+    )
+
+
+def test_bits_of_a_number() -> None:
+    for bits in (4, 8, 16, 32):
+        precision = Precision(bits, bits, bits)
+        assert precision.weight_bytes(16) == precision.activation_bytes(16) == precision.kv_bytes(16) == 2 * bits
+    assert Precision(weight_bits=4).weight_bytes(3) == 2, "rounded up to whole bytes"
+    assert Precision(activation_bits=4).activation_bytes(1) == 1
+    assert Precision(kv_bits=4).kv_bytes(5) == 3
+    for field in ("weight_bits", "activation_bits", "kv_bits"):
+        with pytest.raises(UserError, match=rf"^{field} is 5; use 4, 8, 16 or 32 bits a number$"):
+            Precision(**{field: 5})
