@@ -122,7 +122,7 @@ def _batch(new: list[int], context: list[int]) -> BatchShape:
     count = len(new)
     ids = np.arange(count, dtype=np.int64)
     new_tokens, context_tokens = (np.array(values, dtype=np.int64) for values in (new, context))
-    return BatchShape(ids, new_tokens, context_tokens, samples=np.ones(count, dtype=np.bool_))
+    return BatchShape(ids, new_tokens, context_tokens, samples=np.ones(count, dtype=np.int64))
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class Batch:
             request_ids=np.array([request.id for request in self.requests], dtype=np.int64),
             new_tokens=np.array(self.new_tokens, dtype=np.int64),
             context_tokens=np.array(self.context_tokens, dtype=np.int64),
-            samples=np.array(self.samples, dtype=np.bool_),
+            samples=np.array(self.samples, dtype=np.int64),
             kv_loads=self.kv_loads,
             kv_evictions=self.kv_evictions,
             steps=self.steps,

@@ -34,16 +34,17 @@ class BatchShape:
     - `request_ids`: which request the entry stands for;
     - `new_tokens`: tokens computed in this iteration;
     - `context_tokens`: tokens already in the KV cache before the first step;
-    - `samples`: whether the last token's logits are needed (a decode, or the last chunk of a prompt).
+    - `samples`: of how many of its last tokens the logits are needed: 0 for a chunk of a prompt that goes on, 1 for a
+      prompt's last chunk and for a decode, 1 + drafts where drafted tokens are verified.
 
-    With ``steps > 1`` every entry is a decode (one new token, sampled) and step ``j`` has
+    With ``steps > 1`` every entry is a decode (one new token, sampled once) and step ``j`` has
     ``context_tokens + j`` tokens in the KV cache.
     """
 
     request_ids: IntArray
     new_tokens: IntArray
     context_tokens: IntArray
-    samples: NDArray[np.bool_]
+    samples: IntArray
     kv_loads: tuple[KVTransfer, ...] = ()
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = field(default=1)
@@ -54,8 +55,8 @@ class BatchShape:
         return int(self.new_tokens.sum())
 
     @property
-    def sampled_sequences(self) -> int:
-        """Requests whose logits are computed: the rows of the LM head and the sampler."""
+    def sampled_tokens(self) -> int:
+        """Tokens whose logits are computed, summed over the batch: the rows of the LM head and the sampler."""
         return int(self.samples.sum())
 
     def context_by_step(self) -> IntArray:

@@ -126,7 +126,7 @@ class TraceGenerator:
         _check(batch)
         key = StructureKey(
             requests=len(batch.request_ids) if self.request_rows else 0,
-            has_logits=batch.sampled_sequences > 0,
+            has_logits=batch.sampled_tokens > 0,
             loads=len(batch.kv_loads),
             evictions=len(batch.kv_evictions),
         )
@@ -134,7 +134,7 @@ class TraceGenerator:
         size_key = (
             key,
             batch.total_tokens,
-            batch.sampled_sequences,
+            batch.sampled_tokens,
             batch.new_tokens.tobytes() if self.request_rows else b"",
             tuple(transfer.bytes for transfer in (*batch.kv_loads, *batch.kv_evictions)),
         )
@@ -232,7 +232,7 @@ class TraceGenerator:
         tokens = np.where(shape.request >= 0, batch.new_tokens[shape.request], total)
         choices = np.empty((len(Rows), len(tokens)), dtype=np.int64)
         choices[Rows.TOKENS] = tokens
-        choices[Rows.LOGITS] = batch.sampled_sequences
+        choices[Rows.LOGITS] = batch.sampled_tokens
         choices[Rows.ROUTED] = self.routing.copies(total) if self.routing else 0
         choices[Rows.OWN] = self.routing.own_tokens(total) if self.routing else 0
         rows: IntArray = choices[shape.row_kinds, np.arange(len(tokens))]
@@ -282,7 +282,9 @@ def _per_row(row: Operator) -> tuple[int, ...]:
 def _check(batch: BatchShape) -> None:
     if not len(batch.request_ids) or batch.total_tokens < 1 or batch.new_tokens.min() < 1:
         raise InternalError("a batch to trace has at least one request, and each computes at least one token")
-    if batch.steps > 1 and not (batch.total_tokens == len(batch.request_ids) == batch.sampled_sequences):
+    if ((batch.samples < 0) | (batch.samples > batch.new_tokens)).any():
+        raise InternalError("a request samples at least none and at most all of the tokens it computes")
+    if batch.steps > 1 and not (batch.total_tokens == len(batch.request_ids) and (batch.samples == 1).all()):
         raise InternalError("a batch of several steps holds decodes only")
 
 

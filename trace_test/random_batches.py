@@ -96,7 +96,7 @@ def _batch(kind: Kind, kv_bytes_per_token: int, random: Random) -> BatchShape:
         request_ids=np.array(ids, dtype=np.int64),
         new_tokens=np.array(new, dtype=np.int64),
         context_tokens=np.array(context, dtype=np.int64),
-        samples=np.array(samples, dtype=np.bool_),
+        samples=np.array(samples, dtype=np.int64),
         kv_loads=tuple(moved),
         kv_evictions=tuple(evicted),
         steps=random.randint(2, 5) if kind == "steps" else 1,

@@ -75,6 +75,8 @@ def test_only_sampled_sequences_have_logits() -> None:
     (head,) = rows_named(two, "lm_head")
     assert two.input_bytes[head] == 2 * 4096 * 2
     assert two.output_bytes[head - 1] == two.input_bytes[head]
+    drafts = generator().generate(batch([4, 3], [9, 9], [4, 1]))
+    assert drafts.output_bytes[-1] == 5 * 4, "five of seven tokens are sampled"
     none = generator().generate(batch([8], [0], [False]))
     assert none.name(none.rows - 1) == "final_layernorm"
     assert not rows_named(none, "lm_head") and not rows_named(none, "sampler")
@@ -277,7 +279,8 @@ def test_heads_that_ranks_do_not_divide_are_reported() -> None:
 
 
 def test_batches_that_cannot_be() -> None:
-    for wrong in (batch([]), batch([0]), batch([2, 1], steps=2), batch([1], samples=[False], steps=2)):
+    several = (batch([2, 1], steps=2), batch([1], samples=[0], steps=2), batch([1, 1], samples=[2, 0], steps=2))
+    for wrong in (batch([]), batch([0]), *several, batch([2], samples=[3]), batch([2], samples=[-1])):
         with pytest.raises(InternalError):
             generator().generate(wrong)
 

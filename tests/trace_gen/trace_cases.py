@@ -28,7 +28,7 @@ FAMILIES = (*DENSE, *MIXTURES)
 def batch(
     new: Sequence[int],
     context: Sequence[int] | None = None,
-    samples: Sequence[bool] | None = None,
+    samples: Sequence[int] | None = None,
     steps: int = 1,
     first_id: int = 0,
     loads: tuple[KVTransfer, ...] = (),
@@ -39,7 +39,7 @@ def batch(
         request_ids=np.arange(first_id, first_id + count, dtype=np.int64),
         new_tokens=np.array(new, dtype=np.int64),
         context_tokens=np.array(context if context is not None else [0] * count, dtype=np.int64),
-        samples=np.array(samples if samples is not None else [True] * count, dtype=np.bool_),
+        samples=np.array(samples if samples is not None else [1] * count, dtype=np.int64),
         kv_loads=loads,
         kv_evictions=evictions,
         steps=steps,

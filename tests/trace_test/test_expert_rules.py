@@ -24,7 +24,7 @@ BATCH = BatchShape(
     request_ids=np.array([4, 9]),
     new_tokens=np.array([101, 1]),
     context_tokens=np.array([0, 64]),
-    samples=np.array([True, True]),
+    samples=np.array([1, 1]),
 )
 
 

@@ -27,7 +27,7 @@ from trace_test.subjects import of_trace
 PAGE = (Path(__file__).parents[2] / "docs/change_the_trace_generator.md").read_text()
 FAMILY, OPERATOR = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (CONFIG,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
-BATCH = BatchShape(np.array([3]), np.array([1]), np.array([7]), np.array([True]))
+BATCH = BatchShape(np.array([3]), np.array([1]), np.array([7]), np.array([1]))
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def subject() -> Subject:
         request_ids=np.array([4, 9]),
         new_tokens=np.array([100, 1]),
         context_tokens=np.array([0, 64]),
-        samples=np.array([True, True]),
+        samples=np.array([1, 1]),
         kv_loads=(KVTransfer(9, 4, 64, size),),
         kv_evictions=(KVTransfer(2, 4, 64, size),),
     )

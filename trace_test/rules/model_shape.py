@@ -61,7 +61,7 @@ def _compare(subject: Subject, row: int, side: str, found: int, width: int, coun
 def _rows(trace: Trace, facts: ModelFacts) -> tuple[int | None, int | None]:
     """Return tokens and sampled sequences of the batch; from the embedding and the sampler where it is not known."""
     if facts.batch is not None:
-        return facts.batch.total_tokens, facts.batch.sampled_sequences
+        return facts.batch.total_tokens, facts.batch.sampled_tokens
     counts: dict[str, int] = {}
     for row in range(trace.rows):
         counts.setdefault(trace.name(row), row)
