@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from foundation.errors import OrreryError
+from foundation.printable import printable
 
 
 class Terminated(KeyboardInterrupt):
@@ -21,12 +23,13 @@ def run_command(main: Callable[[], int | None]) -> int:
 
     2 is for wrong input, 1 for a simulation that cannot be completed, 130 for an interrupt, 143 for SIGTERM.
     """
+    _print_any_name()
     in_charge = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, _terminate) if in_charge else None
     try:
         return main() or 0
     except OrreryError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except Terminated:
         print("terminated", file=sys.stderr)
@@ -41,6 +44,13 @@ def run_command(main: Callable[[], int | None]) -> int:
     finally:
         if in_charge:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _print_any_name() -> None:
+    """Let file names that are not the terminal's text be printed, escaped, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

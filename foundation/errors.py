@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from foundation.printable import printable
+
 
 class OrreryError(Exception):
     """Base of every error that is explained to the user rather than shown as a traceback."""
@@ -21,7 +23,8 @@ class UserError(OrreryError):
     """The input is wrong: a file, a line, a field or a flag.
 
     `what` says what is wrong (with the offending value), `fix` what would be right, and `path`, `line`
-    (1-based) and `field` where. They are joined into one line: ``where: what; fix``.
+    (1-based) and `field` where. They are joined into one line: ``where: what; fix``; whatever is not printable in them
+    (names and values are others') is escaped.
     """
 
     exit_code = 2
@@ -42,7 +45,7 @@ class UserError(OrreryError):
         if field is not None:
             where += f", {field}" if where else field
         message = f"{where}: {what}" if where else what
-        super().__init__(f"{message}; {fix}" if fix else message)
+        super().__init__(printable(f"{message}; {fix}" if fix else message))
 
 
 class SimulationError(OrreryError):

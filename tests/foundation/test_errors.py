@@ -1,5 +1,8 @@
 """Errors say what is wrong, where and what would be right, in one line."""
 
+import subprocess
+import sys
+
 import pytest
 
 from foundation.commands import run_command
@@ -43,3 +46,11 @@ def test_defects_of_ours_are_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_command(main)
+
+
+def test_names_that_are_no_text_are_printed_escaped() -> None:
+    script = "from foundation.commands import run_command\n"
+    script += r"run_command(lambda: print('a\udcff', '\u2603'))"
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    assert ran.stdout == rb"a\udcff \u2603" + b"\n"
