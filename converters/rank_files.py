@@ -1,55 +1,63 @@
 """The .et files of all ranks, appended to in turns and put in place together.
 
-Any number of ranks: a file is open only while something is appended to it.
+They are written in a temporary folder beside them (`foundation.temporaries`), which only this user may enter. Any
+number of ranks: a file is open only while something is appended to it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from foundation.errors import UserError
+from foundation import temporaries
+from foundation.files import explained
 
 
 class RankFiles:
-    """``PREFIX.<rank>.et`` for ranks ``0 .. ranks - 1``; a context that renames them into place, or leaves nothing."""
+    """``PREFIX.<rank>.et`` for ranks ``0 .. ranks - 1``; a context that renames them into place, or leaves nothing.
+
+    Whatever the system refuses, a full disk at any moment included, is a `UserError`.
+    """
 
     def __init__(self, prefix: str | Path, ranks: int) -> None:
+        self._prefix = Path(prefix)
         self.paths = [Path(f"{prefix}.{rank}.et") for rank in range(ranks)]
-        self._parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in self.paths]
+        self._folder = self._prefix
+        self._held = -1
 
     def __enter__(self) -> RankFiles:
+        with explained(self._prefix):
+            self._prefix.parent.mkdir(parents=True, exist_ok=True)
+            temporaries.sweep(self._prefix)
+            self._held, self._folder = temporaries.make_folder(self._prefix)
         try:
-            for part in self._parts:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                part.write_bytes(b"")
-        except OSError as error:
+            self.append(range(len(self.paths)), b"")
+        except BaseException:
             self._discard()
-            raise UserError(
-                f"cannot write: {error.strerror}", path=error.filename, fix="name a writable folder"
-            ) from error
+            raise
         return self
 
     def append(self, ranks: Iterable[int], content: bytes) -> None:
         """Append `content` to the files of `ranks`."""
-        try:
+        with explained(self._prefix):
             for rank in ranks:
-                with self._parts[rank].open("ab") as stream:
+                with (self._folder / str(rank)).open("ab") as stream:
                     stream.write(content)
-        except OSError as error:
-            raise UserError(f"cannot write: {error.strerror}", path=error.filename) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                with explained(self._prefix):
+                    for rank, path in enumerate(self.paths):
+                        (self._folder / str(rank)).replace(path)
+        finally:
             self._discard()
-            return
-        for part, path in zip(self._parts, self.paths, strict=True):
-            part.replace(path)
 
     def _discard(self) -> None:
-        for part in self._parts:
-            part.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._held)
