@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from foundation.documents import read_json
 from foundation.errors import UserError, near_names
-from trace_gen.config_fields import CONFIG_ROOT, Fields, read_json_object
+from foundation.fields import Fields
+from trace_gen.config_root import CONFIG_ROOT
 
 HARDWARE_FOLDER = CONFIG_ROOT / "hardware"
 _DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8")
@@ -96,8 +98,8 @@ def load_hardware(name_or_path: str) -> Hardware:
         if plain_name(name) == wanted:
             return read_hardware(candidate)
     for candidate in shipped.values():
-        aliases = read_json_object(candidate, _WHAT).get("aliases", [])
-        if wanted in {plain_name(str(alias)) for alias in aliases}:
+        aliases = Fields.of(read_json(candidate, _WHAT)).texts("aliases")
+        if wanted in map(plain_name, aliases):
             return read_hardware(candidate)
     raise UserError(
         f"unknown hardware {name_or_path!r}",
@@ -107,7 +109,7 @@ def load_hardware(name_or_path: str) -> Hardware:
 
 def read_hardware(path: Path) -> Hardware:
     """Return the device described in `path`."""
-    fields = Fields(read_json_object(path, _WHAT), path)
+    fields = Fields.of(read_json(path, _WHAT))
     fields.only(
         {"name", "device", "aliases", "peak_tflops", "memory_bandwidth_gb_s", "memory_gb", "memory_gib", "cache_mib"}
         | {"cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
@@ -121,8 +123,8 @@ def read_hardware(path: Path) -> Hardware:
     memory = fields.positive_number("memory_gib" if in_gib else "memory_gb") * (2**30 if in_gib else 10**9)
     sources = fields.object("sources")
     hardware = Hardware(
-        name=fields.text("name", path.stem),
-        device=fields.text("device", path.stem),
+        name=fields.text("name", default=path.stem),
+        device=fields.text("device", default=path.stem),
         peak_flops=rates,
         memory_bandwidth=fields.positive_number("memory_bandwidth_gb_s") * 1e9,
         memory_bytes=round(memory),
@@ -134,7 +136,7 @@ def read_hardware(path: Path) -> Hardware:
         efficiencies=_read_efficiencies(fields.object("efficiency")),
         sources={name: sources.text(name) for name in sources.names()},
     )
-    fields.finish(_WHAT)
+    fields.finish()
     return hardware
 
 

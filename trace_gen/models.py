@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from foundation.documents import read_json
 from foundation.errors import UserError, near_names
+from foundation.fields import Fields
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.config_fields import CONFIG_ROOT, Fields, read_json_object
+from trace_gen.config_root import CONFIG_ROOT
 from trace_gen.families import families
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
@@ -20,10 +22,9 @@ def load_model(name_or_path: str) -> ModelArchitecture:
     wrong fields (all of them at once).
     """
     path, name = _locate(name_or_path)
-    config = read_json_object(path, "model configuration")
-    fields = Fields(config, path)
+    fields = Fields.of(read_json(path, "model configuration"))
     model_type = fields.text("model_type")
-    fields.finish("model configuration")
+    fields.finish()
     if model_type not in families:
         raise UserError(
             f"model_type {model_type!r} is not supported",
@@ -32,7 +33,7 @@ def load_model(name_or_path: str) -> ModelArchitecture:
             field="model_type",
         )
     architecture = families.get(model_type)(name, fields)
-    fields.finish("model configuration")
+    fields.finish()
     return architecture
 
 
@@ -61,7 +62,7 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     by_name |= {name.rpartition("/")[2].casefold(): name for name in shipped}
     aliases: dict[str, str] = {}
     if wanted not in by_name:
-        aliases = read_json_object(MODELS_FOLDER / "aliases.json", "list of model aliases")
+        aliases = read_json(MODELS_FOLDER / "aliases.json", "list of model aliases").value
     name = by_name.get(wanted) or aliases.get(wanted)
     if name is None:
         near = near_names(name_or_path, [*shipped, *aliases, *(full.rpartition("/")[2] for full in shipped)])

@@ -102,7 +102,7 @@ def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, **{**LLAMA_FIELDS, "hidden_size": -1, "vocab_size": "many", "intermediate_size": None})
     with pytest.raises(UserError) as error:
         load_model(path)
-    for field in ("hidden_size is -1", 'vocab_size is "many"', "intermediate_size is missing", path):
+    for field in ("hidden_size: -1 is not", 'vocab_size: "many" is not', "intermediate_size is missing", path):
         assert field in str(error.value)
 
 
@@ -118,7 +118,7 @@ def test_unsupported_model_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", "is not a JSON object"), ('{\n"a": }', "line 2: the model configuration is not JSON")],
+    [("[1]", r"is \[1\], not an object of named fields"), ('{\n"a": }', "line 2: not valid JSON")],
 )
 def test_not_an_object(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.json"

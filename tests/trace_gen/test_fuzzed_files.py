@@ -123,5 +123,5 @@ def test_binary_files(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(np.random.default_rng(0).bytes(300))
     for load in (load_model, load_hardware):
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UserError, match="is not UTF-8 text"):
             load(str(path))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from foundation.fields import Fields
 from foundation.registry import Registry
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.config_fields import Fields
 
 FamilyReader = Callable[[str, Fields], ModelArchitecture]
 """Takes the model's name and its config.json; problems go into the `Fields`, whose owner raises them together."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from foundation.fields import Fields
 from trace_gen.architecture import Experts, ModelArchitecture
-from trace_gen.config_fields import Fields
 from trace_gen.families import families
 from trace_gen.families.llama import read_rotary_decoder
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from foundation.fields import Fields
 from trace_gen.architecture import ModelArchitecture, NormKind, PositionKind
-from trace_gen.config_fields import Fields
 from trace_gen.families import families
 
 

@@ -5,8 +5,8 @@ What differs between them is data: biases, normalised queries and keys, a slidin
 
 from __future__ import annotations
 
+from foundation.fields import Fields
 from trace_gen.architecture import ModelArchitecture, NormKind, PositionKind
-from trace_gen.config_fields import Fields
 from trace_gen.families import families
 
 
