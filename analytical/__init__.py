@@ -1,6 +1,7 @@
 """An in-process equivalent of ASTRA-sim's analytical backend, exact to the cycle.
 
-Reading order: `configuration` (the three files), `simulator` (what one simulation is made of), `workload` (which node
-is issued when), `collective_plan` and `streams` (how a collective becomes streams of phases), `phases` (whole phases
-solved at once), `chains` (graphs that need no event queue), `backend` (which of these a graph is given to).
+Rooms, each on the ones before it: `machine` (what is simulated on), `collectives` (how a collective becomes streams,
+phases and messages), `events` (a simulation event by event), `chains` (graphs that need no event queue), `output`.
+Three ways lead to one answer, and `embedded` chooses: chains; events with whole phases of collectives solved at once;
+events message by message, the reference that the other two are tested against. `command` is ``python -m analytical``.
 """

@@ -6,13 +6,16 @@ import argparse
 from collections.abc import Iterator
 from typing import TextIO
 
-from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
-from analytical.custom import read_per_node
-from analytical.event_run import EventRunner
-from analytical.options import OPTION_NAMES, parse_options
-from analytical.report import report
-from analytical.simulator import Configuration, Models
-from analytical.timeline import write_timeline
+from analytical.collectives.models import Models
+from analytical.events.runner import EventRunner
+from analytical.machine.description import Machine
+from analytical.machine.options import OPTION_NAMES, parse_options
+from analytical.output.report import report
+from analytical.output.timeline import write_timeline
+from astra_files.memory import RemoteMemoryConfig
+from astra_files.network import NetworkConfig
+from astra_files.per_node import read_per_node
+from astra_files.system import SystemConfig
 from converters.chakra import read_graph
 from converters.execution_graph import ExecutionGraph, NodeType
 from converters.metadata import without_metadata
@@ -34,7 +37,7 @@ def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
     graph = read_graph(arguments.workload_configuration, network.npus, None if "empty" in groups else groups)
     if options.skip_metadata:
         graph = without_metadata(graph)
-    models = Models(Configuration(network, system, memory, options, read_per_node(system)))
+    models = Models(Machine(network, system, memory, options, read_per_node(system)))
     nodes = sum(len(one.ranks) * one.nodes for one in graph.rank_graphs)
     lines = _by_chains(models, graph) if nodes > NODES_WORTH_IT and not arguments.timeline else None
     if lines is None:
@@ -49,7 +52,7 @@ def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _by_chains(models: Models, graph: ExecutionGraph) -> Iterator[str] | None:
     """Return the report of a large graph of chains, without an event for every node of every rank."""
-    from analytical.chain_report import report_chains
+    from analytical.output.chain_report import report_chains
 
     return report_chains(models, graph)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analytical.backend import EmbeddedBackend, create
+from analytical.embedded import EmbeddedBackend, create
 from converters.chakra import write_graph
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from analytical.backend import create as create_embedded
+from analytical.embedded import create as create_embedded
 from converters.chakra.graph_reader import read_graph
 from converters.chakra.graph_writer import GraphWriter
 from converters.execution_graph import ExecutionGraph

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from analytical.backend import create  # noqa: E402
+from analytical.embedded import create  # noqa: E402
 from converters.chakra import read_graph, write_nodes  # noqa: E402
 from converters.chakra.et_def_pb2 import AttributeProto, Node  # noqa: E402
 from converters.execution_graph import CollectiveType, NodeType  # noqa: E402

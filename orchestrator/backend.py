@@ -32,7 +32,7 @@ backends: Registry[BackendFactory] = Registry("backend")
 EMBEDDED = "embedded"
 """The backend in this process, which needs no options."""
 
-backends.register_lazy(EMBEDDED, "analytical.backend", "create")
+backends.register_lazy(EMBEDDED, "analytical.embedded", "create")
 backends.register_lazy("astra-sim", "external.astra_sim.factories", "create_process")
 backends.register_lazy("docker", "external.astra_sim.factories", "create_docker")
 backends.register_lazy("spool", "external.astra_sim.factories", "create_spool")

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analytical.configuration import COLLECTIVES, NetworkConfig, RemoteMemoryConfig, SystemConfig
+from astra_files.memory import RemoteMemoryConfig
+from astra_files.network import NetworkConfig
+from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import UserError
 from foundation.files import atomic_write
 from orchestrator.config import RunConfig

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from dying_backend import DyingBackend
 
-from analytical.configuration import NetworkConfig
+from astra_files.network import NetworkConfig
 from foundation.commands import run_command
 from orchestrator.backend import backends
 from orchestrator.batch import Batch

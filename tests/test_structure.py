@@ -12,12 +12,16 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "foundation": set(),
     "trace_gen": {"foundation"},
+    "astra_files": {"foundation"},
     "converters": {"foundation", "trace_gen"},
-    "analytical": {"foundation", "converters"},
-    "external": {"foundation", "converters", "analytical"},
-    "orchestrator": {"foundation", "trace_gen", "converters", "analytical", "external"},
-    "trace_test": {"foundation", "trace_gen", "converters", "analytical"},
+    "analytical": {"foundation", "astra_files", "converters"},
+    "external": {"foundation", "astra_files", "converters", "analytical"},
+    "orchestrator": {"foundation", "astra_files", "trace_gen", "converters", "analytical", "external"},
+    "trace_test": {"foundation", "astra_files", "trace_gen", "converters", "analytical"},
 }
+
+# A package's rooms in order: a room may import those before it, and only modules beside the rooms import any.
+ROOMS = {"analytical": ("machine", "collectives", "events", "chains", "output")}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -27,20 +31,35 @@ def modules() -> Iterator[tuple[str, Path]]:
                 yield package, path
 
 
-def imported_packages(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
     return found
+
+
+def imported_packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported_modules(path)}
 
 
 @pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_imports_point_one_way(package: str, path: Path) -> None:
     ours = imported_packages(path) & set(MAY_IMPORT) - {package}
     assert ours <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_point_one_way(package: str) -> None:
+    """Every room is named, opens with its door, and imports only what comes before it."""
+    rooms = ROOMS[package]
+    assert {path.parent.name for path in (ROOT / package).glob("*/*.py")} == set(rooms)
+    for at, room in enumerate(rooms):
+        for path in (ROOT / package / room).glob("*.py"):
+            imported = {name.split(".")[1] for name in imported_modules(path) if name.startswith(f"{package}.")}
+            assert imported <= {*rooms[: at + 1]}, f"{path} imports {sorted(imported)}"
 
 
 @pytest.mark.parametrize(("package", "path"), list(modules()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))

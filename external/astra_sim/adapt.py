@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from analytical.configuration import NetworkConfig, RemoteMemoryConfig, SystemConfig
+from astra_files.memory import RemoteMemoryConfig
+from astra_files.network import NetworkConfig
+from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, ExecutionGraph, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError, UserError
 

@@ -49,7 +49,7 @@ def check(options: Mapping[str, str]) -> int:
 
 def embedded_answer(variant: str) -> IterationResult:
     """Return the embedded backend's answer to `two_ranks` as a congestion-`variant` network."""
-    from analytical.backend import create
+    from analytical.embedded import create
 
     embedded = create(network=NETWORK, system=SYSTEM, memory=MEMORY, options={"congestion": variant})
     return embedded.simulate(two_ranks())

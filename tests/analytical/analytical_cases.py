@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analytical.backend import EmbeddedBackend, create
+from analytical.embedded import EmbeddedBackend, create
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
 
 Description = dict[str, Any]

@@ -12,7 +12,7 @@ import analytical_cases as cases
 import pytest
 from random_cases import random_case
 
-from analytical.report import report
+from analytical.output.report import report
 from converters.chakra import write_graph
 from foundation.errors import OrreryError
 

@@ -12,7 +12,7 @@ import pytest
 from test_refusals import COMPUTE, files, healthy
 
 from analytical import __main__ as command
-from analytical.timeline import timeline
+from analytical.output.timeline import timeline
 
 
 def test_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from analytical import __main__ as command
-from analytical.backend import create
-from analytical.statistics import rank_statistics
+from analytical.embedded import create
+from analytical.output.statistics import rank_statistics
 from converters.chakra import read_graph, write_graph
 from foundation.errors import OrreryError, SimulationError
 
@@ -33,11 +33,11 @@ def test_golden(golden: dict[str, Any]) -> None:
     assert {rank: (f, e % 2**64) for rank, (f, e) in backend.simulate(graph).by_rank().items()} == expected
 
     simulation = backend.events.run_step(graph, solve=False)
-    assert [workload.rank for workload in simulation.finish_order] == [rank for rank, _, _ in golden["expected"]]
-    for workload in simulation.workloads:
-        printed = golden["statistics"].get(str(workload.rank))
-        start, end = np.array(workload.start), np.array(workload.end)
-        statistics = rank_statistics(workload.program, 0, start, end, backend.configuration.system)
+    assert [run.rank for run in simulation.finish_order] == [rank for rank, _, _ in golden["expected"]]
+    for run in simulation.rank_runs:
+        printed = golden["statistics"].get(str(run.rank))
+        start, end = np.array(run.start), np.array(run.end)
+        statistics = rank_statistics(run.program, 0, start, end, backend.machine.system)
         assert printed is None or sorted(statistics.lines()) == printed
 
 

@@ -12,9 +12,9 @@ from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 from random_cases import chained, plain, sound_case
 
-from analytical.backend import EmbeddedBackend
-from analytical.configuration import NetworkConfig
-from analytical.network import DelayModel
+from analytical.embedded import EmbeddedBackend
+from analytical.machine.network import DelayModel
+from astra_files.network import NetworkConfig
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import OrreryError
 
@@ -212,6 +212,6 @@ def test_equal_ranks_share_one_program() -> None:
     backend: EmbeddedBackend = cases.backend(case)
     graph = ExecutionGraph([cases.rank_graph(tuple(range(2048)), nodes)])
     simulation = backend.events.run_step(graph)
-    assert {id(workload.program) for workload in simulation.workloads} == {id(simulation.workloads[0].program)}
+    assert {id(run.program) for run in simulation.rank_runs} == {id(simulation.rank_runs[0].program)}
     assert backend.simulate(graph).rank_sets == (tuple(range(2048)),)
-    assert {workload.finished_ns for workload in simulation.workloads} == {50}
+    assert {run.finished_ns for run in simulation.rank_runs} == {50}

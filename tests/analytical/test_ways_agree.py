@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from random_cases import chain_case, chained, plain, random_case, solvable_case, sound_case
 from test_refusals import healthy
 
-from analytical.backend import EmbeddedBackend
-from analytical.chain_report import report_chains
-from analytical.chain_run import NotAChainError
-from analytical.phases import AmbiguousOrderError
-from analytical.report import report
-from analytical.simulator import Simulation
+from analytical.chains.evaluator import NotAChainError
+from analytical.collectives.phases import AmbiguousOrderError
+from analytical.embedded import EmbeddedBackend
+from analytical.events.simulation import Simulation
+from analytical.output.chain_report import report_chains
+from analytical.output.report import report
 from converters.chakra import write_graph
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import OrreryError
@@ -35,7 +35,7 @@ def by_messages(backend: EmbeddedBackend, graph: ExecutionGraph) -> Simulation |
 
 def figures(simulation: Simulation) -> dict[int, tuple[int | None, int]]:
     """The answer of a finished simulation, as `IterationResult.by_rank` gives it."""
-    return {one.rank: (one.finished_ns, (one.finished_ns or 0) - one.gpu_ns) for one in simulation.workloads}
+    return {one.rank: (one.finished_ns, (one.finished_ns or 0) - one.gpu_ns) for one in simulation.rank_runs}
 
 
 @reaches(0.65, examples=80, seed=SEEDS)
@@ -51,7 +51,7 @@ def test_solving_whole_phases_changes_nothing(reached: Reached, seed: int) -> No
     except AmbiguousOrderError:
         return
     reached()
-    for one, other in zip(messages.workloads, solved.workloads, strict=True):
+    for one, other in zip(messages.rank_runs, solved.rank_runs, strict=True):
         assert (one.start, one.end, one.gpu_ns) == (other.start, other.end, other.gpu_ns)
     assert messages.transport.volume == solved.transport.volume
 
@@ -210,10 +210,10 @@ def test_steps_are_independent_and_vectorised(seed: int) -> None:
     columns = {rank: at for at, ranks in enumerate(together.rank_sets) for rank in ranks}
     for step in range(steps):
         alone = backend.events.run_step(graph, step, solve=False)
-        for workload in alone.workloads:
+        for run in alone.rank_runs:
             finish, exposed = together.finish_ns[step], together.exposed_ns[step]
-            assert finish[columns[workload.rank]] == workload.finished_ns
-            assert exposed[columns[workload.rank]] == workload.finished_ns - workload.gpu_ns
+            assert finish[columns[run.rank]] == run.finished_ns
+            assert exposed[columns[run.rank]] == run.finished_ns - run.gpu_ns
 
 
 def test_a_kept_plan_serves_new_durations_and_sizes() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import MEMORY, collective, compute, load, network, rank_graph, receive, send, system, tensor_parallel
 
-from analytical.backend import create
+from analytical.embedded import create
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType
 from external.astra_sim.adapt import adapt, adapt_configuration, compute_ns
 from foundation.errors import SimulationError, UserError

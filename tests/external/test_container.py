@@ -22,7 +22,7 @@ import pytest
 from small_graphs import MEMORY, configuration, network, pipeline, rank_graph, system, tensor_parallel
 from stand_ins import FAILURES, FINISHED, ROOT
 
-from analytical.backend import create
+from analytical.embedded import create
 from converters.execution_graph import ExecutionGraph
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.factories import create_docker

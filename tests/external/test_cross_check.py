@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_graphs import configuration, pipeline, tensor_parallel
 
-from analytical.backend import create
+from analytical.embedded import create
 from converters.chakra.graph_reader import read_graph
 from converters.execution_graph import ExecutionGraph, IterationResult
 from external.cross_check import CrossCheckedBackend

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_graphs import MEMORY, collective, compute, load, network, rank_graph, receive, send, system
 from stand_ins import ROOT
 
-from analytical.backend import create
+from analytical.embedded import create
 from converters.execution_graph import ExecutionGraph
 from external.astra_sim.factories import create_process
 from foundation.errors import SimulationError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytical.backend import create
+from analytical.embedded import create
 from converters.lowering import Lowering
 from orchestrator.batch import Batch
 from orchestrator.cli import simulate

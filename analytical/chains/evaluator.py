@@ -1,0 +1,237 @@
+"""Evaluating a `ChainPlan`: all steps at once, and ranks that are in step as one column.
+
+The time of a set is ``[k, 1]`` while its ranks are in step and ``[k, ranks]`` from where they are not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytical.chains.plan import (
+    ChainPlan,
+    CollectiveStop,
+    Component,
+    Meeting,
+    MessageStop,
+    ReceiveStop,
+    SetPlan,
+    SoloRun,
+)
+from analytical.chains.solver import CollectiveSolver
+from analytical.chains.stretches import stretch_ns
+from analytical.machine.description import Machine
+from analytical.machine.network import DelayModel
+from converters.execution_graph import ExecutionGraph, IntArray, IterationResult, RankGraph
+
+DURATIONS_KEPT = 4096
+"""So many durations a collective of a plan keeps."""
+
+
+class NotAChainError(Exception):
+    """The values of a graph are not for this way; the event queue takes it, or says what is wrong."""
+
+
+class ChainEvaluator:
+    """Evaluates plans for one machine."""
+
+    def __init__(self, machine: Machine, delays: DelayModel) -> None:
+        self._machine = machine
+        self._delays = delays
+        self._charges: dict[tuple[tuple[int, ...], int, int], IntArray] = {}
+
+    def evaluate(self, plan: ChainPlan, graph: ExecutionGraph, solver: CollectiveSolver) -> IterationResult:
+        """Return the result of every step. Raises `NotAChainError` where a value needs the event queue."""
+        run = _Run(plan, graph, self._machine)
+        for stop in plan.stops:
+            if isinstance(stop, SoloRun):
+                run.enter_alone(stop, solver)
+            elif isinstance(stop, CollectiveStop):
+                run.enter(stop, solver)
+            elif isinstance(stop, MessageStop):
+                index, at = stop.sender
+                run.send(stop, self._delay(plan.sets[index].ranks, stop.delta, run.sizes[index][at]))
+            else:
+                run.receive(stop)
+        return run.result()
+
+    def _delay(self, ranks: tuple[int, ...], delta: int, size: int) -> IntArray:
+        """Return the delay of a message of each rank, ``[1]`` where they are alike."""
+        key = (ranks, delta, size)
+        found = self._charges.get(key)
+        if found is None:
+            delays = np.array([self._delays.delay(rank, rank + delta, size) for rank in ranks], dtype=np.int64)
+            if (delays == delays[0]).all():
+                delays = delays[:1]
+            if len(self._charges) > DURATIONS_KEPT:
+                self._charges.clear()
+            found = self._charges[key] = delays
+        return found
+
+
+class _Run:
+    """One evaluation: the time of every set as it goes from stop to stop."""
+
+    def __init__(self, plan: ChainPlan, graph: ExecutionGraph, machine: Machine) -> None:
+        self._plan = plan
+        self._steps = graph.steps
+        self._segments: list[IntArray] = []
+        self._times: list[IntArray] = []
+        self._gpu: list[IntArray] = []
+        self._arrivals: list[IntArray | None] = [None] * plan.slots
+        self._streams: dict[tuple[int, int], int] = {}
+        self.sizes: list[list[int]] = []
+        for planned, rank_graph in zip(plan.sets, graph.rank_graphs, strict=True):
+            self._add(planned, rank_graph, machine)
+
+    def enter(self, stop: CollectiveStop, solver: CollectiveSolver) -> None:
+        """Evaluate a collective that several sets meet in, or whose ranks are not in step."""
+        meeting = stop.meeting
+        size = self._common_size(stop)
+        times = [self._times[index] for index, _ in stop.members]
+        together = times[0].shape[1] == 1 and all(
+            time is times[0] or np.array_equal(time, times[0]) for time in times[1:]
+        )
+        duration, streams = _duration(meeting, size, solver)
+        self._count(meeting, streams)
+        if together and duration >= 0:
+            for index, at in stop.members:
+                self._leave(index, at, self._times[index] + duration)
+            return
+        exits = {
+            index: np.empty((self._steps, len(self._plan.sets[index].ranks)), np.int64) for index, _ in stop.members
+        }
+        for component in meeting.components:
+            self._component(meeting, component, size, solver, exits)
+        for index, at in stop.members:
+            self._leave(index, at, _narrow(exits[index]))
+
+    def enter_alone(self, run: SoloRun, solver: CollectiveSolver) -> None:
+        """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
+        index, first, last = run.index, run.first, run.first + len(run.meetings)
+        sizes = self.sizes[index][first:last]
+        looked_up = [
+            meeting.durations.get(size) or _duration(meeting, size, solver)
+            for meeting, size in zip(run.meetings, sizes, strict=True)
+        ]
+        if self._times[index].shape[1] > 1 or any(duration < 0 for duration, _ in looked_up):
+            for at, meeting in enumerate(run.meetings, first):
+                self.enter(CollectiveStop(meeting, [(index, at)]), solver)
+            return
+        for meeting, (_, streams) in zip(run.meetings, looked_up, strict=True):
+            self._count(meeting, streams)
+        stretches = self._segments[index][:, first + 1 : last + 1].sum(axis=1, keepdims=True)
+        self._times[index] = self._times[index] + stretches + sum(duration for duration, _ in looked_up)
+
+    def send(self, stop: MessageStop, delay: IntArray) -> None:
+        """Evaluate a SEND: it ends when its message has arrived."""
+        index, at = stop.sender
+        time = self._times[index]
+        if not delay.all() and not time.all():
+            raise NotAChainError  # 0 ns at t = 0
+        arrival = time + delay
+        self._arrivals[stop.slot] = arrival
+        self._leave(index, at, arrival)
+
+    def receive(self, stop: ReceiveStop) -> None:
+        """Evaluate a RECV."""
+        index, at = stop.receiver
+        sender, sent_at = stop.send.sender
+        if self.sizes[index][at] != self.sizes[sender][sent_at]:
+            raise NotAChainError
+        arrival = self._arrivals[stop.send.slot]
+        assert arrival is not None
+        if arrival.shape[1] > 1:
+            arrival = arrival[:, stop.places]
+        self._leave(index, at, _narrow(np.maximum(self._times[index], arrival)))
+
+    def result(self) -> IterationResult:
+        """Return every set's finish and exposed time; a set whose ranks differ becomes one set a rank."""
+        rank_sets: list[tuple[int, ...]] = []
+        for planned, time in zip(self._plan.sets, self._times, strict=True):
+            rank_sets += [planned.ranks] if time.shape[1] == 1 else [(rank,) for rank in planned.ranks]
+        exposed = [time - gpu[:, None] for time, gpu in zip(self._times, self._gpu, strict=True)]
+        return IterationResult(tuple(rank_sets), np.concatenate(self._times, axis=1), np.concatenate(exposed, axis=1))
+
+    def _add(self, planned: SetPlan, graph: RankGraph, machine: Machine) -> None:
+        stretches = stretch_ns(planned, graph, machine)
+        if stretches is None:
+            raise NotAChainError
+        self._segments.append(stretches.total)
+        self._times.append(stretches.total[:, :1])
+        self._gpu.append(stretches.gpu)
+        sizes = graph.comm_size[planned.stop_rows]
+        if sizes.size and sizes.min() < 1:
+            raise NotAChainError
+        self.sizes.append(sizes.tolist())
+
+    def _leave(self, index: int, at: int, time: IntArray) -> None:
+        self._times[index] = time + self._segments[index][:, at + 1 : at + 2]
+
+    def _common_size(self, stop: CollectiveStop) -> int:
+        sizes = {self.sizes[index][at] for index, at in stop.members}
+        if len(sizes) > 1:
+            raise NotAChainError
+        return sizes.pop()
+
+    def _count(self, meeting: Meeting, streams: int) -> None:
+        """Count streams as the ranks do; ranks that have counted differently never meet."""
+        counted = self._streams
+        if len({counted.get((index, meeting.group), 0) for index in meeting.sets}) > 1:
+            raise NotAChainError
+        for index in meeting.sets:
+            for group in {meeting.group, 0}:
+                counted[index, group] = counted.get((index, group), 0) + streams
+
+    def _component(
+        self,
+        meeting: Meeting,
+        component: Component,
+        size: int,
+        solver: CollectiveSolver,
+        exits: dict[int, IntArray],
+    ) -> None:
+        """Solve the ranks of one component, each distinct set of entries once."""
+        entries = np.concatenate([self._columns(index, columns) for index, columns in component.columns], axis=1)
+        first = entries.min(axis=1, keepdims=True)
+        distinct, which = np.unique(entries - first, axis=0, return_inverse=True)
+        solved = np.array(
+            [
+                solver.exits(component.ranks, meeting.collective, size, meeting.involved, meeting.group, tuple(row))
+                for row in distinct.tolist()
+            ],
+            dtype=np.int64,
+        )
+        left = first + solved[which.reshape(-1)]
+        at = 0
+        for index, columns in component.columns:
+            exits[index][:, columns] = left[:, at : at + len(columns)]
+            at += len(columns)
+
+    def _columns(self, index: int, columns: NDArray[np.int64]) -> IntArray:
+        time = self._times[index]
+        if time.shape[1] == 1:
+            return np.broadcast_to(time, (self._steps, len(columns)))
+        return time[:, columns]
+
+
+def _duration(meeting: Meeting, size: int, solver: CollectiveSolver) -> tuple[int, int]:
+    """Return (ns, streams) of a collective whose ranks enter together; -1 ns if they do not leave together."""
+    found = meeting.durations.get(size)
+    if found is None:
+        collective, involved, group = meeting.collective, meeting.involved, meeting.group
+        streams = len(solver.streams(meeting.components[0].ranks[0], collective, size, involved, group))
+        ends = {
+            end
+            for component in meeting.components
+            for end in solver.exits(component.ranks, collective, size, involved, group, (0,) * len(component.ranks))
+        }
+        if len(meeting.durations) > DURATIONS_KEPT:
+            meeting.durations.clear()
+        found = meeting.durations[size] = (ends.pop() if len(ends) == 1 else -1, streams)
+    return found
+
+
+def _narrow(time: IntArray) -> IntArray:
+    """Return ``[k, 1]`` where all columns are equal."""
+    return time[:, :1] if time.shape[1] > 1 and (time == time[:, :1]).all() else time

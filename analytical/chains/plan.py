@@ -1,0 +1,356 @@
+"""Graphs in which every rank runs one node after another: their order of evaluation does not depend on time.
+
+In a chain a rank's slots, queues and ties decide nothing, so no event queue is needed: nodes are evaluated in the order
+of their dependencies, for all steps at once and for all ranks of a `RankGraph` that are in step as one. A `ChainPlan`
+is that order; it depends on the graph's structure only and is kept for graphs that bring new durations and sizes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytical.machine.description import Machine
+from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Nodes of one kind, in chain order: their rows, the stretches between stops that they lie in, and where among
+    them each of those stretches begins. `leads`: the first is the chain's first. `counted`: which of them are GPU time
+    (None: all).
+    """
+
+    rows: NDArray[np.int64]
+    stretches: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    leads: bool
+    counted: NDArray[np.int64] | None
+
+
+@dataclass(slots=True)
+class SetPlan:
+    """One `RankGraph`: where it stops to wait for others, and the nodes that end by themselves.
+
+    `stops` are the chain positions that wait for others: collectives, sends and receives. `compute`, `memory` and
+    `replay` are the nodes whose runtime comes from the roofline, the remote memory and the recorded duration.
+    """
+
+    ranks: tuple[int, ...]
+    stops: NDArray[np.int64]
+    stop_rows: NDArray[np.int64]
+    compute: Share
+    memory: Share
+    replay: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Ranks that meet in one collective. `columns`: (set, columns of the set) whose ranks they are, in their order."""
+
+    ranks: tuple[int, ...]
+    columns: tuple[tuple[int, NDArray[np.int64]], ...]
+
+
+@dataclass(slots=True)
+class Meeting:
+    """Who meets in collectives of one kind: all of `sets`, in `components` that do not know of each other."""
+
+    collective: CollectiveType
+    involved: int
+    group: int
+    sets: tuple[int, ...]
+    components: list[Component]
+    durations: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By bytes: ns for ranks that enter together and leave together, and the number of streams."""
+
+
+@dataclass(slots=True)
+class CollectiveStop:
+    """Sets that enter a collective together. `members`: (set, number of the stop within the set)."""
+
+    meeting: Meeting
+    members: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class SoloRun:
+    """Collectives in a row that one set has to itself; the first is stop number `first` of the set."""
+
+    index: int
+    first: int
+    meetings: list[Meeting]
+
+
+@dataclass(slots=True)
+class MessageStop:
+    """A SEND of a set, `sender`: (set, number of the stop within the set). Its arrival is kept in `slot`."""
+
+    sender: tuple[int, int]
+    delta: int
+    slot: int
+
+
+@dataclass(slots=True)
+class ReceiveStop:
+    """The RECV of `send`'s message. ``places[i]``: the sender's column for the receiver's column i."""
+
+    receiver: tuple[int, int]
+    send: MessageStop
+    places: NDArray[np.int64]
+
+
+Stop = CollectiveStop | SoloRun | MessageStop | ReceiveStop
+
+
+@dataclass(slots=True)
+class ChainPlan:
+    """The sets and the order in which their stops are evaluated."""
+
+    sets: list[SetPlan]
+    stops: list[Stop]
+    slots: int
+
+
+def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
+    """Return the plan of a checked graph, or None if it is not of chains or has what only the event queue knows."""
+    if not machine.chainable or any(group >= WRAPPING_GROUPS for group in graph.groups):
+        return None
+    sets = []
+    for rank_graph in graph.rank_graphs:
+        planned = _plan_set(rank_graph, machine)
+        if planned is None:
+            return None
+        sets.append(planned)
+    return _Ordering(graph, machine, sets).plan()
+
+
+def _plan_set(graph: RankGraph, machine: Machine) -> SetPlan | None:
+    order = _chain_order(graph)
+    if order is None:
+        return None
+    kind, cpu = graph.node_type[order], graph.is_cpu_op[order]
+    if (kind < NodeType.MEM_LOAD).any():
+        return None
+    memory = (kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)
+    if memory.any() and machine.memory.memory_type != "PER_NPU_MEMORY_EXPANSION":
+        return None
+    if (memory.any() or cpu.any()) and kind[-1] in (NodeType.COMM_SEND, NodeType.COMM_RECV):
+        return None  # ASTRA-sim aborts at such an end
+    broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
+    waits = (kind >= NodeType.COMM_SEND) & ~broadcast
+    modelled = (kind == NodeType.COMP) & ~cpu & machine.system.roofline_enabled
+    stops = np.flatnonzero(waits)
+
+    def share(chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> Share:
+        positions = np.flatnonzero(chosen)
+        stretches, begins = np.unique(np.searchsorted(stops, positions), return_index=True)
+        own = None if counted is None else np.flatnonzero(counted[positions])
+        return Share(order[positions], stretches, begins, bool(chosen[0]), own)
+
+    return SetPlan(
+        graph.ranks,
+        stops,
+        order[stops],
+        compute=share(modelled, None),
+        memory=share(memory, np.zeros_like(memory)),
+        replay=share(~waits & ~memory & ~modelled, (kind == NodeType.COMP) & ~cpu),
+    )
+
+
+def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
+    """Return the rows in the one order in which they can run, or None if there are several (or none)."""
+    nodes = graph.nodes
+    owner = np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))
+    follows = np.zeros(nodes, dtype=np.bool_)
+    follows[owner[graph.dep_index == owner - 1]] = True
+    leading = _leading_memory(graph)
+    if (graph.dep_index < owner).all() and follows[max(leading, 1) :].all():
+        return np.concatenate((np.argsort(graph.node_id[:leading], kind="stable"), np.arange(leading, nodes)))
+    if len(owner) != nodes - 1 or len(set(graph.dep_index.tolist())) != nodes - 1:
+        return None
+    after = dict(zip(graph.dep_index.tolist(), owner.tolist(), strict=True))
+    rows = [row for row in range(nodes) if graph.dep_offsets[row] == graph.dep_offsets[row + 1]]
+    if len(rows) != 1:
+        return None  # two that wait for nothing may overlap
+    while len(rows) < nodes and rows[-1] in after:
+        rows.append(after[rows[-1]])
+    return np.array(rows) if len(rows) == nodes else None
+
+
+def _leading_memory(graph: RankGraph) -> int:
+    """Return how many memory nodes wait for nothing and are all awaited by the first other node: 0 if not so.
+
+    They share one slot, and so run one after the other in ascending id before anything else can.
+    """
+    waits = np.flatnonzero(np.diff(graph.dep_offsets) > 0)
+    leading = int(waits[0]) if waits.size else 0
+    kinds = graph.node_type[:leading]
+    memory = ((kinds == NodeType.MEM_LOAD) | (kinds == NodeType.MEM_STORE)) & ~graph.is_cpu_op[:leading]
+    if leading < 2 or not memory.all():
+        return 0
+    awaited = np.isin(np.arange(leading), graph.dependencies(leading))
+    return leading if awaited.all() else 0
+
+
+class _Ordering:
+    """Walks all sets at once, each as far as it gets, and notes the order in which their stops can be evaluated."""
+
+    def __init__(self, graph: ExecutionGraph, machine: Machine, sets: list[SetPlan]) -> None:
+        self._graph = graph
+        self._counts = machine.network.npus_count
+        self._rendezvous = machine.options.rendezvous_protocol
+        self._sets = sets
+        self._rows = [plan.stop_rows.tolist() for plan in sets]
+        self._at = [0] * len(sets)
+        self._set_of = {rank: index for index, plan in enumerate(sets) for rank in plan.ranks}
+        self._stops: list[Stop] = []
+        self._meetings: dict[tuple[int, int, int, int], Meeting] = {}
+        self._sent: dict[tuple[int, int, int], deque[MessageStop]] = {}
+        self._slots = 0
+
+    def plan(self) -> ChainPlan | None:
+        """Return the plan; None on a deadlock or where sets do not fit together."""
+        pending = deque(range(len(self._sets)))
+        idle = 0
+        while idle < len(pending):
+            index = pending.popleft()
+            moved = False
+            while self._at[index] < len(self._rows[index]):
+                advanced = self._step(index)
+                if advanced is None:
+                    return None
+                if not advanced:
+                    break
+                moved = True
+            idle = 0 if moved else idle + 1
+            pending.append(index)
+        if any(at < len(rows) for at, rows in zip(self._at, self._rows, strict=True)):
+            return None
+        return ChainPlan(self._sets, self._stops, self._slots)
+
+    def _step(self, index: int) -> bool | None:
+        """Evaluate the next stop of a set: False if it has to wait, None if it cannot be planned."""
+        graph, row = self._graph.rank_graphs[index], self._rows[index][self._at[index]]
+        kind = graph.node_type[row]
+        if kind == NodeType.COMM_COLL:
+            return self._collective(index, row)
+        tag = point_to_point_tag(int(graph.comm_tag[row]))
+        if kind == NodeType.COMM_SEND:
+            return self._send(index, tag, int(graph.comm_dst_delta[row]))
+        return self._receive(index, tag, int(graph.comm_src_delta[row]))
+
+    def _send(self, index: int, tag: int, delta: int) -> bool | None:
+        if self._rendezvous:
+            return None
+        stop = MessageStop((index, self._at[index]), delta, self._slots)
+        self._slots += 1
+        self._sent.setdefault((index, tag, delta), deque()).append(stop)
+        self._stops.append(stop)
+        self._at[index] += 1
+        return True
+
+    def _receive(self, index: int, tag: int, delta: int) -> bool | None:
+        ranks = self._sets[index].ranks
+        sender = self._set_of[ranks[0] + delta]
+        columns = {rank: at for at, rank in enumerate(self._sets[sender].ranks)}
+        if len(columns) != len(ranks) or any(rank + delta not in columns for rank in ranks):
+            return None
+        waiting = self._sent.get((sender, tag, -delta))
+        if not waiting:
+            return False
+        places = np.array([columns[rank + delta] for rank in ranks])
+        self._stops.append(ReceiveStop((index, self._at[index]), waiting.popleft(), places))
+        self._at[index] += 1
+        return True
+
+    def _collective(self, index: int, row: int) -> bool:
+        """Enter a collective, if every set that meets there is at one of the same kind."""
+        meeting = self._meeting(index, row)
+        for other in meeting.sets:
+            at, rows = self._at[other], self._rows[other]
+            if at == len(rows) or not self._same(index, row, other, rows[at]):
+                return False
+        if len(meeting.sets) == 1:
+            self._add_solo(index, meeting)
+        else:
+            self._stops.append(CollectiveStop(meeting, [(other, self._at[other]) for other in meeting.sets]))
+        for other in meeting.sets:
+            self._at[other] += 1
+        return True
+
+    def _add_solo(self, index: int, meeting: Meeting) -> None:
+        last = self._stops[-1] if self._stops else None
+        if isinstance(last, SoloRun) and last.index == index:
+            last.meetings.append(meeting)
+        else:
+            self._stops.append(SoloRun(index, self._at[index], [meeting]))
+
+    def _same(self, index: int, row: int, other: int, other_row: int) -> bool:
+        one, two = self._graph.rank_graphs[index], self._graph.rank_graphs[other]
+        return bool(two.node_type[other_row] == NodeType.COMM_COLL) and all(
+            getattr(one, name)[row] == getattr(two, name)[other_row]
+            for name in ("comm_type", "comm_group", "involved_dims")
+        )
+
+    def _meeting(self, index: int, row: int) -> Meeting:
+        """Return who meets in the collective of a row: the sets that the set's ranks meet, that those meet, ..."""
+        graph = self._graph.rank_graphs[index]
+        kind, group, involved = int(graph.comm_type[row]), int(graph.comm_group[row]), int(graph.involved_dims[row])
+        key = (index, kind, group, involved)
+        if key in self._meetings:
+            return self._meetings[key]
+        members: set[int] = set()
+        components: dict[tuple[int, ...], None] = {}
+        placed: set[int] = set()
+        reached = [index]
+        while reached:
+            current = reached.pop()
+            if current in members:
+                continue
+            members.add(current)
+            for rank in self._sets[current].ranks:
+                if rank not in placed:
+                    ranks = self._meets(rank, group, involved)
+                    placed.update(ranks)
+                    components[ranks] = None
+                    reached += {self._set_of[other] for other in ranks} - members
+        sets = tuple(sorted(members))
+        meeting = Meeting(
+            CollectiveType(kind), involved, group, sets, [self._component(ranks, sets) for ranks in components]
+        )
+        self._meetings.update({(other, kind, group, involved): meeting for other in sets})
+        return meeting
+
+    def _component(self, ranks: tuple[int, ...], members: tuple[int, ...]) -> Component:
+        """Order the ranks of a component by set, so that their entries are slices of the sets' columns."""
+        chosen = set(ranks)
+        columns, ordered = [], []
+        for index in members:
+            at = [column for column, rank in enumerate(self._sets[index].ranks) if rank in chosen]
+            if at:
+                columns.append((index, np.array(at)))
+                ordered += [self._sets[index].ranks[column] for column in at]
+        return Component(tuple(ordered), tuple(columns))
+
+    def _meets(self, rank: int, group: int, involved: int) -> tuple[int, ...]:
+        """Return the ranks that meet `rank` in a collective: its group, or those that differ in involved dimensions."""
+        if group:
+            return self._graph.groups[group]
+        if involved == ABSENT:
+            return self._everyone()
+        ranks = [rank]
+        stride = 1
+        for dim, count in enumerate(self._counts):
+            if involved >> dim & 1:
+                base = [other - other // stride % count * stride for other in ranks]
+                ranks = sorted({first + at * stride for first in base for at in range(count)})
+            stride *= count
+        return tuple(ranks)
+
+    def _everyone(self) -> tuple[int, ...]:
+        return tuple(sorted(self._set_of))

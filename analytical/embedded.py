@@ -1,0 +1,87 @@
+"""The embedded backend: simulates execution graphs in this process, giving ASTRA-sim's cycles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytical.chains.evaluator import ChainEvaluator, NotAChainError
+from analytical.chains.plan import ChainPlan, plan_chains
+from analytical.chains.solver import CollectiveSolver
+from analytical.collectives.models import Models
+from analytical.events.runner import EventRunner
+from analytical.machine.description import Machine
+from analytical.machine.options import parse_options
+from analytical.machine.validation import check_graph
+from analytical.plan_cache import StructureCache
+from astra_files.memory import RemoteMemoryConfig
+from astra_files.network import NetworkConfig
+from astra_files.per_node import read_per_node
+from astra_files.system import SystemConfig
+from converters.execution_graph import ExecutionGraph, IterationResult
+from converters.metadata import without_metadata
+from foundation.errors import SimulationError
+
+
+class EmbeddedBackend:
+    """Simulates graphs on one machine.
+
+    Graphs of chains are evaluated without an event queue (`chains`), others event by event with whole phases solved at
+    once (`solved`), and message by message where the order of events could decide something that this cannot know.
+    All three give the same answers.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._models = Models(machine)
+        self.events = EventRunner(self._models)
+        self.chains = ChainEvaluator(machine, self._models.delays)
+        self.plans = StructureCache(self._plan)
+
+    def simulate(self, graph: ExecutionGraph) -> IterationResult:
+        """Return the finish time and exposed communication of every rank, in ns, for each of the graph's steps.
+
+        The columns of a graph that `plan_cache.STRUCTURE` names are not to be changed in place between calls.
+        Raises `SimulationError` naming rank and node where ASTRA-sim stops, hangs, crashes or answers nonsense.
+        """
+        if self.machine.options.skip_metadata:
+            graph = without_metadata(graph)
+        planned = self.plans.get(graph)
+        if planned is not None:
+            try:
+                return self.chains.evaluate(planned.plan, graph, planned.solver)
+            except (NotAChainError, SimulationError):
+                pass  # the event queue knows better, or says where it is stuck
+        return self.events.simulate(graph)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _plan(self, graph: ExecutionGraph) -> _Planned | None:
+        machine = self.machine
+        check_graph(graph, machine.network, machine.system, machine.memory)
+        plan = plan_chains(graph, machine)
+        return None if plan is None else _Planned(plan, CollectiveSolver(self._models, graph.groups))
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    plan: ChainPlan
+    solver: CollectiveSolver
+
+
+def create(*, network: str, system: str, memory: str, options: dict[str, str]) -> EmbeddedBackend:
+    """Return a backend for the text of the three configuration files.
+
+    `options`: ``congestion`` (unaware, aware), ``num_queues_per_dim``, ``injection_scale``, ``rendezvous_protocol``
+    (true, false). Raises `UserError`.
+    """
+    parsed = SystemConfig.from_text(system, "system configuration")
+    return EmbeddedBackend(
+        Machine(
+            NetworkConfig.from_text(network, "network configuration"),
+            parsed,
+            RemoteMemoryConfig.from_text(memory, "memory configuration"),
+            parse_options(options),
+            read_per_node(parsed),
+        )
+    )
