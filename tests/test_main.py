@@ -290,6 +290,7 @@ class InterruptedBackend(DyingBackend):
     ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_an_interrupt_keeps_what_was_finished(
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -299,6 +300,9 @@ def test_an_interrupt_keeps_what_was_finished(
     word: str,
 ) -> None:
     monkeypatch.setattr(InterruptedBackend, "sent", sent)
+    # Where the tests were started in the background SIGINT is ignored; a user at a terminal does not ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setitem(backends._choices, "interrupted", InterruptedBackend)  # type: ignore[arg-type]
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
     output = tmp_path / "out.csv"
