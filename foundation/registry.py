@@ -57,6 +57,13 @@ class Registry(Generic[T]):
             return choice
         raise UserError(f"unknown {self.kind} {name!r}", fix=near_names(name, self), field=field)
 
+    def name_of(self, choice: T) -> str:
+        """Return the name under which `choice` is registered."""
+        for name, held in self._choices.items():
+            if held is choice:
+                return name
+        raise InternalError(f"{choice!r} is no registered {self.kind}")
+
     def __iter__(self) -> Iterator[str]:
         self._discover()
         return iter(sorted(self._known()))

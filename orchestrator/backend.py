@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from converters.execution_graph import ExecutionGraph, IterationResult
 from foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from converters.execution_graph import ExecutionGraph, IterationResult
 
 
 class Backend(Protocol):
@@ -21,18 +23,19 @@ class Backend(Protocol):
         """Release processes, containers and files. Called once, also after a failure."""
 
 
-class BackendFactory(Protocol):
-    """Builds a backend. The three files are the effective ones, already written or generated."""
+class BackendSettings(Protocol):
+    """The settings of a backend."""
 
-    def __call__(self, *, network: str, system: str, memory: str, options: dict[str, str]) -> Backend:
-        """Take the configuration files' text (YAML, JSON, JSON) and the backend's own options from the flags."""
+    external: ClassVar[bool]
+    """Whether a program outside this process simulates."""
+
+    def start(self, *, network: str, system: str, memory: str) -> Backend:
+        """Return a backend for the text of the three effective files (YAML, JSON, JSON); may raise `UserError`."""
 
 
-backends: Registry[BackendFactory] = Registry("backend")
-EMBEDDED = "embedded"
-"""The backend in this process, which needs no options."""
+backends: Registry[type[BackendSettings]] = Registry("backend")
 
-backends.register_lazy(EMBEDDED, "analytical.embedded", "create")
-backends.register_lazy("astra-sim", "external.astra_sim.factories", "create_process")
-backends.register_lazy("docker", "external.astra_sim.factories", "create_docker")
-backends.register_lazy("spool", "external.astra_sim.factories", "create_spool")
+backends.register_lazy("embedded", "analytical.settings", "EmbeddedSettings")
+backends.register_lazy("astra-sim", "external.astra_sim.settings", "ProcessSettings")
+backends.register_lazy("docker", "external.astra_sim.settings", "ContainerSettings")
+backends.register_lazy("spool", "external.astra_sim.settings", "SpoolSettings")

@@ -15,7 +15,8 @@ from astra_files.network import NetworkConfig
 from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import UserError
 from foundation.files import atomic_write
-from orchestrator.config import RunConfig
+from orchestrator.settings.engine import NetworkSettings
+from orchestrator.settings.specification import EngineSpec
 from trace_gen.hardware import Hardware
 
 ENDPOINT_DELAY_NS = 10
@@ -57,104 +58,109 @@ class Configurations:
                 stream.write(text)
 
 
-def effective_configurations(config: RunConfig, hardware: Hardware) -> Configurations:
-    """Return the effective files of a run; a user's file that is wrong or does not fit is a `UserError`."""
+def effective_configurations(engine: EngineSpec, hardware: Hardware, *, backend_decides: bool) -> Configurations:
+    """Return the effective files of an engine; a user's file that is wrong or does not fit is a `UserError`.
+
+    `backend_decides`: latencies are left to the backend's own roofline.
+    """
+    given, tensor = engine.network, engine.parallelism.tensor
     memory = (
-        RemoteMemoryConfig.from_file(config.remote_memory)
-        if config.remote_memory
-        else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=config.remote_bw)
+        RemoteMemoryConfig.from_file(given.remote_memory)
+        if given.remote_memory
+        else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=given.remote_bw)
     )
-    network = _network(config)
-    system = _system(config, hardware, len(network.npus_count))
-    _check_dimensions(config, network, system)
-    if config.system is not None and config.tensor > 1:
-        _check_collectives(config, system)
+    network = _network(engine)
+    system = _given_system(given) or _made_system(engine, hardware, len(network.npus_count))
+    _check_dimensions(given, network, system)
+    if given.system is not None and tensor > 1:
+        _check_collectives(given, tensor, system)
+    if not backend_decides:
+        _check_exact(given, system)
+        system = replace(system, roofline_enabled=True, peak_perf=1.0)
     return Configurations(network, system, memory)
 
 
-def _network(config: RunConfig) -> NetworkConfig:
-    if config.network is None:
-        dims = tuple(size for size in (config.tensor, config.stages) if size > 1) or (1,)
+def _network(engine: EngineSpec) -> NetworkConfig:
+    shared, given = engine.parallelism, engine.network
+    if given.network is None:
+        dims = tuple(size for size in (shared.tensor, shared.stages) if size > 1) or (1,)
         return NetworkConfig(
             topology=("FullyConnected",) * len(dims),
             npus_count=dims,
-            bandwidth=(config.link_bw,) * len(dims),
-            latency=(config.link_latency,) * len(dims),
+            bandwidth=(given.link_bw,) * len(dims),
+            latency=(given.link_latency,) * len(dims),
         )
-    network = NetworkConfig.from_file(config.network)
-    if network.npus != config.npu_num:
+    network = NetworkConfig.from_file(given.network)
+    if network.npus != shared.npu_num:
         raise UserError(
             f"the network has {network.npus} NPUs ({' x '.join(map(str, network.npus_count))}), "
-            f"--npu_num is {config.npu_num}",
-            path=config.network,
+            f"--npu_num is {shared.npu_num}",
+            path=given.network,
             field="npus_count",
-            fix=f"make their product {config.npu_num}, or give --npu_num {network.npus}",
+            fix=f"make their product {shared.npu_num}, or give --npu_num {network.npus}",
         )
     return network
 
 
-def _system(config: RunConfig, hardware: Hardware, dimensions: int) -> SystemConfig:
-    bandwidth = config.local_bw * 1e9 if config.local_bw else hardware.memory_bandwidth
-    backend_decides = config.perf_model_name == "backend"
-    if config.system is not None:
-        system = SystemConfig.from_file(config.system)
-    else:
-        system = SystemConfig(
-            scheduling_policy="LIFO",
-            collective_optimization="localBWAware",
-            endpoint_delay=ENDPOINT_DELAY_NS,
-            preferred_dataset_splits=DATASET_SPLITS,
-            local_mem_bw=bandwidth / 1e9,
-            peak_perf=hardware.flops_for(config.fp) / 1e12,
-            roofline_enabled=True,
-            implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
-        )
-    if backend_decides:
-        return system
-    _check_exact(config, system)
-    return replace(system, roofline_enabled=True, peak_perf=1.0)
+def _given_system(given: NetworkSettings) -> SystemConfig | None:
+    return SystemConfig.from_file(given.system) if given.system is not None else None
 
 
-def _check_dimensions(config: RunConfig, network: NetworkConfig, system: SystemConfig) -> None:
+def _made_system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemConfig:
+    model = engine.model
+    bandwidth = model.local_bw * 1e9 if model.local_bw else hardware.memory_bandwidth
+    return SystemConfig(
+        scheduling_policy="LIFO",
+        collective_optimization="localBWAware",
+        endpoint_delay=ENDPOINT_DELAY_NS,
+        preferred_dataset_splits=DATASET_SPLITS,
+        local_mem_bw=bandwidth / 1e9,
+        peak_perf=hardware.flops_for(model.fp) / 1e12,
+        roofline_enabled=True,
+        implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
+    )
+
+
+def _check_dimensions(given: NetworkSettings, network: NetworkConfig, system: SystemConfig) -> None:
     """Refuse more algorithms than the network has dimensions: ASTRA-sim aborts on them."""
     dimensions = len(network.npus_count)
     for name, row in system.implementations.items():
         if len(row) > dimensions:
             raise UserError(
                 f"{len(row)} algorithms for a network of {dimensions} dimension{'s' if dimensions > 1 else ''}",
-                path=config.system,
+                path=given.system,
                 field=f"{name}-implementation",
                 fix="write one a dimension",
             )
 
 
-def _check_collectives(config: RunConfig, system: SystemConfig) -> None:
+def _check_collectives(given: NetworkSettings, tensor: int, system: SystemConfig) -> None:
     """Refuse a user's system.json without what every tensor-parallel iteration needs."""
     for name in ("all-reduce", "all-gather"):
         if not system.implementations.get(name) and name not in system.custom:
             raise UserError(
-                f"missing, but {config.tensor} NPUs share a stage",
-                path=config.system,
+                f"missing, but {tensor} NPUs share a stage",
+                path=given.system,
                 field=f"{name}-implementation",
                 fix='write one algorithm a dimension, for example ["ring"]',
             )
     if system.preferred_dataset_splits < 1:
-        raise UserError("missing or 0", path=config.system, field="preferred-dataset-splits", fix="write 1 or more")
+        raise UserError("missing or 0", path=given.system, field="preferred-dataset-splits", fix="write 1 or more")
 
 
-def _check_exact(config: RunConfig, system: SystemConfig) -> None:
+def _check_exact(given: NetworkSettings, system: SystemConfig) -> None:
     """Refuse a system.json with which the performance model's nanoseconds would not come out as they are."""
     if system.replay_only:
         raise UserError(
             "replay-only lets durations of .et files decide, but latencies come from the performance model",
-            path=config.system,
+            path=given.system,
             field="replay-only",
             fix="write 0",
         )
     if system.local_mem_bw < _LEAST_MEMORY_BANDWIDTH:
         raise UserError(
             f"{system.local_mem_bw:g} GB/s (absent is 0) would stretch every operator",
-            path=config.system,
+            path=given.system,
             field="local-mem-bw",
             fix="write the device's memory bandwidth, GB/s",
         )

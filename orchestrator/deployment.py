@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 
 from converters.lowering import Lowering
 from foundation.errors import UserError
-from orchestrator.backend import EMBEDDED, Backend, backends
-from orchestrator.config import RunConfig
+from orchestrator.backend import Backend, BackendSettings, backends
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.executor import Executor, TraceExecutor
 from orchestrator.foresight import Foresight
@@ -19,7 +18,8 @@ from orchestrator.instance import Instance
 from orchestrator.interfaces import FileInterface, Lower
 from orchestrator.kv_memory.paged import KVSpace
 from orchestrator.schedulers.interface import Scheduler
-from orchestrator.schedulers.settings import PolicySettings, policies
+from orchestrator.schedulers.settings import Place
+from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
@@ -27,7 +27,7 @@ from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory_layout import MemoryLayout
 from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
-from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.perf_model import PerfModel, PerfModelOptions
 from trace_gen.sharding import Precision
 
 
@@ -35,7 +35,7 @@ from trace_gen.sharding import Precision
 class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet."""
 
-    config: RunConfig
+    spec: RunSpec
     model: ModelArchitecture
     hardware: Hardware
     generator: TraceGenerator
@@ -44,73 +44,80 @@ class Deployment:
     space: KVSpace
     scheduler: Scheduler
 
+    @property
+    def engine(self) -> EngineSpec:
+        """What the engine is made of."""
+        return self.spec.engine
+
     def start(self, stack: ExitStack, stopwatch: Stopwatch, say: Callable[[str], None]) -> Instance:
         """Return the instance with its backend started; `stack` closes what it opens, and says what was cached."""
-        config = self.config
+        execution, parallelism = self.spec.execution, self.engine.parallelism
         backend = self._backend()
         stack.callback(backend.close)
         stack.callback(_say_statistics, backend, say)
-        one_step = config.trace_dir is not None or config.interface != "memory"
+        one_step = execution.trace_dir is not None or execution.interface != "memory"
         executor: Executor = TraceExecutor(
             self.generator.generate,
             self._lower(stack),
             backend,
-            tensor=config.tensor,
-            stages=config.stages,
-            max_steps=1 if one_step else config.macro_steps,
+            tensor=parallelism.tensor,
+            stages=parallelism.stages,
+            max_steps=1 if one_step else execution.macro_steps,
             stopwatch=stopwatch,
         )
-        if config.stages > 1 and executor.max_steps > 1 and config.backend == EMBEDDED:
-            executor = Foresight(executor, keep=2 * config.stages)
-        return Instance(self.scheduler, executor, max_steps=config.macro_steps, checkpoint_ns=config.log_interval_ns)
+        if parallelism.stages > 1 and executor.max_steps > 1 and not self.engine.backend.external:
+            executor = Foresight(executor, keep=2 * parallelism.stages)
+        checkpoint = self.spec.output.log_interval_ns
+        return Instance(self.scheduler, executor, max_steps=execution.macro_steps, checkpoint_ns=checkpoint)
 
     def _backend(self) -> Backend:
-        first = self._make_backend(self.config.backend)
-        if self.config.cross_check is None:
+        engine = self.engine
+        first = self._start_backend(engine.backend)
+        if engine.cross_check is None:
             return first
         from external.cross_check import CrossCheckedBackend
 
         try:
-            second = self._make_backend(self.config.cross_check)
+            second = self._start_backend(engine.cross_check)
         except BaseException:
             first.close()
             raise
-        names = (self.config.backend, self.config.cross_check)
-        return CrossCheckedBackend(
-            first, second, names=names, files=self.configurations.texts(), work_dir=self.config.work_dir
-        )
+        names = (backends.name_of(type(engine.backend)), backends.name_of(type(engine.cross_check)))
+        work_dir = getattr(engine.cross_check, "work_dir", None) or getattr(engine.backend, "work_dir", None)
+        return CrossCheckedBackend(first, second, names=names, files=self.configurations.texts(), work_dir=work_dir)
 
-    def _make_backend(self, name: str) -> Backend:
-        texts = self.configurations
-        return backends.get(name, field="--backend")(
-            network=texts.network.to_text(),
-            system=texts.system.to_text(),
-            memory=texts.memory.to_text(),
-            options=backend_options(self.config, name),
+    def _start_backend(self, settings: BackendSettings) -> Backend:
+        files = self.configurations
+        return settings.start(
+            network=files.network.to_text(), system=files.system.to_text(), memory=files.memory.to_text()
         )
 
     def _lower(self, stack: ExitStack) -> Lower:
-        config = self.config
+        execution = self.spec.execution
         lowering = Lowering(
-            network_dims=self.configurations.network.npus_count, true_work=config.perf_model_name == "backend"
+            network_dims=self.configurations.network.npus_count,
+            true_work=self.generator.perf_model.latency_source == "backend",
         )
-        if config.trace_dir is not None:
-            return FileInterface(lowering, config.interface, config.trace_dir, keep=True)
-        if config.interface != "memory":
+        if execution.trace_dir is not None:
+            return FileInterface(lowering, execution.interface, execution.trace_dir, keep=True)
+        if execution.interface != "memory":
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="orrery-")))
-            return FileInterface(lowering, config.interface, folder, keep=False)
+            return FileInterface(lowering, execution.interface, folder, keep=False)
         return lowering.lower
 
 
-def deploy(config: RunConfig) -> Deployment:
+def deploy(spec: RunSpec) -> Deployment:
     """Build the deployment; whatever does not fit together is a `UserError`, before anything is written."""
-    model, hardware = load_model(config.model_name), load_hardware(config.hardware)
-    configurations = effective_configurations(config, hardware)
-    generator = _generator(config, model, hardware)
-    memory_bytes = round(config.npu_mem * 1e9) if config.npu_mem else hardware.memory_bytes
-    space = kv_space(generator.layout, memory_bytes, config.kv_block_size, config.max_model_len)
-    scheduler = policies.get(config.scheduling, field="--scheduling")(_policy_settings(config, space, model))
-    return Deployment(config, model, hardware, generator, configurations, memory_bytes, space, scheduler)
+    engine = spec.engine
+    model, hardware = load_model(engine.model.model_name), load_hardware(engine.model.hardware)
+    perf_model = _perf_model(engine, model, hardware)
+    configurations = effective_configurations(engine, hardware, backend_decides=perf_model.latency_source == "backend")
+    generator = _generator(engine, model, perf_model)
+    npu_mem = engine.parallelism.npu_mem
+    memory_bytes = round(npu_mem * 1e9) if npu_mem else hardware.memory_bytes
+    space = kv_space(generator.layout, memory_bytes, engine.block_size, engine.memory.max_model_len)
+    scheduler = engine.scheduling.scheduler(Place(space, model.max_position, engine.parallelism.stages))
+    return Deployment(spec, model, hardware, generator, configurations, memory_bytes, space, scheduler)
 
 
 def kv_space(layout: MemoryLayout, memory_bytes: int, block_size: int, max_model_len: int | None) -> KVSpace:
@@ -147,59 +154,29 @@ def _say_statistics(backend: Backend, say: Callable[[str], None]) -> None:
         say(f"backend: {said}")
 
 
-def backend_options(config: RunConfig, name: str) -> dict[str, str]:
-    """Return the options of the backend called `name`, from the flags that are given."""
-    options = {
-        "num_queues_per_dim": str(config.num_queues_per_dim),
-        "injection_scale": str(config.injection_scale),
-        "rendezvous_protocol": str(config.rendezvous_protocol).lower(),
-    }
-    if name == EMBEDDED:
-        return {**options, "congestion": config.congestion}
-    names = ("astra_sim", "astra_sim_image", "spool_dir", "cache_dir", "work_dir", "backend_timeout", "backend_jobs")
-    options |= {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
-    if config.no_cache:
-        options["no_cache"] = "1"
-    return options
-
-
-def _generator(config: RunConfig, model: ModelArchitecture, hardware: Hardware) -> TraceGenerator:
-    precision = Precision(config.fp, config.fp, config.fp)
-    options = PerfModelOptions(
-        architecture=model,
-        hardware=hardware,
-        tensor=config.tensor,
-        precision=precision,
-        memory_bandwidth=config.local_bw * 1e9 if config.local_bw else None,
-        table=config.perf_table,
+def _perf_model(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> PerfModel:
+    bandwidth = engine.model.local_bw
+    return engine.perf_model.model(
+        PerfModelOptions(
+            architecture=model,
+            hardware=hardware,
+            tensor=engine.parallelism.tensor,
+            precision=_precision(engine),
+            memory_bandwidth=bandwidth * 1e9 if bandwidth else None,
+        )
     )
+
+
+def _generator(engine: EngineSpec, model: ModelArchitecture, perf_model: PerfModel) -> TraceGenerator:
+    shared = engine.parallelism
     return TraceGenerator(
         model,
-        Parallelism(config.tensor, config.stages, config.ep_size),
-        make_perf_model(config.perf_model_name, options),
-        precision=precision,
-        attention_placement=config.attention_placement,
+        Parallelism(shared.tensor, shared.stages, shared.ep_size),
+        perf_model,
+        precision=_precision(engine),
+        attention_placement=shared.attention_placement,
     )
 
 
-def _policy_settings(config: RunConfig, space: KVSpace, model: ModelArchitecture) -> PolicySettings:
-    return PolicySettings(
-        space=space,
-        model_len=model.max_position,
-        pipeline=config.stages,
-        kv_manage=config.kv_manage,
-        max_batch=config.max_batch,
-        batch_delay=config.batch_delay,
-        skip_prefill=config.gen,
-        vllm={
-            "max_num_seqs": config.max_num_seqs,
-            "max_num_batched_tokens": config.max_num_batched_tokens,
-            "long_prefill_token_threshold": config.long_prefill_token_threshold,
-            "enable_prefix_caching": not config.no_prefix_caching,
-            "enable_chunked_prefill": not config.no_chunked_prefill,
-            "async_scheduling": False if config.no_async_scheduling else None,
-            "scheduler_reserve_full_isl": not config.no_reserve_full_isl,
-            "policy": config.policy,
-            "version": config.vllm_version,
-        },
-    )
+def _precision(engine: EngineSpec) -> Precision:
+    return Precision(engine.model.fp, engine.model.fp, engine.model.fp)

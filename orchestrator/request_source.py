@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from foundation.errors import UserError
-from orchestrator.config import RunConfig
 from orchestrator.request import Request
 from orchestrator.schedulers.interface import Scheduler
+from orchestrator.settings.run import WorkloadSettings
 from orchestrator.workload import in_arrival_order, read_workload
 
 SAMPLE_PROFILE = "sharegpt-like"
@@ -31,18 +31,18 @@ class RequestSource:
         return self.open()
 
 
-def open_source(config: RunConfig, scheduler: Scheduler) -> RequestSource:
+def open_source(workload: WorkloadSettings, scheduler: Scheduler) -> RequestSource:
     """Check the workload from its first row to its last.
 
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
-    name = str(config.dataset) if config.dataset else f"the sample (seed {config.seed})"
+    name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
     count, skipped, previous, ordered = 0, 0, 0, True
-    for request in _read(config):
+    for request in _read(workload):
         reason = scheduler.unfit(request)
         if reason is not None:
-            if not config.skip_unfit:
-                raise _unfit(config, request, reason)
+            if not workload.skip_unfit:
+                raise _unfit(workload, request, reason)
             skipped += 1
             continue
         count += 1
@@ -54,7 +54,7 @@ def open_source(config: RunConfig, scheduler: Scheduler) -> RequestSource:
         )
 
     def fitting() -> Iterator[Request]:
-        return (request for request in _read(config) if not skipped or scheduler.unfit(request) is None)
+        return (request for request in _read(workload) if not skipped or scheduler.unfit(request) is None)
 
     def reopen() -> Iterator[Request]:
         return fitting() if ordered else iter(in_arrival_order(fitting()))
@@ -62,15 +62,15 @@ def open_source(config: RunConfig, scheduler: Scheduler) -> RequestSource:
     return RequestSource(name, count, skipped, reopen)
 
 
-def _read(config: RunConfig) -> Iterator[Request]:
-    if config.dataset is not None:
-        return read_workload(config.dataset, config.req_num)
+def _read(workload: WorkloadSettings) -> Iterator[Request]:
+    if workload.dataset is not None:
+        return read_workload(workload.dataset, workload.req_num)
     from orchestrator.workload_generator import generate
 
-    return islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, config.seed), config.req_num or SAMPLE_REQUESTS)
+    return islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), workload.req_num or SAMPLE_REQUESTS)
 
 
-def _unfit(config: RunConfig, request: Request, reason: str) -> UserError:
-    what = reason if config.dataset else f"request {request.id} of the sample: {reason}"
+def _unfit(workload: WorkloadSettings, request: Request, reason: str) -> UserError:
+    what = reason if workload.dataset else f"request {request.id} of the sample: {reason}"
     fix = "give more memory (--npu_mem, --npu_num), or drop such requests with --skip_unfit"
-    return UserError(what, path=config.dataset, line=request.source_line, fix=fix)
+    return UserError(what, path=workload.dataset, line=request.source_line, fix=fix)

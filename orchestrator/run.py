@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
-from orchestrator.config import RunConfig
 from orchestrator.console import Console
 from orchestrator.deployment import Deployment, deploy
 from orchestrator.instance import CompletedBatch, Instance
@@ -25,7 +24,9 @@ from orchestrator.report.history import History
 from orchestrator.request import Request
 from orchestrator.request_source import RequestSource, open_source
 from orchestrator.results import companions, write_record, write_requests, write_simulation_time, write_throughput
-from orchestrator.settings import deciding_values
+from orchestrator.settings.record import input_paths, repeating
+from orchestrator.settings.run import OutputSettings
+from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, print_summary, summarise
 
@@ -33,11 +34,12 @@ from orchestrator.summary import RunFacts, print_summary, summarise
 class Recorder:
     """Takes completed batches: measures, cuts intervals, prints."""
 
-    def __init__(self, config: RunConfig, console: Console) -> None:
-        self.metrics = Metrics(keep_itl=config.itl == "list" and config.output is not None)
+    def __init__(self, settings: OutputSettings, console: Console) -> None:
+        written = settings.output is not None
+        self.metrics = Metrics(keep_itl=settings.itl == "list" and written)
         self.intervals: list[Interval] = []
-        self.history = None if config.no_report or config.output is None else History()
-        self._cutter = Intervals(config.log_interval_ns)
+        self.history = History() if settings.report and written else None
+        self._cutter = Intervals(settings.log_interval_ns)
         self._console = console
 
     def record(self, done: CompletedBatch) -> None:
@@ -57,25 +59,25 @@ class Recorder:
         self._console.intervals(intervals)
 
 
-def run(config: RunConfig, stream: TextIO) -> dict[str, Any]:
+def run(spec: RunSpec, stream: TextIO) -> dict[str, Any]:
     """Simulate, write the files, print to `stream`; return the summary.
 
     Wrong input is a `UserError` before anything is written. An error in mid-run is raised after what was finished has
     been written.
     """
-    stopwatch, console = Stopwatch(), Console(stream, verbose=config.verbose)
-    recorder = Recorder(config, console)
+    stopwatch, console = Stopwatch(), Console(stream, verbose=spec.output.verbose)
+    recorder = Recorder(spec.output, console)
     with ExitStack() as stack:
         with stopwatch.measure("set-up"):
-            deployment = deploy(config)
-            source = open_source(config, deployment.scheduler)
+            deployment = deploy(spec)
+            source = open_source(spec.workload, deployment.scheduler)
             try:
-                _check_writable(config)
+                _check_writable(spec)
             except PermissionError as error:
                 raise UserError("the folder cannot be entered", path=error.filename, fix="name another") from error
             instance = deployment.start(stack, stopwatch, console.say)
-        if config.write_configs is not None:
-            deployment.configurations.write(config.write_configs)
+        if spec.output.write_configs is not None:
+            deployment.configurations.write(spec.output.write_configs)
         _introduce(console, deployment, source)
         failure = _simulate(instance, deployment, source, recorder)
     recorder.finish()
@@ -121,12 +123,13 @@ def _check_ended(instance: Instance, deployment: Deployment) -> None:
         raise InternalError(f"{usage.total_blocks - usage.free_blocks} KV blocks were never freed")
 
 
-def _check_writable(config: RunConfig) -> None:
+def _check_writable(spec: RunSpec) -> None:
     """Refuse an output that could not be written, before time is spent on the simulation."""
-    if config.output is not None:
-        _check_replaceable(config.output, config)
-    folders = {"--write_configs": config.write_configs, "--trace_dir": config.trace_dir}
-    folders["--output"] = config.output.parent if config.output is not None else None
+    output = spec.output.output
+    if output is not None:
+        _check_replaceable(output, spec)
+    folders = {"--write_configs": spec.output.write_configs, "--trace_dir": spec.execution.trace_dir}
+    folders["--output"] = output.parent if output is not None else None
     for flag, folder in folders.items():
         if folder is None:
             continue
@@ -135,25 +138,25 @@ def _check_writable(config: RunConfig) -> None:
             raise UserError("the folder cannot be written", path=nearest, field=flag, fix="name another folder")
 
 
-def _check_replaceable(output: Path, config: RunConfig) -> None:
+def _check_replaceable(output: Path, spec: RunSpec) -> None:
     """Refuse an output that stands for something else: a folder, a device, a file that the run reads."""
     if output.is_dir():
         raise UserError("is a folder", path=output, field="--output", fix="name a CSV file")
-    inputs = (config.dataset, config.network, config.system, config.remote_memory, config.perf_table)
+    inputs = input_paths(spec)
     for path in (output, *companions(output).values()):
         if path.exists() and not path.is_file():
             raise UserError("is not an ordinary file", path=path, field="--output", fix="name a CSV file")
-        if any(name and path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
+        if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
             raise UserError("the run reads this file", path=path, field="--output", fix="name another file")
 
 
 def _introduce(console: Console, deployment: Deployment, source: RequestSource) -> None:
-    config, space = deployment.config, deployment.space
+    engine, space = deployment.engine, deployment.space
     weights = deployment.generator.layout.max_rank_weight_bytes
     console.say(
-        f"{deployment.model.name} on {config.npu_num} x {deployment.hardware.name} "
-        f"({config.layout}), {config.fp}-bit; scheduling {config.scheduling}, "
-        f"backend {config.backend}"
+        f"{deployment.model.name} on {engine.parallelism.npu_num} x {deployment.hardware.name} "
+        f"({engine.parallelism.layout}), {engine.model.fp}-bit; scheduling {engine.names['scheduling']}, "
+        f"backend {engine.names['backend']}"
     )
     console.say(
         f"memory of an NPU: {deployment.memory_bytes / 1e9:.2f} GB, weights {weights / 1e9:.2f} GB; KV cache: "
@@ -168,15 +171,15 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
 
 
 def _facts(deployment: Deployment, source: RequestSource, failure: BaseException | None) -> RunFacts:
-    config = deployment.config
+    shared = deployment.engine.parallelism
     error = None if failure is None else str(failure) or "interrupted"
     return RunFacts(
         model=deployment.model.name,
         hardware=deployment.hardware.name,
-        npus=config.npu_num,
-        tensor=config.tensor,
-        pipeline=config.stages,
-        expert=config.ep_size,
+        npus=shared.npu_num,
+        tensor=shared.tensor,
+        pipeline=shared.stages,
+        expert=shared.ep_size,
         skipped=source.skipped,
         error=error,
     )
@@ -189,15 +192,15 @@ def _write_files(
     summary: dict[str, Any],
     milliseconds: dict[str, float],
 ) -> None:
-    config, metrics = deployment.config, recorder.metrics
-    if config.output is None:
+    wanted, metrics = deployment.spec.output, recorder.metrics
+    if wanted.output is None:
         return
-    beside: dict[str, Path] = companions(config.output)
-    write_requests(config.output, deployment.model.name, metrics, itl=config.itl == "list")
+    beside: dict[str, Path] = companions(wanted.output)
+    write_requests(wanted.output, deployment.model.name, metrics, itl=wanted.itl == "list")
     write_throughput(beside["throughput"], recorder.intervals)
     write_simulation_time(beside["simulation-time"], milliseconds)
     write_record(beside["summary"], summary)
-    write_record(beside["settings"], deciding_values(config))
+    write_record(beside["settings"], repeating(deployment.spec))
     if recorder.history is not None:
         page, timeline = beside["report"], beside["trace"]
         write_report(page, timeline, deployment, source, summary, metrics, recorder.intervals, recorder.history)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import make_dataclass
+
+import pytest
+
 from foundation.errors import SimulationError
 from orchestrator.backend import backends
 
@@ -14,7 +18,7 @@ class DyingBackend:
     closed = False
 
     def __init__(self, **files: object) -> None:
-        self.inner = backends.get("embedded")(**{**files, "options": {}})  # type: ignore[arg-type]
+        self.inner = backends.get("embedded")().start(**files)  # type: ignore[arg-type]
         self.left = self.lifetime
 
     def simulate(self, graph: object) -> object:
@@ -25,3 +29,11 @@ class DyingBackend:
 
     def close(self) -> None:
         type(self).closed = True
+
+
+def register(monkeypatch: pytest.MonkeyPatch, name: str, backend: type[DyingBackend]) -> None:
+    """Make `--backend name` start a `backend`, for one test."""
+    record = make_dataclass(
+        "DyingSettings", [], frozen=True, namespace={"external": False, "start": lambda self, **files: backend(**files)}
+    )
+    monkeypatch.setitem(backends._choices, name, record)

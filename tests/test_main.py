@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from dying_backend import DyingBackend
+from dying_backend import DyingBackend, register
 
 from astra_files.network import NetworkConfig
 from foundation.commands import run_command
-from orchestrator.backend import backends
+from foundation.settings.catalogue import catalogue
 from orchestrator.batch import Batch
 from orchestrator.cli import simulate
-from orchestrator.config import RunConfig
-from orchestrator.flags import FLAGS
 from orchestrator.schedulers.orca import OrcaScheduler
+from orchestrator.settings.specification import RunCommand
 
 ROOT = Path(__file__).parents[1]
 ISSUE_EXAMPLE = (
@@ -64,19 +63,15 @@ def test_help_is_grouped_and_loads_nothing_heavy() -> None:
         "from orchestrator.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'pydantic', 'google.protobuf', 'yaml', 'rich'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'google.protobuf', 'yaml', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'help loads {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for group in {flag.group for flag in FLAGS}:
-        assert group in done.stdout
+    for heading in catalogue(RunCommand).by_heading():
+        assert f"\n{heading}:\n" in done.stdout
     for words in ("GB/s", "ns", "tokens", "default: 256.0", "--npu_group"):
         assert words in done.stdout
-
-
-def test_every_flag_is_a_setting_with_the_same_default() -> None:
-    assert {flag.name: flag.default for flag in FLAGS} == RunConfig().model_dump()
 
 
 def test_the_examples_flags_work_in_both_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +246,7 @@ def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: 
 def test_a_backend_that_dies_loses_nothing_that_was_finished(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(backends._choices, "dying", DyingBackend)  # type: ignore[arg-type]
+    register(monkeypatch, "dying", DyingBackend)
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
     output = tmp_path / "out.csv"
     code = run_command(lambda: simulate([*flags, "--backend", "dying", "--output", str(output)]))
@@ -303,7 +298,7 @@ def test_an_interrupt_keeps_what_was_finished(
     # Where the tests were started in the background SIGINT is ignored; a user at a terminal does not ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    monkeypatch.setitem(backends._choices, "interrupted", InterruptedBackend)  # type: ignore[arg-type]
+    register(monkeypatch, "interrupted", InterruptedBackend)
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
     output = tmp_path / "out.csv"
     assert run_command(lambda: simulate([*flags, "--backend", "interrupted", "--output", str(output)])) == code

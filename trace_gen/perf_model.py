@@ -1,23 +1,19 @@
-"""The contract of performance models (operator -> ns), what they are given, and their registry.
-
-To add one, put a module into `trace_gen.perf_models` that registers a factory under its name.
-"""
+"""The contract of performance models (operator -> ns), and what they are given; `trace_gen.perf_models` holds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.registry import Registry
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention_work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import Hardware
 from trace_gen.operators import Vocabulary
+from trace_gen.perf_models import perf_models
 from trace_gen.sharding import Precision
 
 IntArray = NDArray[np.int64]
@@ -76,7 +72,7 @@ class PerfModel(Protocol):
 class PerfModelOptions:
     """What a performance model may draw on.
 
-    `memory_bandwidth` (bytes/s) overrides the hardware's; `table` is the file or folder of a table-driven model.
+    `memory_bandwidth` (bytes/s) overrides the hardware's.
     """
 
     architecture: ModelArchitecture
@@ -84,19 +80,8 @@ class PerfModelOptions:
     tensor: int = 1
     precision: Precision = field(default_factory=Precision)
     memory_bandwidth: float | None = None
-    table: Path | None = None
 
 
-class PerfModelFactory(Protocol):
-    """Builds a performance model."""
-
-    def __call__(self, options: PerfModelOptions) -> PerfModel:
-        """Raise `foundation.errors.UserError` when a file is missing or wrong."""
-
-
-perf_models: Registry[PerfModelFactory] = Registry("performance model", package="trace_gen.perf_models")
-
-
-def make_perf_model(name: str, options: PerfModelOptions) -> PerfModel:
-    """Return the performance model called `name`; an unknown one is a `UserError` with the near names."""
-    return perf_models.get(name, field="--perf_model")(options)
+def make_perf_model(name: str, options: PerfModelOptions, **settings: object) -> PerfModel:
+    """Return the performance model called `name` with its `settings`; an unknown one is a `UserError`."""
+    return perf_models.get(name, field="--perf_model")(**settings).model(options)

@@ -1,12 +1,69 @@
-"""The registry of KV memory managers (`--kv_manage`)."""
+"""The ways to give requests KV memory (`--kv_manage`): what each is called, and how it is built."""
 
 from __future__ import annotations
 
-from foundation.registry import Registry
-from orchestrator.kv_memory.paged import PagedKV
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
-kv_managers: Registry[type[PagedKV]] = Registry("KV memory manager")
-kv_managers.register_lazy("vllm", "orchestrator.kv_memory.paged", "PagedKV")
-kv_managers.register_lazy("max", "orchestrator.kv_memory.reserved", "MaxKV")
-kv_managers.register_lazy("pow2", "orchestrator.kv_memory.reserved", "Pow2KV")
-kv_managers.register_lazy("oracle", "orchestrator.kv_memory.reserved", "OracleKV")
+from foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from orchestrator.kv_memory.paged import KVSpace, PagedKV
+
+
+class KVManager(Protocol):
+    """The settings of a KV memory manager."""
+
+    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+        """Return the memory of an instance; `model_len`: the model's longest sequence, tokens."""
+
+
+kv_managers: Registry[type[KVManager]] = Registry("KV memory manager")
+
+
+@kv_managers.register("vllm")
+@dataclass(frozen=True)
+class OnDemand:
+    """In blocks, as a request's tokens grow."""
+
+    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+        """Return demand paging."""
+        from orchestrator.kv_memory.paged import PagedKV
+
+        return PagedKV(space)
+
+
+@kv_managers.register("max")
+@dataclass(frozen=True)
+class LongestReserved:
+    """Room for the longest sequence from admission on."""
+
+    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+        """Return reservations of `space.max_model_len`, else of `model_len`."""
+        from orchestrator.kv_memory.reserved import MaxKV
+
+        return MaxKV(space if space.max_model_len else replace(space, max_model_len=model_len))
+
+
+@kv_managers.register("pow2")
+@dataclass(frozen=True)
+class PowerOfTwoReserved:
+    """Room for the prompt and the output rounded up to a power of two."""
+
+    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+        """Return reservations by a power of two."""
+        from orchestrator.kv_memory.reserved import Pow2KV
+
+        return Pow2KV(space)
+
+
+@kv_managers.register("oracle")
+@dataclass(frozen=True)
+class LengthReserved:
+    """Room for the true length, as if it were known."""
+
+    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+        """Return reservations of the true length."""
+        from orchestrator.kv_memory.reserved import OracleKV
+
+        return OracleKV(space)

@@ -14,7 +14,7 @@ from orchestrator.report.chrome_trace import write_chrome_trace
 from orchestrator.report.history import History
 from orchestrator.report.page import Facts, render
 from orchestrator.request_source import RequestSource
-from orchestrator.settings import settings
+from orchestrator.settings.record import shown
 
 
 def write_report(
@@ -36,23 +36,23 @@ def write_report(
 
 
 def _facts(deployment: Deployment, source: RequestSource) -> Facts:
-    config, space = deployment.config, deployment.space
+    engine, space = deployment.engine, deployment.space
     layout = deployment.generator.layout
-    system = f"{config.npu_num} x {deployment.hardware.name} ({config.layout})"
+    system = f"{engine.parallelism.npu_num} x {deployment.hardware.name} ({engine.parallelism.layout})"
     kv_bytes = space.total_blocks * space.block_bytes
     rows = [
         ("model", deployment.model.name),
         ("NPUs", system),
-        ("precision", f"{config.fp} bits"),
+        ("precision", f"{engine.model.fp} bits"),
         ("memory of an NPU", f"{deployment.memory_bytes / 1e9:.2f} GB"),
         ("weights on an NPU, at most", f"{layout.max_rank_weight_bytes / 1e9:.2f} GB"),
         (
             "KV cache over all NPUs",
             f"{space.total_blocks} blocks of {space.block_size} tokens, {kv_bytes / 1e9:.2f} GB",
         ),
-        ("scheduling", config.scheduling),
-        ("performance model", config.perf_model_name),
-        ("backend", config.backend),
+        ("scheduling", engine.names["scheduling"]),
+        ("performance model", engine.names["perf_model"]),
+        ("backend", engine.names["backend"]),
         ("workload", f"{source.count} requests of {source.name}"),
     ]
     return Facts(
@@ -61,6 +61,6 @@ def _facts(deployment: Deployment, source: RequestSource) -> Facts:
         workload=f"{source.count} requests of {source.name}",
         deployment=rows,
         notes=(*deployment.generator.warnings, *deployment.configurations.notes),
-        settings=settings(config),
-        interval_ns=config.log_interval_ns,
+        settings=shown(deployment.spec),
+        interval_ns=deployment.spec.output.log_interval_ns,
     )

@@ -20,7 +20,7 @@ from orchestrator.report.curves import cumulative, over_time, steps
 from orchestrator.report.history import DECODE, MIXED, PREFILL, History
 from orchestrator.report.markup import card, document, paragraph, section, table, tiles
 from orchestrator.report.svg import Chart, Mark, Series, stacked_bar
-from orchestrator.settings import Setting
+from orchestrator.settings.record import ShownSetting
 
 IntArray = NDArray[np.int64]
 LATENCIES = {
@@ -45,7 +45,7 @@ class Facts:
     workload: str
     deployment: Sequence[tuple[str, str]]
     notes: Sequence[str]
-    settings: Sequence[Setting]
+    settings: Sequence[ShownSetting]
     interval_ns: int
 
 
@@ -248,7 +248,7 @@ def _configuration(facts: Facts) -> list[str]:
     others = [setting for setting in facts.settings if not setting.given]
     header = ("flag", "value", "meaning")
 
-    def rows(chosen: Sequence[Setting]) -> list[tuple[str, str, str]]:
+    def rows(chosen: Sequence[ShownSetting]) -> list[tuple[str, str, str]]:
         return [(setting.name, setting.value, setting.meaning) for setting in chosen]
 
     blocks = [card(table("deployment", ("deployed", ""), facts.deployment, text=True))]

@@ -21,7 +21,6 @@ from orchestrator.batch import Batch, BatchOutcome
 from orchestrator.kv_memory.paged import PagedKV
 from orchestrator.request import Request
 from orchestrator.schedulers.interface import KVUsage
-from orchestrator.schedulers.settings import PolicySettings, paged_kv, policies
 from trace_gen.batch_shape import KVTransfer
 
 
@@ -202,14 +201,3 @@ class OrcaScheduler:
         if batch.steps > 1:
             for progress in members:
                 self._kv.take(progress.request, self._tokens_after(progress) + batch.steps - 1)
-
-
-@policies.register("orca")
-def orca(settings: PolicySettings) -> OrcaScheduler:
-    """Return the iteration-level scheduler."""
-    return OrcaScheduler(
-        paged_kv(settings),
-        max_batch=settings.max_batch,
-        pipeline=settings.pipeline,
-        skip_prefill=settings.skip_prefill,
-    )

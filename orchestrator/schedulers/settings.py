@@ -1,51 +1,41 @@
-"""What a scheduling policy is built from, and the registry of policies (`--scheduling`).
+"""What a policy is before it runs: its settings, and how a scheduler is built from them; the registry (`--scheduling`).
 
-To add one: put a module into this package that registers a factory `(PolicySettings) -> Scheduler` under its name.
+To add one: put a module into `orchestrator.schedulers.policies` that registers a record of its settings under a name.
+The scheduler may stand in the same module; where it loads something heavy, beside it, and `scheduler` imports it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from foundation.registry import Registry
-from orchestrator.kv_memory.managers import kv_managers
-from orchestrator.kv_memory.paged import KVSpace, PagedKV
-from orchestrator.schedulers.interface import Scheduler
+
+if TYPE_CHECKING:
+    from orchestrator.kv_memory.paged import KVSpace
+    from orchestrator.schedulers.interface import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """The memory that is there, the pipeline, and the flags of the policies (each takes what it knows).
+class Place:
+    """What a policy serves: the memory that is there, the model's longest sequence (tokens), the pipeline's stages.
 
-    `model_len` is the model's longest sequence (tokens), whatever `space.max_model_len` says; `batch_delay` in ns.
+    `model_len` is the model's own, whatever `space.max_model_len` says.
     """
 
     space: KVSpace
     model_len: int
     pipeline: int = 1
-    kv_manage: str = "vllm"
-    max_batch: int = 0
-    batch_delay: int = 0
-    skip_prefill: bool = False
-    vllm: Mapping[str, object] = field(default_factory=dict)
-    """Fields of `orchestrator.schedulers.vllm.config.VllmSchedulerConfig`."""
 
 
-class PolicyFactory(Protocol):
-    """Builds a scheduler."""
+class Policy(Protocol):
+    """The settings of a policy."""
 
-    def __call__(self, settings: PolicySettings) -> Scheduler:
-        """Raise `foundation.errors.UserError` when the settings do not suit the policy."""
+    default_block_size: ClassVar[int]
+    """Tokens in a KV block where the user says nothing."""
+
+    def scheduler(self, place: Place) -> Scheduler:
+        """Return a new scheduler; settings that do not suit the place are a `foundation.errors.UserError`."""
 
 
-policies: Registry[PolicyFactory] = Registry("scheduling policy", package="orchestrator.schedulers")
-
-
-def paged_kv(settings: PolicySettings) -> PagedKV:
-    """Return the KV memory that `--kv_manage` asks for."""
-    space = settings.space
-    if settings.kv_manage == "max" and space.max_model_len is None:
-        space = replace(space, max_model_len=settings.model_len)
-    return kv_managers.get(settings.kv_manage, field="--kv_manage")(space)
+policies: Registry[type[Policy]] = Registry("scheduling policy", package="orchestrator.schedulers.policies")

@@ -18,7 +18,6 @@ from orchestrator.kv_memory.paged import PagedKV
 from orchestrator.request import Request
 from orchestrator.schedulers.interface import KVUsage
 from orchestrator.schedulers.orca import OrcaScheduler
-from orchestrator.schedulers.settings import PolicySettings, paged_kv, policies
 
 
 @dataclass(slots=True, eq=False)
@@ -152,15 +151,3 @@ class StaticScheduler:
         group.in_flight = True
         self._flying.append(group)
         return batch
-
-
-@policies.register("none")
-def static(settings: PolicySettings) -> StaticScheduler:
-    """Return the request-level scheduler."""
-    return StaticScheduler(
-        paged_kv(settings),
-        max_batch=settings.max_batch,
-        batch_delay=settings.batch_delay,
-        pipeline=settings.pipeline,
-        skip_prefill=settings.skip_prefill,
-    )

@@ -12,12 +12,13 @@ from orchestrator.batch import Batch
 from orchestrator.executor import Executor
 from orchestrator.instance import CompletedBatch, Instance
 from orchestrator.intervals import Interval, Intervals
+from orchestrator.kv_memory.managers import kv_managers
 from orchestrator.kv_memory.paged import KVSpace
 from orchestrator.metrics import Metrics
 from orchestrator.request import Request
 from orchestrator.run import simulate
 from orchestrator.schedulers.interface import Scheduler
-from orchestrator.schedulers.settings import PolicySettings, policies
+from orchestrator.schedulers.settings import Place, policies
 
 BLOCK_BYTES = 1000
 
@@ -42,7 +43,10 @@ class FormulaExecutor:
 
 def scheduler(name: str, blocks: int, block_size: int = 4, **options: Any) -> Scheduler:
     space = KVSpace(blocks, block_size, BLOCK_BYTES, options.pop("max_model_len", None))
-    return policies.get(name)(PolicySettings(space, model_len=4096, **options))
+    place = Place(space, model_len=4096, pipeline=options.pop("pipeline", 1))
+    if "kv_manage" in options:
+        options["kv_manage"] = kv_managers.get(options["kv_manage"])()
+    return policies.get(name)(**options).scheduler(place)
 
 
 def requests(rows: Sequence[tuple[int, int, int]]) -> list[Request]:

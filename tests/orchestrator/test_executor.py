@@ -15,11 +15,11 @@ from analytical.embedded import create
 from converters.lowering import Lowering
 from orchestrator.batch import Batch
 from orchestrator.cli import simulate
-from orchestrator.config import RunConfig
 from orchestrator.deployment import Deployment, deploy
 from orchestrator.executor import TraceExecutor
 from orchestrator.interfaces import FileInterface
 from orchestrator.request import Request
+from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import KVTransfer
 
@@ -28,7 +28,7 @@ SHAPES = [(1, 1, "heads"), (2, 1, "heads"), (2, 1, "requests"), (4, 2, "heads"),
 
 def deployment(npus: int, stages: int, placement: str) -> Deployment:
     values = {"model_name": "openai-community/gpt2", "npu_num": npus, "npu_group": stages}
-    return deploy(RunConfig.from_flags({**values, "attention_placement": placement, "link_latency": 300}))
+    return deploy(RunSpec.of(**values, attention_placement=placement, link_latency=300))
 
 
 @st.composite

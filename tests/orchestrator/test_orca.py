@@ -125,7 +125,7 @@ def test_reservations_admit_fewer_and_never_evict() -> None:
     assert oracle.metrics.totals.evictions == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"pipeline": 3}, {"max_batch": 2}, {"skip_prefill": True}])
+@pytest.mark.parametrize("options", [{}, {"pipeline": 3}, {"max_batch": 2}, {"gen": True}])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(rows=ROWS, blocks=st.integers(18, 50))
 def test_what_is_conserved(options: dict[str, Any], rows: list[tuple[int, int, int]], blocks: int) -> None:
@@ -135,7 +135,7 @@ def test_what_is_conserved(options: dict[str, Any], rows: list[tuple[int, int, i
     totals = run.metrics.totals
     assert totals.evicted_bytes == totals.reloaded_bytes
     assert totals.preemptions == totals.evictions
-    skip = bool(options.get("skip_prefill"))
+    skip = bool(options.get("gen"))
     computed: dict[int, int] = {}
     for done in run.batches:
         batch = done.batch

@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from dying_backend import DyingBackend
+from dying_backend import DyingBackend, register
 
 from foundation.commands import run_command
-from orchestrator.backend import backends
 from orchestrator.cli import simulate
 from orchestrator.report import chrome_trace
 from orchestrator.report.chrome_trace import write_chrome_trace
@@ -263,7 +262,7 @@ class Dying(DyingBackend):
 def test_a_failure_in_mid_run_leaves_both_marked(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(backends._choices, "dying", Dying)  # type: ignore[arg-type]
+    register(monkeypatch, "dying", Dying)
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--macro_steps", "1"]
     code = run_command(lambda: simulate([*flags, "--backend", "dying", "--output", str(tmp_path / "out.csv")]))
     assert code == 1 and "killed" in capsys.readouterr().err
@@ -283,7 +282,7 @@ def test_a_run_in_which_nothing_finished_has_a_page(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Dying, "lifetime", 0)
-    monkeypatch.setitem(backends._choices, "dying", Dying)  # type: ignore[arg-type]
+    register(monkeypatch, "dying", Dying)
     flags = ["--model_name", "openai-community/gpt2", "--dataset", str(dataset), "--backend", "dying"]
     assert run_command(lambda: simulate([*flags, "--output", str(tmp_path / "out.csv")])) == 1
     shown = page(tmp_path)

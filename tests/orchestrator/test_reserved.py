@@ -11,7 +11,7 @@ from orchestrator.request import Request
 
 
 def manager(name: str, *, block_size: int = 1, blocks: int = 10_000, longest: int | None = 64) -> PagedKV:
-    return kv_managers.get(name)(KVSpace(blocks, block_size, 1000, longest))
+    return kv_managers.get(name)().memory(KVSpace(blocks, block_size, 1000, longest), model_len=99)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,8 @@ def test_a_reservation_does_not_grow_and_is_given_back_whole() -> None:
     assert kv.free_blocks == 20
 
 
-def test_reserving_the_longest_needs_one() -> None:
-    with pytest.raises(InternalError, match="max_model_len"):
-        manager("max", longest=None)
+def test_the_longest_is_the_models_where_none_is_given() -> None:
+    assert manager("max", longest=None).blocks_for(Request(0, 0, 7, 30), 1) == 99
 
 
 def test_demand_paging_takes_what_fits_and_not_one_block_more() -> None:

@@ -115,7 +115,9 @@ def test_tables(rows: list[list[str]]) -> None:
     options = PerfModelOptions(load_model("gpt3-7b"), load_hardware("RTX4090"))
     with TemporaryDirectory() as folder, pytest.raises(UserError):
         make_perf_model(
-            "table_v0", PerfModelOptions(options.architecture, options.hardware, table=Path(written(folder, text)))
+            "table_v0",
+            PerfModelOptions(options.architecture, options.hardware),
+            perf_table=Path(written(folder, text)),
         )
 
 

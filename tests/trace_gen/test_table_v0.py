@@ -17,7 +17,7 @@ from trace_gen.hardware import load_hardware
 from trace_gen.models import load_model
 from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
-from trace_gen.perf_models.table_v0 import Curve
+from trace_gen.perf_models.table_v0.table import Curve
 from trace_gen.trace import Trace
 
 HEADER = "hardware,model,layer_name,input,kv_cache,latency(ns)"
@@ -61,7 +61,7 @@ ATTENTION = [
 def generate(path: Path, shape: object, architecture: ModelArchitecture | None = None, **spread: object) -> Trace:
     model = architecture or small()
     tensor = int(spread.pop("tensor", 1))  # type: ignore[call-overload]
-    perf = make_perf_model("table_v0", PerfModelOptions(model, load_hardware("RTX3090"), tensor, table=path))
+    perf = make_perf_model("table_v0", PerfModelOptions(model, load_hardware("RTX3090"), tensor), perf_table=path)
     return TraceGenerator(model, Parallelism(tensor), perf, **spread).generate(shape)  # type: ignore[arg-type]
 
 

@@ -40,7 +40,6 @@ from trace_gen.perf_model import (
     LatencySource,
     OperatorTable,
     PerfModelOptions,
-    perf_models,
 )
 
 FloatArray = NDArray[np.float64]
@@ -143,9 +142,8 @@ class TableV0Model:
         return np.rint(times).astype(np.int64)
 
 
-@perf_models.register("table_v0")
-def load_table_v0(options: PerfModelOptions) -> TableV0Model:
-    """Return the model for `options.table`, the rows of `options.hardware` and `options.architecture`.
+def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model:
+    """Return the model for the CSV file `table`, the rows of `options.hardware` and `options.architecture`.
 
     Raises `UserError` for a missing file, wrong columns or values (with the line), no rows for the hardware or
     the model (with the near names), layers without rows, and for mixtures of experts, which the form does not know.
@@ -156,21 +154,21 @@ def load_table_v0(options: PerfModelOptions) -> TableV0Model:
             fix="use --perf_model roofline",
             field="--perf_table",
         )
-    if options.table is None:
+    if table is None:
         raise UserError("table_v0 needs a latency table", fix="give its CSV file", field="--perf_table")
-    rows = _read_rows(options.table)
+    rows = _read_rows(table)
     devices = {row.hardware for row in rows}
     same = {device for device in devices if plain_name(device) == plain_name(options.hardware.name)}
     of_device = [row for row in rows if row.hardware in same]
-    _require(of_device, "hardware", options.hardware.name, devices, options.table)
+    _require(of_device, "hardware", options.hardware.name, devices, table)
     name = options.architecture.name.casefold()
     of_model = [row for row in of_device if row.model.casefold() == name]
-    _require(of_model, "model", options.architecture.name, {row.model for row in of_device}, options.table)
+    _require(of_model, "model", options.architecture.name, {row.model for row in of_device}, table)
     points: dict[str, _Points] = {}
     for row in of_model:
         points.setdefault(row.layer, {}).setdefault((row.tokens, row.context), row.latency)
     wanted = model_operators(options.architecture, 1, options.precision, "split")
-    return TableV0Model(_layer_tables(wanted, points, options.table))
+    return TableV0Model(_layer_tables(wanted, points, table))
 
 
 class _Row(NamedTuple):

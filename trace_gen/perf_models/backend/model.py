@@ -12,11 +12,9 @@ from trace_gen.perf_model import (
     LatencySource,
     OperatorTable,
     PerfModelOptions,
-    perf_models,
 )
 
 
-@perf_models.register("backend")
 class BackendModel:
     """Answers 1 ns for every operator; the writer of execution graphs uses `Trace.flops` and `Trace.mem_bytes`."""
 

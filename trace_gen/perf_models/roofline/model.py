@@ -24,9 +24,8 @@ from trace_gen.perf_model import (
     LatencySource,
     OperatorTable,
     PerfModelOptions,
-    perf_models,
 )
-from trace_gen.perf_models.attention_roofline import AttentionRoofline
+from trace_gen.perf_models.roofline.attention import AttentionRoofline
 
 FloatArray = NDArray[np.float64]
 CACHE_SHARE = 0.7
@@ -41,7 +40,6 @@ CLASS_NAMES = {
 CACHED = (OperatorClass.ELEMENTWISE, OperatorClass.EMBEDDING)
 
 
-@perf_models.register("roofline")
 class RooflineModel:
     """See the module's docstring. `options.memory_bandwidth` replaces the device's."""
 

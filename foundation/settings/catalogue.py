@@ -1,0 +1,144 @@
+"""All names that a record knows, with those of every choice within it: what flags, help and schema are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from foundation.errors import InternalError
+from foundation.settings.declare import Choice, Records, Section, Setting, declared
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads a setting: the choice called `choice`, when it is `value` (``scheduling``, ``orca``)."""
+
+    choice: str
+    value: str
+
+    @property
+    def flags(self) -> str:
+        """The choice as it is made on a command line."""
+        return f"--{self.choice} {self.value}"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One name: its declaration, the heading of its section, and who reads it (nobody in particular: always read)."""
+
+    declaration: Setting | Choice
+    title: str
+    readers: list[Reader] = field(default_factory=list)
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        """The setting's one name."""
+        return self.declaration.name
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is true or false."""
+        return isinstance(self.declaration, Setting) and self.declaration.kind == "bool"
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What a spelling stands for: a name, or (`negated`) the opposite of a switch."""
+
+    name: str
+    negated: bool = False
+
+
+class Catalogue:
+    """The names of the record `root`; see the module's docstring. `lists` are its fields that hold several records."""
+
+    def __init__(self, root: type) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.lists: dict[str, Records] = {}
+        self.choices: dict[str, Choice] = {}
+        self._walk(root, "General", None)
+        self.spellings = dict(self._spellings())
+
+    def readers(self, name: str) -> str:
+        """Return the choices that read `name`, as flags: ``--scheduling none or --scheduling orca``."""
+        return " or ".join(reader.flags for reader in self.entries[name].readers)
+
+    def heading(self, entry: Entry) -> str:
+        """Return the heading under which a setting is listed: its section, or the choice that reads it."""
+        if entry.always or not entry.readers:
+            return entry.title
+        first = entry.readers[0].choice
+        choice = self.choices[first]
+        values = [reader.value for reader in entry.readers if reader.choice == first]
+        title = choice.title or self.entries[first].title
+        if values == list(choice.registry):
+            return title
+        return f"{title}: --{first} {' or '.join(values)}"
+
+    def by_heading(self) -> dict[str, list[Entry]]:
+        """Return the entries under their headings; what belongs to one choice follows what belongs to all."""
+        groups: dict[str, list[Entry]] = {}
+        for entry in self.entries.values():
+            groups.setdefault(self.heading(entry), []).append(entry)
+        first = {title.partition(": --")[0]: place for place, title in reversed(list(enumerate(groups)))}
+        return dict(sorted(groups.items(), key=lambda item: first[item[0].partition(": --")[0]]))
+
+    def _walk(self, record: type, title: str, reader: Reader | None) -> None:
+        for one in declared(record):
+            if isinstance(one, Section):
+                self._walk(one.record, one.title or title, reader)
+            elif isinstance(one, Records):
+                self.lists[one.name] = one
+                self._walk(one.record, title, reader)
+            else:
+                self._add(one, getattr(one, "title", "") or title, reader)
+                if isinstance(one, Choice):
+                    self._walk_choice(one)
+
+    def _walk_choice(self, choice: Choice) -> None:
+        for value in choice.registry:
+            self._walk(choice.registry.get(value), choice.title, Reader(choice.name, value))
+
+    def _add(self, declaration: Setting | Choice, title: str, reader: Reader | None) -> None:
+        entry = self.entries.get(declaration.name)
+        if entry is None:
+            entry = self.entries[declaration.name] = Entry(declaration, title)
+        elif _shape(entry.declaration) != _shape(declaration):
+            raise InternalError(f"the setting {declaration.name} is declared twice, and differently")
+        if isinstance(declaration, Choice):
+            self.choices[declaration.name] = declaration
+        if reader is None:
+            entry.always = True
+        elif reader not in entry.readers:
+            entry.readers.append(reader)
+
+    def _spellings(self) -> Iterator[tuple[str, Spelling]]:
+        seen: set[str] = {*self.entries, *self.lists}
+        for name, entry in self.entries.items():
+            yield name, Spelling(name)
+            others = {alias: alias.startswith("no_") for alias in entry.declaration.aliases}
+            if entry.is_switch:
+                others[f"no_{name}"] = True
+            for other, negated in others.items():
+                if other in seen:
+                    raise InternalError(f"the spelling {other} of {name} is taken")
+                seen.add(other)
+                yield other, Spelling(name, negated and entry.is_switch)
+
+
+_CATALOGUES: dict[type, Catalogue] = {}
+
+
+def catalogue(root: type) -> Catalogue:
+    """Return the catalogue of a record, made once."""
+    if root not in _CATALOGUES:
+        _CATALOGUES[root] = Catalogue(root)
+    return _CATALOGUES[root]
+
+
+def _shape(declaration: Setting | Choice) -> object:
+    """Return what all declarations of one name must share: all but how it is explained, bounded and by default."""
+    if isinstance(declaration, Choice):
+        return declaration.registry
+    return replace(declaration, default=None, help="", least=None, most=None, above=None, like=(), shown_default="")

@@ -1,0 +1,66 @@
+"""What is common to a whole run: its workload, by which way graphs reach a backend, and what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation.settings import setting
+
+
+@dataclass(frozen=True)
+class WorkloadSettings:
+    """The requests."""
+
+    dataset: Path | None = setting(
+        None,
+        "TSV file: input_toks output_toks arrival_time_ns",
+        shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
+    )
+    req_num: int = setting(100, "requests to take from the workload; 0: all", least=0)
+    seed: int = setting(0, "seed of the sample workload")
+    skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """By which way batches become times: all ways lead to the same results."""
+
+    interface: str = setting(
+        "memory",
+        "how graphs reach the backend: in memory, by way of text traces, or of .et files",
+        choices=("memory", "text", "et"),
+        bearing="way",
+    )
+    trace_dir: Path | None = setting(
+        None, "folder to write every iteration's text trace and .et files to", bearing="output"
+    )
+    macro_steps: int = setting(
+        512,
+        "like decode iterations simulated at once at most; results do not depend on it",
+        least=1,
+        bearing="way",
+    )
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What is written and said."""
+
+    output: Path | None = setting(
+        None, "CSV file, a row a request; other files are written beside it", bearing="output"
+    )
+    itl: str = setting(
+        "list", "the CSV's ITL column: every request's list, or empty", choices=("list", "none"), bearing="output"
+    )
+    report: bool = setting(True, "write the HTML report and the timeline", bearing="output")
+    log_interval: float = setting(0.5, "simulated seconds between throughput lines", least=1e-6)
+    write_configs: Path | None = setting(
+        None, "folder to write the effective network.yml, system.json and memory.json to", bearing="output"
+    )
+    verbose: bool = setting(False, "print a line an iteration", bearing="output")
+
+    @property
+    def log_interval_ns(self) -> int:
+        """`log_interval` in ns."""
+        return round(self.log_interval * 1e9)

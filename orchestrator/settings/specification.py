@@ -1,0 +1,136 @@
+"""A run, specified: its engines, workload and output as typed records, and the ways to make one.
+
+    RunSpec.of(model_name="openai-community/gpt2", scheduling="vllm")     values by the names of the flags
+    from_flags(["--npu_num", "4"])                                        a command line, with --settings FILE
+    RunSpec(engines=(EngineSpec(scheduling=VllmSettings()),))             the records themselves; `check` them
+
+One engine is the plain case, and what flags describe. A file may list several under `engines`; what stands beside the
+list holds for all that do not say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from foundation.settings import choice, records, section, setting
+from foundation.settings.catalogue import Catalogue, catalogue
+from foundation.settings.command_line import parse
+from foundation.settings.reading import Given, Layers, Problem, choice_names, read
+from orchestrator.backend import BackendSettings, backends
+from orchestrator.schedulers.settings import Policy, policies
+from orchestrator.settings.engine import MemorySettings, ModelSettings, NetworkSettings, ParallelismSettings
+from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from trace_gen.perf_models import PerfModelSettings, perf_models
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine."""
+
+    model: ModelSettings = section(ModelSettings, "Model and hardware")
+    perf_model: PerfModelSettings = choice(
+        perf_models,
+        None,
+        "where latencies come from",
+        title="Model and hardware",
+        otherwise="roofline",
+        shown_default="what the given table or profile needs, else roofline",
+    )
+    parallelism: ParallelismSettings = section(ParallelismSettings, "Parallelism and memory")
+    network: NetworkSettings = section(NetworkSettings, "Network, host memory")
+    scheduling: Policy = choice(
+        policies,
+        "orca",
+        "who is served when",
+        title="Scheduling",
+    )
+    memory: MemorySettings = section(MemorySettings, "Scheduling")
+    backend: BackendSettings = choice(backends, "embedded", "what simulates the graphs", title="Backend")
+    cross_check: BackendSettings | None = choice(
+        backends,
+        None,
+        "a second backend that simulates every graph too; the first difference stops",
+        title="Backend",
+        bearing="way",
+    )
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a KV block."""
+        return self.memory.block_size or self.scheduling.default_block_size
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of the choices that were made, by the setting that makes them."""
+        return choice_names(self)
+
+    def problems(self) -> Iterator[Problem]:
+        """The parallelism is one that the policy may be called with."""
+        only = getattr(self.scheduling, "only_parallel", None)
+        if only not in (None, self.parallelism.parallel):
+            name = policies.name_of(type(self.scheduling))
+            what = f"{self.parallelism.parallel} conflicts with --scheduling {name}, which implies {only}"
+            yield Problem("parallel", what, "leave it out")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A whole run. Its values do not change; `replace` makes another."""
+
+    engines: tuple[EngineSpec, ...] = records(EngineSpec, "several engines, each with what it does not share")
+    workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    execution: ExecutionSettings = section(ExecutionSettings, "Backend")
+    output: OutputSettings = section(OutputSettings, "Output")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return the run with the values given by the names of the flags; a `UserError` tells all that is wrong."""
+        known = catalogue(cls)
+        lists = {name: values.pop(name) for name in known.lists if name in values}
+        entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
+        return read(cls, Layers(file=_given(values, known), lists=entries))
+
+    @property
+    def engine(self) -> EngineSpec:
+        """The first engine; of most runs the only one."""
+        return self.engines[0]
+
+    def with_output(self, **values: Any) -> RunSpec:
+        """Return the same run with other values of `OutputSettings`."""
+        return replace(self, output=replace(self.output, **values))
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """What the command line of the main job holds: a run, and the file it starts from."""
+
+    settings: Path | None = setting(
+        None,
+        "run file (YAML or JSON) that holds settings by the names of the flags; flags win over it",
+        bearing="output",
+    )
+    run: RunSpec = section(RunSpec)
+
+
+def from_flags(arguments: Sequence[str]) -> RunSpec:
+    """Return the run that a command line asks for; a `UserError` tells everything that is wrong with it."""
+    given = parse(arguments, catalogue(RunCommand))
+    layers = Layers()
+    if "settings" in given and given["settings"].value:
+        from foundation.settings.files import read_file
+
+        layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
+    return read(RunCommand, replace(layers, flags=given)).run
+
+
+def _given(values: dict[str, Any], known: Catalogue) -> dict[str, Given]:
+    found = {}
+    for name, value in values.items():
+        spelling = known.spellings.get(name)
+        negated = spelling is not None and spelling.negated and isinstance(value, bool)
+        if value is not None:
+            found[spelling.name if spelling else name] = Given(not value if negated else value, name)
+    return found

@@ -1,0 +1,156 @@
+"""The settings of the main job: derived flags, run files that repeat a run, a schema that agrees, nothing ignored."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from helpers.json_schema import valid
+from helpers.reached import Reached, reaches
+from hypothesis import strategies as st
+
+from foundation.errors import UserError
+from foundation.settings import Setting
+from foundation.settings.catalogue import Entry, catalogue
+from foundation.settings.files import to_json
+from foundation.settings.reading import check, flat
+from foundation.settings.schema import json_schema
+from orchestrator.cli import simulate
+from orchestrator.schedulers.policies.vllm import VllmSettings
+from orchestrator.settings.engine import ModelSettings
+from orchestrator.settings.record import repeating, shown
+from orchestrator.settings.specification import EngineSpec, RunSpec, from_flags
+
+ROOT = Path(__file__).parents[2]
+KNOWN = catalogue(RunSpec)
+
+
+def value_of(entry: Entry) -> st.SearchStrategy[Any]:
+    """Return right values of a setting, and a few wrong ones."""
+    one = entry.declaration
+    if not isinstance(one, Setting):
+        return st.sampled_from(list(one.registry))
+    if one.choices is not None:
+        return st.sampled_from([int(text) if one.kind == "int" else text for text in one.choices])
+    low = one.least if one.least is not None else one.above
+    match one.kind:
+        case "bool":
+            return st.booleans()
+        case "int":
+            return st.integers(int(-3 if low is None else low - 1), min(10**6, int(one.most or 10**6)))
+        case "float":
+            return st.sampled_from([0.0, 1e-6, 0.25, 1.0, 600.0])
+        case _:
+            return st.sampled_from(["a", "b/c.json", "mit ß"])
+
+
+SOME = st.lists(st.sampled_from(sorted(KNOWN.entries)), unique=True, max_size=4).flatmap(
+    lambda names: st.fixed_dictionaries({name: value_of(KNOWN.entries[name]) for name in names})
+)
+
+
+def attempt(make: Callable[[], RunSpec]) -> RunSpec | None:
+    try:
+        return make()
+    except UserError:
+        return None
+
+
+def by_file(text: str) -> RunSpec | None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "run.json")
+        path.write_text(text)
+        return attempt(lambda: from_flags(["--settings", str(path)]))
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in values.items():
+        words += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}={value}"]
+    return words
+
+
+@reaches(0.3, examples=150, values=SOME)
+def test_flags_files_and_python_make_the_same_run(reached: Reached, values: dict[str, Any]) -> None:
+    made = attempt(lambda: RunSpec.of(**values))
+    assert by_file(json.dumps(values)) == attempt(lambda: from_flags(as_flags(values))) == made
+    if made is None:
+        return
+    reached()
+    assert by_file(to_json(flat(made))) == made, "written, it reads back"
+    check(made)
+    again = by_file(to_json(repeating(made)))
+    assert again is not None and repeating(again) == repeating(made) and shown(again) == shown(made)
+
+
+@reaches(0.25, examples=150, values=SOME)
+def test_what_the_schema_refuses_a_reading_refuses(reached: Reached, values: dict[str, Any]) -> None:
+    if not valid(json_schema(KNOWN, "run"), values):
+        reached()
+        assert attempt(lambda: RunSpec.of(**values)) is None
+
+
+@reaches(0.2, examples=150, values=SOME)
+def test_what_a_reading_takes_the_schema_takes(reached: Reached, values: dict[str, Any]) -> None:
+    if attempt(lambda: RunSpec.of(**values)) is not None:
+        reached()
+        assert valid(json_schema(KNOWN, "run"), values)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, entry in KNOWN.entries.items():
+        one = entry.declaration
+        assert len(one.help) > 3 and not one.help.endswith("."), name
+        if isinstance(one, Setting) and one.optional and one.kind != "Path" and not one.implies:
+            assert one.shown_default, f"--{name} is decided by something: say by what"
+
+
+def test_no_choice_of_settings_loads_anything_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from foundation.settings.catalogue import catalogue\n"
+        "from orchestrator.settings.specification import RunSpec, from_flags\n"
+        "catalogue(RunSpec); from_flags(['--scheduling', 'vllm', '--backend', 'spool', '--perf_table', 'x'])\n"
+        "heavy = {'numpy', 'google.protobuf', 'yaml', 'rich', 'argparse', 'json'} & set(sys.modules)\n"
+        "sys.exit(f'loads {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(["--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema == json_schema(KNOWN, schema["title"])
+    assert valid(schema, repeating(RunSpec()))
+
+
+def test_engines_of_a_file_share_what_stands_beside_them() -> None:
+    spec = RunSpec.of(model_name="m", fp=8, engines=[{"npu_num": 2}, {"hardware": "H100", "fp": 16}])
+    stated = [(one.model.model_name, one.model.hardware, one.model.fp, one.parallelism.npu_num) for one in spec.engines]
+    assert stated == [("m", "RTX3090", 8, 2), ("m", "H100", 16, 1)]
+    assert RunSpec.of(**repeating(spec)) == spec
+
+
+def test_a_run_of_records_is_the_run_of_their_values() -> None:
+    made = RunSpec((EngineSpec(ModelSettings("m", fp=8), scheduling=VllmSettings(max_num_seqs=4)),))
+    assert made == RunSpec.of(model_name="m", fp=8, scheduling="vllm", max_num_seqs=4)
+    assert made.engine.block_size == 16 and RunSpec().engine.block_size == 8
+
+
+def test_settings_written_beside_results_repeat_the_run(tmp_path: Path) -> None:
+    flags = "--model_name openai-community/gpt2 --scheduling vllm --max_num_seqs 3 --req_num 4 --no_prefix_caching"
+    first, second = tmp_path / "a" / "out.csv", tmp_path / "b" / "out.csv"
+    assert simulate([*flags.split(), "--interface", "text", "--output", str(first)]) == 0
+    written = tmp_path / "a" / "out-settings.json"
+    assert "null" not in written.read_text()
+    assert simulate(["--settings", str(written), "--output", str(second)]) == 0
+    for name in ("out.csv", "out-settings.json", "out-summary.json", "out-throughput.tsv"):
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
+    assert json.loads(written.read_text())["interface"] == "text", "the way that was taken is part of it"
