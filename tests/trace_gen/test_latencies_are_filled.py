@@ -50,8 +50,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_latency_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     architecture = small() if kind == "table_v0" else model(QWEN)
     device = load_hardware("RTX3090")
-    options = PerfModelOptions(architecture, device, 4, table=table(tmp_path / "t.csv", ATTENTION))
-    spied = Spied(make_perf_model(kind, options))
+    settings = {"perf_table": table(tmp_path / "t.csv", ATTENTION)} if kind == "table_v0" else {}
+    spied = Spied(make_perf_model(kind, PerfModelOptions(architecture, device, 4), **settings))
     expert = 1 if kind == "table_v0" else 4
     generator = TraceGenerator(architecture, Parallelism(4, 1, expert), spied, attention_placement="requests")
     poison(monkeypatch)
