@@ -1,4 +1,4 @@
-"""memory.json: the remote memory, as frozen, typed records.
+"""memory.json: the remote memory.
 
 Read as ASTRA-sim reads it: keys that nothing reads are ignored, and kept when the file is written again.
 """
@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astra_files.fields import FieldReader, parse_json_object
-from foundation.files import read_text
+from astra_files.numbers import integer
+from foundation.documents import Document, parse_json, read_json
+from foundation.fields import Fields
 
+WHAT = "memory configuration"
 MEMORY_TYPES = ("NO_MEMORY_EXPANSION", "PER_NODE_MEMORY_EXPANSION", "PER_NPU_MEMORY_EXPANSION", "MEMORY_POOL")
-UINT64_MAX = 2**64 - 1
+PER_NODE = "PER_NODE_MEMORY_EXPANSION"
+MOST_LATENCY = 10**12
+"""ns: a quarter of an hour."""
+MOST_BANDWIDTH = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +37,33 @@ class RemoteMemoryConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> RemoteMemoryConfig:
         """Read `path`; see `from_text`."""
-        return cls.from_text(read_text(path, "remote memory configuration"), path)
+        return cls._read(read_json(path, WHAT))
 
     @classmethod
     def from_text(cls, text: str, path: str | Path | None = None) -> RemoteMemoryConfig:
-        """Parse JSON; numbers are truncated to integers, as upstream does (2.9 GB/s is 2)."""
-        values = parse_json_object(text, path)
-        reader = FieldReader(values, text, path)
-        if "memory-type" not in values:
-            reader.wrong("memory-type", "missing", f"write one of {', '.join(MEMORY_TYPES)}")
-        kind = reader.choice("memory-type", MEMORY_TYPES[0], MEMORY_TYPES)
-        per_node = kind == "PER_NODE_MEMORY_EXPANSION"
-        config = cls(
+        """Parse JSON; numbers are truncated to integers, as upstream does (2.9 GB/s is 2).
+
+        Raises `UserError` with every field that is wrong and its line.
+        """
+        return cls._read(parse_json(text, WHAT, path))
+
+    @classmethod
+    def _read(cls, document: Document) -> RemoteMemoryConfig:
+        fields = Fields.of(document)
+        kind = fields.choice("memory-type", MEMORY_TYPES)
+        per_node = kind == PER_NODE
+        read = cls(
             memory_type=kind,
-            remote_mem_latency=reader.integer("remote-mem-latency", 0, low=0, high=UINT64_MAX),
-            remote_mem_bw=reader.integer("remote-mem-bw", 0, low=0, high=UINT64_MAX),
-            num_nodes=reader.integer("num-nodes", 0, low=0) if per_node else 0,
-            num_npus_per_node=reader.integer("num-npus-per-node", 0, low=0) if per_node else 0,
-            other={key: value for key, value in values.items() if key not in _MEMORY_KEYS},
+            remote_mem_latency=integer(fields, "remote-mem-latency", 0, 0, MOST_LATENCY),
+            remote_mem_bw=integer(fields, "remote-mem-bw", 0, 0, MOST_BANDWIDTH),
+            num_nodes=integer(fields, "num-nodes", 0, 0) if per_node else 0,
+            num_npus_per_node=integer(fields, "num-npus-per-node", 0, 0) if per_node else 0,
+            other={key: value for key, value in fields.values.items() if key not in _KEYS},
         )
-        if per_node and (config.num_npus_per_node < 1 or config.num_nodes < 1):
-            reader.wrong("num-npus-per-node", "nodes or NPUs a node are 0 or missing", "write both, at least 1")
-        reader.finish()
-        return config
+        if per_node and (read.num_npus_per_node < 1 or read.num_nodes < 1):
+            fields.problem("nodes or NPUs a node are 0 or missing", "num-npus-per-node", "write both, at least 1")
+        fields.finish()
+        return read
 
     def to_text(self) -> str:
         """Return the file's canonical text."""
@@ -63,9 +72,9 @@ class RemoteMemoryConfig:
             "remote-mem-latency": self.remote_mem_latency,
             "remote-mem-bw": self.remote_mem_bw,
         }
-        if self.memory_type == "PER_NODE_MEMORY_EXPANSION":
+        if self.memory_type == PER_NODE:
             values |= {"num-nodes": self.num_nodes, "num-npus-per-node": self.num_npus_per_node}
         return json.dumps(values | dict(self.other), indent=1) + "\n"
 
 
-_MEMORY_KEYS = {"memory-type", "remote-mem-latency", "remote-mem-bw", "num-nodes", "num-npus-per-node"}
+_KEYS = {"memory-type", "remote-mem-latency", "remote-mem-bw", "num-nodes", "num-npus-per-node"}

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from astra_files.fields import FieldReader
-from foundation.errors import UserError
-from foundation.files import read_text
+from foundation.digits import decimal_number, whole_number
+from foundation.documents import Document, parse_yaml, read_yaml
+from foundation.fields import Fields
 
+WHAT = "network configuration"
 TOPOLOGIES = ("Ring", "FullyConnected", "Switch")
+MOST_NPUS = 2**20
+LEAST_BANDWIDTH, MOST_BANDWIDTH = 1e-9, 1e9
+"""GB/s: from a byte a second, so that no transfer takes longer than can be counted."""
+MOST_LATENCY = 1e12
+"""ns: a quarter of an hour."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class NetworkConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> NetworkConfig:
         """Read `path`; see `from_text`."""
-        return cls.from_text(read_text(path, "network configuration"), path)
+        return cls._read(read_yaml(path, WHAT, plain=True))
 
     @classmethod
     def from_text(cls, text: str, path: str | Path | None = None) -> NetworkConfig:
@@ -48,31 +57,21 @@ class NetworkConfig:
 
         Raises `UserError` with every missing, mistyped or inconsistent field and its line.
         """
-        values, lines = _yaml_fields(text, path)
-        reader = FieldReader(values, text, path, lines)
-        topology = _column(reader, "topology", str)
-        npus = _column(reader, "npus_count", int)
-        bandwidth = _column(reader, "bandwidth", float)
-        latency = _column(reader, "latency", float)
-        lengths = {"npus_count": npus, "bandwidth": bandwidth, "latency": latency}
-        for name, column in lengths.items():
-            if topology and column and len(column) != len(topology):
-                reader.wrong(
-                    name,
-                    f"{len(column)} entries for {len(topology)} dimensions of topology",
-                    "write one entry a dimension",
-                )
-        for name in topology:
-            if name not in TOPOLOGIES:
-                reader.wrong("topology", f"{name!r} is unknown", f"write one of {', '.join(TOPOLOGIES)}")
-        if any(count < 1 or (count == 1 and len(npus) > 1) for count in npus):
-            reader.wrong("npus_count", f"{list(npus)} has a dimension of fewer than 2 NPUs", "drop that dimension")
-        if any(value <= 0 for value in bandwidth):
-            reader.wrong("bandwidth", f"{list(bandwidth)} is not above 0", "write GB/s above 0")
-        if any(value < 0 for value in latency):
-            reader.wrong("latency", f"{list(latency)} is negative", "write ns of at least 0")
-        reader.finish()
-        return cls(topology, npus, bandwidth, latency)
+        return cls._read(parse_yaml(text, WHAT, path, plain=True))
+
+    @classmethod
+    def _read(cls, document: Document) -> NetworkConfig:
+        fields = Fields.of(document)
+        read = cls(
+            _column(fields, "topology", "a list of names, one a dimension", _text),
+            _column(fields, "npus_count", "a list of whole numbers, one a dimension", whole_number),
+            _column(fields, "bandwidth", "a list of numbers, one a dimension", decimal_number),
+            _column(fields, "latency", "a list of numbers, one a dimension", decimal_number),
+        )
+        _check_lengths(fields, read)
+        _check_values(fields, read)
+        fields.finish()
+        return read
 
     def to_text(self) -> str:
         """Return the file's canonical text."""
@@ -86,50 +85,54 @@ class NetworkConfig:
         return "".join(f"{name}: [ {row} ]{notes.get(name, '')}\n" for name, row in rows.items())
 
 
-def _column(reader: FieldReader, name: str, kind: type) -> tuple[Any, ...]:
-    """Return one list of network.yml, converted to `kind`."""
-    rows = {str: "names", int: "integers", float: "numbers"}
-    value = reader.values.get(name)
-    if not isinstance(value, list) or not value:
-        what = "missing" if value is None else f"{value!r} is not a list"
-        reader.wrong(name, what, f"write a list of {rows[kind]}, one a dimension")
-        return ()
-    try:
-        column = tuple(kind(item) for item in value)
-    except (TypeError, ValueError):
-        column = ()
-    finite = kind is not float or all(math.isfinite(item) for item in column)
-    if not column or not finite or any("_" in item for item in value if kind is not str):
-        written = f"[{', '.join(map(str, value))}]"
-        reader.wrong(name, f"{written} does not hold {rows[kind]}", f"write a list of {rows[kind]}")
-        return ()
-    return column
+def _column(fields: Fields, name: str, expected: str, convert: Callable[[str], T | None]) -> tuple[T, ...]:
+    """Return one list of the file; empty where a problem was noted.
 
-
-def _yaml_fields(text: str, path: str | Path | None) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the top-level mapping of a YAML text, scalars as they are written, and the line of each of its keys.
-
-    As written, because upstream's reader goes by no YAML type: it takes "4" in quotes for 4, and 0500 for 500.
+    Its scalars are texts as they are written, because upstream's reader goes by no YAML type: "4" in quotes is 4.
     """
-    import yaml
+    value: Any = fields.values.get(name)
+    if value is None:
+        fields.problem("missing", name, f"write {expected}")
+        return ()
+    items = value if isinstance(value, list) else []
+    column = [convert(item) if isinstance(item, str) else None for item in items]
+    found = tuple(item for item in column if item is not None)
+    if not found or len(found) < len(column):
+        fields.wrong(name, expected)
+        return ()
+    return found
 
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise UserError(
-            f"not valid YAML: {problem}",
-            path=path,
-            line=None if mark is None else mark.line + 1,
-            fix="correct the syntax",
-        ) from None
-    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-        raise UserError(
-            "the top level is not a mapping", path=path, fix="write topology, npus_count, bandwidth and latency"
-        )
-    return values, {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+
+def _check_lengths(fields: Fields, read: NetworkConfig) -> None:
+    dimensions = len(read.topology)
+    for name in ("npus_count", "bandwidth", "latency"):
+        entries = len(getattr(read, name))
+        if dimensions and entries and entries != dimensions:
+            said = f"{entries} entries for {dimensions} dimensions of topology"
+            fields.problem(said, name, "write one entry a dimension")
+
+
+def _check_values(fields: Fields, read: NetworkConfig) -> None:
+    for name in read.topology:
+        if name not in TOPOLOGIES:
+            fields.problem(f"{name!r} is unknown", "topology", f"write one of {', '.join(TOPOLOGIES)}")
+    counts = list(read.npus_count)
+    if any(count < 1 or (count == 1 and len(counts) > 1) for count in counts):
+        fields.problem(f"{counts} has a dimension of fewer than 2 NPUs", "npus_count", "drop that dimension")
+    elif read.npus > MOST_NPUS:
+        fields.problem(f"{counts} makes {read.npus} NPUs", "npus_count", f"simulate {MOST_NPUS} at most")
+    _check_range(fields, "bandwidth", read.bandwidth, LEAST_BANDWIDTH, MOST_BANDWIDTH, "GB/s")
+    _check_range(fields, "latency", read.latency, 0, MOST_LATENCY, "ns")
+
+
+def _check_range(fields: Fields, name: str, column: tuple[float, ...], low: float, high: float, unit: str) -> None:
+    if any(not low <= value <= high for value in column):
+        said = f"{list(column)} does not lie between {low:g} and {high:g} {unit}"
+        fields.problem(said, name, f"write {unit} within them")
+
+
+def _text(item: str) -> str:
+    return item
 
 
 def _canonical(value: float) -> str:

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from astra_files.system import SystemConfig
+from foundation.digits import whole_number
+from foundation.documents import read_yaml
 from foundation.errors import UserError
-from foundation.files import read_text
+from foundation.fields import INT64_MAX, Fields
+
+WHAT = "file of per-node custom collectives"
+_FIX = "write one line a node: ID: PREFIX"
 
 
 def read_per_node(system: SystemConfig) -> Mapping[int, str]:
-    """Read the YAML file of `per-node-custom-implementation`: node id -> prefix of a custom graph."""
+    """Read the YAML file that the system configuration names: node id -> prefix of a custom graph."""
     if system.per_node_custom is None:
         return {}
-    import yaml
-
-    path = system.per_node_custom
-    fix = "write one line a node: ID: PREFIX"
-    try:
-        values = yaml.safe_load(read_text(path, "file of per-node custom collectives"))
-    except yaml.YAMLError as error:
-        raise UserError(f"not valid YAML: {error}", path=path, fix=fix) from None
-    if not isinstance(values, dict) or not all(
-        isinstance(node, int) and isinstance(prefix, str) for node, prefix in values.items()
-    ):
-        raise UserError("not a mapping of node ids to prefixes", path=path, fix=fix)
-    return values
+    document = read_yaml(system.per_node_custom, WHAT)
+    if not isinstance(document.value, dict):
+        raise UserError("not a mapping of node ids to prefixes", path=document.path, fix=_FIX)
+    fields = Fields.of(document)
+    found = {}
+    for name in fields.names():
+        node = whole_number(name, 0, INT64_MAX)
+        prefix = fields.text(name)
+        if node is None:
+            fields.problem("not a node id", name, _FIX)
+        else:
+            found[node] = prefix
+    fields.finish()
+    return found

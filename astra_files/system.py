@@ -12,12 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astra_files.fields import FieldReader, parse_json_object
-from foundation.files import read_text
+from astra_files.numbers import integer, number, switch
+from foundation.documents import Document, parse_json, read_json
+from foundation.fields import Fields
+from foundation.printable import brief
 
+WHAT = "system configuration"
 POLICIES = ("LIFO", "FIFO", "EXPLICIT")
 OPTIMISATIONS = ("baseline", "localBWAware")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+MOST_SPLITS = 2**16
+"""Chunks that a collective is cut into; each is simulated on every rank."""
+MOST_DELAY = 10**9
+"""ns of one step over a bus: a second."""
+MOST_PERFORMANCE = 1e15
+"""TFLOP/s, or GB/s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,13 @@ class SystemConfig:
     `endpoint_delay` in ns (None where absent: 10 ns, which no injection scale touches); `implementations` maps a
     collective (``all-reduce``, ...) to one algorithm a dimension and `custom` to the prefix of a Chakra graph. `other`
     keeps the keys that nothing reads, for `to_text`.
+
+    `collective_optimization` is None where absent: ASTRA-sim's is then undefined, which shows in an all-reduce over
+    two or more dimensions and nowhere else.
     """
 
     scheduling_policy: str = "LIFO"
-    collective_optimization: str = "baseline"
+    collective_optimization: str | None = "baseline"
     local_reduction_delay: int = 1
     active_chunks_per_dimension: int = 1
     L: float = 0.0
@@ -54,52 +66,54 @@ class SystemConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> SystemConfig:
         """Read `path`; see `from_text`."""
-        return cls.from_text(read_text(path, "system configuration"), path)
+        return cls._read(read_json(path, WHAT))
 
     @classmethod
     def from_text(cls, text: str, path: str | Path | None = None) -> SystemConfig:
-        """Parse JSON. Absent keys have upstream's defaults; raises `UserError` with every field that is wrong."""
-        values = parse_json_object(text, path)
-        reader = FieldReader(values, text, path)
-        config = cls(
-            scheduling_policy=reader.choice("scheduling-policy", "LIFO", POLICIES),
-            collective_optimization=reader.choice("collective-optimization", "baseline", OPTIMISATIONS),
-            local_reduction_delay=reader.integer("local-reduction-delay", 1),
-            active_chunks_per_dimension=reader.integer("active-chunks-per-dimension", 1, low=1),
-            L=reader.number("L", 0.0, low=0),
-            o=reader.number("o", 0.0, low=0),
-            g=reader.number("g", 0.0, low=0),
-            G=reader.number("G", 0.0, low=0),
-            endpoint_delay=reader.integer("endpoint-delay", 10, low=0) if "endpoint-delay" in values else None,
-            model_shared_bus=reader.integer("model-shared-bus", 0) == 1,
-            preferred_dataset_splits=reader.integer("preferred-dataset-splits", 0, low=0),
-            peak_perf=reader.number("peak-perf", 0.0, low=0),
-            local_mem_bw=reader.number("local-mem-bw", 0.0, low=0),
-            roofline_enabled=reader.switch("roofline-enabled"),
-            trace_enabled=reader.switch("trace-enabled"),
-            replay_only=reader.switch("replay-only"),
-            implementations=_implementations(reader),
-            custom=_custom(reader),
-            per_node_custom=_per_node(reader),
-            other={key: value for key, value in values.items() if key not in _SYSTEM_KEYS},
+        """Parse JSON. Raises `UserError` with every field that is wrong and its line.
+
+        Absent keys have upstream's defaults, but for the two that upstream leaves undefined: `scheduling-policy`,
+        without which it may abort, is required, and `collective-optimization` stays undefined.
+        """
+        return cls._read(parse_json(text, WHAT, path))
+
+    @classmethod
+    def _read(cls, document: Document) -> SystemConfig:
+        fields = Fields.of(document)
+        read = cls(
+            scheduling_policy=fields.choice("scheduling-policy", POLICIES),
+            collective_optimization=fields.choice("collective-optimization", OPTIMISATIONS, default=None),
+            local_reduction_delay=integer(fields, "local-reduction-delay", 1, 0, MOST_DELAY),
+            active_chunks_per_dimension=integer(fields, "active-chunks-per-dimension", 1, 1),
+            L=number(fields, "L", MOST_DELAY),
+            o=number(fields, "o", MOST_DELAY),
+            g=number(fields, "g", MOST_DELAY),
+            G=number(fields, "G", MOST_DELAY),
+            endpoint_delay=_endpoint_delay(fields),
+            model_shared_bus=integer(fields, "model-shared-bus", 0, -1) == 1,
+            preferred_dataset_splits=integer(fields, "preferred-dataset-splits", 0, 0, MOST_SPLITS),
+            peak_perf=number(fields, "peak-perf", MOST_PERFORMANCE),
+            local_mem_bw=number(fields, "local-mem-bw", MOST_PERFORMANCE),
+            roofline_enabled=switch(fields, "roofline-enabled"),
+            trace_enabled=switch(fields, "trace-enabled"),
+            replay_only=switch(fields, "replay-only"),
+            implementations=_implementations(fields),
+            custom=_custom(fields),
+            per_node_custom=fields.text("per-node-custom-implementation", default=None),
+            other={key: value for key, value in fields.values.items() if key not in _KEYS},
         )
-        reader.finish()
-        return config
+        if switch(fields, "track-local-mem"):
+            fields.problem(
+                "ASTRA-sim never ends with it, for Chakra graphs lack what it asks for", _TRACKING, "write 0"
+            )
+        fields.finish()
+        return read
 
     def to_text(self) -> str:
         """Return the file's canonical text: every field, upstream's key names, unread keys last."""
-        switches = {
-            "model-shared-bus": int(self.model_shared_bus),
-            "roofline-enabled": int(self.roofline_enabled),
-            "trace-enabled": int(self.trace_enabled),
-            "replay-only": int(self.replay_only),
-        }
-        values: dict[str, Any] = {
-            key: getattr(self, key.replace("-", "_")) for key in _SCALAR_KEYS if key not in switches
-        }
-        values |= switches
-        if self.endpoint_delay is None:
-            del values["endpoint-delay"]
+        values: dict[str, Any] = {key: getattr(self, key.replace("-", "_")) for key in _SCALARS}
+        values |= {key: int(getattr(self, key.replace("-", "_"))) for key in _SWITCHES}
+        values = {key: value for key, value in values.items() if value is not None}
         values |= {f"{name}-implementation": list(row) for name, row in self.implementations.items()}
         values |= {f"{name}-implementation-custom": [prefix] for name, prefix in self.custom.items()}
         if self.per_node_custom is not None:
@@ -107,7 +121,7 @@ class SystemConfig:
         return json.dumps(values | dict(self.other), indent=1) + "\n"
 
 
-_SCALAR_KEYS = (
+_SCALARS = (
     "scheduling-policy",
     "collective-optimization",
     "local-reduction-delay",
@@ -117,59 +131,63 @@ _SCALAR_KEYS = (
     "g",
     "G",
     "endpoint-delay",
-    "model-shared-bus",
     "preferred-dataset-splits",
     "peak-perf",
     "local-mem-bw",
-    "roofline-enabled",
-    "trace-enabled",
-    "replay-only",
 )
-_SYSTEM_KEYS = {
-    *_SCALAR_KEYS,
+_SWITCHES = ("model-shared-bus", "roofline-enabled", "trace-enabled", "replay-only")
+_TRACKING = "track-local-mem"
+_KEYS = {
+    *_SCALARS,
+    *_SWITCHES,
     *(f"{name}-implementation" for name in COLLECTIVES),
     *(f"{name}-implementation-custom" for name in COLLECTIVES),
     "per-node-custom-implementation",
 }
 _ALGORITHM = re.compile(
-    r"ring|oneRing|doubleBinaryTree|halvingDoubling|oneHalvingDoubling|(one)?[dD]irect([1-9]\d*.*)?"
+    r"ring|oneRing|doubleBinaryTree|halvingDoubling|oneHalvingDoubling|(direct|oneDirect)([1-9][0-9]*.*)?"
 )
 
 
-def _implementations(reader: FieldReader) -> dict[str, tuple[str, ...]]:
+def _endpoint_delay(fields: Fields) -> int | None:
+    return integer(fields, "endpoint-delay", 10, 0, MOST_DELAY) if "endpoint-delay" in fields.values else None
+
+
+def _implementations(fields: Fields) -> dict[str, tuple[str, ...]]:
     found = {}
     for name in COLLECTIVES:
         key = f"{name}-implementation"
-        row = reader.texts(key)
-        if row is None:
+        if key not in fields.values:
             continue
-        for algorithm in row:
-            if not _ALGORITHM.fullmatch(algorithm) or algorithm.startswith(("Direct", "onedirect")):
-                reader.wrong(
+        found[name] = _texts(fields, key)
+        for algorithm in found[name]:
+            if not _ALGORITHM.fullmatch(algorithm):
+                fields.problem(
+                    f"{brief(algorithm)} is unknown",
                     key,
-                    f"{algorithm!r} is unknown",
                     "write ring, direct, directN (N peers at once), halvingDoubling, doubleBinaryTree, oneRing, "
                     "oneDirect, oneDirectN or oneHalvingDoubling",
                 )
-        found[name] = row
     return found
 
 
-def _custom(reader: FieldReader) -> dict[str, str]:
+def _custom(fields: Fields) -> dict[str, str]:
     found = {}
     for name in COLLECTIVES:
         key = f"{name}-implementation-custom"
-        row = reader.texts(key)
-        if row is not None and len(row) != 1:
-            reader.wrong(key, f"{len(row)} entries", "write one prefix of Chakra files; it covers all dimensions")
-        elif row is not None:
+        if key not in fields.values:
+            continue
+        row = _texts(fields, key)
+        if len(row) == 1:
             found[name] = row[0]
+        elif isinstance(fields.values[key], list):
+            fields.problem(f"{len(row)} entries", key, "write one prefix of Chakra files; it covers all dimensions")
     return found
 
 
-def _per_node(reader: FieldReader) -> str | None:
-    value = reader.values.get("per-node-custom-implementation")
-    if value is not None and not isinstance(value, str):
-        reader.wrong("per-node-custom-implementation", f"{value!r} is not a path", "write the path of a YAML file")
-        return None
-    return value
+def _texts(fields: Fields, key: str) -> tuple[str, ...]:
+    """Return the strings of a list that is there."""
+    if not isinstance(fields.values[key], list):
+        fields.wrong(key, 'a list of strings, one a dimension, such as ["ring"]')
+        return ()
+    return fields.texts(key)

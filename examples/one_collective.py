@@ -41,7 +41,8 @@ def all_reduce(size: int) -> Node:
 def time_ns(ranks: int, size: int) -> int:
     """Return when the last of `ranks` ranks of a ring (50 GB/s, 500 ns a hop) has reduced `size` bytes."""
     network = f"topology: [ Ring ]\nnpus_count: [ {ranks} ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n"
-    system = json.dumps({"preferred-dataset-splits": 1, "local-mem-bw": 1600, "all-reduce-implementation": ["ring"]})
+    settings = {"scheduling-policy": "LIFO", "preferred-dataset-splits": 1, "local-mem-bw": 1600}
+    system = json.dumps(settings | {"all-reduce-implementation": ["ring"]})
     backend = create(network=network, system=system, memory='{"memory-type": "NO_MEMORY_EXPANSION"}', options={})
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/all_reduce"

@@ -228,7 +228,13 @@ def test_a_system_file_that_leaves_dimensions_out_is_noted(
 
 def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: Path, dataset: Path) -> None:
     system = tmp_path / "system.json"
-    text = {"preferred-dataset-splits": 1, "local-mem-bw": 100, "peak-perf": 3000, "roofline-enabled": 0}
+    text = {
+        "scheduling-policy": "LIFO",
+        "preferred-dataset-splits": 1,
+        "local-mem-bw": 100,
+        "peak-perf": 3000,
+        "roofline-enabled": 0,
+    }
     system.write_text(json.dumps(text))
     gpt2(dataset, tmp_path / "a" / "out.csv")
     gpt2(dataset, tmp_path / "b" / "out.csv", "--system", system)

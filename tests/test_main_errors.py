@@ -24,12 +24,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.yml").write_text("topology: [Ring\n")
     (tmp_path / "wrong.yml").write_text("topology: [Rang]\nnpus_count: [1]\nbandwidth: [50]\nlatency: [1]\n")
     (tmp_path / "broken.json").write_text("{,}")
-    (tmp_path / "nobw.json").write_text(json.dumps({"preferred-dataset-splits": 1}))
-    (tmp_path / "replay.json").write_text(json.dumps({"local-mem-bw": 100, "replay-only": 1}))
-    (tmp_path / "two.json").write_text(json.dumps({"local-mem-bw": 100, "all-reduce-implementation": ["ring"] * 2}))
-    (tmp_path / "none.json").write_text(json.dumps({"local-mem-bw": 100}))
-    row = {"local-mem-bw": 100, "all-reduce-implementation": ["ring"], "all-gather-implementation": ["ring"]}
-    (tmp_path / "nosplits.json").write_text(json.dumps(row))
+    (tmp_path / "nobw.json").write_text(json.dumps({"scheduling-policy": "LIFO", "preferred-dataset-splits": 1}))
+    (tmp_path / "replay.json").write_text(
+        json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 100, "replay-only": 1})
+    )
+    (tmp_path / "two.json").write_text(
+        json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 100, "all-reduce-implementation": ["ring"] * 2})
+    )
+    (tmp_path / "none.json").write_text(json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 100}))
+    row = {f"{name}-implementation": ["ring"] for name in ("all-reduce", "all-gather")}
+    (tmp_path / "nosplits.json").write_text(json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 100, **row}))
     (tmp_path / "late.tsv").write_text("10\t5\t99999999999999999999999\n")
     (tmp_path / "file").write_text("")
     return tmp_path

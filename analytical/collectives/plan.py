@@ -299,7 +299,13 @@ class CollectivePlanner:
         """Yield a chunk's phases: one a dimension, or reduce-scatter up, all-reduce on the last, all-gather down."""
         queues = memory.queues
         steps: list[tuple[int, CollectiveType, tuple[int, bool]]]
-        if collective is not AR or self._system.collective_optimization == "baseline":
+        optimisation = self._system.collective_optimization
+        if optimisation is None and collective is AR and len(eligible) > 1:
+            raise SimulationError(
+                "collective-optimization of the system configuration is missing, which leaves an all-reduce over "
+                "several dimensions undefined in ASTRA-sim; write baseline or localBWAware"
+            )
+        if collective is not AR or optimisation != "localBWAware":
             order = eligible[::-1] if collective is AG else eligible
             steps = [(dim, collective, queues.any(dim)) for dim in order]
         else:

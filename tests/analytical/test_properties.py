@@ -55,6 +55,7 @@ def symmetric_case(seed: int) -> cases.Description:
             "latency": [500.5],
         },
         "system": {
+            "scheduling-policy": "LIFO",
             "preferred-dataset-splits": source.choice([1, 2, 3]),
             "active-chunks-per-dimension": source.choice([1, 2]),
             "local-mem-bw": 1600,

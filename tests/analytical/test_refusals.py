@@ -27,6 +27,7 @@ def healthy() -> Description:
     return {
         "network": {"topology": ["Switch"], "npus_count": [4], "bandwidth": [50], "latency": [500]},
         "system": {
+            "scheduling-policy": "LIFO",
             "preferred-dataset-splits": 2,
             "local-mem-bw": 1600,
             "peak-perf": 1,
@@ -278,7 +279,10 @@ def files(case: Description, folder: Path) -> list[str]:
         (lambda folder: (folder / "trace.1.et").unlink(), r"trace\.1\.et"),
         (lambda folder: (folder / "network.yml").unlink(), r"network\.yml: the network configuration does not exist"),
         (lambda folder: (folder / "system.json").write_text("{"), r"system\.json, line 1: not valid JSON"),
-        (lambda folder: (folder / "memory.json").write_text('{"memory-type": "DISK"}'), r"memory-type: 'DISK'"),
+        (
+            lambda folder: (folder / "memory.json").write_text('{"memory-type": "DISK"}'),
+            r'memory-type: "DISK" is unknown',
+        ),
         (lambda folder: (folder / "network.yml").write_text("topology: [Torus]\n"), r"line 1, topology: 'Torus'"),
         (
             lambda folder: (folder / "trace.2.et").write_bytes((folder / "trace.2.et").read_bytes()[:-3]),

@@ -178,6 +178,7 @@ def pipeline(seed: int, *, steps: int) -> cases.Description:
             else {"topology": ["Ring"], "npus_count": [8], "bandwidth": [50], "latency": [500]}
         ),
         system={
+            "scheduling-policy": "LIFO",
             "preferred-dataset-splits": source.choice([1, 3]),
             "active-chunks-per-dimension": source.choice([1, 2]),
             "local-mem-bw": 1600,
