@@ -8,10 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from foundation.errors import OrreryError
 from foundation.printable import printable
+
+DEPENDENCIES = frozenset({"google", "numpy", "rich", "yaml"})
+"""What every installation has; where one is missing, it is not our Python that runs."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -31,6 +35,11 @@ def run_command(main: Callable[[], int | None]) -> int:
     except OrreryError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in DEPENDENCIES:
+            raise
+        print(_missing(error.name), file=sys.stderr)
+        return 2
     except Terminated:
         print("terminated", file=sys.stderr)
         return 143
@@ -51,6 +60,12 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _missing(module: str) -> str:
+    ours = Path(__file__).resolve().parents[1] / ".venv" / "bin" / "python"
+    right = f"run {ours}" if ours.exists() else "./setup.sh makes .venv/bin/python, which has it"
+    return f"error: {sys.executable} has no {module}, which Orrery needs; {right}"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

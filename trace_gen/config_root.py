@@ -1,4 +1,4 @@
-"""Where the configuration files that ship with the project are."""
+"""Where the configuration files that ship with the project are: beside the packages, in a checkout and in a wheel."""
 
 from __future__ import annotations
 
