@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 _KEPT_APART = 4096
+STATISTICS = {"mean": "mean", "p50": "P50", "p90": "P90", "p95": "P95", "p99": "P99", "p99_9": "P99.9"}
+"""The figures of a distribution, by the names they have in files, and as people write them."""
+SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,9 @@ class Distribution:
     mean: float
     p50: float
     p90: float
+    p95: float
     p99: float
+    p99_9: float
 
     def scaled(self, factor: float) -> dict[str, float]:
         """Return the figures times `factor`, without the count."""
@@ -38,7 +43,7 @@ def distribution(values: IntArray | FloatArray, weights: IntArray | None = None)
     order = np.argsort(values, kind="stable")
     ranked, ends = values[order], np.cumsum(weights[order])
     mean = _sum(values, weights) / total
-    return Distribution(total, mean, *(_percentile(ranked, ends, total, share) for share in (0.5, 0.9, 0.99)))
+    return Distribution(total, mean, *(_percentile(ranked, ends, total, share) for share in SHARES.values()))
 
 
 class WeightedValues:

@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from orchestrator.metrics import Metrics
-from orchestrator.statistics import Distribution, distribution
-
-STATISTICS = ("mean", "p50", "p90", "p99")
+from orchestrator.statistics import STATISTICS, Distribution, distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def print_summary(summary: dict[str, Any], milliseconds: dict[str, float], strea
     """Print the latency table, the figures of the whole run and the simulator's own time."""
     spent: list[tuple[str, ...]] = [(component, f"{value:.1f}") for component, value in milliseconds.items()]
     tables = (
-        ("Latency", ("ms", *(name.upper() if name != "mean" else name for name in STATISTICS)), _latency_rows(summary)),
+        ("Latency", ("ms", *STATISTICS.values()), _latency_rows(summary)),
         ("Run", ("", ""), _run_rows(summary)),
         ("Time of the simulator itself", ("component", "ms"), spent),
     )

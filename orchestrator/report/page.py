@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from orchestrator.intervals import Interval
 from orchestrator.metrics import Metrics
+from orchestrator.report.charts import Chart, Mark, Series, stacked_bar
 from orchestrator.report.curves import cumulative, over_time, steps
 from orchestrator.report.history import DECODE, MIXED, PREFILL, History
 from orchestrator.report.markup import card, document, paragraph, section, table, tiles
-from orchestrator.report.svg import Chart, Mark, Series, stacked_bar
 from orchestrator.settings.record import ShownSetting
+from orchestrator.statistics import SHARES, STATISTICS
 
 IntArray = NDArray[np.int64]
 LATENCIES = {
@@ -31,7 +32,6 @@ LATENCIES = {
     "queuing_delay_ms": "queuing delay",
 }
 COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, "idle": 4, "waiting": 4}
-PERCENTILES = ("p50", "p90", "p99")
 LONG_TAIL = 8
 """A distribution whose greatest value is this many times its median is drawn over decades."""
 
@@ -113,9 +113,9 @@ def _latency_table(summary: dict[str, Any]) -> str:
     rows = []
     for name, label in LATENCIES.items():
         figures = summary[name]
-        shown = [f"{figures[key]:.3f}" for key in ("mean", *PERCENTILES)] if figures else ["-"] * 4
+        shown = [f"{figures[key]:.3f}" if figures else "-" for key in STATISTICS]
         rows.append((label, *shown))
-    return table("latency-table", ("ms", "mean", "P50", "P90", "P99"), rows)
+    return table("latency-table", ("ms", *STATISTICS.values()), rows, unit="ms")
 
 
 def _distributions(summary: dict[str, Any], metrics: Metrics) -> str:
@@ -153,13 +153,11 @@ def _cdf(
         f"ms{' (logarithmic)' if log else ''}",
         f"% of {counted}",
         (Series(title, 1, x, y),),
-        tuple(Mark(f"{key.upper()} {figures[key]:.1f} ms", figures[key]) for key in PERCENTILES),
-        width=500,
-        height=250,
+        tuple(Mark(f"{STATISTICS[key]} {figures[key]:.1f} ms", figures[key]) for key in SHARES),
         y_max=100,
         log_x=log,
     )
-    return chart.to_svg()
+    return chart.to_html()
 
 
 def _over_time(facts: Facts, intervals: Sequence[Interval]) -> list[str]:
@@ -184,7 +182,7 @@ def _over_time(facts: Facts, intervals: Sequence[Interval]) -> list[str]:
     merged = round(seconds * 1e9 / facts.interval_ns)
     state = "at each interval's end" if merged == 1 else f"the greatest of {merged} intervals of --log_interval"
     note = f"Intervals of {seconds:g} s. Requests and KV cache: {state}."
-    return [*(card(chart.to_svg()) for chart in charts), paragraph(note, soft=True)]
+    return [*(card(chart.to_html()) for chart in charts), paragraph(note, soft=True)]
 
 
 def _simulated_time(summary: dict[str, Any], metrics: Metrics, history: History) -> list[str]:

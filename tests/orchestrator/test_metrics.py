@@ -37,8 +37,9 @@ def test_percentiles_interpolate_linearly_over_repeated_values(pairs: list[tuple
     figures = collected.distribution()
     flat = np.repeat([value for value, _ in pairs], [weight for _, weight in pairs])
     assert figures is not None and figures.count == len(flat)
-    expected = [flat.mean(), *np.percentile(flat, [50, 90, 99])]
-    assert [figures.mean, figures.p50, figures.p90, figures.p99] == pytest.approx(expected, rel=1e-12, abs=1e-6)
+    expected = [flat.mean(), *np.percentile(flat, [50, 90, 95, 99, 99.9])]
+    named = [figures.mean, figures.p50, figures.p90, figures.p95, figures.p99, figures.p99_9]
+    assert named == pytest.approx(expected, rel=1e-12, abs=1e-6)
 
 
 def test_many_values_are_merged_without_loss() -> None:

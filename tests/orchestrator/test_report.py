@@ -19,6 +19,7 @@ from orchestrator.cli import simulate
 from orchestrator.report import chrome_trace
 from orchestrator.report.chrome_trace import write_chrome_trace
 from orchestrator.report.history import History
+from orchestrator.statistics import STATISTICS
 from orchestrator.summary import RunFacts, summarise
 from tests.orchestrator.serving import Run, scheduler
 
@@ -56,7 +57,7 @@ class Page(HTMLParser):
             list(self.tables.values())[-1].append([])
         if tag in ("th", "td"):
             list(self.tables.values())[-1][-1].append("")
-        if tag == "svg":
+        if tag == "figure":
             self.charts.append(str(named["aria-label"]))
         self.alerts += named.get("role") == "alert"
 
@@ -141,7 +142,7 @@ def test_the_pages_figures_are_the_summarys(tmp_path: Path, dataset: Path, flags
     names = ("ttft_ms", "tpot_ms", "itl_ms", "latency_ms", "queuing_delay_ms")
     for name, row in zip(names, shown.tables["latency-table"][1:], strict=True):
         figures = summary[name]
-        assert [float(cell) for cell in row[1:]] == [round(figures[key], 3) for key in ("mean", "p50", "p90", "p99")]
+        assert [float(cell) for cell in row[1:]] == [round(figures[key], 3) for key in STATISTICS]
     engine = shown.tables["engine-time"]
     assert sum(float(row[1]) for row in engine[1:]) == pytest.approx(summary["makespan_s"], abs=0.003)
     for column, total in ((3, "iterations"), (5, "prompt_tokens"), (6, "generated_tokens")):

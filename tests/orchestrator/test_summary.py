@@ -42,11 +42,11 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
     shown, out = summary(expert=4, skipped=3, error="the backend died"), stream()
     print_summary(shown, {"set-up": 1.25, "total": 2.5}, out)
     told = lines(out.getvalue())
-    assert told[0] == "Latency" and told[1] == "ms  mean  P50  P90  P99"
+    assert told[0] == "Latency" and told[1] == "ms  mean  P50  P90  P95  P99  P99.9"
     for row, (label, name) in enumerate(
         zip(LATENCY, ("ttft_ms", "tpot_ms", "itl_ms", "latency_ms", "queuing_delay_ms"), strict=True), start=2
     ):
-        figures = "  ".join(f"{shown[name][key]:.3f}" for key in ("mean", "p50", "p90", "p99"))
+        figures = "  ".join(f"{shown[name][key]:.3f}" for key in ("mean", "p50", "p90", "p95", "p99", "p99_9"))
         assert told[row] == f"{label}  {figures}"
     assert shown["evictions"] > 0 and shown["peak_kv_blocks"] == 8
     for words in (
