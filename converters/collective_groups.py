@@ -71,12 +71,17 @@ def _lines(num_ranks: int, network_dims: tuple[int, ...]) -> dict[tuple[int, ...
         return {}
     lines: dict[tuple[int, ...], int] = {}
     for mask in range(1, (1 << len(network_dims)) - 1):
-        cosets: dict[int, list[int]] = {}
-        for rank in range(num_ranks):
-            cosets.setdefault(_outside(rank, mask, network_dims), []).append(rank)
-        for ranks in cosets.values():
-            lines.setdefault(tuple(ranks), mask)
+        for ranks in spanned(num_ranks, network_dims, mask):
+            lines.setdefault(ranks, mask)
     return lines
+
+
+def spanned(num_ranks: int, network_dims: Sequence[int], mask: int) -> list[tuple[int, ...]]:
+    """Return the groups of ranks that meet over the dimensions of `mask`, each ascending, by lowest rank."""
+    groups: dict[int, list[int]] = {}
+    for rank in range(num_ranks):
+        groups.setdefault(_outside(rank, mask, network_dims), []).append(rank)
+    return [tuple(ranks) for ranks in groups.values()]
 
 
 def _outside(rank: int, mask: int, network_dims: Sequence[int]) -> int:

@@ -99,6 +99,7 @@ class Deployment:
             true_work=self.generator.perf_model.latency_source == "backend",
         )
         if execution.trace_dir is not None:
+            self.configurations.write(execution.trace_dir)  # what the graphs were made for, and can be simulated with
             return FileInterface(lowering, execution.interface, execution.trace_dir, keep=True)
         if execution.interface != "memory":
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="orrery-")))

@@ -146,6 +146,8 @@ def test_every_way_gives_the_same_bytes(tmp_path: Path, dataset: Path, flags: st
     iterations = json.loads(found[0]["out-summary.json"])["iterations"]
     assert len(list((tmp_path / "traces").glob("*.txt"))) == iterations
     assert len(list((tmp_path / "traces").glob("*.0.et"))) == iterations
+    for name in ("network.yml", "system.json", "memory.json"):
+        assert (tmp_path / "traces" / name).is_file(), "what the kept graphs are simulated with stands beside them"
 
 
 def test_bytes_do_not_depend_on_the_process(tmp_path: Path, dataset: Path) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.commands import run_command
 from foundation.errors import UserError
+from foundation.printable import printable
 
 if TYPE_CHECKING:
-    from trace_test.rule import Subject
+    from trace_test.rule import Subject, Violation
 
 _EXAMPLES = """\
 examples:
   python -m trace_test trace.txt --npu_num 4        a text trace, spread over 4 NPUs as its converter would
-  python -m trace_test out/llm.0.et                 all ranks of out/llm
+  python -m trace_test out/llm.0.et                 all ranks of out/llm (and out/network.yml where it stands there)
   python -m trace_test --random 200 --seed 7        200 batches of our generator: every model, parallelism and kind
 """
 
@@ -44,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
         "--npu_group", "--npu-group", type=int, metavar="G", help="its pipeline stages (default: header)"
     )
     texts.add_argument("--fp", type=int, default=16, metavar="BITS", help="bits of a number (default: 16)")
+    graphs = result.add_argument_group(".et files")
+    graphs.add_argument(
+        "--network", type=Path, metavar="FILE", help="the network.yml they were made for (default: the one beside them)"
+    )
     return result
 
 
@@ -56,16 +63,18 @@ def main() -> int:
         raise UserError("nothing to check", fix="name traces, or give --random N")
     if arguments.random is not None and arguments.random < 1:
         raise UserError(f"{arguments.random} batches", field="--random", fix="give at least 1")
-    broken, checked = _check(_subjects(arguments))
-    print(f"{checked} checked, {broken} with violations" if broken else f"{checked} checked, all rules hold")
-    return 1 if broken else 0
+    found = _check(_subjects(arguments))
+    print(found)
+    return 1 if found.broken else 0
 
 
 def _subjects(arguments: argparse.Namespace) -> Iterable[Subject]:
+    from astra_files.network import NetworkConfig
     from trace_test.random_batches import random_subjects
     from trace_test.subjects import Reading, in_folder, read_subject
 
-    reading = Reading(arguments.npu_num, arguments.npu_group, arguments.fp)
+    network = NetworkConfig.from_file(arguments.network) if arguments.network is not None else None
+    reading = Reading(arguments.npu_num, arguments.npu_group, arguments.fp, network)
     for name in arguments.traces:
         for one in in_folder(name):
             yield read_subject(one, reading)
@@ -73,22 +82,46 @@ def _subjects(arguments: argparse.Namespace) -> Iterable[Subject]:
         yield from random_subjects(arguments.random, arguments.seed)
 
 
-def _check(subjects: Iterable[Subject]) -> tuple[int, int]:
-    """Print what is violated; return how many subjects have violations, and how many there are."""
+@dataclass(slots=True)
+class _Found:
+    """How many subjects were checked, how many have violations, and of how many not all rules could be checked."""
+
+    checked: int = 0
+    broken: int = 0
+    partly: int = 0
+
+    def __str__(self) -> str:
+        if self.broken:
+            return f"{self.checked} checked, {self.broken} with violations"
+        rest = "no rule that could be checked is violated" if self.partly else "all rules hold"
+        return f"{self.checked} checked, {rest}"
+
+
+def _check(subjects: Iterable[Subject]) -> _Found:
+    """Print what is violated, and what could not be checked of files."""
     from trace_test.rule import rules, run_rules
 
-    broken = checked = 0
+    found = _Found()
     for subject in subjects:
-        checked += 1
         outcome = run_rules(subject)
-        broken += bool(outcome.violations)
-        for name, found in outcome.violations.items():
-            for violation in found:
-                print(f"{subject.source}: {violation.where}: {name}: {violation.what}")
+        random = subject.source.startswith("random")
+        found.checked += 1
+        found.broken += bool(outcome.violations)
+        found.partly += bool(outcome.skipped) and not random
+        for name, violations in outcome.violations.items():
+            for violation in violations:
+                print(printable(f"{_file(subject, violation)}: {violation.where}: {name}: {violation.what}"))
             print(f"    likely cause: {rules.get(name).cause}")
-        if outcome.skipped and not subject.source.startswith("random"):
-            print(f"{subject.source}: cannot be checked for {', '.join(outcome.skipped)}")
-    return broken, checked
+        if outcome.skipped and not random:
+            print(printable(f"{subject.source}: cannot be checked for {', '.join(outcome.skipped)}"))
+    return found
+
+
+def _file(subject: Subject, violation: Violation) -> str:
+    """Return the file in which a violation is: of .et files, its rank's."""
+    if subject.prefix and violation.rank is not None:
+        return f"{subject.prefix}.{violation.rank}.et"
+    return subject.source
 
 
 def _list_rules() -> int:

@@ -40,6 +40,10 @@ class Subject:
     model: ModelFacts | None = None
     unreadable: str = ""
     """Why a file cannot be read at all."""
+    prefix: str = ""
+    """Of .et files: what stands before ``.<rank>.et``."""
+    network_dims: tuple[int, ...] | None = None
+    """NPUs along each dimension of the network, innermost first, where the network is known."""
 
     def row(self, row: int) -> str:
         """Name a row for a message."""
@@ -51,10 +55,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One finding: `where` (row, or rank and node) and `what` is wrong there; rule and cause are the rule's own."""
+    """One finding: `where` (row, or rank and node) and `what` is wrong there; rule and cause are the rule's own.
+
+    `rank` is the one whose nodes are wrong, where it is one rank's.
+    """
 
     where: str
     what: str
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,8 @@ class Rule:
     """One property that every correct trace has.
 
     `about` explains it in a sentence or two, `cause` is what usually breaks it. `check` yields violations of a subject
-    that has what the rule `needs`: a trace, an execution graph, or a trace and its model.
+    that has what the rule `needs`: a trace, an execution graph, or a trace and its model. `unchecked` says what of such
+    a subject it must leave out all the same ("" for nothing).
     """
 
     name: str
@@ -70,6 +79,7 @@ class Rule:
     cause: str
     needs: Needs
     check: Callable[[Subject], Iterator[Violation]]
+    unchecked: Callable[[Subject], str] = lambda subject: ""
 
     def applies(self, subject: Subject) -> bool:
         """Whether `subject` has what the rule needs."""
@@ -82,7 +92,10 @@ class Rule:
 
 @dataclass(slots=True)
 class Outcome:
-    """What running rules over one subject found: violations by rule name, and the rules that could not be run."""
+    """What running rules over one subject found: violations by rule name, and the rules that could not be run.
+
+    A rule that had to leave something out is among the `skipped` too, with what that is.
+    """
 
     violations: dict[str, list[Violation]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -105,6 +118,8 @@ def run_rules(subject: Subject) -> Outcome:
         if not rule.applies(subject):
             outcome.skipped.append(name)
             continue
+        if left_out := rule.unchecked(subject):
+            outcome.skipped.append(f"{name} of {left_out}")
         found = list(islice(rule.check(subject), REPORTED))
         if found:
             outcome.violations[name] = found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from glob import escape as glob_escape
 from pathlib import Path
 
+from astra_files.network import NetworkConfig
 from converters.chakra import read_graph
 from converters.lowering import lower
 from converters.text import collect, open_text, place
@@ -26,11 +27,15 @@ _ROW_NUMBER = re.compile(r"(?<=[^ _])_\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How files are read: NPUs and stages of texts that name no ranks, and bits of a number."""
+    """How files are read: NPUs and stages of texts that name no ranks, bits of a number, and the network of .et files.
+
+    Without `network`, a network.yml that stands beside .et files is theirs.
+    """
 
     npu_num: int | None = None
     npu_group: int | None = None
     bits: int = 16
+    network: NetworkConfig | None = None
 
 
 def in_folder(name: str) -> list[str]:
@@ -58,13 +63,29 @@ def read_subject(name: str, reading: Reading) -> Subject:
         raise UserError("there is neither such a file nor a PREFIX.0.et", path=path, fix="check the path")
     try:
         if not is_text:
-            return Subject(name, graph=read_graph(prefix))
+            graph = read_graph(prefix)
+            dims = _network_dims(reading, prefix, graph.num_ranks)
+            return Subject(name, graph=graph, prefix=str(prefix), network_dims=dims)
         trace = collect(place(_without_numbers(open_text(path)), reading.npu_num, reading.npu_group))
     except UserError as error:
         if error.field is not None and error.field.startswith("--"):
             raise
         return Subject(name, unreadable=str(error))
     return of_trace(name, trace, _model(trace, reading))
+
+
+def _network_dims(reading: Reading, prefix: Path, ranks: int) -> tuple[int, ...] | None:
+    """Return the dimensions of the network given, or of the one beside the files, which must have all their ranks."""
+    beside = prefix.with_name("network.yml")
+    network = reading.network or (NetworkConfig.from_file(beside) if beside.is_file() else None)
+    if network is None:
+        return None
+    if network.npus != ranks:
+        what = f"the network has {network.npus} NPUs, but there are {ranks} ranks"
+        if reading.network is not None:
+            raise UserError(what, field="--network", fix="give the network that these files were made for")
+        raise UserError(what, path=beside, fix="a rank is missing, or it is another deployment's: give --network FILE")
+    return network.npus_count
 
 
 def _without_numbers(stream: RecordStream) -> RecordStream:

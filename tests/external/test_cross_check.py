@@ -15,11 +15,13 @@ from foundation.errors import SimulationError
 
 
 class Skewed:
-    """The embedded backend, off by one in the exposed time of one rank from one step on; or failing."""
+    """The embedded backend, off by one in one of the two times of some ranks from one step on; or failing."""
 
-    def __init__(self, *, rank: int | None = None, step: int = 0, message: str | None = None) -> None:
-        self.inner = create(**configuration(), options={})
-        self.rank, self.step, self.message, self.closed = rank, step, message, False
+    def __init__(
+        self, *ranks: int, time: str = "exposed", step: int = 0, message: str | None = None, npus: int = 2
+    ) -> None:
+        self.inner = create(**configuration(npus), options={})
+        self.ranks, self.time, self.step, self.message, self.closed = ranks, time, step, message, False
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         if self.message is not None:
@@ -28,8 +30,8 @@ class Skewed:
         sets = tuple((rank,) for ranks in answer.rank_sets for rank in ranks)
         sizes = [len(ranks) for ranks in answer.rank_sets]
         finish, exposed = (np.repeat(table, sizes, axis=1) for table in (answer.finish_ns, answer.exposed_ns))
-        if self.rank is not None:
-            exposed[self.step :, sets.index((self.rank,))] += 1
+        for rank in self.ranks:
+            {"finish": finish, "exposed": exposed}[self.time][self.step :, sets.index((rank,))] += 1
         return IterationResult(sets, finish, exposed)
 
     def close(self) -> None:
@@ -55,17 +57,49 @@ def test_equal_answers_pass_through_whatever_their_rank_sets(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_difference_stops_it(tmp_path: Path) -> None:
-    used = checked(Skewed(), Skewed(rank=1, step=2), tmp_path / "made when needed")
+@pytest.mark.parametrize("time", ["finish", "exposed"])
+def test_the_first_difference_stops_it(time: str, tmp_path: Path) -> None:
+    """Either of the two times alone is a difference."""
+    used = checked(Skewed(), Skewed(1, time=time, step=2), tmp_path / "made when needed")
     used.simulate(pipeline_without_difference())
+    graph = tensor_parallel(steps=4)
+    right = Skewed().simulate(graph)
+    finish, exposed = int(right.finish_ns[2, 0]), int(right.exposed_ns[2, 0])
     with pytest.raises(SimulationError) as info:
-        used.simulate(tensor_parallel(steps=4))
-    text = str(info.value)
-    assert text.startswith("cross-check: iteration 4 differs: rank 1: one finished after ")
-    assert "two after" in text
-    kept = Path(text.rpartition(" kept in ")[2])
+        used.simulate(graph)
+    kept = Path(str(info.value).rpartition(" kept in ")[2])
+    assert str(info.value) == (
+        f"cross-check: iteration 4 differs: rank 1: one finished after {finish} ns (exposed {exposed}), two after "
+        f"{finish + (time == 'finish')} ns (exposed {exposed + (time == 'exposed')}); inputs kept in {kept}"
+    )
+    assert kept.parent == tmp_path / "made when needed"
     assert read_graph(kept / "graph").rank_graphs[0].num_ops[0, 0] == 1000 * 1002 + 500
     assert (kept / "network.yml").read_text() == configuration()["network"]
+
+
+@pytest.mark.parametrize(("differ", "rest"), [(4, ""), (6, " and 2 more ranks")])
+def test_of_many_ranks_that_differ_some_are_shown(differ: int, rest: str, tmp_path: Path) -> None:
+    used = checked(Skewed(npus=8), Skewed(*range(differ), time="finish", npus=8), tmp_path)
+    with pytest.raises(
+        SimulationError, match=r"differs: rank 0: .*, rank 3: one [^,]*, two [^,]*\(exposed \d+\)" + rest + ";"
+    ):
+        used.simulate(tensor_parallel(ranks=8))
+
+
+def test_a_full_disk_takes_nothing_from_the_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SimulationError, match=r"differs: rank 1: .*; inputs kept in no folder \(.+\)$"):
+        checked(Skewed(), Skewed(1), tmp_path / "file" / "folder").simulate(tensor_parallel())
+
+
+def test_a_rank_that_only_one_answers_is_a_difference(tmp_path: Path) -> None:
+    class Partial(Skewed):
+        def simulate(self, graph: ExecutionGraph) -> IterationResult:
+            answer = super().simulate(graph)
+            return IterationResult(answer.rank_sets[:1], answer.finish_ns[:, :1], answer.exposed_ns[:, :1])
+
+    with pytest.raises(SimulationError, match=r"differs: rank 1: one finished after \d+ ns .*, two after -1 ns"):
+        checked(Skewed(), Partial(), tmp_path).simulate(tensor_parallel())
 
 
 def pipeline_without_difference() -> ExecutionGraph:

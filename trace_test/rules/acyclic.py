@@ -16,7 +16,7 @@ def check(subject: Subject) -> Iterator[Violation]:
         if stuck:
             node = f"node {int(graph.node_id[stuck[0]])} ({graph.names[graph.name[stuck[0]]]})"
             what = f"{len(stuck)} node(s) wait for each other, {node} among them"
-            yield Violation(f"rank {graph.ranks[0]}", what)
+            yield Violation(f"rank {graph.ranks[0]}", what, rank=graph.ranks[0])
 
 
 def _stuck(graph: RankGraph) -> list[int]:

@@ -18,7 +18,7 @@ def check(subject: Subject) -> Iterator[Violation]:
             break
     for own in graph.rank_graphs:
         if own.nodes == 0 or own.names == ("idle",):
-            yield Violation(f"rank {own.ranks[0]}", "it has nothing to do")
+            yield Violation(f"rank {own.ranks[0]}", "it has nothing to do", rank=own.ranks[0])
     for group, members in sorted(graph.groups.items()):
         absent = sorted(set(members) - set(ranks))
         if absent:

@@ -24,10 +24,10 @@ def check(subject: Subject) -> Iterator[Violation]:
         received.update(_messages(own, rank, NodeType.COMM_RECV))
     for (tag, source, target, size), count in sorted((sent - received).items()):
         what = f"sends {count} message(s) of {size} bytes with tag {tag} to rank {target}, which does not receive them"
-        yield Violation(f"rank {source}", what)
+        yield Violation(f"rank {source}", what, rank=source)
     for (tag, source, target, size), count in sorted((received - sent).items()):
         what = f"waits for {count} message(s) of {size} bytes with tag {tag} that rank {source} does not send"
-        yield Violation(f"rank {target}", what)
+        yield Violation(f"rank {target}", what, rank=target)
 
 
 def _messages(graph: RankGraph, rank: int, kind: NodeType) -> Iterator[Key]:
