@@ -16,12 +16,11 @@ from queue import Queue
 from benchmarks.mutation.changes import Change
 from benchmarks.mutation.ledger import Ledger, known_equivalent, score
 from benchmarks.mutation.recording import Recording, record
-from benchmarks.mutation.sampling import draw
+from benchmarks.mutation.sampling import draw, packages
 from benchmarks.mutation.trying import outcome
 from benchmarks.mutation.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("foundation", "trace_gen", "converters", "analytical", "external", "orchestrator", "trace_test", "main")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the command line; exit 1 when fewer are noticed than were asked for."""
     arguments = parser().parse_args()
-    changes = draw(arguments.root, arguments.package or list(PACKAGES), arguments.changes, arguments.seed)
+    arguments.package = arguments.package or packages(arguments.root)
+    changes = draw(arguments.root, arguments.package, arguments.changes, arguments.seed)
     if arguments.list:
         print("\n".join(map(str, changes)))
         return 0
@@ -58,7 +58,7 @@ def main() -> int:
 
 def try_all(changes: list[Change], arguments: argparse.Namespace) -> dict[Change, str]:
     """Try what has not been noticed yet on this state of the code, and not been tried with these tests."""
-    work: Path = arguments.work / state_of(arguments.root, arguments.package or list(PACKAGES))
+    work: Path = arguments.work / state_of(arguments.root, arguments.package)
     work.mkdir(parents=True, exist_ok=True)
     tests = state_of(arguments.root, ["tests"])
     ledger = Ledger(work / "outcomes.jsonl", tests)

@@ -12,6 +12,12 @@ LEFT_OUT = frozenset({"converters/chakra/generate.py"})
 """Not part of what is installed and run: rebuilds a generated file by hand."""
 
 
+def packages(root: Path) -> list[str]:
+    """Return what is installed of the project at `root`: its packages, and main.py."""
+    found = {path.parent.name for path in root.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    return sorted(found | ({"main"} if (root / "main.py").is_file() else set()))
+
+
 def package_sources(root: Path, package: str) -> list[str]:
     """Return the source files of a package (or the one module) that are our own, relative to `root`, in order."""
     if (root / f"{package}.py").is_file():

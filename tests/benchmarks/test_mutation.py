@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.mutation.changes import Change, statements
 from benchmarks.mutation.ledger import Ledger, known_equivalent, score
-from benchmarks.mutation.sampling import draw, package_sources, shares
+from benchmarks.mutation.sampling import draw, package_sources, packages, shares
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,10 +100,9 @@ def test_changes_are_drawn_in_proportion_and_the_same_for_the_same_seed() -> Non
 
 
 def test_every_package_of_ours_is_drawn_from() -> None:
-    from benchmarks.mutation.__main__ import PACKAGES
+    from tests.test_structure import MAY_IMPORT
 
-    installed = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"main"}
-    assert set(PACKAGES) == installed
+    assert packages(ROOT) == sorted({*MAY_IMPORT, "main"})
     assert not [name for name in package_sources(ROOT, "converters") if "pb2" in name or "generate" in name]
 
 
