@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError, near_names
 
 OPTION_NAMES = ("congestion", "num_queues_per_dim", "injection_scale", "rendezvous_protocol", "metadata")
+MOST_QUEUES = 1024
+LARGEST_SCALE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +27,42 @@ class Options:
     skip_metadata: bool = False
 
 
-def parse_options(options: dict[str, str]) -> Options:
+def parse_options(options: Mapping[str, str]) -> Options:
     """Read the backend's options; a `UserError` names what is unknown or out of range."""
     for name in options:
         if name not in OPTION_NAMES:
             raise UserError("unknown option of the embedded backend", field=name, fix=near_names(name, OPTION_NAMES))
-    congestion = options.get("congestion", "unaware")
-    if congestion not in ("unaware", "aware"):
-        raise UserError(f"{congestion!r} is unknown", field="congestion", fix="write unaware or aware")
-    metadata = options.get("metadata", "refuse")
-    if metadata not in ("refuse", "skip"):
-        raise UserError(f"{metadata!r} is unknown", field="metadata", fix="write refuse or skip")
     return Options(
-        aware=congestion == "aware",
+        aware=_one_of(options, "congestion", "unaware", "aware"),
         num_queues_per_dim=_queues(options.get("num_queues_per_dim", "1")),
         injection_scale=_scale(options.get("injection_scale", "1")),
         rendezvous_protocol=_flag(options.get("rendezvous_protocol", "false")),
-        skip_metadata=metadata == "skip",
+        skip_metadata=_one_of(options, "metadata", "refuse", "skip"),
     )
 
 
+def _one_of(options: Mapping[str, str], name: str, off: str, on: str) -> bool:
+    """Return whether `name` says `on`; absent it says `off`."""
+    value = options.get(name, off)
+    if value not in (off, on):
+        raise UserError(f"{value!r} is unknown", field=name, fix=f"write {off} or {on}")
+    return value == on
+
+
 def _queues(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise UserError(f"{text!r} is not a number of queues", field="num_queues_per_dim", fix="write 1..1024")
-    return int(text)
+    value = whole_number(text, 1, MOST_QUEUES)
+    if value is None:
+        raise UserError(
+            f"{text!r} is not a number of queues", field="num_queues_per_dim", fix=f"write 1..{MOST_QUEUES}"
+        )
+    return value
 
 
 def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise UserError(f"{text!r} is not a scale", field="injection_scale", fix="write a number of at least 0")
+    value = decimal_number(text)
+    if value is None or not 0 <= value <= LARGEST_SCALE:
+        fix = f"write a number from 0 to {LARGEST_SCALE}"
+        raise UserError(f"{text!r} is not a scale", field="injection_scale", fix=fix)
     return value
 
 

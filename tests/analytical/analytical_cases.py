@@ -7,14 +7,17 @@ A description has `network` (topology, npus_count, bandwidth, latency), `system`
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analytical.embedded import EmbeddedBackend, create
+from converters.chakra import write_graph
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
 
 Description = dict[str, Any]
+Node = dict[str, Any]
 ATTRIBUTES = ("comm_size", "comm_priority", "comm_tag", "involved_dims")
 
 
@@ -83,3 +86,40 @@ def rank_graph(ranks: tuple[int, ...], nodes: list[dict[str, Any]]) -> RankGraph
         dep_index=np.array([at for parents in dependencies for at in parents], dtype=np.int64),
         **{name: column(name) for name in ATTRIBUTES},
     )
+
+
+COLLECTIVE: Node = {"id": 1, "type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 4096, "deps": [0]}
+COMPUTE: Node = {"id": 0, "type": "COMP", "num_ops": 5500, "tensor_size": 1, "deps": []}
+
+
+def healthy() -> Description:
+    """Four ranks: a compute node and an all-reduce."""
+    return {
+        "network": {"topology": ["Switch"], "npus_count": [4], "bandwidth": [50], "latency": [500]},
+        "system": {
+            "scheduling-policy": "LIFO",
+            "preferred-dataset-splits": 2,
+            "local-mem-bw": 1600,
+            "peak-perf": 1,
+            "roofline-enabled": 1,
+            **{f"{name}-implementation": ["ring"] for name in ("all-reduce", "all-gather", "all-to-all")},
+        },
+        "memory": {"memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-bw": 25, "remote-mem-latency": 100},
+        "groups": {},
+        "options": {},
+        "ranks": [[dict(COMPUTE), dict(COLLECTIVE)] for _ in range(4)],
+    }
+
+
+def files(case: Description, folder: Path) -> list[str]:
+    """Write `case` and return the command's arguments."""
+    write_graph(graph(case), folder / "trace")
+    (folder / "network.yml").write_text(network_text(case))
+    (folder / "system.json").write_text(json.dumps(case["system"], indent=1))
+    (folder / "memory.json").write_text(json.dumps(case["memory"]))
+    return [
+        f"--workload-configuration={folder / 'trace'}",
+        f"--network-configuration={folder / 'network.yml'}",
+        f"--system-configuration={folder / 'system.json'}",
+        f"--remote-memory-configuration={folder / 'memory.json'}",
+    ]

@@ -239,6 +239,8 @@ class CaseMaker:
             "duration_us": self.random.choice([0, 2]),
             "comm_priority": self.random.randint(0, 3),
         }
+        if self.sound and kind == "ALL_REDUCE":
+            node["comm_size"] = max(node["comm_size"], 1000)  # halvingDoubling cuts small chunks to nothing
         whole = any(name.startswith("one") for row in self.system.values() if isinstance(row, list) for name in row)
         if not group and self.random.random() < 0.15 and not (self.sound and whole):
             node["involved_dims"] = self.random.randint(1, (1 << self.dims) - 1)

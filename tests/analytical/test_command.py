@@ -9,7 +9,7 @@ from pathlib import Path
 
 import analytical_cases as cases
 import pytest
-from test_refusals import COMPUTE, files, healthy
+from analytical_cases import COMPUTE, files, healthy
 
 from analytical import __main__ as command
 from analytical.output.timeline import timeline

@@ -8,10 +8,10 @@ from pathlib import Path
 import analytical_cases as cases
 import numpy as np
 import pytest
+from analytical_cases import healthy
 from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 from random_cases import chain_case, chained, plain, random_case, solvable_case, sound_case
-from test_refusals import healthy
 
 from analytical.chains.evaluator import NotAChainError
 from analytical.collectives.phases import AmbiguousOrderError
