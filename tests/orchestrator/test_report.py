@@ -133,6 +133,16 @@ def test_the_page_is_whole_and_stands_alone(tmp_path: Path, dataset: Path) -> No
     assert re.findall(r"\bnan\b|\binf\b", shown.text, flags=re.IGNORECASE) == []
 
 
+def test_a_narrow_screen_loses_nothing(tmp_path: Path, dataset: Path) -> None:
+    """Text has its size on every screen, and a cell of a table that is laid out in lines says its column."""
+    text = (gpt2(dataset, tmp_path) / "out-report.html").read_text()
+    assert "<text" not in text and "min-width" not in text and "@media (max-width: 640px)" in text
+    table = text[text.index('<table id="latency-table"') :]
+    row = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
+    named = re.findall(r'data-(?:unit|name)="([^"]+)"', row)
+    assert named == ["ms", "mean", "P50", "P90", "P95", "P99", "P99.9"] and row.count("<td") == len(named)
+
+
 @pytest.mark.parametrize("flags", ["", "--scheduling vllm", "--npu_num 4 --npu_group 4", "--npu_mem 0.256"])
 def test_the_pages_figures_are_the_summarys(tmp_path: Path, dataset: Path, flags: str) -> None:
     if "--npu_mem" in flags:
