@@ -1,16 +1,19 @@
-"""The requests of a run: checked against the scheduler once, then read again as they arrive, never held at once."""
+"""The requests of a run: read once, checked against the scheduler, handed out as they arrive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from foundation.errors import UserError
 from orchestrator.request import Request
+from orchestrator.request_table import RequestTable
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.settings.run import WorkloadSettings
-from orchestrator.workload import in_arrival_order, read_workload
+from orchestrator.workload import ReadWorkload, read_workload
 
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
@@ -19,58 +22,68 @@ SAMPLE_REQUESTS = 100
 
 @dataclass(frozen=True, slots=True)
 class RequestSource:
-    """`count` requests called `name`; `skipped` others can never fit."""
+    """The requests that a run serves, of those called `name`; `skipped` others can never fit.
+
+    `rows`: as many requests there were to choose from.
+    """
 
     name: str
-    count: int
+    table: RequestTable
     skipped: int
-    open: Callable[[], Iterator[Request]]
+    rows: int
+
+    @property
+    def count(self) -> int:
+        """How many requests are served."""
+        return len(self.table)
+
+    @property
+    def described(self) -> str:
+        """The workload in a few words."""
+        taken = self.count + self.skipped
+        return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}"
 
     def requests(self) -> Iterator[Request]:
-        """Return the requests that fit, in order of arrival."""
-        return self.open()
+        """Return the requests in order of arrival."""
+        return iter(self.table)
 
 
 def open_source(workload: WorkloadSettings, scheduler: Scheduler) -> RequestSource:
-    """Check the workload from its first row to its last.
+    """Read the workload and check it from its first row to its last.
 
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
+    read = _read(workload)
+    table = read.requests
+    fits = _fitting(table, scheduler)
+    if not workload.skip_unfit and not fits.all():
+        request = next(iter(table.at(~fits)))
+        raise _unfit(workload, request, str(scheduler.unfit(request)))
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
-    count, skipped, previous, ordered = 0, 0, 0, True
-    for request in _read(workload):
-        reason = scheduler.unfit(request)
-        if reason is not None:
-            if not workload.skip_unfit:
-                raise _unfit(workload, request, reason)
-            skipped += 1
-            continue
-        count += 1
-        ordered = ordered and previous <= request.arrival_ns
-        previous = request.arrival_ns
-    if count == 0:
-        raise UserError(
-            f"none of the {skipped} requests fits", path=name, fix="give more memory (--npu_mem, --npu_num)"
-        )
-
-    def fitting() -> Iterator[Request]:
-        return (request for request in _read(workload) if not skipped or scheduler.unfit(request) is None)
-
-    def reopen() -> Iterator[Request]:
-        return fitting() if ordered else iter(in_arrival_order(fitting()))
-
-    return RequestSource(name, count, skipped, reopen)
+    if not fits.any():
+        what = f"none of the {len(table)} requests fits"
+        raise UserError(what, path=name, fix="give more memory (--npu_mem, --npu_num)")
+    return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
 
 
-def _read(workload: WorkloadSettings) -> Iterator[Request]:
+def _read(workload: WorkloadSettings) -> ReadWorkload:
     if workload.dataset is not None:
-        return read_workload(workload.dataset, workload.req_num)
+        return read_workload(workload.dataset, workload.req_num or None)
     from orchestrator.workload_generator import generate
 
-    return islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), workload.req_num or SAMPLE_REQUESTS)
+    count = workload.req_num or SAMPLE_REQUESTS
+    table = RequestTable.of(islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), count))
+    return ReadWorkload(table, count)
 
 
-def _unfit(workload: WorkloadSettings, request: Request, reason: str) -> UserError:
-    what = reason if workload.dataset else f"request {request.id} of the sample: {reason}"
+def _fitting(table: RequestTable, scheduler: Scheduler) -> np.typing.NDArray[np.bool_]:
+    """Return which requests may fit. Where one does, all that are no longer do, so mostly one question is enough."""
+    if scheduler.unfit(table.longest()) is None:
+        return np.ones(len(table), dtype=np.bool_)
+    return np.fromiter((scheduler.unfit(request) is None for request in table), np.bool_, len(table))
+
+
+def _unfit(workload: WorkloadSettings, request: Request, why: str) -> UserError:
+    what = why if workload.dataset else f"request {request.id} of the sample: {why}"
     fix = "give more memory (--npu_mem, --npu_num), or drop such requests with --skip_unfit"
     return UserError(what, path=workload.dataset, line=request.source_line, fix=fix)

@@ -163,7 +163,7 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
         f"{space.total_blocks} blocks of {space.block_size} tokens, "
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
     )
-    console.say(f"workload: {source.count} requests of {source.name}")
+    console.say(f"workload: {source.described}")
     for warning in (*deployment.generator.warnings, *deployment.configurations.notes):
         console.say(f"note: {warning}")
     if source.skipped:

@@ -1,37 +1,68 @@
-"""Reads workload files: one request a row, `input_toks  output_toks  arrival_time_ns`, separated by tabs.
+"""Reads workload files: one request a row, `input_toks  output_toks  arrival_time_ns`, separated by tabs (or blanks).
 
-The header row is optional. Rows are read one at a time, so that a long file costs no memory. Requests come in
-arrival order; a file that is not in that order is sorted first (which does read it whole).
+The header row is optional, and rows need not be in order of arrival. A file is read once, in blocks, into columns: a
+block of plain rows at once, any other line by line, so that what is wrong is told with its line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.digits import whole_number
 from foundation.errors import UserError
+from foundation.files import open_input, reason
+from foundation.printable import printable
 from orchestrator.request import Request
+from orchestrator.request_table import RequestTable
 
+IntArray = NDArray[np.int64]
 COLUMNS = ("input_toks", "output_toks", "arrival_time_ns")
 LATEST_ARRIVAL_NS = 2**62
 """Some 146 years; what follows it must still fit into 64 bits."""
+MOST_TOKENS = 10**9
+_BOUNDS = ((1, MOST_TOKENS), (1, MOST_TOKENS), (0, LATEST_ARRIVAL_NS))
 _EXPECTED = f"expected three whole numbers separated by tabs: {' '.join(COLUMNS)}"
+_BLOCK = 1 << 20
+_LONGEST_LINE = 1 << 16
+_SHOWN = 60
+_PLAIN = re.compile(rb"(?:[0-9]{1,18}[\t ]+[0-9]{1,18}[\t ]+[0-9]{1,18}\r?\n)++")
+"""Rows whose numbers surely fit into 64 bits."""
 
 
-def read_workload(path: str | Path, limit: int = 0) -> Iterator[Request]:
-    """Yield the first `limit` requests (0: all) of a TSV file, in the file's order, ids from 0.
+@dataclass(frozen=True, slots=True)
+class ReadWorkload:
+    """What a file holds: the requests taken, and how many rows there are."""
 
-    `Request.source_line` is the row's line. A missing file, an empty one or a malformed row (not three whole
-    numbers, a prompt or an output below 1 token, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a `UserError`
-    with its line. A byte-order mark is skipped.
+    requests: RequestTable
+    rows: int
+
+
+def read_workload(path: str | Path, limit: int | None = None) -> ReadWorkload:
+    """Read the first `limit` requests (None: all) of a TSV file, in the file's order, ids from 0.
+
+    A missing file, an empty one, one that changes meanwhile, or a malformed row (not three whole numbers, tokens below
+    1 or above `MOST_TOKENS`, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a `UserError`, with the row's line.
+    Rows after the first `limit` are counted but not looked at. A byte-order mark is skipped.
     """
-    return _limited(_rows(Path(path)), limit)
-
-
-def in_arrival_order(requests: Iterable[Request]) -> list[Request]:
-    """Return `requests` sorted by arrival; equal arrivals keep their order. Ids are not changed."""
-    return sorted(requests, key=lambda request: request.arrival_ns)
+    reader = _Reader(Path(path), limit)
+    with open_input(path, "workload file") as stream:
+        try:
+            before = os.fstat(stream.fileno())
+            reader.read(stream, before.st_size)
+            after = os.fstat(stream.fileno())
+        except OSError as error:
+            raise UserError(f"the workload file cannot be read: {reason(error)}", path=path, fix=_EXPECTED) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError("the workload file changed while it was read", path=path, fix="give it when it is whole")
+    return reader.result()
 
 
 def write_workload(path: str | Path, requests: Iterable[Request]) -> int:
@@ -47,41 +78,100 @@ def write_workload(path: str | Path, requests: Iterable[Request]) -> int:
     return count
 
 
-def _limited(requests: Iterator[Request], limit: int) -> Iterator[Request]:
-    return islice(requests, limit) if limit else requests
+class _Reader:
+    """Collects the rows of one file."""
 
+    def __init__(self, path: Path, limit: int | None) -> None:
+        self._path = path
+        self._limit = limit
+        self._rows: list[IntArray] = []
+        self._lines: list[IntArray] = []
+        self._taken = 0
+        self._counted = 0
+        self._line = 1
 
-def _rows(path: Path) -> Iterator[Request]:
-    identity = 0
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for line, text in enumerate(stream, start=1):
-                fields = text.split()
-                if not fields or (identity == 0 and fields == list(COLUMNS)):
-                    continue
-                yield _parse(path, line, fields, identity)
-                identity += 1
-    except FileNotFoundError:
-        raise UserError("the workload file does not exist", path=path, fix="check --dataset") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"the workload file cannot be read: {reason}", path=path, fix=_EXPECTED) from error
-    if identity == 0:
-        raise UserError("the workload file holds no requests", path=path, fix=_EXPECTED)
+    def read(self, stream: BinaryIO, size: int) -> None:
+        """Read the first `size` bytes, in blocks of whole lines."""
+        rest, first = b"", True
+        while block := stream.read(min(_BLOCK, size)):
+            size -= len(block)
+            if first and block.startswith(b"\xef\xbb\xbf"):
+                block = block[3:]
+            first = False
+            lines, newline, rest = (rest + block).rpartition(b"\n")
+            self._take(lines + newline)
+            if len(rest) > _LONGEST_LINE:
+                raise self._malformed(self._line, rest)
+        self._take(rest + b"\n" if rest else b"")
 
+    def result(self) -> ReadWorkload:
+        """Return what was read."""
+        if not self._taken:
+            raise UserError("the workload file holds no requests", path=self._path, fix=_EXPECTED)
+        rows, lines = np.concatenate(self._rows), np.concatenate(self._lines)
+        columns = np.ascontiguousarray(rows.T)
+        table = RequestTable(np.arange(self._taken), columns[0], columns[1], columns[2], lines)
+        return ReadWorkload(table, self._taken + self._counted)
 
-def _parse(path: Path, line: int, fields: list[str], identity: int) -> Request:
-    try:
-        prompt, output, arrival = (int(field) for field in fields)
-    except ValueError:
-        shown = " ".join(fields)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise UserError(f"malformed row {shown!r}", path=path, line=line, fix=_EXPECTED) from None
-    for value, column, least in zip((prompt, output, arrival), COLUMNS, (1, 1, 0), strict=True):
-        if value < least:
-            raise UserError(f"{value} is too small", path=path, line=line, field=column, fix=f"at least {least}")
-    if arrival > LATEST_ARRIVAL_NS:
-        raise UserError(
-            f"{arrival} is too large", path=path, line=line, field=COLUMNS[2], fix=f"at most {LATEST_ARRIVAL_NS}"
-        )
-    return Request(identity, arrival, prompt, output, source_line=line)
+    def _take(self, block: bytes) -> None:
+        """Take a block of whole lines."""
+        if self._limit is not None and self._taken >= self._limit:
+            self._counted += sum(1 for line in block.split(b"\n") if line.strip())
+        elif _PLAIN.fullmatch(block):
+            self._take_plain(block)
+        else:
+            self._take_lines(block)
+
+    def _take_plain(self, block: bytes) -> None:
+        rows = np.fromstring(block.decode("ascii"), dtype=np.int64, sep=" ").reshape(-1, 3)
+        wanted = len(rows) if self._limit is None else min(len(rows), self._limit - self._taken)
+        lows, highs = np.array(_BOUNDS, dtype=np.int64).T
+        wrong = ((rows[:wanted] < lows) | (rows[:wanted] > highs)).any(axis=1)
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            self._check(rows[first].tolist(), self._line + first)
+        self._keep(rows[:wanted], np.arange(self._line, self._line + wanted))
+        self._line += len(rows)
+        self._counted += len(rows) - wanted
+
+    def _take_lines(self, block: bytes) -> None:
+        rows: list[list[int]] = []
+        lines: list[int] = []
+        for line in block.split(b"\n")[:-1]:
+            fields = line.split()
+            full = self._limit is not None and self._taken + len(rows) >= self._limit
+            if full:
+                self._counted += bool(fields)
+            elif fields and not (not rows and not self._taken and self._is_header(fields)):
+                rows.append(self._parse(line, fields))
+                lines.append(self._line)
+            self._line += 1
+        if rows:
+            self._keep(np.array(rows, dtype=np.int64), np.array(lines, dtype=np.int64))
+
+    def _keep(self, rows: IntArray, lines: IntArray) -> None:
+        self._rows.append(rows)
+        self._lines.append(lines)
+        self._taken += len(rows)
+
+    def _is_header(self, fields: list[bytes]) -> bool:
+        return [field.decode("ascii", "replace") for field in fields] == list(COLUMNS)
+
+    def _parse(self, line: bytes, fields: list[bytes]) -> list[int]:
+        values = [whole_number(field.decode("ascii", "replace")) for field in fields]
+        if len(values) != len(COLUMNS) or None in values:
+            raise self._malformed(self._line, line)
+        return self._check([value for value in values if value is not None], self._line)
+
+    def _check(self, values: list[int], line: int) -> list[int]:
+        for value, column, (low, high) in zip(values, COLUMNS, _BOUNDS, strict=True):
+            if low <= value <= high:
+                continue
+            what, fix = ("too small", f"at least {low}") if value < low else ("too large", f"at most {high}")
+            raise UserError(f"{value} is {what}", path=self._path, line=line, field=column, fix=fix)
+        return values
+
+    def _malformed(self, line: int, text: bytes) -> UserError:
+        shown = printable(" ".join(text[: 4 * _SHOWN].decode("utf-8", "backslashreplace").split()))
+        shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+        return UserError(f"malformed row {shown!r}", path=self._path, line=line, fix=_EXPECTED)

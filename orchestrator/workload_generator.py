@@ -11,19 +11,23 @@ the same workload on every machine and the first n requests do not depend on how
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 from statistics import NormalDist
 
 from foundation.commands import run_command
 from foundation.errors import UserError, near_names
+from foundation.settings import setting
+from foundation.settings.catalogue import catalogue
+from foundation.settings.command_line import help_text, parse
+from foundation.settings.reading import Layers, Problem, read
 from orchestrator.request import Request
-from orchestrator.workload import write_workload
+from orchestrator.workload import LATEST_ARRIVAL_NS, write_workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +77,41 @@ def _open(stream: Random) -> float:
     return stream.random() or 2.0**-54
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command's argument parser."""
-    result = argparse.ArgumentParser(
-        prog="python -m orchestrator.workload_generator",
-        description="Write a workload: Poisson arrivals, log-normal lengths of a published mean.",
-        allow_abbrev=False,
-    )
-    result.add_argument("output", help="TSV file to write")
-    result.add_argument("--profile", default="sharegpt-like", help=f"lengths: {', '.join(PROFILES)} (%(default)s)")
-    result.add_argument("--req_num", "--req-num", type=int, default=100, help="requests (%(default)s)")
-    result.add_argument("--rate", type=float, default=10.0, help="requests/s; 0: all arrive at once (%(default)s)")
-    result.add_argument("--seed", type=int, default=0, help="seed of all draws (%(default)s)")
-    return result
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What the command is asked for."""
+
+    output: Path | None = setting(None, "TSV file to write, given without a flag", shown_default="must be given")
+    profile: str = setting("sharegpt-like", "lengths", choices=tuple(PROFILES))
+    req_num: int = setting(100, "requests", least=1, most=10**9)
+    rate: float = setting(10.0, "requests/s; 0: all arrive at once", least=0)
+    seed: int = setting(0, "seed of all draws")
+
+    def problems(self) -> Iterator[Problem]:
+        """There is a file to write, and arrivals stay within what a clock can hold."""
+        if self.output is None:
+            yield Problem("output", "no file is named", "give the TSV file to write")
+        if self.rate and self.req_num / self.rate * 1e9 > LATEST_ARRIVAL_NS / 100:
+            years = self.req_num / self.rate / 3.2e7
+            yield Problem(
+                "rate", f"{self.rate:g} requests/s would spread them over {years:.3g} years", "give a higher rate"
+            )
 
 
 def main() -> int:
     """Write the workload that the command line asks for."""
-    arguments = parser().parse_args()
-    if arguments.req_num < 1:
-        raise UserError(f"{arguments.req_num} requests", field="--req_num", fix="at least 1")
-    if not 0 <= arguments.rate < math.inf:
-        raise UserError(f"{arguments.rate} requests/s", field="--rate", fix="0 or more")
-    requests = generate(arguments.profile, arguments.rate, arguments.seed)
-    count = write_workload(arguments.output, islice(requests, arguments.req_num))
-    print(f"{count} requests written to {arguments.output}")
+    known = catalogue(GeneratorSettings)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        usage = "python -m orchestrator.workload_generator OUTPUT [FLAGS]"
+        print(
+            help_text(known, usage, "Write a workload: Poisson arrivals, log-normal lengths of a published mean.", "")
+        )
+        return 0
+    wanted = read(GeneratorSettings, Layers(flags=parse(sys.argv[1:], known, first="output")))
+    assert wanted.output is not None, "checked by `problems`"
+    requests = generate(wanted.profile, wanted.rate, wanted.seed)
+    count = write_workload(wanted.output, islice(requests, wanted.req_num))
+    print(f"{count} requests written to {wanted.output}")
     return 0
 
 

@@ -25,15 +25,19 @@ _OPPOSITES: dict[Any, str] = {True: "no_", False: "", None: "[no_]"}
 _METAVARIABLES = {"int": "N", "float": "X", "str": "NAME", "Path": "PATH"}
 
 
-def parse(arguments: Sequence[str], known: Catalogue) -> dict[str, Given]:
+def parse(arguments: Sequence[str], known: Catalogue, *, first: str = "") -> dict[str, Given]:
     """Return what a command line gives, by name; names that nobody knows are kept as they are.
 
-    A word that belongs to no flag and a flag without its value are `UserError`s.
+    A word that belongs to no flag is the value of the setting `first`, if there is one. A second such word and a flag
+    without its value are `UserError`s.
     """
     found: dict[str, Given] = {}
     rest = list(reversed(arguments))
     while rest:
         word = rest.pop()
+        if first and first not in found and not word.startswith("-"):
+            found[first] = Given(word, first.upper(), is_text=True)
+            continue
         if not word.startswith("--") or word == "--":
             raise UserError(f"{brief(word)} belongs to no flag", fix="flags begin with --; see --help")
         name, value = _take(word, rest, known)

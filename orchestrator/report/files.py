@@ -53,12 +53,12 @@ def _facts(deployment: Deployment, source: RequestSource) -> Facts:
         ("scheduling", engine.names["scheduling"]),
         ("performance model", engine.names["perf_model"]),
         ("backend", engine.names["backend"]),
-        ("workload", f"{source.count} requests of {source.name}"),
+        ("workload", source.described),
     ]
     return Facts(
         model=deployment.model.name,
         system=system,
-        workload=f"{source.count} requests of {source.name}",
+        workload=source.described,
         deployment=rows,
         notes=(*deployment.generator.warnings, *deployment.configurations.notes),
         settings=shown(deployment.spec),

@@ -17,7 +17,13 @@ class WorkloadSettings:
         "TSV file: input_toks output_toks arrival_time_ns",
         shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
     )
-    req_num: int = setting(100, "requests to take from the workload; 0: all", least=0)
+    req_num: int | None = setting(
+        None,
+        "requests to take from the workload; 0: all",
+        least=0,
+        aliases=("num_prompts",),
+        shown_default="all of a dataset, 100 of the sample",
+    )
     seed: int = setting(0, "seed of the sample workload")
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
+from helpers.reached import Reached, reaches
+from hypothesis import strategies as st
 
+from foundation.commands import run_command
 from foundation.errors import UserError
+from orchestrator import workload
+from orchestrator.request_table import RequestTable
 from orchestrator.workload import read_workload, write_workload
 from orchestrator.workload_generator import PROFILES, generate, main
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 
-def rows(path: Path, limit: int = 0) -> list[tuple[int, int, int, int | None]]:
-    return [(r.prompt_tokens, r.output_tokens, r.arrival_ns, r.source_line) for r in read_workload(path, limit)]
+def rows(path: Path, limit: int | None = None) -> list[tuple[int, int, int, int | None]]:
+    read = read_workload(path, limit).requests
+    return [(r.prompt_tokens, r.output_tokens, r.arrival_ns, r.source_line) for r in read]
 
 
 def test_the_header_is_optional_and_blank_lines_do_not_count(tmp_path: Path) -> None:
@@ -26,7 +34,7 @@ def test_the_header_is_optional_and_blank_lines_do_not_count(tmp_path: Path) -> 
     path.write_text("10\t5\t0\n7\t3\t100")
     assert rows(path) == [(10, 5, 0, 1), (7, 3, 100, 2)]
     assert rows(path, limit=1) == [(10, 5, 0, 1)]
-    assert [request.id for request in read_workload(path)] == [0, 1]
+    assert [request.id for request in read_workload(path).requests] == [0, 1]
 
 
 def test_rows_beyond_the_limit_are_not_looked_at(tmp_path: Path) -> None:
@@ -47,20 +55,111 @@ def test_rows_beyond_the_limit_are_not_looked_at(tmp_path: Path) -> None:
         ("3\t0\t0\n", "line 1, output_toks: 0 is too small; at least 1"),
         ("3\t1\t-1\n", "line 1, arrival_time_ns: -1 is too small; at least 0"),
         ("", "holds no requests"),
+        ("\n \n", "holds no requests"),
+        ("1_000\t5\t0\n", "line 1: malformed row '1_000 5 0'"),
+        ("１\t5\t0\n", "line 1: malformed row"),
+        ("7\t3\t0x10\n", "line 1: malformed row"),
+        ("1\t1\t0\n7\t3\t\x1b[31m5\n", "line 2: malformed row '7 3 \\\\x1b[31m5'"),
+        ("1\t1\t0\n2000000000\t1\t0\n", "line 2, input_toks: 2000000000 is too large; at most 1000000000"),
+        ("1\t1\t0\n1\t1\t4611686018427387905\n", "line 2, arrival_time_ns: 4611686018427387905 is too large; at most"),
+        ("1\t1\t99999999999999999999999\n", "line 1, arrival_time_ns: 99999999999999999999999 is too large"),
+        ("9" * 70000, "line 1: malformed row '9999"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "w.tsv"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        list(read_workload(path))
+        read_workload(path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
 
 
+LINES = st.lists(
+    st.one_of(
+        st.tuples(st.integers(1, 9999), st.integers(1, 9999), st.integers(0, 10**17)).map(
+            lambda r: "\t".join(map(str, r))
+        ),
+        st.sampled_from(["", "  ", " 5 6  7", "8\t9\t+10", "5\t5\t4611686018427387904"]),
+    ),
+    max_size=30,
+)
+
+
+@reaches(
+    0.8,
+    examples=200,
+    lines=LINES,
+    block=st.integers(1, 60),
+    ends=st.sampled_from(["\n", "\r\n"]),
+    limit=st.integers(1, 9),
+)
+def test_blocks_do_not_matter(reached: Reached, lines: list[str], block: int, ends: str, limit: int) -> None:
+    """Rows come out as a plain reading by lines gives them, however the file is cut into blocks."""
+    wanted = [(*map(int, line.split()), place) for place, line in enumerate(lines, start=1) if line.split()]
+    if not wanted:
+        return
+    reached()
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workload, "_BLOCK", block)
+        path = Path(folder, "w.tsv")
+        path.write_text(ends.join(lines), newline="")
+        assert rows(path) == wanted
+        path.write_text(ends.join(["\t".join(workload.COLUMNS), *lines, ""]), newline="")
+        assert rows(path) == [(*row[:3], row[3] + 1) for row in wanted]
+        cut = read_workload(path, limit)
+        assert (len(cut.requests), cut.rows) == (min(limit, len(wanted)), len(wanted))
+
+
+def test_plain_rows_are_read_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.tsv"
+    path.write_text("input_toks\toutput_toks\tarrival_time_ns\n" + "".join(f"10\t5\t{n}\n" for n in range(200_000)))
+    by_line: list[bytes] = []
+    parse = workload._Reader._parse
+    monkeypatch.setattr(workload._Reader, "_parse", lambda self, *a: by_line.append(a[0]) or parse(self, *a))
+    read = read_workload(path)
+    assert len(read.requests) == 200_000 and read.requests.line[-1] == 200_001
+    assert len(by_line) < 0.5 * 200_000, "only the block with the header goes line by line"
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.tsv"
+    path.write_text("10\t5\t0\n")
+    take = workload._Reader._take
+
+    def grow(self: workload._Reader, block: bytes) -> None:
+        with path.open("a") as stream:
+            stream.write("7\t3\t1\n")
+        take(self, block)
+
+    monkeypatch.setattr(workload._Reader, "_take", grow)
+    with pytest.raises(UserError, match="changed while it was read; give it when it is whole"):
+        read_workload(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "."])
+def test_what_may_never_end_is_not_read(path: str) -> None:
+    with pytest.raises(UserError, match=r"the workload file cannot be read: it is a (device|folder)"):
+        read_workload(path)
+
+
+def test_a_table_is_its_requests(tmp_path: Path) -> None:
+    made = list(islice(generate("alpaca-like", 5.0, 3), 9000))
+    table = RequestTable.of(made)
+    assert [(r.id, r.arrival_ns, r.prompt_tokens, r.output_tokens) for r in table] == [
+        (r.id, r.arrival_ns, r.prompt_tokens, r.output_tokens) for r in made
+    ]
+    assert table.in_arrival_order() is table
+    shuffled = table.at(np.array([2, 0, 1, 0]))
+    assert [r.id for r in shuffled.in_arrival_order()] == [0, 0, 1, 2]
+    longest = table.longest()
+    assert longest.prompt_tokens == max(r.prompt_tokens for r in made)
+    assert longest.output_tokens == max(r.output_tokens for r in made)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the workload file does not exist"):
-        list(read_workload(tmp_path / "none.tsv"))
+        read_workload(tmp_path / "none.tsv")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -111,8 +210,46 @@ def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         main()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("w.tsv --rate 1e-300", "--rate: '1e-300' is not a number of at least 0"),
+        ("w.tsv --rate 1e-9", "--rate: 1e-09 requests/s would spread them over 3.12e+03 years; give a higher rate"),
+        ("w.tsv --rate -1", "--rate: '-1' is not a number of at least 0"),
+        ("w.tsv --rate nan", "--rate: 'nan' is not a number"),
+        ("w.tsv --req_num 0", "--req_num: '0' is not a whole number from 1 to 1000000000"),
+        ("w.tsv --profle x", "--profle: unknown flag; did you mean --profile?"),
+        ("w.tsv other.tsv", '"other.tsv" belongs to no flag'),
+        ("", "--output: no file is named; give the TSV file to write"),
+        ("none/\0/w.tsv", "not a path that can be used"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    flags: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["x", *flags.split(" ")] if flags else ["x"])
+    assert run_command(main) == 2
+    assert said in (err := capsys.readouterr().err) and err.count("\n") == 1
+
+
+def test_the_commands_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--help"])
+    assert main() == 0
+    for words in ("OUTPUT", "--profile {sharegpt-like,alpaca-like}", "requests/s", "(default: 10.0)"):
+        assert words in capsys.readouterr().out + words
+
+
+@pytest.mark.parametrize(
+    ("profile", "least", "most"), [("sharegpt-like", (4, 4), (1024, 1024)), ("alpaca-like", (4, 2), (512, 512))]
+)
+def test_draws_stay_within_their_limits(profile: str, least: tuple[int, int], most: tuple[int, int]) -> None:
+    for lengths, low, high in zip(PROFILES[profile], least, most, strict=True):
+        assert (lengths.draw(2.0**-54), lengths.draw(1 - 2.0**-53)) == (low, high)
+        assert lengths.draw(0.5) == round(lengths.mean / (1 + lengths.variation**2) ** 0.5), "the median"
+
+
 @pytest.mark.parametrize("first", ["input_toks\toutput_toks\tarrival_time_ns\n", ""])
 def test_a_byte_order_mark_is_skipped(tmp_path: Path, first: str) -> None:
     path = tmp_path / "marked.tsv"
     path.write_text(f"\ufeff{first}10\t5\t0\n", encoding="utf-8")
-    assert [(r.prompt_tokens, r.output_tokens) for r in read_workload(path)] == [(10, 5)]
+    assert [(r.prompt_tokens, r.output_tokens) for r in read_workload(path).requests] == [(10, 5)]
