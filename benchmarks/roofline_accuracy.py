@@ -12,6 +12,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 from foundation.commands import run_command
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
-from trace_gen.expert_routing import ExpertRouting
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.routing import ExpertRouting
 from trace_gen.models import load_model
-from trace_gen.operators import OperatorClass
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.trace import OperatorClass
 
 Errors = dict[str, list[float]]
 GEMMS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "lm_head")
@@ -36,11 +37,11 @@ def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int) 
     """Return ``log(predicted / measured)`` of every measured kernel, at most `sample` of attention, by operator."""
     architecture = load_model(str(folder / "model_config.json"))
     perf = make_perf_model("roofline", PerfModelOptions(architecture, hardware, tensor))
-    predict = TraceGenerator(architecture, Parallelism(tensor), perf)
+    predict = TraceGenerator(architecture, Mesh(tensor), perf)
     errors: Errors = defaultdict(list)
     profile = folder / "profile" / f"tp{tensor}"
     for name, tokens, measured in _linear_rows(profile, architecture):
-        trace = predict.generate(_batch([tokens], [0]) if name not in ("lm_head", "sampler") else _decodes(tokens, 1))
+        trace = predict.generate([_batch([tokens], [0]) if name not in ("lm_head", "sampler") else _decodes(tokens, 1)])
         errors[name].append(np.log(_latency(trace.op_names, trace.op, trace.latency_ns, name) / measured))
     rows = _read(profile / "attention.csv")
     chosen = np.random.default_rng(0).permutation(len(rows))[:sample]
@@ -48,7 +49,7 @@ def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int) 
         chunk, past, decodes, context, measured = (float(value) for value in rows[index].values())
         new = [int(chunk)] * (chunk > 0) + [1] * int(decodes)
         before = [int(past)] * (chunk > 0) + [int(context)] * int(decodes)
-        trace = predict.generate(_batch(new, before))
+        trace = predict.generate([_batch(new, before)])
         kind = "decode" if not chunk else "mixed" if decodes else "prefill"
         latency = _latency(trace.op_names, trace.op, trace.latency_ns, "attention")
         errors[f"attention, {kind}"].append(np.log(latency / measured / 1e3))
@@ -70,11 +71,10 @@ class _Activated(ExpertRouting):
 def _expert_errors(profile: Path, predict: TraceGenerator) -> list[float]:
     """Return the errors of router and experts together; none where nothing was measured."""
     model, errors = predict.architecture, []
-    for row in _read(profile / "moe.csv") if model.experts and (profile / "moe.csv").is_file() else []:
-        assert model.experts is not None
-        fixed = TraceGenerator(model, predict.parallelism, predict.perf_model)
-        fixed.routing = _Activated(model.experts, 1, int(row["activated_experts"]))
-        trace = fixed.generate(_batch([int(row["tokens"])], [0]))
+    for row in _read(profile / "moe.csv") if model.mixtures and (profile / "moe.csv").is_file() else []:
+        route = partial(_Activated, activated=int(row["activated_experts"]))
+        fixed = TraceGenerator(model, predict.mesh, predict.perf_model, route=route)
+        trace = fixed.generate([_batch([int(row["tokens"])], [0])])
         operators = ("router", *(name for name in trace.op_names if name.startswith("expert_")))
         latency = sum(_latency(trace.op_names, trace.op, trace.latency_ns, name) for name in operators)
         errors.append(np.log(latency / float(row["time_us"]) / 1e3))

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from converters.execution_graph import ABSENT
 from foundation.errors import UserError
+from trace_gen.mesh import lines
 
 MAX_DIMS = 4
 """ASTRA-sim's `involved_dim` is safe up to four dimensions."""
@@ -39,7 +41,7 @@ def name_groups(groups: Sequence[tuple[int, ...]], num_ranks: int, network_dims:
     `network_dims` is the network's ``npus_count``, dimension 0 first (its coordinate varies fastest with the rank); its
     product must be `num_ranks`.
     """
-    lines = _lines(num_ranks, tuple(network_dims)) if network_dims is not None else {}
+    masks = _masks(num_ranks, tuple(network_dims)) if network_dims is not None else {}
     named: list[Participants | None] = []
     ids: dict[tuple[int, ...], int] = {}
     for ranks in groups:
@@ -47,19 +49,17 @@ def name_groups(groups: Sequence[tuple[int, ...]], num_ranks: int, network_dims:
             named.append(None)
         elif len(ranks) == num_ranks:
             named.append(Participants(0))
-        elif ranks in lines:
-            named.append(Participants(0, lines[ranks]))
+        elif ranks in masks:
+            named.append(Participants(0, masks[ranks]))
         else:
             named.append(Participants(ids.setdefault(ranks, len(ids) + 1)))
     return GroupTable(tuple(named), {number: ranks for ranks, number in ids.items()})
 
 
 @lru_cache(maxsize=16)
-def _lines(num_ranks: int, network_dims: tuple[int, ...]) -> dict[tuple[int, ...], int]:
+def _masks(num_ranks: int, network_dims: tuple[int, ...]) -> dict[tuple[int, ...], int]:
     """Return, for every set of dimensions, the rank groups that it spans: ``{ranks ascending: bit mask}``."""
-    size = 1
-    for count in network_dims:
-        size *= count
+    size = prod(network_dims)
     if size != num_ranks:
         shape = " x ".join(map(str, network_dims))
         raise UserError(
@@ -69,26 +69,13 @@ def _lines(num_ranks: int, network_dims: tuple[int, ...]) -> dict[tuple[int, ...
         )
     if len(network_dims) > MAX_DIMS:
         return {}
-    lines: dict[tuple[int, ...], int] = {}
+    found: dict[tuple[int, ...], int] = {}
     for mask in range(1, (1 << len(network_dims)) - 1):
-        for ranks in spanned(num_ranks, network_dims, mask):
-            lines.setdefault(ranks, mask)
-    return lines
+        for ranks in spanned(network_dims, mask):
+            found.setdefault(ranks, mask)
+    return found
 
 
-def spanned(num_ranks: int, network_dims: Sequence[int], mask: int) -> list[tuple[int, ...]]:
+def spanned(network_dims: Sequence[int], mask: int) -> tuple[tuple[int, ...], ...]:
     """Return the groups of ranks that meet over the dimensions of `mask`, each ascending, by lowest rank."""
-    groups: dict[int, list[int]] = {}
-    for rank in range(num_ranks):
-        groups.setdefault(_outside(rank, mask, network_dims), []).append(rank)
-    return [tuple(ranks) for ranks in groups.values()]
-
-
-def _outside(rank: int, mask: int, network_dims: Sequence[int]) -> int:
-    """Return the part of `rank` that the dimensions outside `mask` decide (mixed radix, dimension 0 fastest)."""
-    fixed, stride = 0, 1
-    for dim, count in enumerate(network_dims):
-        if not mask >> dim & 1:
-            fixed += rank // stride % count * stride
-        stride *= count
-    return fixed
+    return lines(network_dims, [dim for dim in range(len(network_dims)) if mask >> dim & 1])

@@ -51,6 +51,7 @@ class Fields:
     ) -> None:
         self.values, self.document, self.place = values, document, place
         self.problems: list[UserError] = [] if problems is None else problems
+        self._faulty: set[str] = set()
 
     @classmethod
     def of(cls, document: Document) -> Fields:
@@ -90,6 +91,10 @@ class Fields:
         elif not present:
             self.problem(f"{' or '.join(names)} is missing")
         return present[0] if present else names[0]
+
+    def sound(self, *names: str) -> bool:
+        """Whether nothing was wrong with any of `names` so far: what is to be compared must be the file's own."""
+        return self._faulty.isdisjoint(names)
 
     # --- single values ---------------------------------------------------------------------------------------------
 
@@ -273,11 +278,13 @@ class Fields:
         if name is None:
             if not isinstance(default, _Required):
                 return default
+            self._faulty.update(names)
             self.problem(f"{' or '.join(names)} is missing", fix=f"give {expected}")
             return harmless
         value: T = self.values[name]
         if fits(value):
             return value
+        self._faulty.update(names)
         self.wrong(name, expected)
         return harmless
 

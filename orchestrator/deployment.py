@@ -24,11 +24,11 @@ from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
-from trace_gen.memory_layout import MemoryLayout
+from trace_gen.memory import ModelMemory
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModel, PerfModelOptions
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ class Deployment:
             self.generator.generate,
             self._lower(stack),
             backend,
-            tensor=parallelism.tensor,
-            stages=parallelism.stages,
+            mesh=self.generator.mesh,
             max_steps=1 if one_step else execution.macro_steps,
             stopwatch=stopwatch,
         )
@@ -116,34 +115,34 @@ def deploy(spec: RunSpec) -> Deployment:
     generator = _generator(engine, model, perf_model)
     npu_mem = engine.parallelism.npu_mem
     memory_bytes = round(npu_mem * 1e9) if npu_mem else hardware.memory_bytes
-    space = kv_space(generator.layout, memory_bytes, engine.block_size, engine.memory.max_model_len)
+    space = kv_space(generator.memory, memory_bytes, engine.block_size, engine.memory.max_model_len)
     scheduler = engine.scheduling.scheduler(Place(space, model.max_position, engine.parallelism.stages))
     return Deployment(spec, model, hardware, generator, configurations, memory_bytes, space, scheduler)
 
 
-def kv_space(layout: MemoryLayout, memory_bytes: int, block_size: int, max_model_len: int | None) -> KVSpace:
+def kv_space(memory: ModelMemory, memory_bytes: int, block_size: int, max_model_len: int | None) -> KVSpace:
     """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
-    stages = range(layout.parallelism.pipeline)
-    weights = layout.max_rank_weight_bytes
+    stages = range(memory.mesh.pipeline)
+    weights = memory.max_rank_weight_bytes
     if weights > memory_bytes:
         raise UserError(
-            f"{layout.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
+            f"{memory.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
             f"an NPU has {memory_bytes / 1e9:.3f} GB",
             field="--npu_mem",
             fix="give more memory, more NPUs, or fewer bits (--fp)",
         )
     blocks = min(
-        (memory_bytes - layout.weight_bytes(stage)) // (block_size * layout.kv_bytes_per_token(stage))
+        (memory_bytes - memory.weight_bytes(stage)) // (block_size * memory.kv_bytes_per_token(stage))
         for stage in stages
     )
     if blocks < 1:
         raise UserError(
             f"{(memory_bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of "
-            f"{layout.architecture.name}, less than one KV block of {block_size} tokens",
+            f"{memory.architecture.name}, less than one KV block of {block_size} tokens",
             field="--npu_mem",
             fix="give more memory or a smaller --block_size",
         )
-    return KVSpace(blocks, block_size, block_size * layout.kv_bytes_per_token_all_ranks, max_model_len)
+    return KVSpace(blocks, block_size, block_size * memory.kv_bytes_per_token_all_ranks, max_model_len)
 
 
 def _say_statistics(backend: Backend, say: Callable[[str], None]) -> None:
@@ -172,7 +171,7 @@ def _generator(engine: EngineSpec, model: ModelArchitecture, perf_model: PerfMod
     shared = engine.parallelism
     return TraceGenerator(
         model,
-        Parallelism(shared.tensor, shared.stages, shared.ep_size),
+        Mesh(shared.tensor, shared.stages, shared.ep_size),
         perf_model,
         precision=_precision(engine),
         attention_placement=shared.attention_placement,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from orchestrator.backend import Backend
 from orchestrator.batch import Batch
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import BatchShape
+from trace_gen.mesh import Mesh
 from trace_gen.trace import Trace
 
 IntArray = NDArray[np.int64]
@@ -39,34 +40,33 @@ class Executor(Protocol):
 class TraceExecutor:
     """Batch shape -> `generate` -> trace -> `lower` -> graph -> backend -> finish of the slowest rank of each stage.
 
-    `tensor` ranks form a stage: rank r belongs to stage ``r // tensor``. `generate` and `lower` may go through files
-    (see `orchestrator.interfaces`), then with one step at a time: `max_steps`.
+    `mesh` says which ranks form a stage. `generate` and `lower` may go through files (see `orchestrator.interfaces`),
+    then with one step at a time: `max_steps`.
     """
 
     def __init__(
         self,
-        generate: Callable[[BatchShape], Trace],
+        generate: Callable[[Sequence[BatchShape]], Trace],
         lower: Callable[[Trace], ExecutionGraph],
         backend: Backend,
         *,
-        tensor: int,
-        stages: int,
+        mesh: Mesh,
         max_steps: int,
         stopwatch: Stopwatch,
     ) -> None:
-        self.stages = stages
+        self.stages = mesh.pipeline
         self.max_steps = max_steps
         self._generate = generate
         self._lower = lower
         self._backend = backend
-        self._tensor = tensor
+        self._mesh = mesh
         self._stopwatch = stopwatch
 
     def run(self, batch: Batch) -> IntArray:
         """See `Executor.run`."""
         try:
             with self._stopwatch.measure("trace generation"):
-                trace = self._generate(batch.shape())
+                trace = self._generate([batch.shape()])
             with self._stopwatch.measure("graph conversion"):
                 graph = self._lower(trace)
             with self._stopwatch.measure("backend"):
@@ -78,7 +78,7 @@ class TraceExecutor:
     def _stage_finishes(self, result: IterationResult) -> IntArray:
         finishes = np.zeros((result.finish_ns.shape[0], self.stages), dtype=np.int64)
         for column, ranks in enumerate(result.rank_sets):
-            for stage in {rank // self._tensor for rank in ranks}:
+            for stage in self._mesh.stages_of(ranks):
                 np.maximum(finishes[:, stage], result.finish_ns[:, column], out=finishes[:, stage])
         np.maximum.accumulate(finishes, axis=1, out=finishes)
         return finishes

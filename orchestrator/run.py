@@ -152,7 +152,7 @@ def _check_replaceable(output: Path, spec: RunSpec) -> None:
 
 def _introduce(console: Console, deployment: Deployment, source: RequestSource) -> None:
     engine, space = deployment.engine, deployment.space
-    weights = deployment.generator.layout.max_rank_weight_bytes
+    weights = deployment.generator.memory.max_rank_weight_bytes
     console.say(
         f"{deployment.model.name} on {engine.parallelism.npu_num} x {deployment.hardware.name} "
         f"({engine.parallelism.layout}), {engine.model.fp}-bit; scheduling {engine.names['scheduling']}, "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trace_gen.trace import NO_REQUEST
 
 IntArray = NDArray[np.int64]
 
@@ -25,7 +29,7 @@ class KVTransfer:
     tier: str = "host"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchShape:
     """Token counts of one iteration, or of `steps` iterations that differ only by one token a request.
 
@@ -38,7 +42,7 @@ class BatchShape:
       prompt's last chunk and for a decode, 1 + drafts where drafted tokens are verified.
 
     With ``steps > 1`` every entry is a decode (one new token, sampled once) and step ``j`` has
-    ``context_tokens + j`` tokens in the KV cache.
+    ``context_tokens + j`` tokens in the KV cache. `dummy_batch` and `empty_batch` are those of idle members of a wave.
     """
 
     request_ids: IntArray
@@ -49,16 +53,47 @@ class BatchShape:
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = field(default=1)
 
-    @property
+    @cached_property
     def total_tokens(self) -> int:
         """Tokens computed a step, summed over the batch: the rows of every linear operator."""
         return int(self.new_tokens.sum())
 
-    @property
+    @cached_property
     def sampled_tokens(self) -> int:
         """Tokens whose logits are computed, summed over the batch: the rows of the LM head and the sampler."""
         return int(self.samples.sum())
 
     def context_by_step(self) -> IntArray:
-        """Return tokens in the KV cache before each step, shape ``[steps, n]``."""
-        return self.context_tokens[None, :] + np.arange(self.steps, dtype=np.int64)[:, None]
+        """Return tokens in the KV cache before each step, shape ``[steps, n]``; a dummy's do not grow."""
+        grown = np.arange(self.steps, dtype=np.int64)[:, None] * (self.request_ids >= 0)
+        return self.context_tokens[None, :] + grown
+
+
+def dummy_batch(steps: int = 1) -> BatchShape:
+    """Return the batch of a member of a wave that has nothing to do but is waited for: vLLM's dummy run.
+
+    One token a step, which belongs to no request, has no context and is not sampled.
+    """
+    zero = np.zeros(1, dtype=np.int64)
+    return BatchShape(np.full(1, NO_REQUEST, dtype=np.int64), zero + 1, zero, zero, steps=steps)
+
+
+def empty_batch(steps: int = 1) -> BatchShape:
+    """Return the batch of a member of a wave that computes nothing."""
+    none = np.zeros(0, dtype=np.int64)
+    return BatchShape(none, none, none, none, steps=steps)
+
+
+def concatenate(batches: Sequence[BatchShape]) -> BatchShape:
+    """Return the batches of a wave as one, request after request; a single one is returned as it is."""
+    if len(batches) == 1:
+        return batches[0]
+    return BatchShape(
+        request_ids=np.concatenate([batch.request_ids for batch in batches]),
+        new_tokens=np.concatenate([batch.new_tokens for batch in batches]),
+        context_tokens=np.concatenate([batch.context_tokens for batch in batches]),
+        samples=np.concatenate([batch.samples for batch in batches]),
+        kv_loads=tuple(transfer for batch in batches for transfer in batch.kv_loads),
+        kv_evictions=tuple(transfer for batch in batches for transfer in batch.kv_evictions),
+        steps=batches[0].steps,
+    )

@@ -1,4 +1,4 @@
-"""Batch -> `Trace`: what every rank computes and communicates in one iteration, with latencies.
+"""Batches -> `Trace`: what every rank computes and communicates in one iteration, with latencies.
 
 Three caches make a decode step cheap, and let readers of a trace cache by identity, because arrays that are equal
 between calls are the same objects:
@@ -13,150 +13,115 @@ a trace may be written to.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from foundation.errors import InternalError
+from foundation.errors import InternalError, UserError
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.attention_work import AttentionShape, attention_work
-from trace_gen.batch_shape import BatchShape, KVTransfer
-from trace_gen.expert_routing import ExpertRouting
-from trace_gen.memory_layout import MemoryLayout
+from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
+from trace_gen.memory import ModelMemory
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.experts import Experts
+from trace_gen.mlp.routing import ExpertRouting
 from trace_gen.model_operators import model_operators, placed_by_request
-from trace_gen.operators import Operator, OperatorClass, Rows
-from trace_gen.parallelism import Parallelism
-from trace_gen.perf_model import OperatorTable, PerfModel
-from trace_gen.sharding import Precision, shard, shard_warnings
-from trace_gen.trace import NO_REQUEST, IntArray, Trace
-from trace_gen.trace_structure import Structure, StructureBuilder, StructureKey
+from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
+from trace_gen.perf_model import PerfModel
+from trace_gen.precision import Precision
+from trace_gen.recent import Recent
+from trace_gen.trace import NO_REQUEST, IntArray, RowKind, Trace
+from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 
 AttentionPlacement = Literal["heads", "requests"]
+ExpertExchange = Literal["alltoall", "allgather"]
+Router = Callable[[Experts, int, int], ExpertRouting]
+"""Experts, the ranks they are spread over, and how many of these have the same tokens -> their routing."""
 CACHE_ENTRIES = 256
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class _Sizes:
-    """What token counts decide: static columns of the operator table ``[m]`` and size columns of the trace ``[n]``."""
+class _RowSizes:
+    """What token counts decide: columns of the operator table, and size columns of the trace ``[n]``."""
 
-    rows: IntArray
-    flops: IntArray
-    mem_bytes: IntArray
+    columns: ColumnSizes
     input_bytes: IntArray
     weight_bytes: IntArray
     output_bytes: IntArray
     comm_bytes: IntArray
 
 
-@dataclass(frozen=True, slots=True)
-class _TableShape:
-    """What the structure alone decides of the operator table, and where attention stands in it."""
-
-    names: tuple[str, ...]
-    kinds: NDArray[np.int8]
-    request: IntArray
-    whole: NDArray[np.bool_]
-    computes: NDArray[np.bool_]
-    attention: IntArray
-    per_row: IntArray
-    """``[7, m]``: bytes and FLOPs a row, see `_per_row`."""
-    grouped: NDArray[np.bool_]
-    row_kinds: IntArray
-    """``[3, m]``: the `Rows` of input, output and collective."""
-
-
 class TraceGenerator:
-    """Generates the traces of one instance: `architecture` on `parallelism`, timed by `perf_model`.
+    """Generates the traces of one instance, or of the data-parallel members of a wave.
 
-    `attention_placement`: ``"heads"`` divides attention by heads over the tensor-parallel ranks, as engines do;
-    ``"requests"`` gives each rank whole requests (see `trace_gen.trace_structure`), with an all-to-all before and
-    after unless `attention_exchange` is false (LLMServingSim's Orca traces have none).
-    `warnings` holds what the user should know, one sentence each.
+    `architecture` stands on `mesh` and is timed by `perf_model`. `attention_placement`: ``"heads"`` divides attention
+    by heads over the tensor-parallel ranks, as engines do; ``"requests"`` gives each rank whole requests (see
+    `trace_gen.trace_structure`), with an all-to-all before and after unless `attention_exchange` is false
+    (LLMServingSim's Orca traces have none). `expert_exchange`: how tokens reach experts on other ranks
+    (`trace_gen.mlp.experts`), `route` how many reach which. `warnings` holds what the user should know, one sentence
+    each.
     """
 
     def __init__(
         self,
         architecture: ModelArchitecture,
-        parallelism: Parallelism,
+        mesh: Mesh,
         perf_model: PerfModel,
         *,
         precision: Precision | None = None,
         attention_placement: AttentionPlacement = "heads",
         attention_exchange: bool = True,
+        expert_exchange: ExpertExchange = "alltoall",
+        route: Router = ExpertRouting,
     ) -> None:
-        self.architecture, self.parallelism, self.perf_model = architecture, parallelism, perf_model
+        if mesh.context > 1:
+            raise UserError(f"context parallelism of {mesh.context} is not modelled yet", fix="give 1")
+        self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
         self.precision = precision or Precision()
-        self.by_request = attention_placement == "requests" and parallelism.tensor > 1
-        self.layout = MemoryLayout(architecture, parallelism, self.precision, self.by_request)
-        self.warnings = () if self.by_request else shard_warnings(architecture, parallelism.tensor)
-        experts = architecture.experts
-        self.routing = None if experts is None else ExpertRouting(experts, parallelism.expert)
-        self.operators = model_operators(
-            architecture, parallelism.tensor, self.precision, perf_model.vocabulary, parallelism.expert
-        )
-        if self.by_request:
-            whole = model_operators(architecture, 1, self.precision, perf_model.vocabulary)
-            self.operators = placed_by_request(self.operators, whole, attention_exchange)
-        self.attention = self._attention_shape()
+        self.by_request = attention_placement == "requests" and mesh.tensor > 1
+        self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
+        self.warnings = () if self.by_request else _warnings(architecture, mesh.tensor)
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
-        self.attributes = {
-            "model": architecture.name,
-            "tensor_parallel": str(parallelism.tensor),
-            "pipeline_parallel": str(parallelism.pipeline),
-            "vocabulary": perf_model.vocabulary,
-            "attention_placement": "requests" if self.by_request else "heads",
-            "latency_source": perf_model.latency_source,
-        }
-        if experts is not None:
-            self.attributes["expert_parallel"] = str(parallelism.expert)
-        self._builder = StructureBuilder(
-            self.operators, parallelism, architecture.num_layers, by_request=self.by_request
-        )
-        self._structures: OrderedDict[Hashable, tuple[Structure, _TableShape]] = OrderedDict()
-        self._sizes: OrderedDict[Hashable, _Sizes] = OrderedDict()
-        self._requests: OrderedDict[Hashable, tuple[IntArray, IntArray]] = OrderedDict()
+        vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
+        self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
+        if self.by_request:
+            whole = model_operators(architecture, None, self.precision, vocabulary)
+            self.operators = placed_by_request(self.operators, whole, vocabulary, attention_exchange)
+        self.attributes = self._attributes(expert_exchange)
+        self._facts = [self._layer_facts(kind, route) for kind in range(len(architecture.layer_kinds))]
+        self._builder = StructureBuilder(self.operators, mesh, architecture, by_request=self.by_request)
+        self.structures: Recent[tuple[Structure, TableShape]] = Recent(CACHE_ENTRIES)
+        self.sizes: Recent[_RowSizes] = Recent(CACHE_ENTRIES)
+        self.request_columns: Recent[tuple[IntArray, IntArray]] = Recent(CACHE_ENTRIES)
 
-    def generate(self, batch: BatchShape) -> Trace:
-        """Return the trace of `batch`; with ``batch.steps`` > 1 of that many decode iterations at once."""
-        _check(batch)
-        key = StructureKey(
-            requests=len(batch.request_ids) if self.request_rows else 0,
-            has_logits=batch.sampled_tokens > 0,
-            loads=len(batch.kv_loads),
-            evictions=len(batch.kv_evictions),
-        )
-        structure, shape = _cached(self._structures, key, lambda: self._structure(key))
-        size_key = (
-            key,
-            batch.total_tokens,
-            batch.sampled_tokens,
-            batch.new_tokens.tobytes() if self.request_rows else b"",
-            tuple(transfer.bytes for transfer in (*batch.kv_loads, *batch.kv_evictions)),
-        )
-        sizes = _cached(self._sizes, size_key, lambda: self._size_columns(structure, shape, batch))
-        transfers = (*batch.kv_loads, *batch.kv_evictions)
-        request_key = (key, batch.request_ids.tobytes(), tuple(transfer.request_id for transfer in transfers))
-        requests, batch_requests = _cached(
-            self._requests, request_key, lambda: (_request_column(structure, batch), batch.request_ids.copy())
-        )
-        table = self._table(shape, sizes, batch)
-        latency = self.perf_model.latency_ns(table, batch)
+    def generate(self, batches: Sequence[BatchShape]) -> Trace:
+        """Return the trace of one batch for each data-parallel member; one batch is the plain case.
+
+        A member may have an empty batch (no requests), or a dummy one (`trace_gen.batch_shape.dummy_batch`), but not
+        all of them. With several steps, all the same number, the trace is that of as many decode iterations.
+        """
+        _check(batches, self.mesh.data)
+        key = tuple(map(self._member_key, batches))
+        structure, shape = self.structures.get(key, lambda: self._structure(key))
+        sizes = self.sizes.get(self._size_key(key, batches), lambda: self._row_sizes(structure, shape, batches))
+        request, batch_requests = self._requests(key, structure, batches)
+        table = operator_table(shape, sizes.columns, batches, concatenate(batches), self.mesh.tensor)
+        latency = self.perf_model.latency_ns(table)
         return Trace(
             op_names=structure.op_names,
+            devices=structure.devices,
             rank_sets=structure.rank_sets,
             groups=structure.groups,
             batch_requests=batch_requests,
             op=structure.op,
+            operator_class=structure.operator_class,
             kind=structure.kind,
+            device=structure.device,
             layer=structure.layer,
             stage=structure.stage,
             rank_set=structure.rank_set,
-            request=requests,
+            request=request,
             sub_batch=structure.sub_batch,
             latency_ns=_spread(latency * shape.computes, structure),
             flops=_spread(table.flops, structure),
@@ -178,114 +143,125 @@ class TraceGenerator:
             attributes=self.attributes,
         )
 
-    def _attention_shape(self) -> AttentionShape:
-        part = shard(self.architecture, 1 if self.by_request else self.parallelism.tensor)
-        return AttentionShape(
-            query_elements=part.query,
-            kv_elements=part.kv,
-            query_bytes=self.precision.activation_bytes(part.query),
-            kv_bytes=2 * self.precision.kv_bytes(part.kv),
-            window=self.architecture.sliding_window,
+    def _attributes(self, expert_exchange: ExpertExchange) -> dict[str, str]:
+        mesh = self.mesh
+        facts = {
+            "model": self.architecture.name,
+            "tensor_parallel": str(mesh.tensor),
+            "pipeline_parallel": str(mesh.pipeline),
+            "vocabulary": self.perf_model.vocabulary.name,
+            "attention_placement": "requests" if self.by_request else "heads",
+            "latency_source": self.perf_model.latency_source,
+        }
+        if self.architecture.mixtures:
+            facts["expert_parallel"] = str(mesh.expert)
+        if mesh.data > 1:
+            facts["data_parallel"] = str(mesh.data)
+        if mesh.expert > 1 and expert_exchange != "alltoall":
+            facts["expert_exchange"] = expert_exchange
+        return facts
+
+    def _layer_facts(self, kind: int, route: Router) -> LayerFacts:
+        layer, mesh = self.architecture.layer_kinds[kind], self.mesh
+        attention = layer.attention.shape(1 if self.by_request else mesh.tensor, self.precision)
+        if not isinstance(layer.mlp, Experts):
+            return LayerFacts(attention, None)
+        return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.member_size))
+
+    def _member_key(self, batch: BatchShape) -> MemberKey:
+        requests = len(batch.request_ids)
+        return MemberKey(
+            requests if self.request_rows else 0,
+            requests > 0,
+            batch.sampled_tokens > 0,
+            len(batch.kv_loads),
+            len(batch.kv_evictions),
         )
 
-    def _structure(self, key: StructureKey) -> tuple[Structure, _TableShape]:
+    def _structure(self, key: StructureKey) -> tuple[Structure, TableShape]:
         structure = self._builder.build(key)
-        operators = [entry.operator for entry in structure.entries]
-        request = np.array([entry.request for entry in structure.entries], dtype=np.int64)
-        kinds = np.array([operator.kind for operator in operators], dtype=np.int8)
-        per_row = [_per_row(operator) for operator in operators]
-        shape = _TableShape(
-            names=tuple(operator.name for operator in operators),
-            kinds=kinds,
-            request=request,
-            whole=(request >= 0) & self.by_request,
-            computes=kinds != OperatorClass.EXCHANGE,
-            attention=np.flatnonzero(kinds == OperatorClass.ATTENTION),
-            per_row=np.array(per_row, dtype=np.int64).T,
-            grouped=kinds == OperatorClass.GROUPED_GEMM,
-            row_kinds=np.array([(o.input_rows, o.output_rows, o.comm_rows) for o in operators], dtype=np.int64).T,
-        )
-        return structure, shape
+        return structure, TableShape.of(structure.entries, self._facts, self.by_request)
 
-    def _size_columns(self, structure: Structure, shape: _TableShape, batch: BatchShape) -> _Sizes:
+    def _size_key(self, key: StructureKey, batches: Sequence[BatchShape]) -> tuple[object, ...]:
+        """Return all that the sizes of the rows of `key` depend on."""
+        tokens = [
+            (
+                batch.total_tokens,
+                batch.sampled_tokens,
+                batch.new_tokens.tobytes() if self.request_rows else b"",
+            )
+            for batch in batches
+        ]
+        return (key, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
+
+    def _row_sizes(self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape]) -> _RowSizes:
         """Work out the sizes of every table column, and gather them for every row of the trace."""
-        rows, rows_out, rows_carried = self._rows(shape, batch)
-        flops, traffic, weight_traffic, into, weights, out, comm = shape.per_row
-        if self.routing is not None:
-            read = weight_traffic * self.routing.activated_share(batch.total_tokens)
-            weight_traffic = np.where(shape.grouped, np.rint(read).astype(np.int64), weight_traffic)
-        transfers = (*batch.kv_loads, *batch.kv_evictions)
-        moved_in, moved_out = self._moved(structure, transfers, len(batch.kv_loads))
-        return _Sizes(
-            rows=rows,
-            flops=flops * rows,
-            mem_bytes=traffic * rows + weight_traffic,
-            input_bytes=_gather(into * rows, structure, moved_in),
-            weight_bytes=_gather(weights, structure),
-            output_bytes=_gather(out * rows_out, structure, moved_out),
-            comm_bytes=_gather(comm * rows_carried, structure),
+        columns = column_sizes(shape, batches)
+        loaded, stored = self._moved(structure, batches) if structure.transfer_rows else (None, None)
+        return _RowSizes(
+            columns,
+            input_bytes=_gather(columns.input_bytes, structure, loaded),
+            weight_bytes=_gather(columns.weight_bytes, structure),
+            output_bytes=_gather(columns.output_bytes, structure, stored),
+            comm_bytes=_gather(columns.comm_bytes, structure),
         )
 
-    def _rows(self, shape: _TableShape, batch: BatchShape) -> IntArray:
-        """Return how many rows each table column takes, puts out and carries, ``[3, m]``."""
-        total = batch.total_tokens
-        tokens = np.where(shape.request >= 0, batch.new_tokens[shape.request], total)
-        choices = np.empty((len(Rows), len(tokens)), dtype=np.int64)
-        choices[Rows.TOKENS] = tokens
-        choices[Rows.LOGITS] = batch.sampled_tokens
-        choices[Rows.ROUTED] = self.routing.copies(total) if self.routing else 0
-        choices[Rows.OWN] = self.routing.own_tokens(total) if self.routing else 0
-        rows: IntArray = choices[shape.row_kinds, np.arange(len(tokens))]
-        return rows
-
-    def _moved(self, structure: Structure, transfers: tuple[KVTransfer, ...], loads: int) -> tuple[IntArray, IntArray]:
-        """Return the bytes that each row of a KV transfer loads, and stores, on each rank of its stage."""
+    def _moved(self, structure: Structure, batches: Sequence[BatchShape]) -> tuple[IntArray, IntArray]:
+        """Return the bytes that each row of a KV transfer loads, and stores, on each rank of its member's stage."""
+        transfers = _transfers(batches)
         stages = structure.stage[: structure.transfer_rows]
         share = [
-            self.layout.transfer_share(transfers[index].bytes, int(stage))
+            self.memory.transfer_share(transfers[index].bytes, int(stage))
             for index, stage in zip(structure.transfer, stages, strict=True)
         ]
-        moved, is_load = np.array(share, dtype=np.int64), structure.transfer < loads
+        moved = np.array(share, dtype=np.int64)
+        is_load = structure.kind[: structure.transfer_rows] == RowKind.MEM_LOAD
         return np.where(is_load, moved, 0), np.where(is_load, 0, moved)
 
-    def _table(self, shape: _TableShape, sizes: _Sizes, batch: BatchShape) -> OperatorTable:
-        """Return the operator table: static columns repeated for every step, attention by context."""
-        flops = np.repeat(sizes.flops[None, :], batch.steps, axis=0)
-        mem_bytes = np.repeat(sizes.mem_bytes[None, :], batch.steps, axis=0)
-        work = attention_work(self.attention, batch)
-        if self.request_rows:
-            flops[:, shape.attention] = work.flops[:, shape.request[shape.attention]]
-            mem_bytes[:, shape.attention] = work.mem_bytes[:, shape.request[shape.attention]]
-        else:
-            flops[:, shape.attention] = work.flops.sum(axis=1, keepdims=True)
-            mem_bytes[:, shape.attention] = work.mem_bytes.sum(axis=1, keepdims=True)
-        return OperatorTable(
-            names=shape.names,
-            kinds=shape.kinds,
-            rows=sizes.rows,
-            request=shape.request,
-            whole=shape.whole,
-            flops=flops,
-            mem_bytes=mem_bytes,
-            work=work,
-            tensor=self.parallelism.tensor,
-            attention=self.attention,
+    def _requests(
+        self, key: StructureKey, structure: Structure, batches: Sequence[BatchShape]
+    ) -> tuple[IntArray, IntArray]:
+        """Return each row's request and the requests of the batches, the same arrays for the same requests."""
+        moved = tuple(transfer.request_id for transfer in _transfers(batches))
+        ids = concatenate(batches).request_ids
+        return self.request_columns.get(
+            (key, ids.tobytes(), moved), lambda: (_request_column(structure, ids, moved), ids[ids != NO_REQUEST])
         )
 
 
-def _per_row(row: Operator) -> tuple[int, ...]:
-    """Return an operator's FLOPs and traffic for each input row, and its bytes, in the order `_size_columns` takes."""
-    computed = (row.flops, row.traffic_bytes, row.weight_traffic_bytes)
-    return (*computed, row.input_bytes, row.weight_bytes, row.output_bytes, row.comm_bytes)
+def _warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:
+    """Return what a user should know about dividing `architecture` by `tensor`, one sentence each."""
+    told = [text for kind in architecture.layer_kinds for text in kind.attention.warnings(tensor)]
+    return tuple(f"{architecture.name} has {text}" for text in dict.fromkeys(told))
 
 
-def _check(batch: BatchShape) -> None:
-    if not len(batch.request_ids) or batch.total_tokens < 1 or batch.new_tokens.min() < 1:
-        raise InternalError("a batch to trace has at least one request, and each computes at least one token")
-    if ((batch.samples < 0) | (batch.samples > batch.new_tokens)).any():
+def _check(batches: Sequence[BatchShape], members: int) -> None:
+    if len(batches) != members:
+        raise InternalError(f"{len(batches)} batches for {members} data-parallel members")
+    if not any(len(batch.request_ids) for batch in batches):
+        raise InternalError("a trace has at least one request")
+    if any(batch.steps != batches[0].steps for batch in batches):
+        raise InternalError("the batches of a wave have the same number of steps")
+    for batch in batches:
+        _check_batch(batch)
+
+
+def _check_batch(batch: BatchShape) -> None:
+    new, samples = batch.new_tokens, batch.samples
+    if batch.total_tokens == batch.sampled_tokens == len(new) and (samples == 1).all() and (new == 1).all():
+        return  # decodes, by far the most common
+    if (new < 1).any():
+        raise InternalError("each request of a batch computes at least one token")
+    if ((samples < 0) | (samples > new)).any():
         raise InternalError("a request samples at least none and at most all of the tokens it computes")
-    if batch.steps > 1 and not (batch.total_tokens == len(batch.request_ids) and (batch.samples == 1).all()):
+    real = batch.request_ids != NO_REQUEST
+    if batch.steps > 1 and not ((new == 1).all() and (samples[real] == 1).all()):
         raise InternalError("a batch of several steps holds decodes only")
+
+
+def _transfers(batches: Sequence[BatchShape]) -> tuple[KVTransfer, ...]:
+    """Return the KV transfers of a wave in the order of its rows: loads, then evictions, member by member."""
+    return tuple(transfer for batch in batches for transfer in (*batch.kv_loads, *batch.kv_evictions))
 
 
 def _spread(table: IntArray, structure: Structure) -> IntArray:
@@ -309,21 +285,7 @@ def _gather(values: IntArray, structure: Structure, front: IntArray | None = Non
     return result
 
 
-def _request_column(structure: Structure, batch: BatchShape) -> IntArray:
-    column = np.where(structure.position >= 0, batch.request_ids[structure.position], NO_REQUEST)
-    transfers = [transfer.request_id for transfer in (*batch.kv_loads, *batch.kv_evictions)]
-    column[: structure.transfer_rows] = np.array(transfers, dtype=np.int64)[structure.transfer]
+def _request_column(structure: Structure, ids: IntArray, moved: tuple[int, ...]) -> IntArray:
+    column = np.where(structure.position >= 0, ids[structure.position], NO_REQUEST)
+    column[: structure.transfer_rows] = np.array(moved, dtype=np.int64)[structure.transfer]
     return column
-
-
-def _cached(cache: OrderedDict[Hashable, Value], key: Hashable, make: Callable[[], Value]) -> Value:
-    """Return `cache[key]`, making it if needed and dropping the least recently used beyond `CACHE_ENTRIES`."""
-    found = cache.get(key)
-    if found is not None:
-        cache.move_to_end(key)
-        return found
-    made = make()
-    cache[key] = made
-    if len(cache) > CACHE_ENTRIES:
-        cache.popitem(last=False)
-    return made

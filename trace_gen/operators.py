@@ -1,66 +1,63 @@
-"""What an operator is, as data: what each row of a trace computes, reads and writes, a row of input.
+"""What an operator is, as data: what each row of a trace computes, reads and writes, a row of input; and their maker.
 
-Which operators a model has is in `trace_gen.model_operators`. Sizes are per rank. Floating-point operations: 2 a
-multiply-add; element-wise operators are counted with the few operations an element they need, which never decides their
-time.
+Which operators a model has is in `trace_gen.model_operators`, `trace_gen.attention` and `trace_gen.mlp`. Sizes are per
+rank. Floating-point operations: 2 a multiply-add; element-wise operators are counted with the few operations an element
+they need, which never decides their time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal
 
-from trace_gen.sharding import Precision
-from trace_gen.trace import CommType
+from trace_gen.precision import Precision
+from trace_gen.trace import CommType, OperatorClass
+from trace_gen.vocabulary import Vocabulary
 
-Vocabulary = Literal["fused", "split"]
 TOKEN_ID_BYTES = 4
 """Token ids go in and out as 32-bit integers."""
 
 NORM_FLOPS, ROTARY_FLOPS, ACTIVATION_FLOPS, SAMPLER_FLOPS = 5, 3, 5, 5
 """Operations an element of element-wise operators."""
-QK_NORM_PASSES = 2
-"""Norms of single heads move twice their bytes' worth of time: rows of `head_dim` elements are too short to stream."""
-
-
-class OperatorClass(IntEnum):
-    """What limits an operator: performance models have one efficiency a class."""
-
-    GEMM = 0
-    ATTENTION = 1
-    ELEMENTWISE = 2
-    EMBEDDING = 3
-    SAMPLER = 4
-    EXCHANGE = 5
-    """No computation: only its collective."""
-    GROUPED_GEMM = 6
-    """Matrices of several experts at once; only the weights of experts that have tokens are read."""
+RESIDUAL = "residual"
+"""As a source: the output of the last row before it that carries the hidden state."""
 
 
 class Rows(IntEnum):
-    """What an operator has a row for.
+    """What an operator has a row for. With whole experts on ranks see `trace_gen.mlp.experts`.
 
-    Every token of the batch; every sequence whose logits are needed; every copy of a token that this rank's experts
-    work on; every token of the share that this rank sends to the experts (see `trace_gen.expert_routing`).
+    Of operators that the members of a wave run together, tokens are those of the largest member: their collectives need
+    equal sizes on every rank.
     """
 
     TOKENS = 0
+    """Every token of the batch."""
     LOGITS = 1
+    """Every token whose logits are needed."""
     ROUTED = 2
+    """Every copy of a token that this rank's experts work on."""
     OWN = 3
+    """Every token of the share that this rank sends to the experts."""
+    EXCHANGED = 4
+    """Every copy of a token that this rank sends to the experts and gets back."""
+    GATHERED = 5
+    """Every token of the shares of all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator on one rank. Byte counts and FLOPs are for each row; `weight_bytes` once.
+    """One operator on one rank. Byte counts and FLOPs are for each row; weights once.
 
     - `sources`: the operators of the same iteration whose outputs are its input (empty: the input of the
-      iteration; ``"residual"``: the output of the last row before it that carries the hidden state).
-    - `traffic_bytes`: device memory read and written for each row beside the weights (`weight_traffic_bytes`).
+      iteration; `RESIDUAL`: the hidden state).
+    - `parameters`, `weight_bytes`: stored weights; `weight_traffic_bytes`: those of them that are read.
+    - `flops`, `traffic_bytes`: floating-point operations, and device memory read and written beside the weights, for
+      each of its `work_rows`, which are its `input_rows` unless said otherwise.
     - `per_request`: a row of its own for each request, even where attention is one row a batch.
     - `communication`: the collective after it, of `comm_bytes` for each row of `comm_rows`.
-    Attention's FLOPs and KV traffic depend on contexts: see `trace_gen.attention_work`.
+    - `together`: the data-parallel members of a wave run it as one operator on all ranks of the stage.
+    Attention's FLOPs and KV traffic depend on contexts: see `trace_gen.attention.work`.
     """
 
     name: str
@@ -68,112 +65,149 @@ class Operator:
     sources: tuple[str, ...]
     input_bytes: int
     output_bytes: int
+    parameters: int = 0
     weight_bytes: int = 0
     weight_traffic_bytes: int = 0
     flops: int = 0
     traffic_bytes: int = 0
     input_rows: Rows = Rows.TOKENS
     output_rows: Rows = Rows.TOKENS
+    worked_rows: Rows | None = None
     communication: CommType = CommType.NONE
     comm_bytes: int = 0
+    carried_rows: Rows | None = None
     per_request: bool = False
+    together: bool = False
+
+    @property
+    def work_rows(self) -> Rows:
+        """What FLOPs and traffic are counted for."""
+        return self.input_rows if self.worked_rows is None else self.worked_rows
 
     @property
     def comm_rows(self) -> Rows:
         """What its collective has a row for: of an all-gather, a rank's own part."""
-        return self.input_rows if self.communication is CommType.ALLGATHER else self.output_rows
+        if self.carried_rows is not None:
+            return self.carried_rows
+        gathers = self.communication is CommType.ALLGATHER
+        return self.input_rows if gathers else self.output_rows
+
+    @property
+    def is_per_request(self) -> bool:
+        """Whether it has a row for each request where attention has."""
+        return self.per_request or self.kind is OperatorClass.ATTENTION
 
 
 @dataclass(frozen=True, slots=True)
-class Operators:
-    """The operators of a model on one rank: before the blocks, one block, after the blocks."""
+class OperatorMaker:
+    """Makes the operators of one rank: knows what the rank shares, how numbers are stored and what operators are
+    called.
 
-    head: tuple[Operator, ...]
-    block: tuple[Operator, ...]
-    tail: tuple[Operator, ...]
+    `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
+    every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
+    all-gather and come back by a reduce-scatter, not by all-to-alls.
+    """
 
+    hidden_size: int
+    norm_parameters: int
+    precision: Precision
+    vocabulary: Vocabulary
+    tensor: int = 1
+    expert: int = 1
+    gathers: bool = False
 
-def linear(
-    precision: Precision,
-    name: str,
-    source: str,
-    inputs: int,
-    outputs: int,
-    bias: bool = False,
-    rows: Rows = Rows.TOKENS,
-    communication: CommType = CommType.NONE,
-) -> Operator:
-    """Return a projection of `inputs` to `outputs` elements; a collective after it carries its output."""
-    into, out = precision.activation_bytes(inputs), precision.activation_bytes(outputs)
-    weights = precision.weight_bytes(inputs * outputs + outputs * bias)
-    return Operator(
-        name,
-        OperatorClass.GEMM,
-        (source,),
-        into,
-        out,
-        weight_bytes=weights,
-        weight_traffic_bytes=weights,
-        flops=2 * inputs * outputs + outputs * bias,
-        traffic_bytes=into + out,
-        input_rows=rows,
-        output_rows=rows,
-        communication=communication,
-        comm_bytes=out if communication is not CommType.NONE else 0,
-    )
+    def linear(
+        self,
+        role: str,
+        source: str,
+        inputs: int,
+        outputs: int,
+        bias: bool = False,
+        rows: Rows = Rows.TOKENS,
+        communication: CommType = CommType.NONE,
+    ) -> Operator:
+        """Return a projection of `inputs` to `outputs` elements; `communication` follows if there are several ranks."""
+        into, out = self.precision.activation_bytes(inputs), self.precision.activation_bytes(outputs)
+        parameters = inputs * outputs + outputs * bias
+        weights = self.precision.weight_bytes(parameters)
+        after = communication if self.tensor > 1 else CommType.NONE
+        return Operator(
+            self.vocabulary.of(role),
+            OperatorClass.GEMM,
+            (source,),
+            into,
+            out,
+            parameters=parameters,
+            weight_bytes=weights,
+            weight_traffic_bytes=weights,
+            flops=2 * inputs * outputs + outputs * bias,
+            traffic_bytes=into + out,
+            input_rows=rows,
+            output_rows=rows,
+            communication=after,
+            comm_bytes=out if after is not CommType.NONE else 0,
+        )
 
+    def projections(
+        self, outputs: Sequence[tuple[str, int]], source: str, inputs: int, bias: bool = False
+    ) -> list[Operator]:
+        """Return the projections of one input, given as (role, elements); roles that share a name are one operator."""
+        widths: dict[str, tuple[str, int]] = {}
+        for role, width in outputs:
+            name = self.vocabulary.of(role)
+            widths[name] = (role, widths.get(name, (role, 0))[1] + width)
+        return [self.linear(role, source, inputs, width, bias) for role, width in widths.values()]
 
-def elementwise(
-    precision: Precision,
-    name: str,
-    source: str,
-    inputs: int,
-    outputs: int,
-    flops: int,
-    parameters: int = 0,
-    extra: int = 0,
-    rows: Rows = Rows.TOKENS,
-) -> Operator:
-    """Return an element-wise operator; `extra` counts elements read and written beside input and output."""
-    into, out = precision.activation_bytes(inputs), precision.activation_bytes(outputs)
-    weights = precision.weight_bytes(parameters)
-    return Operator(
-        name,
-        OperatorClass.ELEMENTWISE,
-        (source,),
-        into,
-        out,
-        weight_bytes=weights,
-        weight_traffic_bytes=weights,
-        flops=flops * max(inputs, outputs),
-        traffic_bytes=into + out + precision.activation_bytes(extra),
-        input_rows=rows,
-        output_rows=rows,
-    )
+    def elementwise(
+        self,
+        role: str,
+        sources: tuple[str, ...],
+        inputs: int,
+        outputs: int,
+        flops: int,
+        parameters: int = 0,
+        extra: int = 0,
+        rows: Rows = Rows.TOKENS,
+    ) -> Operator:
+        """Return an element-wise operator; `extra` counts elements read and written beside input and output."""
+        into, out = self.precision.activation_bytes(inputs), self.precision.activation_bytes(outputs)
+        weights = self.precision.weight_bytes(parameters)
+        return Operator(
+            self.vocabulary.of(role),
+            OperatorClass.ELEMENTWISE,
+            sources,
+            into,
+            out,
+            parameters=parameters,
+            weight_bytes=weights,
+            weight_traffic_bytes=weights,
+            flops=flops * max(inputs, outputs),
+            traffic_bytes=into + out + self.precision.activation_bytes(extra),
+            input_rows=rows,
+            output_rows=rows,
+        )
+
+    def norm(self, role: str) -> Operator:
+        """Return a norm over the hidden state; as engines do, it first adds to the residual stream."""
+        hidden = self.hidden_size
+        return self.elementwise(role, (RESIDUAL,), hidden, hidden, NORM_FLOPS, self.norm_parameters, 2 * hidden)
 
 
 def exchange_row(
-    name: str,
-    sources: tuple[str, ...],
-    width: int,
-    communication: CommType = CommType.ALLTOALL,
-    input_rows: Rows = Rows.TOKENS,
-    output_rows: Rows = Rows.TOKENS,
+    name: str, sources: tuple[str, ...], width: int, communication: CommType = CommType.ALLTOALL
 ) -> Operator:
-    """Return a row that only communicates: `width` bytes a row go in, come out and are carried."""
+    """Return an operator that only communicates: `width` bytes a row go in, come out and are carried."""
     return Operator(
         name,
-        OperatorClass.EXCHANGE,
+        OperatorClass.COMMUNICATION,
         sources,
         input_bytes=width,
         output_bytes=width,
-        input_rows=input_rows,
-        output_rows=output_rows,
         communication=communication,
         comm_bytes=width,
     )
 
 
-def is_per_request(operator: Operator) -> bool:
-    """Whether `operator` has a row for each request where attention has."""
-    return operator.per_request or operator.kind is OperatorClass.ATTENTION
+def with_rows(operator: Operator, input_rows: Rows, output_rows: Rows, carried_rows: Rows | None = None) -> Operator:
+    """Return `operator` with other rows going in, coming out, and carried (None: as its collective has it)."""
+    return replace(operator, input_rows=input_rows, output_rows=output_rows, carried_rows=carried_rows)

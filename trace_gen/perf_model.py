@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.attention_work import AttentionShape, AttentionWork
+from trace_gen.attention.work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import Hardware
-from trace_gen.operators import Vocabulary
 from trace_gen.perf_models import perf_models
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
+from trace_gen.vocabulary import Vocabulary
 
 IntArray = NDArray[np.int64]
 AttentionGranularity = Literal["request", "batch"]
@@ -23,19 +23,38 @@ WHOLE_BATCH = -1
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionPart:
+    """Attention of one kind for the requests of one batch: some columns of an operator table.
+
+    - `columns`: which columns of the table; `per_request` says that there is one for each of `batch`'s requests that
+      the table's `request` names, otherwise each column stands for the whole batch;
+    - `shape`: one rank's attention; `batch` and `work` ``[k, n]``: the requests and what each of them costs;
+    - `first`: the position of `batch`'s first request in the table's batch.
+    """
+
+    columns: IntArray
+    per_request: bool
+    shape: AttentionShape
+    batch: BatchShape
+    work: AttentionWork
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorTable:
     """The distinct operators of one iteration on one rank, as columns: `m` operators, `k` steps.
 
-    A transformer block appears once, however many layers the model has; per-request operators appear once a
-    request.
+    A layer appears once for each kind of layer, however many layers the model has; per-request operators appear once a
+    request; those of a wave once for each member.
 
-    - `names`, `kinds` ``[m]`` (`trace_gen.operators.OperatorClass`);
+    - `names`, `kinds` ``[m]`` (`trace_gen.trace.OperatorClass`);
     - `rows` ``[m]``: tokens or sequences that the operator works on; while only contexts change, the same array
       object, so that a model may keep what it worked out for all but attention;
-    - `request` ``[m]``: position in the batch that a per-request operator works for, or `WHOLE_BATCH`;
+    - `request` ``[m]``: position in `batch` of the request that a per-request operator works for, or `WHOLE_BATCH`;
     - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
     - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
-    - `work`: attention by request, whether it is one column or many; `attention`: one rank's attention, a token;
+    - `attention`: the columns of attention, by kind and batch;
+    - `batch`: the batch, or those of a wave one after another;
     - `tensor`: ranks that share the operators that are not `whole`.
     """
 
@@ -46,16 +65,16 @@ class OperatorTable:
     whole: NDArray[np.bool_]
     flops: IntArray
     mem_bytes: IntArray
-    work: AttentionWork
+    attention: tuple[AttentionPart, ...]
+    batch: BatchShape
     tensor: int
-    attention: AttentionShape
 
 
 class PerfModel(Protocol):
     """Turns operators into nanoseconds."""
 
     vocabulary: Vocabulary
-    """Which operator names it knows (see `trace_gen.model_operators`)."""
+    """What it calls operators (see `trace_gen.vocabulary`)."""
 
     attention_granularity: AttentionGranularity
     """Whether attention is one row a request or one row a batch. A model of batch rows must also answer for
@@ -64,7 +83,7 @@ class PerfModel(Protocol):
     latency_source: LatencySource
     """``"backend"``: the latencies are placeholders; the backend's own roofline turns FLOPs and bytes into time."""
 
-    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+    def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return the time of each operator at each step, at least 1 ns, shape ``[k, m]``."""
 
 

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 NO_LAYER = -1
 NO_REQUEST = -1
+NPU = "npu"
+"""The kind of device that computes unless a pass maps an operator to another: a GPU, a TPU or any accelerator."""
 
 
 class RowKind(IntEnum):
@@ -40,6 +42,24 @@ class RowKind(IntEnum):
     """Bytes (`output_bytes`) move from device memory to `output_loc`; no computation."""
     COMM = 3
     """Only the row's collective; no computation."""
+
+
+class OperatorClass(IntEnum):
+    """What limits an operator: performance models go by it, and simulated time is accounted by it."""
+
+    GEMM = 0
+    ATTENTION = 1
+    ELEMENTWISE = 2
+    EMBEDDING = 3
+    SAMPLER = 4
+    COMMUNICATION = 5
+    """No computation: only its collective."""
+    GROUPED_GEMM = 6
+    """Matrices of several experts at once; only the weights of experts that have tokens are read."""
+    MEMORY = 7
+    """No computation: KV blocks moved between memories."""
+    OTHER = 8
+    """An operator of a text trace whose name says nothing to us."""
 
 
 class CommType(IntEnum):
@@ -68,9 +88,10 @@ class Trace:
 
     - `rank_sets[i]`: the ranks of rank set i, ascending; `groups[i]`: the ranks of communication group i, in
       ring order (usually the tensor-parallel ranks of one stage).
-    - `op_names[op[r]]`: the operator's name without layer or request.
+    - `op_names[op[r]]`: the operator's name without layer or request; `operator_class`: its `OperatorClass`.
+    - `devices[device[r]]`: the kind of device that runs the row. Ranks of different kinds are different ranks.
     - `request[r]`: the request id the row works for, or `NO_REQUEST` for the whole batch; `batch_requests` lists
-      the ids of the batch, in order, so that a batch row lists its requests.
+      the ids of the batch, in order, so that a batch row lists its requests (of a wave: of all its batches).
     - `latency_ns`: ``[steps, n]``, at least 1 for COMPUTE rows, 0 for others.
     - `flops`, `mem_bytes`: ``[steps, n]`` floating-point operations and bytes of device memory traffic, for
       backends that turn them into time themselves.
@@ -82,11 +103,14 @@ class Trace:
     """
 
     op_names: tuple[str, ...]
+    devices: tuple[str, ...]
     rank_sets: tuple[tuple[int, ...], ...]
     groups: tuple[tuple[int, ...], ...]
     batch_requests: IntArray
     op: NDArray[np.int32]
+    operator_class: NDArray[np.int8]
     kind: NDArray[np.int8]
+    device: NDArray[np.int8]
     layer: NDArray[np.int32]
     stage: NDArray[np.int32]
     rank_set: NDArray[np.int32]

@@ -1,9 +1,9 @@
 """The rows of an iteration's trace, apart from any size or latency.
 
-    kv_load / kv_evict rows of every stage | embedding | block x layers of stage 0 | ... | block x layers | tail
+    kv_load / kv_evict rows of every stage | embedding | blocks of stage 0 | ... | blocks of the last stage | tail
 
-One block is worked out and replicated. Every row points to a column of the operator table, so that sizes and
-latencies are copied from there block by block.
+Each kind of layer is worked out once and replicated. Every row points to a column of the operator table, so that sizes
+and latencies are copied from there block by block.
 
 Attention placed by request: request ``i`` of the batch is on rank ``i mod tensor`` of each stage (the rule of
 LLMServingSim's Orca traces). Its rows stand on rank sets of one rank; as each row waits for the one before it on its
@@ -11,36 +11,54 @@ own rank, the requests of different ranks run side by side:
 
     rotary_emb -> (exchange) -+-> attention 0, attention 2 ... on rank 0 -+-> (exchange) -> o_proj
                               +-> attention 1, attention 3 ... on rank 1 -+
+
+A wave has the rows of each data-parallel member one after another, on the member's own ranks, where they run side by
+side in the same way. What members do together (`Operator.together`) is one row on all ranks of the stage:
+
+    member 0: norm ... router -+                                                              +-> expert_sum ...
+    member 1: norm ... router -+-> expert_dispatch ... expert_combine, on all ranks of the stage -+-> expert_sum ...
+
+A member without tokens has no rows of its own and takes part in these alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.operators import Operator, OperatorClass, Operators, is_per_request
-from trace_gen.parallelism import Parallelism
-from trace_gen.trace import NO_LAYER, CommType, IntArray, Location, RowKind
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.mesh import Mesh
+from trace_gen.model_operators import ModelOperators
+from trace_gen.operators import Operator
+from trace_gen.trace import NO_LAYER, NPU, CommType, IntArray, Location, OperatorClass, RowKind
 
 LOAD_NAME, EVICT_NAME = "kv_load", "kv_evict"
-STAGE_SET = -1
-"""The row is on all ranks of its stage."""
+EVERY_RANK = -1
+"""The row is on all ranks of its member's stage."""
+WAVE = -1
+"""As a member: all of them together."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
     """One column of the operator table.
 
-    `request` is the position in the batch of the request it works for (-1: all of them), `rank` the index within the
-    stage of the one rank that runs it (`STAGE_SET`: every rank).
+    `layer_kind` is the kind of layer it belongs to (`NO_LAYER`: head or tail).
+    `member` is whose tokens it works on (`WAVE`: all members', together), `request` the position in the wave of the one
+    request it works for (-1: all of the member's), `rank` the index within the member's stage of the one rank that runs
+    it (`EVERY_RANK`: every rank).
     """
 
     operator: Operator
+    layer_kind: int = NO_LAYER
+    member: int = 0
     request: int = -1
-    rank: int = STAGE_SET
+    rank: int = EVERY_RANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +71,18 @@ class Run:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True)
-class StructureKey:
-    """What decides the rows of a trace. `requests`: per-request rows of the batch, 0 for one row a batch."""
+class MemberKey(NamedTuple):
+    """What decides the rows of one member. `requests`: per-request rows of its batch, 0 for one row a batch."""
 
     requests: int
+    has_tokens: bool
     has_logits: bool
     loads: int
     evictions: int
+
+
+StructureKey = tuple[MemberKey, ...]
+"""What decides the rows of a trace: of a wave of several members, or of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +91,20 @@ class Structure:
 
     - `column`: index into the operator table (`entries`); rows of KV transfers point behind its end;
     - `runs`: the same as runs of rows, for copying whole blocks;
-    - `position`: the request's position in the batch, -1 for batch rows;
-    - `transfer`, of the first `transfer_rows` rows: index into loads, then evictions.
+    - `position`: the request's position in the wave, -1 for batch rows;
+    - `transfer`, of the first `transfer_rows` rows: index into loads, then evictions, of the first member, the second
+      and so on.
     """
 
     entries: tuple[TableEntry, ...]
     op_names: tuple[str, ...]
+    devices: tuple[str, ...]
     rank_sets: tuple[tuple[int, ...], ...]
     groups: tuple[tuple[int, ...], ...]
     op: NDArray[np.int32]
+    operator_class: NDArray[np.int8]
     kind: NDArray[np.int8]
+    device: NDArray[np.int8]
     layer: NDArray[np.int32]
     stage: NDArray[np.int32]
     rank_set: NDArray[np.int32]
@@ -102,72 +128,133 @@ class Structure:
         return len(self.transfer)
 
 
-class StructureBuilder:
-    """Builds `Structure`s of one model on one parallelism; `by_request` places attention by request."""
+@dataclass(frozen=True, slots=True)
+class RankSets:
+    """The rank sets and communication groups of a mesh, and where each stage, member and rank finds its own.
 
-    def __init__(self, operators: Operators, parallelism: Parallelism, num_layers: int, *, by_request: bool) -> None:
-        self.operators, self.parallelism, self.by_request = operators, parallelism, by_request
-        self.layers = parallelism.stage_layers(num_layers)
-        stages = tuple(parallelism.stage_ranks(stage) for stage in range(parallelism.pipeline))
-        single = tuple((rank,) for rank in range(parallelism.ranks)) if by_request else ()
-        self.rank_sets = stages + single
-        self.groups = stages if parallelism.tensor > 1 else ()
+    Rank sets: every stage; then, with several members, every member of every stage; then, where attention is placed by
+    request, every rank. Groups: every member of every stage that has several ranks; then, with several members, every
+    stage. Members are counted through the stages: ``stage x members + member``.
+    """
+
+    mesh: Mesh
+    sets: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(mesh: Mesh, by_request: bool) -> RankSets:
+        """Return the rank sets of `mesh`; `by_request` asks for one of every rank."""
+        stages = mesh.groups("tp", "cp", "dp")
+        members = mesh.groups("tp", "cp")
+        single = tuple((rank,) for rank in range(mesh.ranks)) if by_request else ()
+        groups = (members if mesh.member_size > 1 else ()) + (stages if mesh.data > 1 else ())
+        return RankSets(mesh, stages + (members if mesh.data > 1 else ()) + single, groups)
+
+    def set_of(self, stage: IntArray, member: IntArray, rank: IntArray) -> IntArray:
+        """Return the index of each row's rank set; `member` may be `WAVE`, `rank` `EVERY_RANK`."""
+        mesh = self.mesh
+        of_members = mesh.pipeline if mesh.data > 1 else 0
+        own = of_members + stage * mesh.data + member
+        first_single = mesh.pipeline + (mesh.pipeline * mesh.data if mesh.data > 1 else 0)
+        single = first_single + stage * mesh.stage_size + member * mesh.member_size + rank
+        shared: IntArray = np.where(member == WAVE, stage, own)
+        return np.where(rank == EVERY_RANK, shared, single)
+
+    def group_of(self, stage: IntArray, member: IntArray) -> IntArray:
+        """Return the index of each row's communication group."""
+        mesh = self.mesh
+        if mesh.data == 1:
+            return stage.astype(np.int64)
+        of_stages = mesh.pipeline * mesh.data if mesh.member_size > 1 else 0
+        return np.where(member == WAVE, of_stages + stage, stage * mesh.data + member)
+
+
+class StructureBuilder:
+    """Builds `Structure`s of one model on one mesh; `by_request` places attention by request."""
+
+    def __init__(
+        self, operators: ModelOperators, mesh: Mesh, architecture: ModelArchitecture, *, by_request: bool
+    ) -> None:
+        self.operators, self.mesh, self.by_request = operators, mesh, by_request
+        self.ranks = RankSets.of(mesh, by_request)
+        self.layers = mesh.stage_layers(architecture.num_layers)
+        self.kind_of = tuple(map(architecture.layer_kinds.index, architecture.layers))
 
     def build(self, key: StructureKey) -> Structure:
-        """Return the structure for `key`; without logits there is no LM head and no sampler."""
-        head = [TableEntry(operator) for operator in self.operators.head]
-        block = self._block(key.requests)
-        tail = [TableEntry(operator) for operator in self.operators.tail[: None if key.has_logits else 1]]
-        rows = _Rows((key.loads + key.evictions) * self.parallelism.pipeline)
-        last = self.parallelism.pipeline - 1
+        """Return the structure for `key`; a member without logits has no LM head and no sampler."""
+        working = [number for number, member in enumerate(key) if member.has_tokens]
+        head = [TableEntry(operator, member=member) for member in working for operator in self.operators.head]
+        tail = [
+            TableEntry(operator, member=member)
+            for member in working
+            for operator in self.operators.tail[: None if key[member].has_logits else 1]
+        ]
+        blocks = [list(self._block(kind, key, working)) for kind in range(len(self.operators.blocks))]
+        starts = np.cumsum([len(head), *(len(block) for block in blocks)]).tolist()
+        rows = _Rows(sum(member.loads + member.evictions for member in key) * self.mesh.pipeline)
+        rows.add(0, len(head), 0, (NO_LAYER,))
         for stage, layers in enumerate(self.layers):
-            if stage == 0:
-                rows.add(0, len(head), stage, (NO_LAYER,))
-            rows.add(len(head), len(block), stage, layers)
-            if stage == last:
-                rows.add(len(head) + len(block), len(tail), stage, (NO_LAYER,))
-        return self._columns((*head, *block, *tail), rows, key)
+            for kind, run in groupby(layers, key=self.kind_of.__getitem__):
+                rows.add(starts[kind], len(blocks[kind]), stage, run)
+        rows.add(starts[-1], len(tail), len(self.layers) - 1, (NO_LAYER,))
+        return self._columns((*head, *(entry for block in blocks for entry in block), *tail), rows, key)
 
-    def _block(self, requests: int) -> list[TableEntry]:
-        """Return the entries of one block; per-request operators stand together, request by request."""
-        section = [operator for operator in self.operators.block if requests and is_per_request(operator)]
-        entries: list[TableEntry] = []
-        for operator in self.operators.block:
-            if operator not in section:
-                entries.append(TableEntry(operator))
-            elif operator is section[0]:
+    def _block(self, kind: int, key: StructureKey, working: list[int]) -> Iterator[TableEntry]:
+        """Yield the entries of one kind of layer: what members do alone, one by one, and what they do together."""
+        first_request = np.cumsum([0, *(member.requests for member in key)]).tolist()
+        for together, operators in groupby(self.operators.blocks[kind], key=lambda operator: operator.together):
+            section = list(operators)
+            if together:
+                yield from (TableEntry(operator, kind, WAVE) for operator in section)
+                continue
+            for member in working:
+                alone = TableEntry(section[0], kind, member)
+                yield from self._alone(section, alone, key[member].requests, first_request[member])
+
+    def _alone(self, section: list[Operator], like: TableEntry, requests: int, first: int) -> Iterator[TableEntry]:
+        """Yield a member's entries, `like` the given one; per-request operators stand together, request by request."""
+        separate = [operator for operator in section if requests and operator.is_per_request]
+        for operator in section:
+            if operator not in separate:
+                yield replace(like, operator=operator)
+            elif operator is separate[0]:
                 for request in range(requests):
-                    rank = request % self.parallelism.tensor if self.by_request else STAGE_SET
-                    entries += [TableEntry(part, request, rank) for part in section]
-        return entries
+                    rank = request % self.mesh.tensor if self.by_request else EVERY_RANK
+                    for part in separate:
+                        yield replace(like, operator=part, request=first + request, rank=rank)
 
     def _columns(self, entries: tuple[TableEntry, ...], rows: _Rows, key: StructureKey) -> Structure:
         """Put the rows of KV transfers in front and fill every column."""
-        stages, per_stage = self.parallelism.pipeline, key.loads + key.evictions
-        transfer = np.tile(np.arange(per_stage, dtype=np.int64), stages)
-        column = np.concatenate([np.full(len(transfer), len(entries), dtype=np.int64), *rows.columns])
-        stage = np.concatenate([np.repeat(np.arange(stages, dtype=np.int32), per_stage), *rows.stages])
-        evicts = np.zeros(len(column), dtype=np.bool_)
-        evicts[: len(transfer)] = transfer >= key.loads
-        loads = (column == len(entries)) & ~evicts
+        moves = _Moves.of(key, self.mesh.pipeline)
+        count = len(moves.transfer)
+        column = np.concatenate([np.full(count, len(entries), dtype=np.int64), *rows.columns])
+        stage = np.concatenate([moves.stage, *rows.stages])
+        loads, evicts = (_in_front(which, len(column)) for which in (moves.loads, ~moves.loads))
         names = tuple(dict.fromkeys([entry.operator.name for entry in entries] + [LOAD_NAME, EVICT_NAME]))
         op = _by_entry([names.index(entry.operator.name) for entry in entries], names.index(EVICT_NAME), column)
         op[loads] = names.index(LOAD_NAME)
         kind = _by_entry([_row_kind(entry.operator) for entry in entries], RowKind.MEM_STORE, column)
         kind[loads] = RowKind.MEM_LOAD
         comm = _by_entry([entry.operator.communication for entry in entries], CommType.NONE, column)
-        rank = _by_entry([entry.rank for entry in entries], STAGE_SET, column)
-        own_set = stages + stage * self.parallelism.tensor + rank
+        member = _by_entry([entry.member for entry in entries], 0, column)
+        member[:count] = moves.member
+        rank = _by_entry([entry.rank for entry in entries], EVERY_RANK, column)
+        group = np.where(comm != CommType.NONE, self.ranks.group_of(stage, member), -1)
         return Structure(
             entries=entries,
             op_names=names,
-            rank_sets=self.rank_sets,
-            groups=self.groups,
+            devices=(NPU,),
+            rank_sets=self.ranks.sets,
+            groups=self.ranks.groups,
             op=op.astype(np.int32),
+            operator_class=_by_entry([entry.operator.kind for entry in entries], OperatorClass.MEMORY, column).astype(
+                np.int8
+            ),
             kind=kind.astype(np.int8),
-            layer=np.concatenate([np.full(len(transfer), NO_LAYER, dtype=np.int32), *rows.layers]),
+            device=np.zeros(len(column), dtype=np.int8),
+            layer=np.concatenate([np.full(count, NO_LAYER, dtype=np.int32), *rows.layers]),
             stage=stage,
-            rank_set=np.where(rank == STAGE_SET, stage, own_set).astype(np.int32),
+            rank_set=self.ranks.set_of(stage, member, rank).astype(np.int32),
             sub_batch=np.zeros(len(column), dtype=np.int32),
             # Token ids stay on the device: a few bytes, which engines copy while the device computes.
             input_loc=np.where(loads, Location.REMOTE, Location.LOCAL).astype(np.int8),
@@ -175,13 +262,35 @@ class StructureBuilder:
             weight_loc=np.full(len(column), Location.LOCAL, dtype=np.int8),
             node=np.zeros(len(column), dtype=np.int32),
             comm_type=comm.astype(np.int8),
-            comm_group=np.where(comm != CommType.NONE, stage, -1).astype(np.int32),
+            comm_group=group.astype(np.int32),
             dep_offsets=np.zeros(len(column) + 1, dtype=np.int64),
             dep_rows=np.zeros(0, dtype=np.int64),
             column=column,
             runs=tuple(rows.runs),
             position=_by_entry([entry.request for entry in entries], -1, column),
-            transfer=transfer,
+            transfer=moves.transfer,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """The rows of KV transfers: each stage moves its part of what every member loads, then evicts."""
+
+    stage: NDArray[np.int32]
+    member: IntArray
+    loads: NDArray[np.bool_]
+    transfer: IntArray
+
+    @staticmethod
+    def of(key: StructureKey, stages: int) -> _Moves:
+        """Return the rows for `key` on `stages` stages."""
+        counts = [member.loads + member.evictions for member in key]
+        loads = [np.arange(count) < member.loads for member, count in zip(key, counts, strict=True)]
+        return _Moves(
+            stage=np.repeat(np.arange(stages, dtype=np.int32), sum(counts)),
+            member=np.tile(np.repeat(np.arange(len(key)), counts), stages),
+            loads=np.tile(np.concatenate(loads), stages),
+            transfer=np.tile(np.arange(sum(counts), dtype=np.int64), stages),
         )
 
 
@@ -205,6 +314,13 @@ class _Rows:
         self.length += width * len(numbers)
 
 
+def _in_front(which: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
+    """Return `which` of the first rows as a column of all `rows`."""
+    result = np.zeros(rows, dtype=np.bool_)
+    result[: len(which)] = which
+    return result
+
+
 def _by_entry(values: Iterable[int], of_transfers: int, column: IntArray) -> IntArray:
     """Return each row's value: that of its table entry, or `of_transfers` for the rows of KV transfers."""
     result: IntArray = np.array([*values, of_transfers], dtype=np.int64)[column]
@@ -212,4 +328,4 @@ def _by_entry(values: Iterable[int], of_transfers: int, column: IntArray) -> Int
 
 
 def _row_kind(operator: Operator) -> RowKind:
-    return RowKind.COMM if operator.kind is OperatorClass.EXCHANGE else RowKind.COMPUTE
+    return RowKind.COMM if operator.kind is OperatorClass.COMMUNICATION else RowKind.COMPUTE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_gen.mesh import Mesh
 from trace_gen.trace import NO_LAYER, CommType, RowKind, Trace
 
 ATTENTION = frozenset({"attention", "attn", "qk_matmul", "softmax", "sv_matmul"})
@@ -21,6 +22,8 @@ EXPERT_EXCHANGES = {
 """Rows of their own where ranks hold whole experts, and nowhere else: the forms of our generator and of the field's."""
 VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 """Split by vocabulary where a generator does so; a collective may follow them."""
+TOGETHER = -1
+"""As a member: the rank set is that of several data-parallel members."""
 BLOCK_ENDS = frozenset({"down_proj", "fc2"})
 
 
@@ -38,6 +41,24 @@ def blocks(trace: Trace) -> NDArray[np.int64]:
     ended = ends[trace.op] if ends.size else np.zeros(trace.rows, dtype=np.int64)
     result: NDArray[np.int64] = np.cumsum(ended) - ended
     return result
+
+
+def mesh_of(trace: Trace) -> Mesh:
+    """Return the mesh that a trace of our generator names; that of a single rank where it names none."""
+    degrees = [trace.attributes.get(f"{name}_parallel", "1") for name in ("tensor", "pipeline", "data")]
+    if not all(degree.isascii() and degree.isdigit() and len(degree) < 7 for degree in degrees):
+        return Mesh()
+    tensor, pipeline, data = map(int, degrees)
+    return Mesh() if 0 in (tensor, pipeline, data) else Mesh(tensor, pipeline, data=data)
+
+
+def members(trace: Trace) -> NDArray[np.int64]:
+    """Return the data-parallel member of each rank set, `TOGETHER` for those that several members share."""
+    found, mesh = np.zeros(len(trace.rank_sets), dtype=np.int64), mesh_of(trace)
+    for index, ranks in enumerate(trace.rank_sets if mesh.data > 1 else ()):
+        own = set(map(mesh.member_of, ranks))
+        found[index] = own.pop() if len(own) == 1 else TOGETHER
+    return found
 
 
 def rows_named(trace: Trace, names: frozenset[str]) -> NDArray[np.int64]:

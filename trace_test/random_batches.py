@@ -2,6 +2,7 @@
 
 The kinds are what scheduling policies make: whole prompts beside decodes (Orca), chunks of prompts beside decodes
 (chunked prefill), decodes only, prompts only, and several decode steps at once; with KV blocks moved in or out or not.
+Mixtures of experts also come as waves of several data-parallel members, some of them idle.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from typing import Literal
 import numpy as np
 
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer
+from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer, dummy_batch, empty_batch
 from trace_gen.generator import AttentionPlacement, TraceGenerator
-from trace_gen.memory_layout import MemoryLayout
+from trace_gen.memory import ModelMemory
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model, shipped_models
-from trace_gen.operators import Vocabulary
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import AttentionGranularity, LatencySource, OperatorTable
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
+from trace_gen.vocabulary import FUSED, SPLIT, Vocabulary
 from trace_test.rule import ModelFacts, Subject
 from trace_test.subjects import of_trace
 
 Kind = Literal["orca", "chunked", "decode", "prefill", "steps"]
 KINDS: tuple[Kind, ...] = ("orca", "chunked", "decode", "prefill", "steps")
-TENSOR, PIPELINE = (1, 2, 4, 8), (1, 2, 3, 4)
+TENSOR, PIPELINE, DATA = (1, 2, 4, 8), (1, 2, 3, 4), (1, 1, 2, 3, 4)
 MAX_REQUESTS, MAX_TOKENS, BLOCK = 8, 600, 16
 
 
@@ -39,7 +40,7 @@ class _WorkModel:
     attention_granularity: AttentionGranularity
     latency_source: LatencySource = "model"
 
-    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+    def latency_ns(self, operators: OperatorTable) -> IntArray:
         """See `PerfModel.latency_ns`."""
         return np.maximum(operators.flops // 1000, 1)
 
@@ -52,46 +53,60 @@ def random_subjects(count: int, seed: int) -> Iterator[Subject]:
     for number in range(count):
         architecture = load_model(models[number % len(models)])
         tensor, stages = TENSOR[number % 4], min(random.choice(PIPELINE), architecture.num_layers)
-        parallelism = Parallelism(tensor, stages, _expert_ranks(architecture, tensor, random))
-        yield _subject(architecture, parallelism, KINDS[number % len(KINDS)], random, number)
+        mesh = _mesh(architecture, tensor, stages, random)
+        yield _subject(architecture, mesh, KINDS[number % len(KINDS)], random, number)
 
 
-def _expert_ranks(architecture: ModelArchitecture, tensor: int, random: Random) -> int:
-    """Return over how many ranks whole experts are spread: 1, or all of a stage where they divide the experts."""
-    if architecture.experts is None or architecture.experts.count % tensor:
-        return 1
-    return random.choice((1, tensor))
+def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Random) -> Mesh:
+    """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture."""
+    counts = [experts.count for experts in architecture.mixtures]
+    data = random.choice(DATA) if counts else 1
+    spread = tensor * data
+    if not counts or any(count % spread for count in counts) or random.random() < 0.3:
+        spread = 1
+    return Mesh(tensor, stages, spread, data)
 
 
-def _subject(
-    architecture: ModelArchitecture, parallelism: Parallelism, kind: Kind, random: Random, number: int
-) -> Subject:
+def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Random, number: int) -> Subject:
     precision = Precision()
     placement: AttentionPlacement = random.choice(("heads", "requests"))
-    vocabulary: Vocabulary = random.choice(("fused", "split"))
+    vocabulary: Vocabulary = random.choice((FUSED, SPLIT))
     granularity: AttentionGranularity = random.choice(("request", "batch"))
     generator = TraceGenerator(
         architecture,
-        parallelism,
+        mesh,
         _WorkModel(vocabulary, granularity),
         precision=precision,
         attention_placement=placement,
         attention_exchange=random.random() < 0.5,
+        expert_exchange=random.choice(("alltoall", "allgather")),
     )
-    layout = MemoryLayout(architecture, parallelism, precision, generator.by_request)
-    batch = _batch(kind, layout.kv_bytes_per_token_all_ranks, random)
-    experts = f", EP {parallelism.expert}" if parallelism.expert > 1 else ""
-    shape = f"TP {parallelism.tensor} x PP {parallelism.pipeline}{experts}"
-    source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary}, attention by {placement}"
-    return of_trace(source, generator.generate(batch), ModelFacts(architecture, parallelism, precision, batch))
+    memory = ModelMemory(architecture, mesh, precision, generator.by_request)
+    batches = _wave(kind, mesh, memory.kv_bytes_per_token_all_ranks, random)
+    degrees = f", EP {mesh.expert}" if mesh.expert > 1 else ""
+    degrees += f", DP {mesh.data}" if mesh.data > 1 else ""
+    shape = f"TP {mesh.tensor} x PP {mesh.pipeline}{degrees}"
+    source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary.name}, attention by {placement}"
+    return of_trace(source, generator.generate(batches), ModelFacts(architecture, mesh, precision, batches))
 
 
-def _batch(kind: Kind, kv_bytes_per_token: int, random: Random) -> BatchShape:
+def _wave(kind: Kind, mesh: Mesh, kv_bytes_per_token: int, random: Random) -> tuple[BatchShape, ...]:
+    """Return a batch for each member; of several that share experts, the later ones may be dummy or empty."""
+    steps = random.randint(2, 5) if kind == "steps" else 1
+    batches = [_batch(kind, steps, kv_bytes_per_token, random, 0)]
+    for member in range(1, mesh.data):
+        idle = random.choice((None, None, dummy_batch, empty_batch)) if mesh.expert > 1 else None
+        first_id = 10_000 * member
+        batches.append(idle(steps) if idle else _batch(kind, steps, kv_bytes_per_token, random, first_id))
+    return tuple(batches)
+
+
+def _batch(kind: Kind, steps: int, kv_bytes_per_token: int, random: Random, first_id: int) -> BatchShape:
     count = random.randint(1, MAX_REQUESTS)
-    ids = random.sample(range(1000), count)
+    ids = [first_id + number for number in random.sample(range(1000), count)]
     new, context, samples = zip(*(_request(kind, random) for _ in range(count)), strict=True)
     moved = [_transfer(request, kv_bytes_per_token, random) for request in random.sample(ids, random.randint(0, 1))]
-    evicted = [_transfer(1000 + n, kv_bytes_per_token, random) for n in range(random.randint(0, 2))]
+    evicted = [_transfer(first_id + 1000 + n, kv_bytes_per_token, random) for n in range(random.randint(0, 2))]
     return BatchShape(
         request_ids=np.array(ids, dtype=np.int64),
         new_tokens=np.array(new, dtype=np.int64),
@@ -99,7 +114,7 @@ def _batch(kind: Kind, kv_bytes_per_token: int, random: Random) -> BatchShape:
         samples=np.array(samples, dtype=np.int64),
         kv_loads=tuple(moved),
         kv_evictions=tuple(evicted),
-        steps=random.randint(2, 5) if kind == "steps" else 1,
+        steps=steps,
     )
 
 

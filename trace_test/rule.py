@@ -11,8 +11,8 @@ from converters.execution_graph import ExecutionGraph
 from foundation.registry import Registry
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision
+from trace_gen.mesh import Mesh
+from trace_gen.precision import Precision
 from trace_gen.trace import NO_LAYER, Trace
 
 Needs = Literal["file", "trace", "graph", "model"]
@@ -22,12 +22,12 @@ REPORTED = 20
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of the model behind a trace; `batch` only where the trace was generated here."""
+    """What is known of the model behind a trace; the batches of its members only where it was made here."""
 
     architecture: ModelArchitecture
-    parallelism: Parallelism
+    mesh: Mesh
     precision: Precision
-    batch: BatchShape | None = None
+    batches: tuple[BatchShape, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from converters.lowering import lower
 from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
 from trace_gen.trace import Trace
 from trace_test.rule import ModelFacts, Subject
 from trace_test.rules import dependencies, group_members
@@ -114,8 +114,8 @@ def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
         return None
     try:
         architecture = load_model(facts["model"])
-        degrees = (facts["tensor_parallel"], facts.get("pipeline_parallel", "1"), facts.get("expert_parallel", "1"))
-        parallelism = Parallelism(*map(int, degrees))
+        names = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel")
+        mesh = Mesh(*(int(facts.get(name, "1")) for name in names))
     except (UserError, ValueError):
         return None
-    return ModelFacts(architecture, parallelism, Precision(reading.bits, reading.bits, reading.bits))
+    return ModelFacts(architecture, mesh, Precision(reading.bits, reading.bits, reading.bits))

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Location, RowKind, Trace
+from trace_gen.trace import NO_LAYER, NO_REQUEST, NPU, CommType, IntArray, Location, RowKind, Trace
+from trace_gen.vocabulary import class_of
 
 
 class Operand(NamedTuple):
@@ -130,6 +132,14 @@ def collect(stream: RecordStream) -> Trace:
     return _trace(columns, count, stream, tuple(ops), tables, attributes)
 
 
+def _classes(op_names: tuple[str, ...], op: IntArray, kind: IntArray) -> NDArray[np.int8]:
+    """Return each row's operator class, by its name and kind."""
+    of_name = [[class_of(name, number) for number in RowKind] for name in op_names]
+    table = np.array(of_name, dtype=np.int8).reshape(len(op_names), len(RowKind))
+    result: NDArray[np.int8] = table[op, kind]
+    return result
+
+
 def _intern(known: dict[K, int], listed: list[K], key: K) -> int:
     index = known.get(key)
     if index is None:
@@ -159,11 +169,14 @@ def _trace(
     }
     return Trace(
         op_names=op_names,
+        devices=(NPU,),
         rank_sets=tables[0],
         groups=tables[1],
         batch_requests=np.array(stream.requests, dtype=np.int64),
         op=flat("op", np.int32),
+        operator_class=_classes(op_names, flat("op"), flat("kind")),
         kind=flat("kind", np.int8),
+        device=np.zeros(count, dtype=np.int8),
         layer=flat("layer", np.int32),
         stage=flat("stage", np.int32),
         rank_set=flat("rank_set", np.int32),

@@ -37,7 +37,7 @@ def write_report(
 
 def _facts(deployment: Deployment, source: RequestSource) -> Facts:
     engine, space = deployment.engine, deployment.space
-    layout = deployment.generator.layout
+    memory = deployment.generator.memory
     system = f"{engine.parallelism.npu_num} x {deployment.hardware.name} ({engine.parallelism.layout})"
     kv_bytes = space.total_blocks * space.block_bytes
     rows = [
@@ -45,7 +45,7 @@ def _facts(deployment: Deployment, source: RequestSource) -> Facts:
         ("NPUs", system),
         ("precision", f"{engine.model.fp} bits"),
         ("memory of an NPU", f"{deployment.memory_bytes / 1e9:.2f} GB"),
-        ("weights on an NPU, at most", f"{layout.max_rank_weight_bytes / 1e9:.2f} GB"),
+        ("weights on an NPU, at most", f"{memory.max_rank_weight_bytes / 1e9:.2f} GB"),
         (
             "KV cache over all NPUs",
             f"{space.total_blocks} blocks of {space.block_size} tokens, {kv_bytes / 1e9:.2f} GB",

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trace_gen.trace import CommType, Location, RowKind, Trace
+from trace_gen.trace import NPU, CommType, Location, RowKind, Trace
+from trace_gen.vocabulary import class_of
 
 
 @dataclass
@@ -46,11 +47,14 @@ def make_trace(rows: Sequence[Row], steps: int = 1, requests: Sequence[int] = ()
 
     return Trace(
         op_names=ops,
+        devices=(NPU,),
         rank_sets=sets,
         groups=groups,
         batch_requests=column(requests, np.int64),
         op=column([ops.index(row.op) for row in rows], np.int32),
+        operator_class=column([class_of(row.op, row.kind) for row in rows], np.int8),
         kind=column([row.kind for row in rows], np.int8),
+        device=column([0] * len(rows), np.int8),
         layer=column([row.layer for row in rows], np.int32),
         stage=column([row.stage for row in rows], np.int32),
         rank_set=column([sets.index(row.ranks) for row in rows], np.int32),

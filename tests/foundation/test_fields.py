@@ -165,3 +165,13 @@ def test_without_problems_nothing_is_raised() -> None:
     found.only(["a"])
     found.finish()
     assert found.path is None
+
+
+def test_only_what_was_read_soundly_is_to_be_compared() -> None:
+    found = fields(width=-1, heads=4)
+    assert found.sound("width", "heads", "depth"), "nothing has been read yet"
+    for name in ("width", "heads"):
+        found.positive_int(name)
+    found.positive_int("depth", "layers")
+    assert found.sound("heads") and not found.sound("heads", "width")
+    assert not found.sound("depth") and not found.sound("layers")

@@ -62,7 +62,7 @@ def test_every_way_to_the_backend_gives_the_same_cycles(npus: int, stages: int, 
         memory=built.configurations.memory.to_text(),
         options={},
     )
-    trace = built.generator.generate(batch.shape())
+    trace = built.generator.generate([batch.shape()])
     memory = backend.simulate(lowering.lower(trace)).by_rank()
     assert len(memory) == npus
     with TemporaryDirectory() as folder:
@@ -87,8 +87,7 @@ def test_steps_at_once_are_the_steps_one_by_one(npus: int, stages: int, placemen
                 memory=texts.memory.to_text(),
                 options={},
             ),
-            tensor=npus // stages,
-            stages=stages,
+            mesh=built.generator.mesh,
             max_steps=steps,
             stopwatch=Stopwatch(),
         )

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from trace_cases import only_layer
 
 from foundation.errors import UserError
+from trace_gen.memory import parameter_count
 from trace_gen.models import load_model, shipped_models
 
 PUBLISHED = {
@@ -33,20 +35,21 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
 def test_parameters_are_those_published(name: str, parameters: int) -> None:
-    assert load_model(name).parameters == parameters
+    assert parameter_count(load_model(name)) == parameters
 
 
 def test_gpt3_175b_by_hand() -> None:
     model = load_model("gpt3-175b")
     block = 12 * 12288**2 + 13 * 12288
-    assert model.parameters == 96 * block + (50257 + 2048) * 12288 + 2 * 12288
+    assert parameter_count(model) == 96 * block + (50257 + 2048) * 12288 + 2 * 12288
 
 
 @pytest.mark.parametrize("name", sorted(shipped_models()))
 def test_every_shipped_model_loads_under_its_own_name(name: str) -> None:
     model = load_model(name)
     assert model.name == name
-    assert model.num_heads % model.num_kv_heads == 0
+    attention, _ = only_layer(model)
+    assert attention.heads % attention.kv_heads == 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_a_file_or_its_folder(tmp_path: Path) -> None:
     path = write(folder, **LLAMA_FIELDS)
     assert load_model(path) == load_model(str(folder))
     assert load_model(path).name == "my-model"
-    assert load_model(path).num_kv_heads == 4
+    assert only_layer(load_model(path))[0].kv_heads == 4
 
 
 def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
@@ -136,9 +139,10 @@ def test_families_that_differ_by_data(tmp_path: Path) -> None:
     qwen2 = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "qwen2"}))
     qwen3 = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "qwen3", "head_dim": 32}))
     mistral = load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "mistral", "sliding_window": 16}))
-    assert qwen2.qkv_bias and not qwen2.output_bias
-    assert qwen3.qk_norm and qwen3.query_size == 128
-    assert mistral.sliding_window == 16
+    biased, normed, windowed = (only_layer(model)[0] for model in (qwen2, qwen3, mistral))
+    assert biased.qkv_bias and not biased.output_bias
+    assert normed.qk_norm and normed.heads * normed.head_dim == 128
+    assert windowed.window == 16
 
 
 def test_layouts_of_opt_that_are_not_supported(tmp_path: Path) -> None:

@@ -9,16 +9,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_cases import LLAMA, MIXTRAL, MIXTURES, QWEN, batch, batches, generator, model, rows_named
+from trace_cases import (
+    LLAMA,
+    MIXTRAL,
+    MIXTURES,
+    QWEN,
+    batch,
+    batches,
+    experts_of,
+    generator,
+    model,
+    only_layer,
+    rows_named,
+)
 
 from converters.lowering import lower
 from foundation.errors import UserError
 from trace_gen.batch_shape import BatchShape
-from trace_gen.expert_routing import ExpertRouting
 from trace_gen.hardware import load_hardware
-from trace_gen.memory_layout import MemoryLayout
+from trace_gen.memory import ModelMemory, parameter_count
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.routing import ExpertRouting
 from trace_gen.models import load_model, shipped_models
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import CommType, RowKind, Trace
 
@@ -42,13 +54,13 @@ def first(trace: Trace, name: str, column: str) -> int:
 def test_rows_of_every_way_to_hold_experts() -> None:
     for name, before in ((MIXTRAL, []), ("Qwen/Qwen1.5-MoE-A2.7B", SHARED)):
         for expert, expected in ((1, DIVIDED), (4, SPREAD)):
-            trace = generator(name, tensor=4, expert=expert).generate(batch([7]))
+            trace = generator(name, tensor=4, expert=expert).generate([batch([7])])
             assert [trace.name(row) for row in mixture_rows(trace)] == [*before, *expected]
 
 
 def test_sizes_of_mixtral_with_divided_experts() -> None:
     """7 tokens, 2 of 8 experts of width 14336 on 4 ranks, 16 bits: 14 copies of tokens."""
-    trace = generator(MIXTRAL, tensor=4).generate(batch([7]))
+    trace = generator(MIXTRAL, tensor=4).generate([batch([7])])
     hidden, inner = 4096 * 2, 14336 // 4 * 2
     sides = [(int(trace.input_bytes[row]), int(trace.output_bytes[row])) for row in mixture_rows(trace)]
     assert sides == [
@@ -66,7 +78,7 @@ def test_sizes_of_mixtral_with_divided_experts() -> None:
 
 def test_sizes_of_mixtral_with_whole_experts_on_ranks() -> None:
     """Each of 4 ranks has 2 experts, takes at most 4 of 14 copies and 2 of 7 tokens."""
-    trace = generator(MIXTRAL, tensor=4, expert=4).generate(batch([7]))
+    trace = generator(MIXTRAL, tensor=4, expert=4).generate([batch([7])])
     hidden, inner = 4096 * 2, 14336 * 2
     sides = [(int(trace.input_bytes[row]), int(trace.output_bytes[row])) for row in mixture_rows(trace)]
     assert sides == [
@@ -95,7 +107,7 @@ def test_sizes_of_mixtral_with_whole_experts_on_ranks() -> None:
 
 def test_shared_experts_are_reduced_with_the_others_or_alone() -> None:
     name = "Qwen/Qwen1.5-MoE-A2.7B"
-    divided, spread = (generator(name, tensor=4, expert=expert).generate(batch([7])) for expert in (1, 4))
+    divided, spread = (generator(name, tensor=4, expert=expert).generate([batch([7])]) for expert in (1, 4))
     assert first(divided, "shared_down_proj", "comm_type") == CommType.NONE
     assert first(spread, "shared_down_proj", "comm_type") == CommType.ALLREDUCE
     assert first(spread, "shared_down_proj", "comm_bytes") == 7 * 2048 * 2
@@ -104,7 +116,7 @@ def test_shared_experts_are_reduced_with_the_others_or_alone() -> None:
 
 def test_ranks_are_alike_whatever_holds_the_experts() -> None:
     for expert in (1, 4):
-        trace = generator(MIXTRAL, tensor=4, pipeline=2, expert=expert).generate(batch([7, 1], [0, 90]))
+        trace = generator(MIXTRAL, tensor=4, pipeline=2, expert=expert).generate([batch([7, 1], [0, 90])])
         assert trace.rank_sets == ((0, 1, 2, 3), (4, 5, 6, 7))
         graph = lower(trace)
         assert sorted(own.ranks for own in graph.rank_graphs) == [(0, 1, 2, 3), (4, 5, 6, 7)]
@@ -115,19 +127,19 @@ def test_ranks_are_alike_whatever_holds_the_experts() -> None:
 @SETTINGS
 @given(shape=batches, name=st.sampled_from(MIXTURES), tensor=st.sampled_from([2, 4]))
 def test_ranks_share_the_experts_work(shape: BatchShape, name: str, tensor: int) -> None:
-    one = generator(name).generate(shape)
+    one = generator(name).generate([shape])
     for expert in (1, tensor):
-        shared = generator(name, tensor, expert=expert).generate(shape)
+        shared = generator(name, tensor, expert=expert).generate([shape])
         for operator in ("expert_gate_up_proj", "expert_act_fn", "expert_down_proj"):
             whole, part = (first(trace, operator, "flops") for trace in (one, shared))
-            copy = whole // (shape.total_tokens * (model(name).experts.per_token))  # type: ignore[union-attr]
+            copy = whole // (shape.total_tokens * experts_of(model(name)).per_token)
             assert whole <= tensor * part < whole + tensor * copy
             assert first(shared, operator, "weight_bytes") * tensor == first(one, operator, "weight_bytes")
 
 
 def weight_reads(name: str, tokens: int, **spread: int) -> float:
     """Return the share of a rank's expert weights that ``expert_down_proj`` reads."""
-    trace = generator(name, **spread).generate(batch([tokens]))  # type: ignore[arg-type]
+    trace = generator(name, **spread).generate([batch([tokens])])  # type: ignore[arg-type]
     moved = first(trace, "expert_down_proj", "mem_bytes")
     sides = first(trace, "expert_down_proj", "input_bytes") + first(trace, "expert_down_proj", "output_bytes")
     return (moved - sides) / first(trace, "expert_down_proj", "weight_bytes")
@@ -147,8 +159,7 @@ def test_only_weights_of_activated_experts_are_read() -> None:
 def test_activated_experts_are_those_of_random_choices(tokens: int) -> None:
     """Against the mean of 400 draws of k distinct experts for each token."""
     random = np.random.default_rng(1)
-    experts = model(QWEN).experts
-    assert experts is not None
+    experts = experts_of(model(QWEN))
     hit = []
     for _ in range(400):
         chosen = random.random((tokens, experts.count)).argsort(axis=1)[:, : experts.per_token]
@@ -164,13 +175,13 @@ def test_activated_experts_are_those_of_random_choices(tokens: int) -> None:
 def test_ranks_together_hold_the_model(name: str, tensor: int, pipeline: int, bits: bool) -> None:
     """What exceeds the model is what every rank has whole: norms, and the router."""
     shape = model(name)
-    assert shape.experts is not None
-    layout = MemoryLayout(shape, Parallelism(tensor, pipeline, tensor if bits else 1))
+    experts = experts_of(shape)
+    layout = ModelMemory(shape, Mesh(tensor, pipeline, tensor if bits else 1))
     total = tensor * sum(layout.weight_bytes(stage) for stage in range(pipeline)) // 2
-    block = 2 * shape.norm_parameters + shape.hidden_size * shape.experts.router_outputs
-    block += 2 * shape.head_dim * shape.qk_norm
+    block = 2 * shape.norm_parameters + shape.hidden_size * experts.router_outputs
+    block += 2 * only_layer(shape)[0].head_dim * only_layer(shape)[0].qk_norm
     whole = shape.norm_parameters + shape.num_layers * block
-    assert total == shape.parameters + (tensor - 1) * whole
+    assert total == parameter_count(shape) + (tensor - 1) * whole
 
 
 @pytest.mark.parametrize(
@@ -191,10 +202,10 @@ def test_experts_that_cannot_be_spread(name: str, tensor: int, expert: int, mess
     ("changes", "message"),
     [
         ({"num_experts_per_tok": 200}, "num_experts_per_tok 200 is more than num_experts 128"),
-        ({"num_experts": 4096}, "num_experts is 4096 .expected at most 2048."),
-        ({"decoder_sparse_step": 2}, "decoder_sparse_step is not 1"),
-        ({"mlp_only_layers": [0]}, "mlp_only_layers is not empty"),
-        ({"use_sliding_window": True}, "use_sliding_window is true"),
+        ({"num_experts": 4096}, "line 1, num_experts: 4096 is not a whole number from 1 to 2048$"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step: 0 is not a whole number from 1"),
+        ({"mlp_only_layers": [-1]}, r"mlp_only_layers\[0\]: -1 is not a whole number of at least 0"),
+        ({"use_sliding_window": True}, "use_sliding_window: true is not supported"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size is missing"),
     ],
 )

@@ -19,8 +19,8 @@ from trace_cases import QWEN, batch
 from foundation.errors import UserError
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model, shipped_models
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 
 Loaded = TypeVar("Loaded")
@@ -75,7 +75,7 @@ def test_model_files() -> None:
         architecture = loaded(load_model, changed(base, changes), counts)
         if architecture is not None:
             perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
-            trace = TraceGenerator(architecture, Parallelism(), perf).generate(batch([3, 1], [0, 7]))
+            trace = TraceGenerator(architecture, Mesh(), perf).generate([batch([3, 1], [0, 7])])
             assert (trace.latency_ns >= 1).all()
 
     check()

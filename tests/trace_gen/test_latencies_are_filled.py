@@ -12,9 +12,9 @@ from trace_cases import QWEN, batch, model
 
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
-from trace_gen.operators import OperatorClass
-from trace_gen.parallelism import Parallelism
+from trace_gen.mesh import Mesh
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.trace import OperatorClass
 
 GARBAGE = 2**40
 
@@ -53,12 +53,12 @@ def test_every_latency_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = {"perf_table": table(tmp_path / "t.csv", ATTENTION)} if kind == "table_v0" else {}
     spied = Spied(make_perf_model(kind, PerfModelOptions(architecture, device, 4), **settings))
     expert = 1 if kind == "table_v0" else 4
-    generator = TraceGenerator(architecture, Parallelism(4, 1, expert), spied, attention_placement="requests")
+    generator = TraceGenerator(architecture, Mesh(4, 1, expert), spied, attention_placement="requests")
     poison(monkeypatch)
-    trace = generator.generate(batch([7, 1], [0, 30]))
+    trace = generator.generate([batch([7, 1], [0, 30])])
     (operators, answer), *more = spied.calls
     assert not more and answer.shape == operators.flops.shape
-    exchanges = operators.kinds == OperatorClass.EXCHANGE
+    exchanges = operators.kinds == OperatorClass.COMMUNICATION
     assert exchanges.sum() >= 2, "the rows that nothing times are there"
     assert (answer[:, exchanges] == 1).all()
     assert ((answer >= 1) & (answer < 10**10)).all()

@@ -16,11 +16,12 @@ from foundation.errors import UserError
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.memory import parameter_count
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.operators import OperatorClass
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
+from trace_gen.trace import OperatorClass
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -28,12 +29,12 @@ SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 def time_of(shape: BatchShape, name: str = LLAMA, hardware: str = "RTX4090", **options: object) -> np.ndarray:
     architecture = model(name)
     perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware(hardware), **options))  # type: ignore[arg-type]
-    return TraceGenerator(architecture, Parallelism(), perf).generate(shape).latency_ns.sum(axis=1)
+    return TraceGenerator(architecture, Mesh(), perf).generate([shape]).latency_ns.sum(axis=1)
 
 
 def test_decode_of_llama_on_a_4090_is_bound_by_its_weights() -> None:
     """15.0 GB of weights (all but the embedding table) at 1008 GB/s are 14.9 ms: a decode takes a little longer."""
-    read = 2 * (model().parameters - model().vocab_size * model().hidden_size)
+    read = 2 * (parameter_count(model()) - model().vocab_size * model().hidden_size)
     bound_ms = read / 1008e9 * 1e3
     decode_ms = time_of(batch([1], [128]))[0] / 1e6
     assert bound_ms < decode_ms < 1.2 * bound_ms
@@ -41,7 +42,7 @@ def test_decode_of_llama_on_a_4090_is_bound_by_its_weights() -> None:
 
 def test_long_prefill_is_bound_by_arithmetic() -> None:
     tokens = 2048
-    flops = 2 * tokens * (model().parameters - 2 * model().vocab_size * model().hidden_size)
+    flops = 2 * tokens * (parameter_count(model()) - 2 * model().vocab_size * model().hidden_size)
     bound_ms = flops / 165.2e12 * 1e3
     prefill_ms = time_of(batch([tokens]))[0] / 1e6
     assert bound_ms < prefill_ms < 1.25 * bound_ms
@@ -59,7 +60,7 @@ def test_fewer_bits_are_read_faster() -> None:
     times = []
     for precision in (Precision(), Precision(8, 8, 8), Precision(4, 16, 16)):
         perf = make_perf_model("roofline", replace(options, precision=precision))
-        trace = TraceGenerator(architecture, Parallelism(), perf, precision=precision).generate(batch([1], [128]))
+        trace = TraceGenerator(architecture, Mesh(), perf, precision=precision).generate([batch([1], [128])])
         times.append(int(trace.latency_ns.sum()))
     assert times == sorted(times, reverse=True)
     assert times[0] > 1.5 * times[1]
@@ -92,15 +93,15 @@ def test_one_more_request_never_takes_less(contexts: list[int], name: str) -> No
 @SETTINGS
 @given(shape=batches, tensor=st.sampled_from([2, 4, 8]))
 def test_ranks_take_less_than_one_but_not_less_than_their_share(shape: BatchShape, tensor: int) -> None:
-    whole = generator().generate(shape).latency_ns.sum()
-    shared = generator(tensor=tensor).generate(shape).latency_ns.sum()
+    whole = generator().generate([shape]).latency_ns.sum()
+    shared = generator(tensor=tensor).generate([shape]).latency_ns.sum()
     assert whole // tensor <= shared <= whole
 
 
 def attention_ns(shape: BatchShape) -> int:
     architecture = model()
     perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("RTX4090")))
-    trace = TraceGenerator(architecture, Parallelism(), perf).generate(shape)
+    trace = TraceGenerator(architecture, Mesh(), perf).generate([shape])
     return int(trace.latency_ns[0, rows_named(trace, "attention")[0]])
 
 
@@ -119,7 +120,7 @@ def test_small_tiles_do_not_wait_as_long_as_large_ones() -> None:
 
 
 def test_requests_placed_on_ranks_are_timed_one_by_one() -> None:
-    trace = generator(tensor=2, attention_placement="requests").generate(batch([1, 1, 1], [100, 5000, 100]))
+    trace = generator(tensor=2, attention_placement="requests").generate([batch([1, 1, 1], [100, 5000, 100])])
     first, second, third = (trace.latency_ns[0, row] for row in rows_named(trace, "attention")[:3])
     assert first == third < second
 
@@ -133,7 +134,7 @@ def test_a_sliding_window_bounds_attention(tmp_path: Path) -> None:
         path.write_text(config % (rest % window))
         architecture = load_model(str(path))
         perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
-        trace = TraceGenerator(architecture, Parallelism(), perf).generate(batch([1, 1500], [8192, 0]))
+        trace = TraceGenerator(architecture, Mesh(), perf).generate([batch([1, 1500], [8192, 0])])
         flops[window] = int(trace.flops[0, rows_named(trace, "attention")[0]])
     pairs_full = 8193 + 1500 * 1501 // 2
     pairs_windowed = 1024 + sum(min(query, 1024) for query in range(1, 1501))

@@ -120,7 +120,7 @@ def test_every_operator_takes_what_its_formula_says(
     heads, kv_heads, width = {LLAMA: (32, 8, 128), MIXTRAL: (32, 8, 128), QWEN: (32, 4, 128)}[name]
     ranks = 1 if placement == "requests" else tensor
     compared = compare(
-        generator.generate(shape), shape, Device(hardware), heads * width // ranks, kv_heads * width // ranks, width
+        generator.generate([shape]), shape, Device(hardware), heads * width // ranks, kv_heads * width // ranks, width
     )
     assert compared >= 10
 
@@ -133,7 +133,7 @@ def test_decodes_alone_take_the_cheaper_of_both_kernels() -> None:
         requests = [(1, context)] * count
         chunks, decodes = device.chunks(requests, 4096, 1024, 128), device.decodes(requests, 4096, 1024, 128)
         reached.add(chunks < decodes)
-        trace = generator.generate(batch([1] * count, [context] * count))
+        trace = generator.generate([batch([1] * count, [context] * count)])
         found = int(trace.latency_ns[0, rows_named(trace, "attention")[0]])
         assert found == pytest.approx(min(chunks, decodes), abs=1)
     assert reached == {True, False}

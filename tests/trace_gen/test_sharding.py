@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from trace_cases import LLAMA, MIXTRAL, model
+from trace_cases import LLAMA, MIXTRAL, make_generator, model, only_layer, with_layers
 
 from foundation.errors import UserError
-from trace_gen.sharding import Precision, check_experts, shard, shard_warnings
+from trace_gen.architecture import Layer
+from trace_gen.mesh import Mesh
+from trace_gen.model_operators import model_operators
+from trace_gen.precision import Precision
 
 NAME = "meta-llama/Llama-3.1-8B"
 """32 heads of 128, 8 KV heads."""
@@ -34,8 +37,10 @@ NAME = "meta-llama/Llama-3.1-8B"
 def test_a_warning_where_ranks_do_not_divide_heads_and_nowhere_else(
     heads: int, kv_heads: int, tensor: int, said: str
 ) -> None:
-    architecture = replace(model(LLAMA), num_heads=heads, num_kv_heads=kv_heads)
-    assert shard_warnings(architecture, tensor) == ((f"{NAME} has {said}",) if said else ())
+    attention, mlp = only_layer(model(LLAMA))
+    layer = Layer(replace(attention, heads=heads, kv_heads=kv_heads), mlp)
+    architecture = with_layers(model(LLAMA), *[layer] * 2)
+    assert make_generator(architecture, tensor).warnings == ((f"{NAME} has {said}",) if said else ())
 
 
 @pytest.mark.parametrize(
@@ -43,28 +48,41 @@ def test_a_warning_where_ranks_do_not_divide_heads_and_nowhere_else(
     [(1, 4096, 1024), (8, 512, 128), (16, 256, 128), (32, 128, 128), (33, 125, 125), (64, 64, 64), (3, 1366, 342)],
 )
 def test_heads_of_a_rank(tensor: int, query: int, kv: int) -> None:
-    part = shard(model(LLAMA), tensor)
+    part = only_layer(model(LLAMA))[0].share(tensor)
     assert (part.query, part.kv, part.qkv) == (query, kv, query + 2 * kv)
-    assert part.intermediate == -(-14336 // tensor) and part.vocab == -(-128256 // tensor)
-    assert (part.experts, part.expert_intermediate, part.shared_intermediate) == (0, 0, 0)
+
+
+def weights(name: str, operator: str, **mesh: int) -> int:
+    """Return the parameters of an operator of the first layer on one rank."""
+    operators = model_operators(model(name), Mesh(**mesh))
+    return next(row.parameters for row in operators if row.name == operator)
+
+
+def test_widths_of_a_rank() -> None:
+    for tensor in (1, 3, 8, 64):
+        inner, vocab = -(-14336 // tensor), -(-128256 // tensor)
+        assert weights(LLAMA, "gate_up_proj", tensor=tensor) == 4096 * 2 * inner
+        assert weights(LLAMA, "down_proj", tensor=tensor) == 4096 * inner
+        assert weights(LLAMA, "lm_head", tensor=tensor) == weights(LLAMA, "embedding", tensor=tensor) == 4096 * vocab
 
 
 def test_experts_of_a_rank() -> None:
-    divided, spread = shard(model(MIXTRAL), 4), shard(model(MIXTRAL), 4, 4)
-    assert (divided.experts, divided.expert_intermediate, divided.expert) == (8, 14336 // 4, 1)
-    assert (spread.experts, spread.expert_intermediate, spread.expert) == (2, 14336, 4)
-    shared = shard(model("Qwen/Qwen1.5-MoE-A2.7B"), 4)
-    assert shared.shared_intermediate == 5632 // 4
+    assert weights(MIXTRAL, "expert_down_proj", tensor=4) == 8 * 4096 * 14336 // 4
+    assert weights(MIXTRAL, "expert_gate_up_proj", tensor=4, expert=4) == 2 * 4096 * 2 * 14336
+    assert weights(MIXTRAL, "expert_down_proj", tensor=2, data=2, expert=4) == 2 * 4096 * 14336
+    shared = "Qwen/Qwen1.5-MoE-A2.7B"
+    for spread in ({"tensor": 4}, {"tensor": 4, "expert": 4}):
+        assert weights(shared, "shared_down_proj", **spread) == 2048 * 5632 // 4
+        assert weights(shared, "router", **spread) == 2048 * 61
 
 
 def test_ranks_that_can_and_cannot_hold_whole_experts() -> None:
     for ranks in (1, 2, 4, 8):
-        check_experts(model(MIXTRAL), ranks)
-    check_experts(model(LLAMA), 1)
+        model_operators(model(MIXTRAL), Mesh(ranks, expert=ranks))
     with pytest.raises(UserError, match=r"^--ep_size: .*Llama-3\.1-8B has no experts to spread; leave it out$"):
-        check_experts(model(LLAMA), 2)
+        model_operators(model(LLAMA), Mesh(2, expert=2))
     with pytest.raises(UserError) as error:
-        check_experts(model(MIXTRAL), 16)
+        model_operators(model(MIXTRAL), Mesh(16, expert=16))
     assert str(error.value) == (
         "--ep_size: mistralai/Mixtral-8x7B-v0.1 has 8 experts, which 16 ranks do not divide; "
         "use one of 1, 2, 4, 8 tensor-parallel NPUs, or --ep_size 1"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_cases import batch, rows_named
+from trace_cases import batch, rows_named, with_layers
 
 from foundation.errors import UserError
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.perf_models.table_v0.table import Curve
 from trace_gen.trace import Trace
@@ -39,7 +38,8 @@ LINEAR += ["final_layernorm", "lm_head"]
 
 
 def small(name: str = NAME) -> ModelArchitecture:
-    return replace(load_model(name), num_layers=2)
+    architecture = load_model(name)
+    return with_layers(architecture, *architecture.layers[:2])
 
 
 def table(path: Path, rows: list[str], name: str = NAME, layers: list[str] | None = None) -> Path:
@@ -62,7 +62,7 @@ def generate(path: Path, shape: object, architecture: ModelArchitecture | None =
     model = architecture or small()
     tensor = int(spread.pop("tensor", 1))  # type: ignore[call-overload]
     perf = make_perf_model("table_v0", PerfModelOptions(model, load_hardware("RTX3090"), tensor), perf_table=path)
-    return TraceGenerator(model, Parallelism(tensor), perf, **spread).generate(shape)  # type: ignore[arg-type]
+    return TraceGenerator(model, Mesh(tensor), perf, **spread).generate([shape])  # type: ignore[arg-type]
 
 
 def latency(trace: Trace, name: str, index: int = 0) -> int:

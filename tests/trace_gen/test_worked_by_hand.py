@@ -121,7 +121,7 @@ def load(folder: Path, **changes: object) -> str:
 
 @pytest.mark.parametrize(("ranks", "vocab"), [(1, VOCAB), (2, VOCAB // 2)])
 def test_a_llama_row_by_row(tmp_path: Path, ranks: int, vocab: int) -> None:
-    trace = make_generator(load_model(load(tmp_path)), tensor=ranks).generate(BATCH)
+    trace = make_generator(load_model(load(tmp_path)), tensor=ranks).generate([BATCH])
     assert rows_of(trace) == expected(ranks, vocab)
 
 
@@ -129,10 +129,10 @@ def test_what_other_families_add(tmp_path: Path) -> None:
     """Biases add a number and an operation an output; normalised heads are read and written twice."""
     biased = load_model(load(tmp_path, model_type="qwen2", num_key_value_heads=HEADS))
     query = HEADS * WIDTH
-    rows = rows_of(make_generator(biased).generate(BATCH))
+    rows = rows_of(make_generator(biased).generate([BATCH]))
     assert rows[2] == linear("qkv_proj", TOKENS, HIDDEN, 3 * query, bias=True)
     assert rows[5] == linear("o_proj", TOKENS, query, HIDDEN)
-    normed = rows_of(make_generator(load_model(load(tmp_path, model_type="qwen3"))).generate(BATCH))
+    normed = rows_of(make_generator(load_model(load(tmp_path, model_type="qwen3"))).generate([BATCH]))
     touched, passed = query + KV_HEADS * WIDTH, 2 * TOKENS * (query + 2 * KV_HEADS * WIDTH)
     weights = 2 * 2 * WIDTH
     assert normed[3] == Row(
@@ -144,7 +144,7 @@ def test_positions_from_a_table_are_looked_up_and_added(tmp_path: Path) -> None:
     config = {"model_type": "gpt2", "n_embd": HIDDEN, "n_layer": 2, "n_head": 6, "n_positions": 64, "vocab_size": VOCAB}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    rows = rows_of(make_generator(load_model(str(path))).generate(BATCH))
+    rows = rows_of(make_generator(load_model(str(path))).generate([BATCH]))
     out = 2 * TOKENS * HIDDEN
     assert rows[0] == Row(
         "embedding", TOKENS * HIDDEN, 4 * TOKENS + 3 * out, 4 * TOKENS, 2 * (VOCAB + 64) * HIDDEN, out

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from trace_gen.architecture import ModelArchitecture
+from trace_gen.architecture import Layer, ModelArchitecture, layer_runs
+from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.batch_shape import BatchShape, KVTransfer
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.experts import Experts
+from trace_gen.mlp.interface import Mlp
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import Trace
 
@@ -51,6 +55,22 @@ def model(name: str = LLAMA) -> ModelArchitecture:
     return load_model(name)
 
 
+def only_layer(architecture: ModelArchitecture) -> tuple[GroupedAttention, Mlp]:
+    """Return attention and MLP of a model whose layers are all alike."""
+    (layer,) = architecture.layer_kinds
+    assert isinstance(layer.attention, GroupedAttention)
+    return layer.attention, layer.mlp
+
+
+def experts_of(architecture: ModelArchitecture) -> Experts:
+    (experts,) = architecture.mixtures
+    return experts
+
+
+def with_layers(architecture: ModelArchitecture, *layers: Layer) -> ModelArchitecture:
+    return replace(architecture, runs=layer_runs(layers))
+
+
 def generator(
     name: str = LLAMA,
     tensor: int = 1,
@@ -72,7 +92,7 @@ def make_generator(
     **options: Any,
 ) -> TraceGenerator:
     latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware(hardware), tensor))
-    return TraceGenerator(architecture, Parallelism(tensor, pipeline, expert), latencies, **options)
+    return TraceGenerator(architecture, Mesh(tensor, pipeline, expert), latencies, **options)
 
 
 def rows_named(trace: Trace, name: str) -> list[int]:

@@ -11,10 +11,10 @@ import pytest
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
 from trace_gen.trace import CommType, Trace
 from trace_test.rule import ModelFacts, Subject, run_rules
 from trace_test.subjects import of_trace
@@ -29,10 +29,10 @@ BATCH = BatchShape(
 
 
 def subject(expert: int) -> Subject:
-    parallelism = Parallelism(4, 2, expert)
+    mesh = Mesh(4, 2, expert)
     perf = make_perf_model("roofline", PerfModelOptions(MODEL, load_hardware("H100"), 4))
-    trace = TraceGenerator(MODEL, parallelism, perf).generate(BATCH)
-    return of_trace("test", trace, ModelFacts(MODEL, parallelism, Precision(), BATCH))
+    trace = TraceGenerator(MODEL, mesh, perf).generate([BATCH])
+    return of_trace("test", trace, ModelFacts(MODEL, mesh, Precision(), (BATCH,)))
 
 
 def changed(trace: Trace, name: str, column: str, value: int) -> Trace:

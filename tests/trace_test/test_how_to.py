@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
 from trace_gen.families import families
 from trace_gen.generator import TraceGenerator
+from trace_gen.memory import parameter_count
+from trace_gen.mesh import Mesh
+from trace_gen.model_operators import ModelOperators
 from trace_gen.models import load_model
-from trace_gen.operators import Operators
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision
+from trace_gen.operators import OperatorMaker
+from trace_gen.precision import Precision
+from trace_gen.vocabulary import FUSED
 from trace_test.random_batches import _WorkModel
 from trace_test.rule import ModelFacts, Outcome, run_rules
 from trace_test.subjects import of_trace
@@ -39,29 +43,30 @@ def gemma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelArch
 
 
 def check(architecture: ModelArchitecture, tensor: int, pipeline: int, known: bool = True) -> Outcome:
-    parallelism = Parallelism(tensor, pipeline)
-    generator = TraceGenerator(architecture, parallelism, _WorkModel("fused", "batch"))
-    facts = ModelFacts(architecture, parallelism, Precision(), BATCH)
-    return run_rules(of_trace("gemma", generator.generate(BATCH), facts if known else None))
+    mesh = Mesh(tensor, pipeline)
+    generator = TraceGenerator(architecture, mesh, _WorkModel(FUSED, "batch"))
+    facts = ModelFacts(architecture, mesh, Precision(), (BATCH,))
+    return run_rules(of_trace("gemma", generator.generate([BATCH]), facts if known else None))
 
 
 def with_scale(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """Put the page's operator where the page puts it."""
-    scope: dict[str, Any] = dict(vars(trace_gen.model_operators))
+    scope = vars(trace_gen.model_operators).copy()
     exec(compile(source, "model_operators.py", "exec"), scope)
-    make = trace_gen.model_operators.model_operators
+    embed = trace_gen.model_operators.model_operators
 
-    def scaled(model: ModelArchitecture, tensor: int, precision: Precision, *more: Any, **named: Any) -> Operators:
-        operators = make(model, tensor, precision, *more, **named)
-        scale = scope["embedding_scale"](model, precision)
-        return Operators((*operators.head, scale), operators.block, operators.tail)
+    def scaled(model: ModelArchitecture, mesh: Mesh, precision: Precision, *more: Any, **named: Any) -> ModelOperators:
+        operators = embed(model, mesh, precision, *more, **named)
+        make = OperatorMaker(model.hidden_size, model.norm_parameters, precision, FUSED, mesh.tensor)
+        return replace(operators, head=(*operators.head, scope["embedding_scale"](make)))
 
     monkeypatch.setattr(trace_gen.generator, "model_operators", scaled)
 
 
 def test_the_family_alone_makes_correct_traces(gemma: ModelArchitecture) -> None:
-    assert (gemma.head_dim, gemma.tie_word_embeddings) == (256, True)
-    assert round(gemma.parameters / 1e9, 2) == 2.51, "Google's own count of Gemma 2B"
+    (layer,) = gemma.layer_kinds
+    assert (layer.attention.head_dim, gemma.tie_word_embeddings) == (256, True)
+    assert round(parameter_count(gemma) / 1e9, 2) == 2.51, "Google's own count of Gemma 2B"
     for tensor, pipeline in ((1, 1), (2, 1), (4, 3)):
         assert check(gemma, tensor, pipeline).violations == {}
 
@@ -73,7 +78,7 @@ def test_the_operator_fits(gemma: ModelArchitecture, monkeypatch: pytest.MonkeyP
 
 
 def test_the_mistake_is_reported_as_the_page_says(gemma: ModelArchitecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = OPERATOR.replace("model.hidden_size, model.hidden_size", "model.hidden_size // 2, model.hidden_size // 2")
+    wrong = OPERATOR.replace("make.hidden_size, make.hidden_size", "make.hidden_size // 2, make.hidden_size // 2")
     assert wrong != OPERATOR
     with_scale(monkeypatch, wrong)
     violations = check(gemma, 2, 1).violations

@@ -18,24 +18,25 @@ from converters.text import write_text_trace
 from tests.converters import samples
 from trace_gen.batch_shape import BatchShape, KVTransfer
 from trace_gen.generator import TraceGenerator
-from trace_gen.memory_layout import MemoryLayout
+from trace_gen.memory import ModelMemory
+from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision
+from trace_gen.precision import Precision
 from trace_gen.trace import CommType, Trace
+from trace_gen.vocabulary import FUSED
 from trace_test.random_batches import _WorkModel, random_subjects
 from trace_test.rule import ModelFacts, Outcome, Subject, rules, run_rules
 from trace_test.subjects import Reading, of_trace, read_subject
 
 ARCHITECTURE = load_model("Llama-3.1-8B")
-PARALLELISM = Parallelism(tensor=2, pipeline=2)
+MESH = Mesh(tensor=2, pipeline=2)
 
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
     """Llama on 2 x 2 ranks: two requests, one of which loads KV blocks while another's are evicted."""
-    layout = MemoryLayout(ARCHITECTURE, PARALLELISM)
-    size = 64 * layout.kv_bytes_per_token_all_ranks
+    memory = ModelMemory(ARCHITECTURE, MESH)
+    size = 64 * memory.kv_bytes_per_token_all_ranks
     batch = BatchShape(
         request_ids=np.array([4, 9]),
         new_tokens=np.array([100, 1]),
@@ -44,8 +45,8 @@ def subject() -> Subject:
         kv_loads=(KVTransfer(9, 4, 64, size),),
         kv_evictions=(KVTransfer(2, 4, 64, size),),
     )
-    generator = TraceGenerator(ARCHITECTURE, PARALLELISM, _WorkModel("fused", "request"))
-    return of_trace("test", generator.generate(batch), ModelFacts(ARCHITECTURE, PARALLELISM, Precision(), batch))
+    generator = TraceGenerator(ARCHITECTURE, MESH, _WorkModel(FUSED, "request"))
+    return of_trace("test", generator.generate([batch]), ModelFacts(ARCHITECTURE, MESH, Precision(), (batch,)))
 
 
 def row_of(trace: Trace, name: str, skip: int = 0) -> int:

@@ -14,4 +14,6 @@ from trace_gen.architecture import ModelArchitecture
 FamilyReader = Callable[[str, Fields], ModelArchitecture]
 """Takes the model's name and its config.json; problems go into the `Fields`, whose owner raises them together."""
 
+MOST_LAYERS = 4096
+"""No model comes near; a trace has rows for every layer."""
 families: Registry[FamilyReader] = Registry("model_type", package="trace_gen.families")

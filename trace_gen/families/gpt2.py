@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from foundation.fields import Fields
-from trace_gen.architecture import ModelArchitecture, NormKind, PositionKind
-from trace_gen.families import families
+from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind
+from trace_gen.attention.grouped import GroupedAttention
+from trace_gen.families import MOST_LAYERS, families
+from trace_gen.mlp.dense import DenseMlp
 
 
 @families.register("gpt2")
@@ -13,25 +15,19 @@ def gpt2(name: str, fields: Fields) -> ModelArchitecture:
     hidden = fields.positive_int("n_embd", "hidden_size")
     heads = fields.positive_int("n_head", "num_attention_heads")
     positions = fields.positive_int("n_positions", "n_ctx", "max_position_embeddings")
-    if hidden % heads:
+    if fields.sound("n_embd", "n_head") and hidden % heads:
         fields.problem(f"n_embd {hidden} is not a multiple of n_head {heads}")
+    attention = GroupedAttention(heads, heads, max(1, hidden // heads), rotary=False, qkv_bias=True, output_bias=True)
+    mlp = DenseMlp(fields.positive_int("n_inner", default=4 * hidden), gated=False, bias=True)
+    layers = fields.positive_int("n_layer", "num_hidden_layers", high=MOST_LAYERS)
     return ModelArchitecture(
         name=name,
         model_type="gpt2",
         hidden_size=hidden,
-        num_layers=fields.positive_int("n_layer", "num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=max(1, hidden // heads),
-        intermediate_size=fields.positive_int("n_inner", default=4 * hidden),
+        runs=(LayerRun(Layer(attention, mlp), layers),),
         vocab_size=fields.positive_int("vocab_size"),
         max_position=positions,
-        gated_mlp=False,
         norm=NormKind.LAYER,
-        positions=PositionKind.LEARNED,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=True),
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
         position_rows=positions,
     )

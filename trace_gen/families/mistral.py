@@ -1,4 +1,4 @@
-"""Mistral: Llama with an optional sliding window."""
+"""Mistral: Llama with an optional sliding window on every layer."""
 
 from __future__ import annotations
 
@@ -11,5 +11,4 @@ from trace_gen.families.llama import read_rotary_decoder
 @families.register("mistral")
 def mistral(name: str, fields: Fields) -> ModelArchitecture:
     """Mistral 7B and its like; `sliding_window` null means full attention."""
-    window = fields.positive_int("sliding_window") if fields.has("sliding_window") else None
-    return read_rotary_decoder(name, fields, sliding_window=window)
+    return read_rotary_decoder(name, fields, window=fields.positive_int("sliding_window", default=None))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, Trace
-from trace_test.operators import ATTENTION, blocks, rows_named
+from trace_test.operators import ATTENTION, blocks, members, rows_named
 from trace_test.rule import Rule, Subject, Violation
 
 
@@ -17,14 +18,18 @@ def check(subject: Subject) -> Iterator[Violation]:
     assert trace is not None
     rows = rows_named(trace, ATTENTION)
     block = blocks(trace)
-    sections: dict[tuple[int, int, int], list[int]] = {}
+    member = members(trace)[trace.rank_set]
+    sections: dict[tuple[int, ...], list[int]] = {}
     for row in rows.tolist():
-        sections.setdefault((int(block[row]), int(trace.op[row]), int(trace.sub_batch[row])), []).append(row)
-    for members in sections.values():
-        yield from _section(subject, trace, np.array(members))
+        place = (int(block[row]), int(trace.op[row]), int(trace.sub_batch[row]), int(member[row]))
+        sections.setdefault(place, []).append(row)
+    whole = not member.any()
+    for section in sections.values():
+        yield from _section(subject, trace, np.array(section), whole)
 
 
-def _section(subject: Subject, trace: Trace, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Violation]:
+def _section(subject: Subject, trace: Trace, rows: NDArray[np.int64], whole: bool) -> Iterator[Violation]:
+    """Check the rows of one block and member; `whole` says that there is only one member, whose batch is listed."""
     own = trace.request[rows]
     where = subject.row(int(rows[0]))
     split = bool((trace.sub_batch > 0).any())
@@ -42,7 +47,7 @@ def _section(subject: Subject, trace: Trace, rows: np.ndarray[tuple[int], np.dty
         twice = int(named[counts > 1][0])
         yield Violation(where, f"request {twice} has {int(counts.max())} rows of attention in a block")
     expected = set(trace.batch_requests.tolist())
-    if expected and not split and set(named.tolist()) != expected:
+    if whole and expected and not split and set(named.tolist()) != expected:
         missing = sorted(expected.symmetric_difference(named.tolist()))
         yield Violation(where, f"attention and the batch differ in request {missing[0]}")
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trace_gen.trace import NO_LAYER
+from trace_gen.architecture import Layer
+from trace_gen.trace import NO_LAYER, Trace
 from trace_test.rule import Rule, Subject, Violation
 
 
 def check(subject: Subject) -> Iterator[Violation]:
-    """Compare each layer's operators with the first layer's."""
+    """Compare each layer's operators with those of the first layer of its kind."""
     trace = subject.trace
     assert trace is not None
     layers = np.unique(trace.layer[trace.layer != NO_LAYER]).tolist()
@@ -22,21 +23,26 @@ def check(subject: Subject) -> Iterator[Violation]:
     if missing:
         word = "is missing" if missing[0] in expected else "is beyond the model's last"
         yield Violation(f"layer {missing[0]}", f"it {word} (layers 0 to {len(expected) - 1} are expected)")
-    first = trace.op[trace.layer == layers[0]]
-    for layer in layers[1:]:
-        own = trace.op[trace.layer == layer]
-        if not np.array_equal(own, first):
-            at = next(
-                (i for i, (a, b) in enumerate(zip(own, first, strict=False)) if a != b), min(own.size, first.size)
-            )
-            names = [trace.op_names[ops[at]] if at < ops.size else "nothing" for ops in (own, first)]
-            what = f"its operator {at} is {names[0]}, but in layer {layers[0]} it is {names[1]}"
-            yield Violation(f"layer {layer}", what)
+    kinds = subject.model.architecture.layers if subject.model is not None else ()
+    first_of: dict[Layer | None, int] = {}
+    for layer in layers:
+        like = first_of.setdefault(kinds[layer] if layer < len(kinds) else None, layer)
+        yield from _compare(trace, layer, like)
+
+
+def _compare(trace: Trace, layer: int, like: int) -> Iterator[Violation]:
+    own, first = trace.op[trace.layer == layer], trace.op[trace.layer == like]
+    if not np.array_equal(own, first):
+        at = next((i for i, (a, b) in enumerate(zip(own, first, strict=False)) if a != b), min(own.size, first.size))
+        names = [trace.op_names[ops[at]] if at < ops.size else "nothing" for ops in (own, first)]
+        what = f"its operator {at} is {names[0]}, but in layer {like} it is {names[1]}"
+        yield Violation(f"layer {layer}", what)
 
 
 RULE = Rule(
     name="blocks-complete",
-    about="Every block of the model occurs, and all have the same operators in the same order.",
+    about="Every block of the model occurs, and all of a kind have the same operators in the same order."
+    " (Where the model is not known, all blocks are taken to be of one kind.)",
     cause="a block that was worked out for one layer and not copied to all, or rows dropped in one of them",
     needs="trace",
     check=check,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trace_gen.trace import CommType, RowKind
+from trace_test.operators import TOGETHER, members
 from trace_test.rule import Rule, Subject, Violation
 
 
@@ -15,10 +16,11 @@ def check(subject: Subject) -> Iterator[Violation]:
     trace = subject.trace
     assert trace is not None
     follows = (trace.comm_type != CommType.NONE) & ((trace.kind == RowKind.COMPUTE) | (trace.output_bytes > 0))
-    gathers = (trace.kind == RowKind.COMM) & (trace.comm_type == CommType.ALLGATHER)
-    expected = np.where(gathers, trace.input_bytes, trace.output_bytes)
-    for row in np.flatnonzero(follows & (trace.comm_bytes != expected)).tolist():
-        side = "input" if gathers[row] else "output"
+    of_input = (trace.kind == RowKind.COMM) & np.isin(trace.comm_type, (CommType.ALLGATHER, CommType.REDUCESCATTER))
+    expected = np.where(of_input, trace.input_bytes, trace.output_bytes)
+    padded = (members(trace)[trace.rank_set] == TOGETHER) & (trace.comm_bytes > expected)
+    for row in np.flatnonzero(follows & (trace.comm_bytes != expected) & ~padded).tolist():
+        side = "input" if of_input[row] else "output"
         what = f"the collective carries {int(trace.comm_bytes[row])} bytes, but the {side} is {int(expected[row])}"
         yield Violation(subject.row(row), what)
     silent = (trace.comm_type == CommType.NONE) & (trace.comm_bytes > 0) & (trace.kind != RowKind.COMPUTE)
@@ -29,7 +31,8 @@ def check(subject: Subject) -> Iterator[Violation]:
 RULE = Rule(
     name="collective-bytes",
     about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
-    "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input).",
+    "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input, as are a "
+    "REDUCESCATTER's full parts). What members of a wave exchange may be padded to the largest.",
     cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
     needs="trace",
     check=check,

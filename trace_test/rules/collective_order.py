@@ -57,7 +57,7 @@ def _meetings(subject: Subject, graph: ExecutionGraph) -> Iterator[_Meeting]:
         return
     for mask in sorted(_masks(subject, graph)):
         dims = [str(dim) for dim in range(len(subject.network_dims)) if mask >> dim & 1]
-        for ranks in spanned(graph.num_ranks, subject.network_dims, mask):
+        for ranks in spanned(subject.network_dims, mask):
             over = f"dimension{'s' if len(dims) > 1 else ''} {', '.join(dims)} of the network"
             yield _Meeting(0, mask, "all ranks" if mask == _everything(subject) else over, ranks)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trace_gen.trace import CommType, RowKind
-from trace_test.operators import EXPERT_EXCHANGES, EXPERT_SUM, ROW_PARALLEL, SHARED_EXPERTS, VOCABULARY_PARALLEL
+from trace_test.operators import (
+    EXPERT_EXCHANGES,
+    EXPERT_SUM,
+    ROW_PARALLEL,
+    SHARED_EXPERTS,
+    VOCABULARY_PARALLEL,
+    mesh_of,
+)
 from trace_test.rule import Rule, Subject, Violation
 
 REDUCES = (CommType.ALLREDUCE, CommType.REDUCESCATTER)
@@ -18,7 +25,9 @@ def check(subject: Subject) -> Iterator[Violation]:
     names = {trace.op_names[op] for op in set(trace.op.tolist())}
     exchanged = EXPERT_EXCHANGES.keys() & names
     partial = ROW_PARALLEL | {SHARED_EXPERTS if exchanged else EXPERT_SUM}
-    needed = EXPERT_EXCHANGES.keys() - (set() if EXPERT_SUM in names else {"expert_gather"})
+    mesh = mesh_of(trace)
+    alone = mesh.data > 1 and mesh.member_size == 1  # no other rank has a member's tokens
+    needed = EXPERT_EXCHANGES.keys() - ({"expert_gather"} if alone or EXPERT_SUM not in names else set())
     if exchanged and needed - exchanged:
         absent = sorted(needed - exchanged)[0]
         yield Violation("trace", f"experts on other ranks are reached by {sorted(exchanged)[0]}, but without {absent}")

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trace_gen.trace import NO_REQUEST, CommType, RowKind, Trace
-from trace_test.operators import works
+from trace_test.operators import TOGETHER, members, mesh_of, works
 from trace_test.rule import Rule, Subject, Violation
 
 MAX_SIBLINGS = 8
@@ -37,41 +40,89 @@ class _Section:
     last: dict[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What a row's check found. `place`: the row where members of a wave meet or part, None where one works alone."""
+
+    place: int | None
+    violations: list[Violation]
+
+
 def check(subject: Subject) -> Iterator[Violation]:
-    """Walk each sub-batch from row to row."""
+    """Walk each sub-batch from row to row, for every data-parallel member on its own."""
     trace = subject.trace
     assert trace is not None
     rows = works(trace).tolist()
+    own = members(trace)[trace.rank_set]
     for batch in sorted(set(trace.sub_batch[rows].tolist())):
-        yield from _walk(subject, trace, [row for row in rows if trace.sub_batch[row] == batch])
+        findings: list[_Finding] = []
+        for member in sorted({*own[rows].tolist()} - {TOGETHER}):
+            lane = [row for row in rows if trace.sub_batch[row] == batch and own[row] in (member, TOGETHER)]
+            findings += _walk(subject, trace, lane, own == TOGETHER)
+        yield from _wrong(findings)
 
 
-def _walk(subject: Subject, trace: Trace, rows: list[int]) -> Iterator[Violation]:
+def _wrong(findings: list[_Finding]) -> Iterator[Violation]:
+    """Yield what is wrong for one member, and where members meet or part what is wrong for all of them.
+
+    What they do together has the rows of the largest member, so there the bytes of one of them must fit.
+    """
+    at: dict[int, list[list[Violation]]] = {}
+    for finding in findings:
+        if finding.place is None:
+            yield from finding.violations
+        else:
+            at.setdefault(finding.place, []).append(finding.violations)
+    for place in sorted(at):
+        if all(at[place]):
+            yield from at[place][0]
+
+
+def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.bool_]) -> Iterator[_Finding]:
     flow: _Flow | None = None
     section: _Section | None = None
+    before: int | None = None
     for row in rows:
         if trace.kind[row] == RowKind.COMM and trace.input_bytes[row] == 0 and trace.output_bytes[row] == 0:
             continue  # a collective that a text states without its operand
-        if trace.request[row] != NO_REQUEST and flow is not None:
+        place = row if together[row] else before if before is not None and together[before] else None
+        before = row
+        if (trace.request[row] != NO_REQUEST or _narrow(trace, row)) and flow is not None:
             section = section or _Section(flow, row, _ranks(trace, row))
-            yield from _request_row(subject, trace, section, row)
+            yield _Finding(place, list(_request_row(subject, trace, section, row)))
             continue
+        found: list[Violation] = []
         if section is not None:
-            yield from _fits(subject, section.first_row, section.before, sum(section.inputs.values()), section.width)
+            found += _fits(subject, section.first_row, section.before, sum(section.inputs.values()), section.width)
             # Where ranks work on different requests, no single rank's bytes say what goes on.
             flow = _Flow(-1, (sum(section.last.values()),)) if section.width == 1 else None
             section = None
-        if flow is not None:
-            yield from _fits(subject, row, flow, int(trace.input_bytes[row]), 1)
+        if flow is not None and not _own_part(trace, row, flow):
+            found += _fits(subject, row, flow, int(trace.input_bytes[row]), 1)
+        yield _Finding(place, found)
         flow = _next(trace, row, flow)
 
 
+def _narrow(trace: Trace, row: int) -> bool:
+    """Whether one of its member's ranks runs the row alone, as it does a dummy's attention placed by request."""
+    return len(trace.rank_sets[trace.rank_set[row]]) < mesh_of(trace).member_size
+
+
+def _own_part(trace: Trace, row: int, flow: _Flow) -> bool:
+    """Whether ranks that have the same tokens each give their part of them to an ALLGATHER, rounded up."""
+    sharers, size = mesh_of(trace).member_size, int(trace.input_bytes[row])
+    gathers = trace.kind[row] == RowKind.COMM and trace.comm_type[row] == CommType.ALLGATHER
+    return bool(gathers) and any(size <= possible <= size * sharers for possible in flow.may_give())
+
+
 def _ranks(trace: Trace, row: int) -> int:
-    """Return how many ranks share the requests: those of the stage, where a row is on one of them."""
-    if len(trace.rank_sets[trace.rank_set[row]]) > 1:
+    """Return how many ranks share the requests: those of the member's stage, where a row is on one of them."""
+    ranks = trace.rank_sets[trace.rank_set[row]]
+    if len(ranks) > 1:
         return 1
-    same = trace.rank_set[trace.stage == trace.stage[row]]
-    return max(len(trace.rank_sets[index]) for index in set(same.tolist()))
+    same = set(trace.rank_set[trace.stage == trace.stage[row]].tolist())
+    apart = members(trace) != TOGETHER
+    return max(len(trace.rank_sets[index]) for index in same if apart[index] and ranks[0] in trace.rank_sets[index])
 
 
 def _request_row(subject: Subject, trace: Trace, section: _Section, row: int) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trace_gen.batch_shape import concatenate
 from trace_gen.trace import RowKind
 from trace_test.rule import Rule, Subject, Violation
 
@@ -15,9 +16,10 @@ def check(subject: Subject) -> Iterator[Violation]:
     trace, facts = subject.trace, subject.model
     assert trace is not None
     assert facts is not None
-    if facts.batch is None:
+    if not facts.batches:
         return
-    directions = ((RowKind.MEM_LOAD, facts.batch.kv_loads), (RowKind.MEM_STORE, facts.batch.kv_evictions))
+    batch = concatenate(facts.batches)
+    directions = ((RowKind.MEM_LOAD, batch.kv_loads), (RowKind.MEM_STORE, batch.kv_evictions))
     for kind, transfers in directions:
         bytes_of = trace.input_bytes if kind == RowKind.MEM_LOAD else trace.output_bytes
         word = "loaded" if kind == RowKind.MEM_LOAD else "evicted"

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trace_gen.architecture import ModelArchitecture
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision, ceil_div
-from trace_gen.trace import NO_REQUEST, Trace
+from trace_gen.architecture import Layer, ModelArchitecture
+from trace_gen.attention.grouped import GroupedAttention
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.dense import DenseMlp
+from trace_gen.mlp.experts import Experts
+from trace_gen.precision import Precision, ceil_div
+from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
+from trace_test.operators import TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
+Counts = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Widths:
-    """Bytes a row that an operator takes and puts out, and the bytes of its weights; None: not stated here."""
+    """Bytes a row that an operator takes and puts out, and the bytes of its weights."""
 
     into: int
     out: int
@@ -28,21 +33,20 @@ def check(subject: Subject) -> Iterator[Violation]:
     trace, facts = subject.trace, subject.model
     assert trace is not None
     assert facts is not None
-    tables: dict[bool, dict[str, _Widths]] = {}
-    tokens, logits = _rows(trace, facts)
+    tables: dict[tuple[bool, Layer | None], dict[str, _Widths]] = {}
+    batch, layers = _Tokens.of(trace, facts), facts.architecture.layers
     for row in range(trace.rows):
-        alone = len(trace.rank_sets[trace.rank_set[row]]) == 1 and trace.request[row] != NO_REQUEST
-        if alone not in tables:
-            tensor = 1 if alone else facts.parallelism.tensor
-            tables[alone] = _table(facts.architecture, tensor, facts.precision)
-            tables[alone] |= _expert_table(facts.architecture, facts.parallelism, facts.precision)
-        widths = tables[alone].get(trace.name(row))
+        by_request = trace.request[row] != NO_REQUEST or facts.mesh.member_size > 1
+        alone = len(trace.rank_sets[trace.rank_set[row]]) == 1 and by_request
+        number = int(trace.layer[row])
+        layer = layers[number] if NO_LAYER < number < len(layers) else None
+        key = alone, layer
+        if key not in tables:
+            tables[key] = _table(facts, 1 if alone else facts.mesh.tensor, layer)
+        widths = tables[key].get(trace.name(row))
         if widths is None:
             continue
-        name, request = trace.name(row), int(trace.request[row])
-        rows_in, rows_out = _counts(facts, name, tokens, logits)
-        if request != NO_REQUEST:
-            rows_in = rows_out = _request_tokens(facts, request)
+        rows_in, rows_out = batch.rows(trace, row, layer)
         yield from _compare(subject, row, "input", int(trace.input_bytes[row]), widths.into, rows_in)
         yield from _compare(subject, row, "output", int(trace.output_bytes[row]), widths.out, rows_out)
         if int(trace.weight_bytes[row]) != widths.weights:
@@ -58,111 +62,153 @@ def _compare(subject: Subject, row: int, side: str, found: int, width: int, coun
         yield Violation(subject.row(row), f"its {side} is {found} bytes, which is no whole number of rows of {width}")
 
 
-def _rows(trace: Trace, facts: ModelFacts) -> tuple[int | None, int | None]:
-    """Return tokens and sampled sequences of the batch; from the embedding and the sampler where it is not known."""
-    if facts.batch is not None:
-        return facts.batch.total_tokens, facts.batch.sampled_tokens
-    counts: dict[str, int] = {}
-    for row in range(trace.rows):
-        counts.setdefault(trace.name(row), row)
-    tokens = int(trace.input_bytes[counts["embedding"]]) // TOKEN_ID_BYTES if "embedding" in counts else None
-    logits = int(trace.output_bytes[counts["sampler"]]) // TOKEN_ID_BYTES if "sampler" in counts else None
-    return tokens, logits
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """How many rows operators have: tokens, logits and those of each request; empty where nothing is known."""
+
+    facts: ModelFacts
+    member: list[int]
+    tokens: list[int]
+    logits: list[int]
+    of_request: dict[int, int]
+
+    @staticmethod
+    def of(trace: Trace, facts: ModelFacts) -> _Tokens:
+        """Return those of the batches; from embedding and sampler where these are not known."""
+        member = members(trace)[trace.rank_set].tolist()
+        if facts.batches:
+            tokens = [batch.total_tokens for batch in facts.batches]
+            logits = [batch.sampled_tokens for batch in facts.batches]
+            pairs = [
+                pair
+                for batch in facts.batches
+                for pair in zip(batch.request_ids.tolist(), batch.new_tokens.tolist(), strict=True)
+            ]
+            return _Tokens(facts, member, tokens, logits, dict(pairs))
+        first: dict[str, int] = {}
+        for row in range(trace.rows):
+            first.setdefault(trace.name(row), row)
+        known = facts.mesh.data == 1
+        tokens = (
+            [int(trace.input_bytes[first["embedding"]]) // TOKEN_ID_BYTES] if known and "embedding" in first else []
+        )
+        logits = [int(trace.output_bytes[first["sampler"]]) // TOKEN_ID_BYTES] if known and "sampler" in first else []
+        return _Tokens(facts, member, tokens, logits, {})
+
+    def rows(self, trace: Trace, row: int, layer: Layer | None) -> Counts:
+        """Return the rows that the operator of `row` takes and puts out (None: not known)."""
+        name, request, member = trace.name(row), int(trace.request[row]), self.member[row]
+        if request != NO_REQUEST:
+            own = self.of_request.get(request)
+            return own, own
+        logits = self.logits[member] if self.logits and member != TOGETHER else None
+        tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
+        if name in ("lm_head", "sampler", "final_layernorm"):
+            return tokens if name == "final_layernorm" else logits, logits
+        if layer is None or not isinstance(layer.mlp, Experts) or tokens is None or not name.startswith("expert_"):
+            return tokens, tokens
+        if self.facts.mesh.expert == 1:
+            copies = tokens * layer.mlp.per_token
+            return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
+        return self._spread(trace, name, layer.mlp.per_token, tokens)
+
+    def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
+        """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
+        mesh = self.facts.mesh
+        copies = ceil_div(sum(self.tokens) * chosen, mesh.expert)
+        own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
+        gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
+        ends = {"expert_gather": (own, tokens)}
+        if _dispatch(trace) is CommType.ALLGATHER:
+            ends |= {"expert_dispatch": (own, gathered), "expert_gate_up_proj": (gathered, copies)}
+            ends |= {"expert_sum": (copies, gathered), "expert_combine": (gathered, own)}
+        else:
+            ends |= {"expert_dispatch": (tokens, copies), "expert_combine": (copies, exchanged)}
+            ends |= {"expert_sum": (exchanged, own)}
+        return ends.get(name, (copies, copies))
 
 
-def _counts(facts: ModelFacts, name: str, tokens: int | None, logits: int | None) -> tuple[int | None, int | None]:
-    """Return the rows that an operator takes and puts out (None: not known)."""
-    if name in ("lm_head", "sampler", "final_layernorm"):
-        return tokens if name == "final_layernorm" else logits, logits
-    mixture, ranks = facts.architecture.experts, facts.parallelism.expert
-    if mixture is None or tokens is None or not name.startswith("expert_"):
-        return tokens, tokens
-    copies, own = ceil_div(tokens * mixture.per_token, ranks), ceil_div(tokens, ranks)
-    ends = {
-        "expert_dispatch": (tokens, copies),
-        "expert_gate_up_proj": (tokens if ranks == 1 else copies, copies),
-        "expert_sum": (copies, own),
-        "expert_gather": (own, tokens),
-    }
-    return ends.get(name, (copies, copies))
+def _dispatch(trace: Trace) -> CommType:
+    """Return how tokens reach experts on other ranks."""
+    return CommType.ALLGATHER if trace.attributes.get("expert_exchange") == "allgather" else CommType.ALLTOALL
 
 
-def _request_tokens(facts: ModelFacts, request: int) -> int | None:
-    if facts.batch is None:
-        return None
-    found = (facts.batch.request_ids == request).nonzero()[0]
-    return int(facts.batch.new_tokens[found[0]]) if found.size else None
+def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Widths]:
+    """Work out every operator on one of `tensor` ranks, from the architecture alone; of a layer, or of the ends."""
+    model, precision = facts.architecture, facts.precision
+    norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
+    if layer is None:
+        return {**_ends(model, tensor, precision), "final_layernorm": norm}
+    table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
+    if isinstance(layer.attention, GroupedAttention):
+        table |= _attention(layer.attention, model.hidden_size, tensor, precision)
+    if isinstance(layer.mlp, Experts):
+        return table | _experts(layer.mlp, model.hidden_size, facts.mesh, precision)
+    return table | (_mlp(layer.mlp, model.hidden_size, tensor, precision) if isinstance(layer.mlp, DenseMlp) else {})
 
 
-def _table(model: ModelArchitecture, tensor: int, precision: Precision) -> dict[str, _Widths]:
-    """Work out every operator on one of `tensor` ranks, from the architecture alone."""
-    hidden = model.hidden_size
-    query, inner = ceil_div(model.query_size, tensor), ceil_div(model.intermediate_size, tensor)
-    vocab = ceil_div(model.vocab_size, tensor)
-    kv = model.head_dim if model.num_kv_heads < tensor <= model.num_heads else ceil_div(model.kv_size, tensor)
-    kv = ceil_div(model.query_size, tensor) if tensor > model.num_heads else kv
-    every = query + 2 * kv
+def _operator(precision: Precision, into: int, out: int, parameters: int = 0) -> _Widths:
+    sides = precision.activation_bytes(into), precision.activation_bytes(out)
+    return _Widths(*sides, precision.weight_bytes(parameters))
 
-    def operator(into: int, out: int, parameters: int = 0) -> _Widths:
-        sides = precision.activation_bytes(into), precision.activation_bytes(out)
-        return _Widths(*sides, precision.weight_bytes(parameters))
 
-    def linear(into: int, out: int, bias: bool) -> _Widths:
-        return operator(into, out, into * out + out * bias)
+def _linear(precision: Precision, into: int, out: int, bias: bool = False) -> _Widths:
+    return _operator(precision, into, out, into * out + out * bias)
 
-    norm = operator(hidden, hidden, model.norm_parameters)
-    up = linear(hidden, inner, model.mlp_bias)
-    sides = operator(every, every)
-    gates = 2 * inner if model.gated_mlp else inner
-    hidden_bytes = precision.activation_bytes(hidden)
+
+def _ends(model: ModelArchitecture, tensor: int, precision: Precision) -> dict[str, _Widths]:
+    hidden, vocab = model.hidden_size, ceil_div(model.vocab_size, tensor)
     tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
     return {
-        "embedding": _Widths(TOKEN_ID_BYTES, hidden_bytes, tables),
-        **dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm", "final_layernorm"), norm),
-        "qkv_proj": linear(hidden, every, model.qkv_bias),
-        "q_proj": linear(hidden, query, model.qkv_bias),
-        **dict.fromkeys(("k_proj", "v_proj"), linear(hidden, kv, model.qkv_bias)),
-        "qk_norm": operator(every, every, 2 * model.head_dim),
-        **dict.fromkeys(("rotary_emb", "rope"), sides),
-        **dict.fromkeys(("attention", "attn"), operator(every, query)),
-        "o_proj": linear(query, hidden, model.output_bias),
-        "gate_up_proj": linear(hidden, 2 * inner, model.mlp_bias),
-        **dict.fromkeys(("gate_proj", "up_proj", "fc1"), up),
-        "act_fn": operator(gates, inner),
-        **dict.fromkeys(("down_proj", "fc2"), linear(inner, hidden, model.mlp_bias)),
-        "lm_head": linear(hidden, vocab, False),
+        "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
+        "lm_head": _linear(precision, hidden, vocab),
         "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
     }
 
 
-def _expert_table(model: ModelArchitecture, parallelism: Parallelism, precision: Precision) -> dict[str, _Widths]:
-    """Work out the operators of a mixture of experts on one rank; widths are of one copy of a token."""
-    mixture = model.experts
-    if mixture is None:
-        return {}
-    whole = parallelism.expert > 1
-    held = mixture.count // parallelism.expert
-    inner = mixture.intermediate_size if whole else ceil_div(mixture.intermediate_size, parallelism.tensor)
-    shared = ceil_div(mixture.shared_intermediate_size, parallelism.tensor)
-    hidden = model.hidden_size
-
-    def operator(into: int, out: int, parameters: int = 0) -> _Widths:
-        sides = precision.activation_bytes(into), precision.activation_bytes(out)
-        return _Widths(*sides, precision.weight_bytes(parameters))
-
-    scores = mixture.count + mixture.shared_gate
-    carried = dict.fromkeys(
-        ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather"), operator(hidden, hidden)
-    )
+def _attention(kind: GroupedAttention, hidden: int, tensor: int, precision: Precision) -> dict[str, _Widths]:
+    every_query, every_kv = kind.heads * kind.head_dim, kind.kv_heads * kind.head_dim
+    query = ceil_div(every_query, tensor)
+    kv = kind.head_dim if kind.kv_heads < tensor <= kind.heads else ceil_div(every_kv, tensor)
+    kv = ceil_div(every_query, tensor) if tensor > kind.heads else kv
+    every = query + 2 * kv
+    sides = _operator(precision, every, every)
     return {
-        "router": operator(hidden, scores, hidden * scores),
-        "expert_gate_up_proj": operator(hidden, 2 * inner, held * hidden * 2 * inner),
-        "expert_act_fn": operator(2 * inner, inner),
-        "expert_down_proj": operator(inner, hidden, held * hidden * inner),
-        **carried,
-        "shared_gate_up_proj": operator(hidden, 2 * shared, hidden * 2 * shared),
-        "shared_act_fn": operator(2 * shared, shared),
-        "shared_down_proj": operator(shared, hidden, hidden * shared),
+        "qkv_proj": _linear(precision, hidden, every, kind.qkv_bias),
+        "q_proj": _linear(precision, hidden, query, kind.qkv_bias),
+        **dict.fromkeys(("k_proj", "v_proj"), _linear(precision, hidden, kv, kind.qkv_bias)),
+        "qk_norm": _operator(precision, every, every, 2 * kind.head_dim),
+        **dict.fromkeys(("rotary_emb", "rope"), sides),
+        **dict.fromkeys(("attention", "attn"), _operator(precision, every, query)),
+        "o_proj": _linear(precision, query, hidden, kind.output_bias),
+    }
+
+
+def _mlp(kind: DenseMlp, hidden: int, tensor: int, precision: Precision) -> dict[str, _Widths]:
+    inner = ceil_div(kind.width, tensor)
+    return {
+        "gate_up_proj": _linear(precision, hidden, 2 * inner, kind.bias),
+        **dict.fromkeys(("gate_proj", "up_proj", "fc1"), _linear(precision, hidden, inner, kind.bias)),
+        "act_fn": _operator(precision, 2 * inner if kind.gated else inner, inner),
+        **dict.fromkeys(("down_proj", "fc2"), _linear(precision, inner, hidden, kind.bias)),
+    }
+
+
+def _experts(kind: Experts, hidden: int, mesh: Mesh, precision: Precision) -> dict[str, _Widths]:
+    """Widths are of one copy of a token, weights those of all experts on a rank."""
+    held = kind.count // mesh.expert
+    inner = kind.width if mesh.expert > 1 else ceil_div(kind.width, mesh.tensor)
+    shared = ceil_div(kind.shared_width, mesh.tensor)
+    carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")
+    return {
+        "router": _linear(precision, hidden, kind.count + kind.shared_gate),
+        "expert_gate_up_proj": _operator(precision, hidden, 2 * inner, held * hidden * 2 * inner),
+        "expert_act_fn": _operator(precision, 2 * inner, inner),
+        "expert_down_proj": _operator(precision, inner, hidden, held * hidden * inner),
+        **dict.fromkeys(carried, _operator(precision, hidden, hidden)),
+        "shared_gate_up_proj": _linear(precision, hidden, 2 * shared),
+        "shared_act_fn": _operator(precision, 2 * shared, shared),
+        "shared_down_proj": _linear(precision, shared, hidden),
     }
 
 

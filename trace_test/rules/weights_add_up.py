@@ -5,34 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trace_gen.memory_layout import MemoryLayout
-from trace_gen.sharding import ceil_div
+from trace_gen.memory import ModelMemory
+from trace_gen.precision import ceil_div
 from trace_gen.trace import Trace
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 
 def check(subject: Subject) -> Iterator[Violation]:
-    """Sum the weights of each stage's rows and compare with the memory layout."""
+    """Sum the weights of each stage's rows and compare with what a rank holds."""
     trace, facts = subject.trace, subject.model
     assert trace is not None
     assert facts is not None
-    layout = MemoryLayout(facts.architecture, facts.parallelism, facts.precision)
-    for stage in range(facts.parallelism.pipeline):
-        rows = np.flatnonzero(trace.stage == stage)
-        found = int(trace.weight_bytes[rows].sum())
-        held = layout.weight_bytes(stage) + _head(trace, facts, stage)
-        if abs(found - held) > _rounding(facts, rows.size):
-            yield Violation(f"stage {stage}", f"its operators read {found} bytes of weights, but a rank holds {held}")
+    memory = ModelMemory(facts.architecture, facts.mesh, facts.precision)
+    for stage in range(facts.mesh.pipeline):
+        for member in range(facts.mesh.data):
+            rank = facts.mesh.stage_ranks(stage, member)[0]
+            runs = np.array([rank in ranks for ranks in trace.rank_sets], dtype=np.bool_)
+            rows = np.flatnonzero(runs[trace.rank_set])
+            if facts.batches and not len(facts.batches[member].request_ids):
+                continue  # a member without tokens runs what the others need of it
+            found = int(trace.weight_bytes[rows].sum())
+            held = memory.weight_bytes(stage) + _head(trace, facts, stage, rows)
+            if abs(found - held) > _rounding(facts, rows.size):
+                what = f"its operators read {found} bytes of weights, but a rank holds {held}"
+                yield Violation(f"stage {stage}" if facts.mesh.data == 1 else f"rank {rank}", what)
 
 
-def _head(trace: Trace, facts: ModelFacts, stage: int) -> int:
-    """Return the LM head's bytes beyond what the layout counts: tied embeddings are read twice, held once."""
-    model, last = facts.architecture, facts.parallelism.pipeline - 1
+def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) -> int:
+    """Return the LM head's bytes beyond what the memory counts: tied embeddings are read twice, held once."""
+    model, last = facts.architecture, facts.mesh.pipeline - 1
     if stage != last:
         return 0
-    head = facts.precision.weight_bytes(ceil_div(model.vocab_size, facts.parallelism.tensor) * model.hidden_size)
-    runs = "lm_head" in {trace.name(row) for row in np.flatnonzero(trace.stage == stage).tolist()}
+    head = facts.precision.weight_bytes(ceil_div(model.vocab_size, facts.mesh.tensor) * model.hidden_size)
+    runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
     return head * (int(runs) - int(counted))
 

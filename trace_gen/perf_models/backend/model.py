@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from trace_gen.batch_shape import BatchShape
-from trace_gen.operators import Vocabulary
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -13,18 +11,19 @@ from trace_gen.perf_model import (
     OperatorTable,
     PerfModelOptions,
 )
+from trace_gen.vocabulary import FUSED, Vocabulary
 
 
 class BackendModel:
     """Answers 1 ns for every operator; the writer of execution graphs uses `Trace.flops` and `Trace.mem_bytes`."""
 
-    vocabulary: Vocabulary = "fused"
+    vocabulary: Vocabulary = FUSED
     attention_granularity: AttentionGranularity = "batch"
     latency_source: LatencySource = "backend"
 
     def __init__(self, options: PerfModelOptions) -> None:
         self.options = options
 
-    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+    def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return ones: a trace's computing rows have at least 1 ns."""
         return np.ones_like(operators.flops)

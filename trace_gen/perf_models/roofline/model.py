@@ -15,9 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import Efficiency, Hardware
-from trace_gen.operators import OperatorClass, Vocabulary
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -26,24 +24,26 @@ from trace_gen.perf_model import (
     PerfModelOptions,
 )
 from trace_gen.perf_models.roofline.attention import AttentionRoofline
+from trace_gen.trace import OperatorClass
+from trace_gen.vocabulary import FUSED, Vocabulary
 
 FloatArray = NDArray[np.float64]
 CACHE_SHARE = 0.7
 """The part of the last-level cache that an operator's activations find free."""
 CLASS_NAMES = {
-    OperatorClass.GEMM: "gemm",
-    OperatorClass.GROUPED_GEMM: "gemm",
-    OperatorClass.ELEMENTWISE: "elementwise",
-    OperatorClass.EMBEDDING: "embedding",
-    OperatorClass.SAMPLER: "sampler",
+    int(OperatorClass.GEMM): "gemm",
+    int(OperatorClass.GROUPED_GEMM): "gemm",
+    int(OperatorClass.ELEMENTWISE): "elementwise",
+    int(OperatorClass.EMBEDDING): "embedding",
+    int(OperatorClass.SAMPLER): "sampler",
 }
-CACHED = (OperatorClass.ELEMENTWISE, OperatorClass.EMBEDDING)
+CACHED = (int(OperatorClass.ELEMENTWISE), int(OperatorClass.EMBEDDING))
 
 
 class RooflineModel:
     """See the module's docstring. `options.memory_bandwidth` replaces the device's."""
 
-    vocabulary: Vocabulary = "fused"
+    vocabulary: Vocabulary = FUSED
     attention_granularity: AttentionGranularity = "batch"
     latency_source: LatencySource = "model"
 
@@ -55,24 +55,22 @@ class RooflineModel:
         self.bandwidth = options.memory_bandwidth or options.hardware.memory_bandwidth
         # Scores and their weighted sum are computed in 16 bits or more, whatever the weights are stored in.
         attention_peak = options.hardware.flops_for(max(16, precision.activation_bits))
-        self.attention = AttentionRoofline(
-            options.hardware, attention_peak, self.bandwidth, options.architecture.head_dim
-        )
+        self.attention = AttentionRoofline(options.hardware, attention_peak, self.bandwidth)
 
-    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+    def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return the roofline's time of each operator, shape ``[k, m]``."""
         result = np.empty(operators.flops.shape)
-        attention = operators.kinds == OperatorClass.ATTENTION
         # Only attention depends on the context, so the other columns are the same at every step, and in steady
         # decoding at every call.
         if self._known is None or self._known[0] is not operators.rows:
             self._known = operators.rows, self._plain_ns(operators)
         result[:] = self._known[1]
-        requests = operators.request[attention]
-        if len(requests) and requests[0] >= 0:
-            result[:, attention] = self.attention.requests_ns(operators, batch)[:, requests]
-        else:
-            result[:, attention] = self.attention.batch_ns(operators, batch)[:, None]
+        for part in operators.attention:
+            if part.per_request:
+                requests = operators.request[part.columns] - part.first
+                result[:, part.columns] = self.attention.requests_ns(part)[:, requests]
+            else:
+                result[:, part.columns] = self.attention.batch_ns(part)[:, None]
         return np.maximum(np.rint(result), 1).astype(np.int64)
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:

@@ -32,8 +32,7 @@ from foundation.errors import UserError, near_names
 from foundation.files import read_text
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
-from trace_gen.model_operators import model_operators
-from trace_gen.operators import OperatorClass, Operators, Vocabulary
+from trace_gen.model_operators import ModelOperators, model_operators
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -41,6 +40,8 @@ from trace_gen.perf_model import (
     OperatorTable,
     PerfModelOptions,
 )
+from trace_gen.trace import OperatorClass
+from trace_gen.vocabulary import SPLIT, Vocabulary
 
 FloatArray = NDArray[np.float64]
 COLUMNS = ("hardware", "model", "layer_name", "input", "kv_cache", "latency(ns)")
@@ -94,7 +95,7 @@ class LayerTable:
 class TableV0Model:
     """Looks operators up in a v0.2.1 table; see the module's docstring."""
 
-    vocabulary: Vocabulary = "split"
+    vocabulary: Vocabulary = SPLIT
     attention_granularity: AttentionGranularity = "request"
     latency_source: LatencySource = "model"
 
@@ -102,23 +103,21 @@ class TableV0Model:
         self.layers = layers
         self._plain: dict[tuple[str, int], int] = {}
 
-    def latency_ns(self, operators: OperatorTable, batch: BatchShape) -> IntArray:
+    def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return each operator's latency, shape ``[k, m]``."""
-        result = np.empty(operators.flops.shape, dtype=np.int64)
-        plain = np.flatnonzero(operators.request < 0)
-        for column in plain.tolist():
-            if operators.kinds[column] != OperatorClass.EXCHANGE:
-                result[:, column] = self._plain_ns(operators.names[column], int(operators.rows[column]))
+        result = np.ones(operators.flops.shape, dtype=np.int64)
+        timed = (operators.request < 0) & (operators.kinds != OperatorClass.COMMUNICATION)
+        for column in np.flatnonzero(timed).tolist():
+            result[:, column] = self._plain_ns(operators.names[column], int(operators.rows[column]))
         attention = operators.kinds == OperatorClass.ATTENTION
         for attends in (True, False):
             columns = np.flatnonzero((operators.request >= 0) & (attention == attends))
             if len(columns):
                 name = operators.names[int(columns[0])]
-                times = self._requests_ns(name, batch, attends)
+                times = self._requests_ns(name, operators.batch, attends)
                 result[:, columns] = times[:, operators.request[columns]]
         shared = np.flatnonzero(~operators.whole)
         result[:, shared] //= operators.tensor
-        result[:, operators.kinds == OperatorClass.EXCHANGE] = 1
         return np.maximum(result, 1)
 
     def _plain_ns(self, name: str, rows: int) -> int:
@@ -148,7 +147,7 @@ def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model
     Raises `UserError` for a missing file, wrong columns or values (with the line), no rows for the hardware or
     the model (with the near names), layers without rows, and for mixtures of experts, which the form does not know.
     """
-    if options.architecture.experts is not None:
+    if options.architecture.mixtures:
         raise UserError(
             f"{options.architecture.name} is a mixture of experts, which a table of this form cannot time",
             fix="use --perf_model roofline",
@@ -167,7 +166,7 @@ def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model
     points: dict[str, _Points] = {}
     for row in of_model:
         points.setdefault(row.layer, {}).setdefault((row.tokens, row.context), row.latency)
-    wanted = model_operators(options.architecture, 1, options.precision, "split")
+    wanted = model_operators(options.architecture, precision=options.precision, vocabulary=SPLIT)
     return TableV0Model(_layer_tables(wanted, points, table))
 
 
@@ -221,11 +220,11 @@ def _require(rows: list[_Row], kind: str, name: str, known: Iterable[str], path:
         raise UserError(f"the {_WHAT} has no rows for {kind} {name!r}", fix=near_names(name, known), path=path)
 
 
-def _layer_tables(wanted: Operators, points: dict[str, _Points], path: Path) -> dict[str, list[LayerTable]]:
+def _layer_tables(wanted: ModelOperators, points: dict[str, _Points], path: Path) -> dict[str, list[LayerTable]]:
     """Return the tables that each operator of the model sums; all operators without any are named in one error."""
     layers: dict[str, list[LayerTable]] = {}
     missing: list[str] = []
-    for operator in (*wanted.head, *wanted.block, *wanted.tail):
+    for operator in wanted:
         parts: tuple[str, ...] = (operator.name,)
         if operator.kind is OperatorClass.ATTENTION and operator.name not in points:
             parts = ATTENTION_PARTS

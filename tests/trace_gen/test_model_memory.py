@@ -5,19 +5,22 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_cases import FAMILIES, LLAMA, model
+from trace_cases import FAMILIES, LLAMA, model, only_layer
 
 from foundation.errors import UserError
-from trace_gen.memory_layout import MemoryLayout
-from trace_gen.parallelism import Parallelism
-from trace_gen.sharding import Precision, shard, shard_warnings
+from trace_gen.architecture import Layer
+from trace_gen.attention.grouped import GroupedAttention
+from trace_gen.memory import ModelMemory, parameter_count
+from trace_gen.mesh import Mesh
+from trace_gen.mlp.dense import DenseMlp
+from trace_gen.precision import Precision
 
 POWERS = st.sampled_from([1, 2, 4, 8])
 EXACT = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def layout(name: str, tensor: int = 1, pipeline: int = 1, **options: object) -> MemoryLayout:
-    return MemoryLayout(model(name), Parallelism(tensor, pipeline), **options)  # type: ignore[arg-type]
+def layout(name: str, tensor: int = 1, pipeline: int = 1, **options: object) -> ModelMemory:
+    return ModelMemory(model(name), Mesh(tensor, pipeline), **options)  # type: ignore[arg-type]
 
 
 def test_llama_31_8b() -> None:
@@ -40,11 +43,8 @@ def test_kv_heads_are_copied_beyond_their_number() -> None:
 
 
 def test_beyond_the_query_heads_heads_are_split_evenly() -> None:
-    assert shard(model("gpt3-175b"), 2048).kv == 12288 // 2048
-    assert shard(model(LLAMA), 64).kv == 64
-    assert "split evenly" in shard_warnings(model("gpt3-175b"), 2048)[0]
-    assert shard_warnings(model("gpt2"), 8)
-    assert not shard_warnings(model(LLAMA), 16)
+    assert only_layer(model("gpt3-175b"))[0].share(2048).kv == 12288 // 2048
+    assert only_layer(model(LLAMA))[0].share(64).kv == 64
 
 
 def test_bits() -> None:
@@ -60,7 +60,7 @@ def test_tied_embeddings_are_stored_where_they_are_used() -> None:
     name = "gpt2"
     one, two = layout(name), layout(name, pipeline=2)
     table = model(name).vocab_size * model(name).hidden_size * 2
-    assert one.weight_bytes(0) == 2 * model(name).parameters
+    assert one.weight_bytes(0) == 2 * parameter_count(model(name))
     assert two.weight_bytes(0) + two.weight_bytes(1) == one.weight_bytes(0) + table
 
 
@@ -71,12 +71,19 @@ def test_ranks_together_hold_the_model(name: str, tensor: int, pipeline: int) ->
     shape, spread = model(name), layout(name, tensor, pipeline)
     total = tensor * sum(spread.weight_bytes(stage) for stage in range(pipeline)) // 2
     norms = (2 * shape.num_layers + 1) * shape.norm_parameters
-    whole = norms + shape.num_layers * shape.hidden_size * (shape.output_bias + shape.mlp_bias)
+    attention, mlp = only_layer(shape)
+    assert isinstance(mlp, DenseMlp)
+    whole = norms + shape.num_layers * shape.hidden_size * (attention.output_bias + mlp.bias)
     whole += shape.position_rows * shape.hidden_size
-    padding = (shard(shape, tensor).vocab * tensor - shape.vocab_size) * shape.hidden_size
+    padding = (-(-shape.vocab_size // tensor) * tensor - shape.vocab_size) * shape.hidden_size
     tables = 1 if shape.tie_word_embeddings and pipeline == 1 else 2
     second = shape.vocab_size * shape.hidden_size if shape.tie_word_embeddings and pipeline > 1 else 0
-    assert total == shape.parameters + (tensor - 1) * whole + tables * padding + second
+    assert total == parameter_count(shape) + (tensor - 1) * whole + tables * padding + second
+
+
+def kept_elements(layer: Layer) -> int:
+    assert isinstance(layer.attention, GroupedAttention)
+    return layer.attention.kv_heads * layer.attention.head_dim
 
 
 @EXACT
@@ -84,8 +91,8 @@ def test_ranks_together_hold_the_model(name: str, tensor: int, pipeline: int) ->
 def test_no_rank_holds_less_than_its_share(name: str, tensor: int, pipeline: int) -> None:
     spread, shape = layout(name, tensor, pipeline), model(name)
     ranks = tensor * pipeline
-    assert spread.max_rank_weight_bytes >= 2 * shape.parameters // ranks
-    assert spread.kv_bytes_per_token_all_ranks >= 4 * shape.num_layers * shape.kv_size
+    assert spread.max_rank_weight_bytes >= 2 * parameter_count(shape) // ranks
+    assert spread.kv_bytes_per_token_all_ranks >= 4 * sum(kept_elements(layer) for layer in shape.layers)
     tightest = spread.tightest_stage(10**13)
     assert spread.kv_tokens(tightest, 10**13) == min(spread.kv_tokens(stage, 10**13) for stage in range(pipeline))
 
@@ -93,21 +100,21 @@ def test_no_rank_holds_less_than_its_share(name: str, tensor: int, pipeline: int
 @EXACT
 @given(layers=st.integers(1, 200), pipeline=st.integers(1, 40))
 def test_stages_take_every_layer_once_and_alike(layers: int, pipeline: int) -> None:
-    parallelism = Parallelism(3, pipeline)
+    mesh = Mesh(3, pipeline)
     if pipeline > layers:
         with pytest.raises(UserError, match="pipeline stages for a model"):
-            parallelism.stage_layers(layers)
+            mesh.stage_layers(layers)
         return
-    stages = parallelism.stage_layers(layers)
+    stages = mesh.stage_layers(layers)
     assert [layer for stage in stages for layer in stage] == list(range(layers))
     lengths = [len(stage) for stage in stages]
     assert lengths == sorted(lengths, reverse=True) and lengths[0] - lengths[-1] <= 1
-    assert [rank for stage in range(pipeline) for rank in parallelism.stage_ranks(stage)] == list(range(3 * pipeline))
+    assert [rank for stage in range(pipeline) for rank in mesh.stage_ranks(stage)] == list(range(3 * pipeline))
 
 
 def test_parallelism_of_nothing() -> None:
     with pytest.raises(UserError, match="tensor parallelism is 0"):
-        Parallelism(0, 1)
+        Mesh(0, 1)
 
 
 @EXACT

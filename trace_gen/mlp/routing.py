@@ -15,26 +15,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trace_gen.architecture import Experts
-from trace_gen.sharding import ceil_div
+from trace_gen.mlp.experts import Experts
+from trace_gen.precision import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertRouting:
-    """Balanced routing of `experts` that are spread over `ranks`; tokens are those of the whole batch."""
+    """Balanced routing of `experts` that are spread over `ranks`, of which `sharers` have the same tokens.
+
+    `ranks` are those of a wave (or of one batch); `sharers` the tensor-parallel ranks of one member.
+    """
 
     experts: Experts
     ranks: int
+    sharers: int = 1
 
     def copies(self, tokens: int) -> int:
-        """Return the copies of tokens that each rank's experts work on, rounded up."""
+        """Return the copies of all `tokens` that each rank's experts work on, rounded up."""
         return ceil_div(tokens * self.experts.per_token, self.ranks)
 
     def own_tokens(self, tokens: int) -> int:
-        """Return the tokens that each rank sends to the experts and gets back, rounded up."""
-        return ceil_div(tokens, self.ranks)
+        """Return how many of its member's `tokens` each rank sends to the experts and gets back, rounded up."""
+        return ceil_div(tokens, self.sharers)
+
+    def own_copies(self, tokens: int) -> int:
+        """Return how many copies of its member's `tokens` each rank sends to the experts, rounded up."""
+        return ceil_div(tokens * self.experts.per_token, self.sharers)
+
+    def gathered_tokens(self, tokens: int) -> int:
+        """Return the tokens that all ranks send together where every member has `tokens`."""
+        return self.ranks * self.own_tokens(tokens)
 
     def activated_share(self, tokens: int) -> float:
-        """Return the share of a rank's experts whose weights are read, above 0 and at most 1."""
+        """Return the share of a rank's experts whose weights are read for all `tokens`, above 0 and at most 1."""
         missed = (1 - self.experts.per_token / self.experts.count) ** tokens
         return max(1 - missed, self.ranks / self.experts.count)

@@ -1,0 +1,62 @@
+"""Floating-point operations and KV traffic of attention, which depend on how much each request attends to.
+
+A request with ``c`` tokens of context and ``t`` new ones scores ``t c + t (t + 1) / 2`` query-key pairs (causal);
+a pair costs `AttentionShape.pair_flops`. What the cache holds of all ``c + t`` tokens is read once, that of the new
+ones written once (queries read and outputs written, too). With a sliding window of ``w`` tokens, query ``i`` attends to
+``min(c + i, w)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_gen.batch_shape import BatchShape
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionWork:
+    """Attention by request: `flops` and `mem_bytes` of shape ``[steps, n]``, for one layer on one rank."""
+
+    flops: IntArray
+    mem_bytes: IntArray
+
+    def of(self, requests: slice) -> AttentionWork:
+        """Return the work of some of the requests."""
+        return AttentionWork(self.flops[:, requests], self.mem_bytes[:, requests])
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """One layer's attention on one rank.
+
+    - `query_heads`, `kv_heads`: heads of the rank; below 1 where a head is split over ranks;
+    - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
+      weighted sum) where heads are plain;
+    - `query_bytes`: bytes of a token's queries (its outputs have as many); `kv_bytes`: of what the cache holds of it;
+    - `window`: tokens that a query attends to at most, itself included; None for all.
+    """
+
+    query_heads: float
+    kv_heads: float
+    pair_flops: int
+    query_bytes: int
+    kv_bytes: int
+    window: int | None = None
+
+    def work(self, batch: BatchShape) -> AttentionWork:
+        """Return what each request's attention costs at each step of `batch`."""
+        context, new = batch.context_by_step(), batch.new_tokens[None, :]
+        if self.window is None:
+            pairs = new * context + new * (new + 1) // 2
+            attended = context + new
+        else:
+            growing = np.clip(self.window - context, 0, new)
+            pairs = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
+            attended = np.minimum(context + new, self.window + new - 1)
+        mem_bytes = (attended + new) * self.kv_bytes + 2 * new * self.query_bytes
+        return AttentionWork(self.pair_flops * pairs, mem_bytes)

@@ -1,0 +1,205 @@
+"""The columns of an operator table: what the rows of a trace fix, what token counts fix, and attention by context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_gen.attention.work import AttentionShape
+from trace_gen.batch_shape import BatchShape
+from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.operators import Operator, Rows
+from trace_gen.perf_model import AttentionPart, OperatorTable
+from trace_gen.trace import IntArray, OperatorClass
+from trace_gen.trace_structure import WAVE, TableEntry
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What a kind of layer tells of its columns: one rank's attention, and how tokens reach its experts (if any)."""
+
+    attention: AttentionShape
+    routing: ExpertRouting | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionColumns:
+    """The columns in which one member's attention of one shape stands."""
+
+    member: int
+    shape: AttentionShape
+    columns: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureColumns:
+    """The columns, as a mask ``[m]``, whose rows one member (or the wave) routes to experts in one way."""
+
+    member: int
+    routing: ExpertRouting
+    columns: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """What the structure alone decides of the operator table, and where attention and experts stand in it."""
+
+    names: tuple[str, ...]
+    kinds: NDArray[np.int8]
+    member: IntArray
+    request: IntArray
+    whole: NDArray[np.bool_]
+    computes: NDArray[np.bool_]
+    attention: tuple[AttentionColumns, ...]
+    mixtures: tuple[MixtureColumns, ...]
+    per_row: IntArray
+    """``[7, m]``: FLOPs and bytes a row, see `_per_row`."""
+    row_kinds: IntArray
+    """``[4, m]``: the `Rows` of input, work, output and collective."""
+
+    @staticmethod
+    def of(entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool) -> TableShape:
+        """Return the shape of the table of `entries`; `facts` are those of each kind of layer."""
+        operators = [entry.operator for entry in entries]
+        kinds = np.array([operator.kind for operator in operators], dtype=np.int8)
+        request = np.array([entry.request for entry in entries], dtype=np.int64)
+        per_row = [_per_row(operator) for operator in operators]
+        row_kinds = [(o.input_rows, o.work_rows, o.output_rows, o.comm_rows) for o in operators]
+        return TableShape(
+            names=tuple(operator.name for operator in operators),
+            kinds=kinds,
+            member=np.array([entry.member for entry in entries], dtype=np.int64),
+            request=request,
+            whole=(request >= 0) & by_request,
+            computes=kinds != OperatorClass.COMMUNICATION,
+            attention=_attention_columns(entries, facts),
+            mixtures=_mixture_columns(entries, facts),
+            per_row=np.array(per_row, dtype=np.int64).T,
+            row_kinds=np.array(row_kinds, dtype=np.int64).T,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSizes:
+    """What token counts decide, ``[m]``: rows worked on and their work, and bytes in, held, out and carried."""
+
+    rows: IntArray
+    flops: IntArray
+    mem_bytes: IntArray
+    input_bytes: IntArray
+    weight_bytes: IntArray
+    output_bytes: IntArray
+    comm_bytes: IntArray
+
+
+def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSizes:
+    """Return the sizes of every column for the token counts of a wave's `batches`."""
+    tokens = [batch.total_tokens for batch in batches]
+    rows_in, rows, rows_out, rows_carried = _rows(shape, batches, tokens)
+    flops, traffic, weight_traffic, into, weights, out, comm = shape.per_row
+    grouped = shape.kinds == OperatorClass.GROUPED_GEMM
+    for part in shape.mixtures:
+        seen = sum(tokens) if part.member == WAVE else tokens[part.member]
+        read = np.rint(weight_traffic * part.routing.activated_share(seen)).astype(np.int64)
+        weight_traffic = np.where(part.columns & grouped, read, weight_traffic)
+    return ColumnSizes(
+        rows=rows,
+        flops=flops * rows,
+        mem_bytes=traffic * rows + weight_traffic,
+        input_bytes=into * rows_in,
+        weight_bytes=weights,
+        output_bytes=out * rows_out,
+        comm_bytes=comm * rows_carried,
+    )
+
+
+def operator_table(
+    shape: TableShape, sizes: ColumnSizes, batches: Sequence[BatchShape], together: BatchShape, tensor: int
+) -> OperatorTable:
+    """Return the operator table: static columns repeated for every step, attention by context.
+
+    `together` are the `batches` one after another, `tensor` the ranks that share an operator.
+    """
+    flops = np.empty((together.steps, len(sizes.flops)), dtype=np.int64)
+    mem_bytes = np.empty_like(flops)
+    flops[:], mem_bytes[:] = sizes.flops, sizes.mem_bytes
+    firsts = [0, *accumulate(len(batch.request_ids) for batch in batches)]
+    parts = []
+    for place in shape.attention:
+        work = place.shape.work(batches[place.member])
+        first, columns = firsts[place.member], place.columns
+        per_request = bool(shape.request[columns[0]] >= 0)
+        if per_request:
+            own = shape.request[columns] - first
+            flops[:, columns], mem_bytes[:, columns] = work.flops[:, own], work.mem_bytes[:, own]
+        else:
+            flops[:, columns] = work.flops.sum(axis=1, keepdims=True)
+            mem_bytes[:, columns] = work.mem_bytes.sum(axis=1, keepdims=True)
+        parts.append(AttentionPart(columns, per_request, place.shape, batches[place.member], work, first))
+    return OperatorTable(
+        names=shape.names,
+        kinds=shape.kinds,
+        rows=sizes.rows,
+        request=shape.request,
+        whole=shape.whole,
+        flops=flops,
+        mem_bytes=mem_bytes,
+        attention=tuple(parts),
+        batch=together,
+        tensor=tensor,
+    )
+
+
+def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int]) -> IntArray:
+    """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
+    new_tokens = np.concatenate([batch.new_tokens for batch in batches])
+    # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
+    of_member = np.array([*tokens, max(tokens)])
+    logits = np.array([*(batch.sampled_tokens for batch in batches), 0])
+    choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
+    choices[int(Rows.TOKENS)] = np.where(shape.request >= 0, new_tokens[shape.request], of_member[shape.member])
+    choices[int(Rows.LOGITS)] = logits[shape.member]
+    for part in shape.mixtures:
+        routing, most = part.routing, of_member[part.member].item()
+        counted = sum(tokens) if part.member == WAVE else most
+        choices[Rows.ROUTED, part.columns] = routing.copies(counted)
+        choices[Rows.OWN, part.columns] = routing.own_tokens(most)
+        choices[Rows.EXCHANGED, part.columns] = routing.own_copies(most)
+        choices[Rows.GATHERED, part.columns] = routing.gathered_tokens(most)
+    rows: IntArray = choices[shape.row_kinds, np.arange(len(shape.member))]
+    return rows
+
+
+def _attention_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[AttentionColumns, ...]:
+    places: dict[tuple[int, AttentionShape], list[int]] = {}
+    for column, entry in enumerate(entries):
+        if entry.operator.kind is OperatorClass.ATTENTION:
+            places.setdefault((entry.member, facts[entry.layer_kind].attention), []).append(column)
+    return tuple(
+        AttentionColumns(member, shape, np.array(columns, dtype=np.int64))
+        for (member, shape), columns in places.items()
+    )
+
+
+def _mixture_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[MixtureColumns, ...]:
+    places: dict[tuple[int, ExpertRouting], list[int]] = {}
+    for column, entry in enumerate(entries):
+        routing = facts[entry.layer_kind].routing if entry.layer_kind >= 0 else None
+        if routing is not None:
+            places.setdefault((entry.member, routing), []).append(column)
+    masks = []
+    for (member, routing), columns in places.items():
+        mask = np.zeros(len(entries), dtype=np.bool_)
+        mask[columns] = True
+        masks.append(MixtureColumns(member, routing, mask))
+    return tuple(masks)
+
+
+def _per_row(row: Operator) -> tuple[int, ...]:
+    """Return an operator's FLOPs and traffic for each row it works on, and its bytes, as `column_sizes` takes them."""
+    computed = (row.flops, row.traffic_bytes, row.weight_traffic_bytes)
+    return (*computed, row.input_bytes, row.weight_bytes, row.output_bytes, row.comm_bytes)
