@@ -155,7 +155,7 @@ class StreamLowering:
             nodes.append(node)
             self._flush(lane)
             for rank, move in zip(lane.ranks, same, strict=True):
-                size = wire.integer("comm_size", max(self._survey.sizes[move.tag], 1))
+                size = wire.integer("comm_size", max(self._survey.sizes[move.tag, move.source], 1))
                 body = head + wire.integer("is_cpu_op", 0) + size + wire.integer("comm_tag", move.tag)
                 body += self._own(record, slot)
                 body += wire.integer("comm_src", move.source) + wire.integer("comm_dst", move.target)

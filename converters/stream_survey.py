@@ -30,17 +30,21 @@ class _Stage:
     """Sub-batch -> (row, output bytes) of the last row that works."""
     last_of_rank: dict[tuple[int, int], int] = field(default_factory=dict)
     """(rank, sub-batch) -> that rank's last row, memory moved beforehand included."""
+    sent: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    """(rank, sub-batch) -> (row, output bytes) of that rank's last row that works."""
+    sent_of_any: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Rank -> the same of its last row of any sub-batch."""
     first_of_rank: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the first pass found. `transfers` also carry their bytes: ``sizes[tag]``."""
+    """What the first pass found. `transfers` also carry their bytes: ``sizes[tag, source]``."""
 
     ranks: int
     first_work: dict[int, int | None]
     transfers: tuple[Transfer, ...]
-    sizes: dict[int, int]
+    sizes: dict[tuple[int, int], int]
     participants: dict[tuple[int, ...], Participants | None]
     communicators: dict[int, tuple[int, ...]]
     streamable: bool
@@ -115,27 +119,30 @@ def _note(stage: _Stage, record: Record, row: int) -> None:
     for rank in record.ranks:
         stage.last_of_rank[rank, batch] = row
         if stage.first_work is not None:
+            stage.sent[rank, batch] = stage.sent_of_any[rank] = (row, record.output.bytes)
             stage.first_of_rank.setdefault((rank, batch), row)
     if stage.first_work is not None:
         stage.last[batch] = (row, record.output.bytes)
 
 
-def _transfers(stages: dict[int, _Stage]) -> tuple[list[Transfer], dict[int, int]]:
-    """Return the transfers between stages that work, in order, and the bytes of each tag."""
+def _transfers(stages: dict[int, _Stage]) -> tuple[list[Transfer], dict[tuple[int, int], int]]:
+    """Return the transfers between stages that work, in order, and the bytes of each tag and sender."""
     working = sorted(number for number, stage in stages.items() if stage.first_work is not None)
     transfers: list[Transfer] = []
-    sizes: dict[int, int] = {}
+    sizes: dict[tuple[int, int], int] = {}
+    tag = 0
     for number, following in pairwise(working):
         source, target = stages[number], stages[following]
         for batch in sorted(target.last):
-            tag = len(sizes)
-            size_row, sizes[tag] = source.last.get(batch) or max(source.last.values())
-            transfers += _boundary(source, target, batch, (tag, size_row))
+            for move, size in _boundary(source, target, batch, tag):
+                transfers.append(move)
+                sizes[tag, move.source] = size
+            tag += 1
     return transfers, sizes
 
 
-def _boundary(source: _Stage, target: _Stage, batch: int, what: tuple[int, int]) -> list[Transfer]:
-    tag, size_row = what
+def _boundary(source: _Stage, target: _Stage, batch: int, tag: int) -> list[tuple[Transfer, int]]:
+    """Return the transfers of a sub-batch between two stages, with their bytes."""
     senders = sorted(source.ranks)
     found = []
     for index, rank in enumerate(sorted(target.ranks)):
@@ -146,5 +153,12 @@ def _boundary(source: _Stage, target: _Stage, batch: int, what: tuple[int, int])
         last = source.last_of_rank.get((sender, batch))
         if last is None:
             last = max(row for (owner, _), row in source.last_of_rank.items() if owner == sender)
-        found.append(Transfer(tag, sender, rank, last, first, size_row))
+        size_row, size = _sent(source, sender, batch)
+        found.append((Transfer(tag, sender, rank, last, first, size_row), size))
     return found
+
+
+def _sent(source: _Stage, sender: int, batch: int) -> tuple[int, int]:
+    """Return the row whose output `sender` sends, and its bytes: its own last one, else the stage's."""
+    own = source.sent.get((sender, batch)) or source.sent_of_any.get(sender)
+    return own or source.last.get(batch) or max(source.last.values())

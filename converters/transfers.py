@@ -4,7 +4,8 @@
     stage s+1                             '--RECV tag--> r(first) ...   rank i of stage s+1
 
 A transfer is SEND on one rank and RECV on another; both carry the output bytes of the row that produced the data, or
-its communication bytes where it has some without a collective (the KV blocks of a prefill operator).
+its communication bytes where it has some without a collective (the KV blocks of a prefill operator). At a stage
+boundary that is the last row that the sending rank runs itself: members of a wave each send their own activations.
 """
 
 from __future__ import annotations
@@ -121,8 +122,7 @@ def _boundary(
     """Return the transfers from `where` = (stage, next stage, sub-batch of the next stage)."""
     stage, following, batch = where
     sources, targets = np.flatnonzero(trace.stage == stage), np.flatnonzero(trace.stage == following)
-    sent = _prefer(trace, sources[~leading[sources]], batch)
-    size_row = int(sent[-1])
+    stage_row = int(_prefer(trace, sources[~leading[sources]], batch)[-1])
     senders = members.ranks_of(sources)
     transfers = []
     for index, target in enumerate(members.ranks_of(targets).tolist()):
@@ -133,6 +133,8 @@ def _boundary(
             continue
         own = sources[members.by_set[trace.rank_set[sources], source]]
         send_row = int(_prefer(trace, own, batch)[-1])
+        worked = own[~leading[own]]
+        size_row = int(_prefer(trace, worked, batch)[-1]) if worked.size else stage_row
         transfers.append(Transfer(tag, source, target, send_row, int(first[0]), size_row))
     return transfers
 

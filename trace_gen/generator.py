@@ -98,10 +98,12 @@ class TraceGenerator:
     def generate(self, batches: Sequence[BatchShape]) -> Trace:
         """Return the trace of one batch for each data-parallel member; one batch is the plain case.
 
-        A member may have an empty batch (no requests), or a dummy one (`trace_gen.batch_shape.dummy_batch`), but not
-        all of them. With several steps, all the same number, the trace is that of as many decode iterations.
+        An idle member has a dummy batch (`trace_gen.batch_shape.dummy_batch`), as in vLLM, or an empty one; not all are
+        empty, and none of several tensor-parallel ranks that share experts with other members: ASTRA-sim matches
+        collectives over network dimensions by their number, so ranks that meet must have run equally many. With
+        several steps, the same number for all, the trace is that of as many decode iterations.
         """
-        _check(batches, self.mesh.data)
+        _check(batches, self.mesh)
         key = tuple(map(self._member_key, batches))
         structure, shape = self.structures.get(key, lambda: self._structure(key))
         sizes = self.sizes.get(self._size_key(key, batches), lambda: self._row_sizes(structure, shape, batches))
@@ -235,11 +237,14 @@ def _warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:
     return tuple(f"{architecture.name} has {text}" for text in dict.fromkeys(told))
 
 
-def _check(batches: Sequence[BatchShape], members: int) -> None:
-    if len(batches) != members:
-        raise InternalError(f"{len(batches)} batches for {members} data-parallel members")
-    if not any(len(batch.request_ids) for batch in batches):
+def _check(batches: Sequence[BatchShape], mesh: Mesh) -> None:
+    if len(batches) != mesh.data:
+        raise InternalError(f"{len(batches)} batches for {mesh.data} data-parallel members")
+    empty = sum(not len(batch.request_ids) for batch in batches)
+    if empty == len(batches):
         raise InternalError("a trace has at least one request")
+    if empty and mesh.expert > 1 and mesh.member_size > 1:
+        raise InternalError("a member of several ranks that shares experts runs a dummy batch, not an empty one")
     if any(batch.steps != batches[0].steps for batch in batches):
         raise InternalError("the batches of a wave have the same number of steps")
     for batch in batches:

@@ -95,7 +95,8 @@ def _wave(kind: Kind, mesh: Mesh, kv_bytes_per_token: int, random: Random) -> tu
     steps = random.randint(2, 5) if kind == "steps" else 1
     batches = [_batch(kind, steps, kv_bytes_per_token, random, 0)]
     for member in range(1, mesh.data):
-        idle = random.choice((None, None, dummy_batch, empty_batch)) if mesh.expert > 1 else None
+        kinds = (None, None, dummy_batch, empty_batch if mesh.member_size == 1 else dummy_batch)
+        idle = random.choice(kinds) if mesh.expert > 1 else None
         first_id = 10_000 * member
         batches.append(idle(steps) if idle else _batch(kind, steps, kv_bytes_per_token, random, first_id))
     return tuple(batches)

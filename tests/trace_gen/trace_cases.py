@@ -89,10 +89,12 @@ def make_generator(
     perf_model: str = "roofline",
     expert: int = 1,
     hardware: str = "RTX3090",
+    data: int = 1,
+    context: int = 1,
     **options: Any,
 ) -> TraceGenerator:
     latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware(hardware), tensor))
-    return TraceGenerator(architecture, Mesh(tensor, pipeline, expert), latencies, **options)
+    return TraceGenerator(architecture, Mesh(tensor, pipeline, expert, data, context), latencies, **options)
 
 
 def rows_named(trace: Trace, name: str) -> list[int]:

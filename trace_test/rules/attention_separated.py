@@ -37,7 +37,7 @@ def _section(subject: Subject, trace: Trace, rows: NDArray[np.int64], whole: boo
     if (own == NO_REQUEST).all():
         if rows.size > 1 and not split and not silent:
             yield Violation(where, f"{rows.size} rows of attention in a block, none of which says its request")
-        elif trace.batch_requests.size == 0 and not silent:
+        elif whole and trace.batch_requests.size == 0 and not silent:
             yield Violation(where, "attention of a whole batch whose requests the trace does not list")
         return
     if (own == NO_REQUEST).any():
