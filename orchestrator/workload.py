@@ -95,8 +95,9 @@ class _Reader:
         rest, first = b"", True
         while block := stream.read(min(_BLOCK, size)):
             size -= len(block)
-            if first and block.startswith(b"\xef\xbb\xbf"):
-                block = block[3:]
+            if first:
+                self._check_encoding(block)
+                block = block.removeprefix(b"\xef\xbb\xbf")
             first = False
             lines, newline, rest = (rest + block).rpartition(b"\n")
             self._take(lines + newline)
@@ -153,6 +154,10 @@ class _Reader:
         self._rows.append(rows)
         self._lines.append(lines)
         self._taken += len(rows)
+
+    def _check_encoding(self, block: bytes) -> None:
+        if block.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError("the workload file is UTF-16 text", path=self._path, fix="save it as UTF-8")
 
     def _is_header(self, fields: list[bytes]) -> bool:
         return [field.decode("ascii", "replace") for field in fields] == list(COLUMNS)

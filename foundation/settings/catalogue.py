@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from foundation.errors import InternalError
@@ -15,11 +15,6 @@ class Reader:
 
     choice: str
     value: str
-
-    @property
-    def flags(self) -> str:
-        """The choice as it is made on a command line."""
-        return f"--{self.choice} {self.value}"
 
 
 @dataclass(slots=True)
@@ -61,8 +56,10 @@ class Catalogue:
         self.spellings = dict(self._spellings())
 
     def readers(self, name: str) -> str:
-        """Return the choices that read `name`, as flags: ``--scheduling none or --scheduling orca``."""
-        return " or ".join(reader.flags for reader in self.entries[name].readers)
+        """Return the choice that reads `name`, as flags: ``--scheduling none or orca``."""
+        readers = self.entries[name].readers
+        values = [reader.value for reader in readers if reader.choice == readers[0].choice]
+        return f"--{readers[0].choice} {one_of(values)}"
 
     def heading(self, entry: Entry) -> str:
         """Return the heading under which a setting is listed: its section, or the choice that reads it."""
@@ -74,7 +71,7 @@ class Catalogue:
         title = choice.title or self.entries[first].title
         if values == list(choice.registry):
             return title
-        return f"{title}: --{first} {' or '.join(values)}"
+        return f"{title}: --{first} {one_of(values)}"
 
     def by_heading(self) -> dict[str, list[Entry]]:
         """Return the entries under their headings; what belongs to one choice follows what belongs to all."""
@@ -125,6 +122,11 @@ class Catalogue:
                     raise InternalError(f"the spelling {other} of {name} is taken")
                 seen.add(other)
                 yield other, Spelling(name, negated and entry.is_switch)
+
+
+def one_of(values: Sequence[str]) -> str:
+    """Return ``a, b or c``."""
+    return " or ".join(part for part in (", ".join(values[:-1]), values[-1]) if part)
 
 
 _CATALOGUES: dict[type, Catalogue] = {}

@@ -16,7 +16,8 @@ from foundation.settings.declare import Setting
 
 LARGEST_WHOLE = 10**15
 SMALLEST, LARGEST = 1e-15, 1e15
-"""Numbers other than 0 lie between these, so that their products and quotients stay finite."""
+"""Numbers other than 0 lie between these (below, where a setting does not go further), so that their products and
+quotients stay finite."""
 _LONGEST_TEXT = 4096
 
 
@@ -83,16 +84,16 @@ def _as_float(value: int | float) -> float | None:
 
 
 def _in_range(setting: Setting, value: int | float | None, shown: str) -> int | float:
+    if value is not None and abs(value) > LARGEST_WHOLE and setting.most is None:
+        raise WrongValueError(f"{shown} is too large; at most 1e15")
+    if setting.kind == "float" and value is not None and 0 < abs(value) < SMALLEST:
+        raise WrongValueError(f"{shown} is too close to 0; at least 1e-15")
     if value is None or not _fits(setting, value):
         raise WrongValueError(f"{shown} is not {expected(setting)}")
     return value
 
 
 def _fits(setting: Setting, value: int | float) -> bool:
-    if setting.kind == "int" and abs(value) > LARGEST_WHOLE:
-        return False
-    if setting.kind == "float" and value and not SMALLEST <= abs(value) <= LARGEST:
-        return False
     if setting.choices is not None and str(value) not in setting.choices:
         return False
     low = setting.least is None or value >= setting.least

@@ -213,7 +213,7 @@ def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("w.tsv --rate 1e-300", "--rate: '1e-300' is not a number of at least 0"),
+        ("w.tsv --rate 1e-300", "--rate: '1e-300' is too close to 0; at least 1e-15"),
         ("w.tsv --rate 1e-9", "--rate: 1e-09 requests/s would spread them over 3.12e+03 years; give a higher rate"),
         ("w.tsv --rate -1", "--rate: '-1' is not a number of at least 0"),
         ("w.tsv --rate nan", "--rate: 'nan' is not a number"),
