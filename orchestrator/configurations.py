@@ -13,7 +13,7 @@ from pathlib import Path
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.system import COLLECTIVES, SystemConfig
-from foundation.errors import UserError
+from foundation.errors import InternalError, UserError
 from foundation.files import atomic_write
 from orchestrator.settings.engine import NetworkSettings
 from orchestrator.settings.specification import EngineSpec
@@ -67,7 +67,7 @@ def effective_configurations(engine: EngineSpec, hardware: Hardware, *, backend_
     memory = (
         RemoteMemoryConfig.from_file(given.remote_memory)
         if given.remote_memory
-        else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=given.remote_bw)
+        else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=int(_decided(given.remote_bw)))
     )
     network = _network(engine)
     system = _given_system(given) or _made_system(engine, hardware, len(network.npus_count))
@@ -87,19 +87,25 @@ def _network(engine: EngineSpec) -> NetworkConfig:
         return NetworkConfig(
             topology=("FullyConnected",) * len(dims),
             npus_count=dims,
-            bandwidth=(given.link_bw,) * len(dims),
-            latency=(given.link_latency,) * len(dims),
+            bandwidth=(_decided(given.link_bw),) * len(dims),
+            latency=(_decided(given.link_latency),) * len(dims),
         )
     network = NetworkConfig.from_file(given.network)
-    if network.npus != shared.npu_num:
+    if network.npus != shared.npus:
         raise UserError(
             f"the network has {network.npus} NPUs ({' x '.join(map(str, network.npus_count))}), "
-            f"--npu_num is {shared.npu_num}",
+            f"--npu_num is {shared.npus}",
             path=given.network,
             field="npus_count",
-            fix=f"make their product {shared.npu_num}, or give --npu_num {network.npus}",
+            fix=f"make their product {shared.npus}, or give --npu_num {network.npus}",
         )
     return network
+
+
+def _decided(value: float | None) -> float:
+    if value is None:
+        raise InternalError("the settings of the network are not decided")
+    return value
 
 
 def _given_system(given: NetworkSettings) -> SystemConfig | None:
@@ -115,7 +121,7 @@ def _made_system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> Sys
         endpoint_delay=ENDPOINT_DELAY_NS,
         preferred_dataset_splits=DATASET_SPLITS,
         local_mem_bw=bandwidth / 1e9,
-        peak_perf=hardware.flops_for(model.fp) / 1e12,
+        peak_perf=hardware.flops_for(model.bits) / 1e12,
         roofline_enabled=True,
         implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,7 @@ from orchestrator.interfaces import FileInterface, Lower
 from orchestrator.kv_memory.paged import KVSpace
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import Place
+from orchestrator.settings.decided import decided
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
@@ -33,9 +34,13 @@ from trace_gen.precision import Precision
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a run simulates, checked and ready: nothing has been written or started yet."""
+    """What a run simulates, checked and ready: nothing has been written or started yet.
+
+    `spec` is what was asked for, `engine` the same with all that the model and the device decide.
+    """
 
     spec: RunSpec
+    engine: EngineSpec
     model: ModelArchitecture
     hardware: Hardware
     generator: TraceGenerator
@@ -45,9 +50,9 @@ class Deployment:
     scheduler: Scheduler
 
     @property
-    def engine(self) -> EngineSpec:
-        """What the engine is made of."""
-        return self.spec.engine
+    def decided(self) -> RunSpec:
+        """The whole run with nothing left open."""
+        return replace(self.spec, engines=(self.engine,))
 
     def start(self, stack: ExitStack, stopwatch: Stopwatch, say: Callable[[str], None]) -> Instance:
         """Return the instance with its backend started; `stack` closes what it opens, and says what was cached."""
@@ -108,16 +113,16 @@ class Deployment:
 
 def deploy(spec: RunSpec) -> Deployment:
     """Build the deployment; whatever does not fit together is a `UserError`, before anything is written."""
-    engine = spec.engine
-    model, hardware = load_model(engine.model.model_name), load_hardware(engine.model.hardware)
+    given = spec.engine
+    model, hardware = load_model(given.model.model_name), load_hardware(given.model.hardware)
+    engine = decided(given, model, hardware)
     perf_model = _perf_model(engine, model, hardware)
     configurations = effective_configurations(engine, hardware, backend_decides=perf_model.latency_source == "backend")
     generator = _generator(engine, model, perf_model)
-    npu_mem = engine.parallelism.npu_mem
-    memory_bytes = round(npu_mem * 1e9) if npu_mem else hardware.memory_bytes
+    memory_bytes = round((engine.parallelism.npu_mem or 0) * 1e9)
     space = kv_space(generator.memory, memory_bytes, engine.block_size, engine.memory.max_model_len)
     scheduler = engine.scheduling.scheduler(Place(space, model.max_position, engine.parallelism.stages))
-    return Deployment(spec, model, hardware, generator, configurations, memory_bytes, space, scheduler)
+    return Deployment(spec, engine, model, hardware, generator, configurations, memory_bytes, space, scheduler)
 
 
 def kv_space(memory: ModelMemory, memory_bytes: int, block_size: int, max_model_len: int | None) -> KVSpace:
@@ -171,7 +176,7 @@ def _generator(engine: EngineSpec, model: ModelArchitecture, perf_model: PerfMod
     shared = engine.parallelism
     return TraceGenerator(
         model,
-        Mesh(shared.tensor, shared.stages, shared.ep_size),
+        Mesh(shared.tensor, shared.stages, shared.expert),
         perf_model,
         precision=_precision(engine),
         attention_placement=shared.attention_placement,
@@ -179,4 +184,4 @@ def _generator(engine: EngineSpec, model: ModelArchitecture, perf_model: PerfMod
 
 
 def _precision(engine: EngineSpec) -> Precision:
-    return Precision(engine.model.fp, engine.model.fp, engine.model.fp)
+    return Precision(engine.model.bits, engine.model.bits, engine.model.kv_bits)

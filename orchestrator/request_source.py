@@ -43,6 +43,10 @@ class RequestSource:
         taken = self.count + self.skipped
         return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}"
 
+    def longer_than(self, tokens: int) -> int:
+        """Return how many requests grow beyond `tokens` tokens."""
+        return int(np.count_nonzero(self.table.prompt_tokens + self.table.output_tokens > tokens))
+
     def requests(self) -> Iterator[Request]:
         """Return the requests in order of arrival."""
         return iter(self.table)

@@ -24,11 +24,13 @@ from orchestrator.report.history import History
 from orchestrator.request import Request
 from orchestrator.request_source import RequestSource, open_source
 from orchestrator.results import companions, write_record, write_requests, write_simulation_time, write_throughput
+from orchestrator.settings.engine import NetworkSettings
 from orchestrator.settings.record import input_paths, repeating
 from orchestrator.settings.run import OutputSettings
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, print_summary, summarise
+from trace_gen.hardware import Hardware
 
 
 class Recorder:
@@ -154,8 +156,8 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
     engine, space = deployment.engine, deployment.space
     weights = deployment.generator.memory.max_rank_weight_bytes
     console.say(
-        f"{deployment.model.name} on {engine.parallelism.npu_num} x {deployment.hardware.name} "
-        f"({engine.parallelism.layout}), {engine.model.fp}-bit; scheduling {engine.names['scheduling']}, "
+        f"{deployment.model.name} on {engine.parallelism.npus} x {deployment.hardware.name} "
+        f"({engine.parallelism.layout}), {engine.model.bits}-bit; scheduling {engine.names['scheduling']}, "
         f"backend {engine.names['backend']}"
     )
     console.say(
@@ -163,11 +165,27 @@ def _introduce(console: Console, deployment: Deployment, source: RequestSource) 
         f"{space.total_blocks} blocks of {space.block_size} tokens, "
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
     )
+    if engine.parallelism.npus > 1:
+        console.say(f"links: {_links(engine.network, deployment.hardware)}")
     console.say(f"workload: {source.described}")
     for warning in (*deployment.generator.warnings, *deployment.configurations.notes):
         console.say(f"note: {warning}")
+    beyond = source.longer_than(deployment.model.max_position)
+    if beyond and not engine.scheduling.ends_at_longest:
+        console.say(f"note: {beyond} requests go beyond the model's {deployment.model.max_position} positions")
     if source.skipped:
         console.say(f"note: {source.skipped} requests that can never fit are skipped")
+
+
+def _links(network: NetworkSettings, hardware: Hardware) -> str:
+    """Return which links are assumed."""
+    if network.network is not None or network.link_bw is None:
+        return f"{network.network}"
+    own = network.decided(hardware.link_bandwidth, hardware.link_latency_ns) == NetworkSettings(
+        system=network.system, remote_memory=network.remote_memory, remote_bw=network.remote_bw
+    ).decided(hardware.link_bandwidth, hardware.link_latency_ns)
+    whose = f", {hardware.name}'s own" if own else ""
+    return f"{network.link_bw * 2**30 / 1e9:g} GB/s (1e9) a direction, {network.link_latency:g} ns{whose}"
 
 
 def _facts(deployment: Deployment, source: RequestSource, failure: BaseException | None) -> RunFacts:
@@ -176,10 +194,10 @@ def _facts(deployment: Deployment, source: RequestSource, failure: BaseException
     return RunFacts(
         model=deployment.model.name,
         hardware=deployment.hardware.name,
-        npus=shared.npu_num,
+        npus=shared.npus,
         tensor=shared.tensor,
         pipeline=shared.stages,
-        expert=shared.ep_size,
+        expert=shared.expert,
         skipped=source.skipped,
         error=error,
     )
@@ -200,7 +218,7 @@ def _write_files(
     write_throughput(beside["throughput"], recorder.intervals)
     write_simulation_time(beside["simulation-time"], milliseconds)
     write_record(beside["summary"], summary)
-    write_record(beside["settings"], repeating(deployment.spec))
+    write_record(beside["settings"], repeating(deployment.decided))
     if recorder.history is not None:
         page, timeline = beside["report"], beside["trace"]
         write_report(page, timeline, deployment, source, summary, metrics, recorder.intervals, recorder.history)

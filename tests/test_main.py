@@ -70,7 +70,7 @@ def test_help_is_grouped_and_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for heading in catalogue(RunCommand).by_heading():
         assert f"\n{heading}:\n" in done.stdout
-    for words in ("GB/s", "ns", "tokens", "default: 256.0", "--npu_group"):
+    for words in ("GB/s", "ns", "tokens", "default: 600.0", "--npu_group"):
         assert words in done.stdout
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from foundation.registry import Registry
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 class KVManager(Protocol):
     """The settings of a KV memory manager."""
+
+    reserves_longest: ClassVar[bool]
+    """Whether it asks for the longest sequence there can be."""
 
     def memory(self, space: KVSpace, model_len: int) -> PagedKV:
         """Return the memory of an instance; `model_len`: the model's longest sequence, tokens."""
@@ -26,6 +29,8 @@ kv_managers: Registry[type[KVManager]] = Registry("KV memory manager")
 class OnDemand:
     """In blocks, as a request's tokens grow."""
 
+    reserves_longest: ClassVar[bool] = False
+
     def memory(self, space: KVSpace, model_len: int) -> PagedKV:
         """Return demand paging."""
         from orchestrator.kv_memory.paged import PagedKV
@@ -37,6 +42,8 @@ class OnDemand:
 @dataclass(frozen=True)
 class LongestReserved:
     """Room for the longest sequence from admission on."""
+
+    reserves_longest: ClassVar[bool] = True
 
     def memory(self, space: KVSpace, model_len: int) -> PagedKV:
         """Return reservations of `space.max_model_len`, else of `model_len`."""
@@ -50,6 +57,8 @@ class LongestReserved:
 class PowerOfTwoReserved:
     """Room for the prompt and the output rounded up to a power of two."""
 
+    reserves_longest: ClassVar[bool] = False
+
     def memory(self, space: KVSpace, model_len: int) -> PagedKV:
         """Return reservations by a power of two."""
         from orchestrator.kv_memory.reserved import Pow2KV
@@ -61,6 +70,8 @@ class PowerOfTwoReserved:
 @dataclass(frozen=True)
 class LengthReserved:
     """Room for the true length, as if it were known."""
+
+    reserves_longest: ClassVar[bool] = False
 
     def memory(self, space: KVSpace, model_len: int) -> PagedKV:
         """Return reservations of the true length."""

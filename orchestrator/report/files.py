@@ -38,12 +38,12 @@ def write_report(
 def _facts(deployment: Deployment, source: RequestSource) -> Facts:
     engine, space = deployment.engine, deployment.space
     memory = deployment.generator.memory
-    system = f"{engine.parallelism.npu_num} x {deployment.hardware.name} ({engine.parallelism.layout})"
+    system = f"{engine.parallelism.npus} x {deployment.hardware.name} ({engine.parallelism.layout})"
     kv_bytes = space.total_blocks * space.block_bytes
     rows = [
         ("model", deployment.model.name),
         ("NPUs", system),
-        ("precision", f"{engine.model.fp} bits"),
+        ("precision", f"{engine.model.bits} bits"),
         ("memory of an NPU", f"{deployment.memory_bytes / 1e9:.2f} GB"),
         ("weights on an NPU, at most", f"{memory.max_rank_weight_bytes / 1e9:.2f} GB"),
         (
@@ -61,6 +61,6 @@ def _facts(deployment: Deployment, source: RequestSource) -> Facts:
         workload=source.described,
         deployment=rows,
         notes=(*deployment.generator.warnings, *deployment.configurations.notes),
-        settings=shown(deployment.spec),
+        settings=shown(deployment.decided, deployment.spec),
         interval_ns=deployment.spec.output.log_interval_ns,
     )

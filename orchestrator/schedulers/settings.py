@@ -34,6 +34,10 @@ class Policy(Protocol):
     default_block_size: ClassVar[int]
     """Tokens in a KV block where the user says nothing."""
 
+    @property
+    def ends_at_longest(self) -> bool:
+        """Whether a sequence ends at the longest that the model takes."""
+
     def scheduler(self, place: Place) -> Scheduler:
         """Return a new scheduler; settings that do not suit the place are a `foundation.errors.UserError`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 MOST_NPUS = 2**20
 """Far more than one engine ever has; a slip of the keyboard is refused before anything is sized by it."""
+HOST_GB_S = 512
+"""LLMServingSim's default, far more than PCI Express gives."""
+
+
+DTYPES = {"auto": 16, "half": 16, "float16": 16, "bfloat16": 16, "float": 32, "float32": 32}
+"""Bits of a number, by vLLM's names; `auto` is taken for 16, whatever a checkpoint says."""
+KV_DTYPES = {"bfloat16": 16, "float16": 16, "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8}
 
 
 @dataclass(frozen=True)
@@ -27,17 +34,46 @@ class ModelSettings:
         aliases=("model",),
     )
     hardware: str = setting("RTX3090", "shipped device, or the path of a hardware file")
-    fp: int = setting(16, "bits of weights, activations and KV cache", choices=("4", "8", "16", "32"))
+    fp: int | None = setting(
+        None, "bits of weights, activations and KV cache", choices=("4", "8", "16", "32"), shown_default="16"
+    )
+    dtype: str | None = setting(
+        None, "the same by vLLM's names", choices=tuple(DTYPES), like=("fp",), shown_default="as --fp"
+    )
+    kv_cache_dtype: str = setting(
+        "auto", "the KV cache's own numbers, where they differ, by vLLM's names", choices=("auto", *KV_DTYPES)
+    )
     local_bw: float | None = setting(
         None, "bandwidth of device memory", unit="GB/s (1e9)", above=0, shown_default="the hardware's"
     )
 
+    @property
+    def bits(self) -> int:
+        """Bits of a weight and of an activation."""
+        return DTYPES[self.dtype] if self.dtype else self.fp or 16
+
+    @property
+    def kv_bits(self) -> int:
+        """Bits of a number in the KV cache."""
+        return KV_DTYPES.get(self.kv_cache_dtype, self.bits)
+
+    def decided(self, memory_bandwidth: float) -> ModelSettings:
+        """Return the same, with what the device (bytes/s) and other settings decide."""
+        return replace(self, fp=self.bits, dtype=None, local_bw=self.local_bw or memory_bandwidth / 1e9)
+
+    def problems(self) -> Iterator[Problem]:
+        """Widths are given once."""
+        if self.dtype is not None and self.fp not in (None, DTYPES[self.dtype]):
+            yield Problem("dtype", f"{self.dtype} conflicts with --fp {self.fp}", "leave one out")
+
 
 @dataclass(frozen=True)
 class ParallelismSettings:
-    """How the NPUs of an engine share the model."""
+    """How the NPUs of an engine share the model: as groups, or in vLLM's words."""
 
-    npu_num: int = setting(1, "NPUs", least=1, most=MOST_NPUS)
+    npu_num: int | None = setting(
+        None, "NPUs", least=1, most=MOST_NPUS, shown_default="1; tensor x pipeline parallel size"
+    )
     npu_group: int | None = setting(
         None,
         "groups of NPUs, which are pipeline stages: 1 is tensor parallel, npu_num is pipeline",
@@ -50,10 +86,24 @@ class ParallelismSettings:
         "the parallelism npu_num and npu_group must describe; orca implies hybrid",
         choices=("tensor", "pipeline", "hybrid"),
     )
-    ep_size: int = setting(
-        1,
+    tensor_parallel_size: int | None = setting(
+        None,
+        "NPUs that share a stage, as vLLM says it",
+        least=1,
+        most=MOST_NPUS,
+        shown_default="npu_num / npu_group",
+    )
+    pipeline_parallel_size: int | None = setting(
+        None, "pipeline stages, as vLLM says it", least=1, most=MOST_NPUS, shown_default="npu_group"
+    )
+    ep_size: int | None = setting(
+        None,
         "NPUs of a stage that whole experts are spread over: 1 divides every expert, else all NPUs of a stage",
         least=1,
+        shown_default="1",
+    )
+    enable_expert_parallel: bool = setting(
+        False, "spread whole experts over all NPUs of a stage, as vLLM says it", like=("ep_size",)
     )
     npu_mem: float | None = setting(None, "memory of an NPU", unit="GB (1e9)", above=0, shown_default="the hardware's")
     attention_placement: AttentionPlacement = setting(
@@ -61,52 +111,114 @@ class ParallelismSettings:
     )
 
     @property
+    def npus(self) -> int:
+        """All NPUs of the engine."""
+        return self.npu_num or (self.tensor_parallel_size or 1) * (self.pipeline_parallel_size or 1)
+
+    @property
     def stages(self) -> int:
         """Pipeline stages."""
-        if self.npu_group is not None:
-            return self.npu_group
-        return self.npu_num if self.parallel == "pipeline" else 1
+        named = self.npu_group or self.pipeline_parallel_size
+        return named or (self.npus if self.parallel == "pipeline" else 1)
 
     @property
     def tensor(self) -> int:
         """NPUs that share a stage."""
-        return self.npu_num // self.stages
+        return self.npus // self.stages
+
+    @property
+    def expert(self) -> int:
+        """NPUs that whole experts are spread over."""
+        return self.tensor if self.enable_expert_parallel else self.ep_size or 1
 
     @property
     def layout(self) -> str:
         """How the NPUs share the model, in short."""
-        experts = f" x EP {self.ep_size}" if self.ep_size > 1 else ""
+        experts = f" x EP {self.expert}" if self.expert > 1 else ""
         return f"TP {self.tensor} x PP {self.stages}{experts}"
+
+    def decided(self, memory_bytes: int) -> ParallelismSettings:
+        """Return the same in our own words, with what the device decides."""
+        return replace(
+            self,
+            npu_num=self.npus,
+            npu_group=self.stages,
+            tensor_parallel_size=None,
+            pipeline_parallel_size=None,
+            ep_size=self.expert,
+            enable_expert_parallel=False,
+            npu_mem=self.npu_mem or memory_bytes / 1e9,
+        )
 
     def problems(self) -> Iterator[Problem]:
         """The groups divide the NPUs, and agree with the parallelism that is named; experts fill a stage."""
-        stages = self.stages
-        if self.npu_num % stages:
-            divisors = ", ".join(str(n) for n in range(1, self.npu_num + 1) if self.npu_num % n == 0)
-            yield Problem("npu_group", f"{stages} groups do not divide {self.npu_num} NPUs", f"use one of {divisors}")
+        stages, npus = self.stages, self.npus
+        if twice := self._said_twice():
+            yield twice
+        elif npus % stages:
+            divisors = ", ".join(str(n) for n in range(1, npus + 1) if npus % n == 0)
+            yield Problem("npu_group", f"{stages} groups do not divide {npus} NPUs", f"use one of {divisors}")
         elif self.parallel == "tensor" and stages != 1:
             yield Problem("parallel", f"tensor conflicts with --npu_group {stages}", "give 1, or --parallel hybrid")
-        elif self.parallel == "pipeline" and stages != self.npu_num:
-            fix = f"give {self.npu_num} (npu_num), or --parallel hybrid"
+        elif self.parallel == "pipeline" and stages != npus:
+            fix = f"give {npus} (npu_num), or --parallel hybrid"
             yield Problem("parallel", f"pipeline conflicts with --npu_group {stages}", fix)
-        elif self.ep_size not in (1, self.tensor):
+        elif self.expert not in (1, self.tensor):
             right = "1" if self.tensor == 1 else f"1 or {self.tensor}"
-            what = f"experts over {self.ep_size} NPUs, but a stage has {self.tensor}"
+            what = f"experts over {self.expert} NPUs, but a stage has {self.tensor}"
             yield Problem("ep_size", what, f"give {right}")
+
+    def _said_twice(self) -> Problem | None:
+        """Return what vLLM's words and ours say differently, if they do."""
+        tensor, pipeline, npus = self.tensor_parallel_size, self.pipeline_parallel_size, self.npus
+        if pipeline and self.npu_group not in (None, pipeline):
+            what = f"{pipeline} conflicts with --npu_group {self.npu_group}"
+            return Problem("pipeline_parallel_size", what, "leave one out")
+        if tensor and npus != tensor * self.stages:
+            what = f"{tensor} conflicts with {npus} NPUs in {self.stages} stages"
+            return Problem("tensor_parallel_size", what, "leave --npu_num out")
+        if self.enable_expert_parallel and self.ep_size not in (None, self.tensor):
+            return Problem("enable_expert_parallel", f"conflicts with --ep_size {self.ep_size}", "leave one out")
+        return None
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """Links and host memory: made from numbers, or the user's own files."""
 
-    link_bw: float = setting(256.0, "bandwidth of a link", unit="GB/s (2^30, as ASTRA-sim reads it)", above=0)
-    link_latency: float = setting(0.0, "latency of a link", unit="ns", least=0)
-    remote_bw: int = setting(512, "bandwidth between an NPU and host memory", unit="whole GB/s (1e9)", least=1)
+    link_bw: float | None = setting(
+        None,
+        "bandwidth of a link",
+        unit="GB/s (2^30, as ASTRA-sim reads it)",
+        above=0,
+        shown_default="the hardware's own link",
+    )
+    link_latency: float | None = setting(
+        None, "latency of a link", unit="ns", least=0, shown_default="the hardware's own link"
+    )
+    remote_bw: int | None = setting(
+        None, "bandwidth between an NPU and host memory", unit="whole GB/s (1e9)", least=1, shown_default="512"
+    )
     network: Path | None = setting(None, "your network.yml, used as given", shown_default="made from the flags")
     system: Path | None = setting(
         None, "your system.json, used as given but for its roofline", shown_default="made from the flags"
     )
     remote_memory: Path | None = setting(None, "your memory.json, used as given", shown_default="made from the flags")
+
+    def decided(self, link_bandwidth: float, link_latency_ns: float) -> NetworkSettings:
+        """Return the same with what is made from numbers: the link's (bytes/s, ns) where nothing else is said."""
+        made = self
+        if self.network is None:
+            bandwidth = link_bandwidth / 2**30 if self.link_bw is None else self.link_bw
+            latency = float(link_latency_ns) if self.link_latency is None else self.link_latency
+            made = replace(made, link_bw=bandwidth, link_latency=latency)
+        return made if self.remote_memory is not None else replace(made, remote_bw=self.remote_bw or HOST_GB_S)
+
+    def problems(self) -> Iterator[Problem]:
+        """A file says all that the numbers would say."""
+        for name, file in (("link_bw", "network"), ("link_latency", "network"), ("remote_bw", "remote_memory")):
+            if getattr(self, name) is not None and getattr(self, file) is not None:
+                yield Problem(name, f"not read beside --{file}, which says it", "leave one out")
 
 
 @dataclass(frozen=True)

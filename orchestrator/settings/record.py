@@ -31,9 +31,11 @@ def repeating(spec: RunSpec) -> dict[str, Any]:
     return _kept(spec, flat(spec))
 
 
-def shown(record: object) -> list[ShownSetting]:
-    """Return the settings of a record that decide the results, as text, in the order of the flags."""
-    return list(_shown(record))
+def shown(decided: object, given: object) -> list[ShownSetting]:
+    """Return the settings that decide the results, as text, in the order of the flags; `given`: what was asked for."""
+    asked = {one.name: value for one, value in _values(given) if value != _default(one)}
+    rows = [(one, value) for one, value in _values(decided) if one.bearing == "results"]
+    return [ShownSetting(f"--{one.name}", _text(one, value), one.meaning, one.name in asked) for one, value in rows]
 
 
 def input_paths(record: object) -> list[Path]:
@@ -52,12 +54,6 @@ def _kept(record: object, values: dict[str, Any]) -> dict[str, Any]:
 
 def _repeats(one: Setting | Choice, value: object) -> bool:
     return one.bearing == "results" or (one.bearing == "way" and value != _default(one))
-
-
-def _shown(record: object) -> Iterator[ShownSetting]:
-    for one, value in _values(record):
-        if one.bearing == "results":
-            yield ShownSetting(f"--{one.name}", _text(one, value), one.meaning, value != _default(one))
 
 
 def _values(record: object) -> Iterator[tuple[Setting | Choice, Any]]:

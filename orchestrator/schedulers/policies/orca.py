@@ -34,6 +34,11 @@ class OrcaSettings:
             what = f"{self.batch_delay} ns, but --scheduling orca never waits for a batch to fill"
             yield Problem("batch_delay", what, "leave it out, or give --scheduling none")
 
+    @property
+    def ends_at_longest(self) -> bool:
+        """Whether the longest sequence is reserved."""
+        return self.kv_manage.reserves_longest
+
     def scheduler(self, place: Place) -> OrcaScheduler:
         """Return the iteration-level scheduler."""
         from orchestrator.schedulers.orca import OrcaScheduler

@@ -27,6 +27,11 @@ class StaticSettings:
     kv_manage: KVManager = choice(kv_managers, "vllm", "KV memory of a request")
     gen: bool = setting(False, "skip the initiation phase: prompts count as computed already")
 
+    @property
+    def ends_at_longest(self) -> bool:
+        """Whether the longest sequence is reserved."""
+        return self.kv_manage.reserves_longest
+
     def scheduler(self, place: Place) -> StaticScheduler:
         """Return the request-level scheduler."""
         from orchestrator.schedulers.static import StaticScheduler

@@ -18,6 +18,7 @@ class VllmSettings:
     """As vLLM's v1 engine. Names are vLLM's; see `orchestrator.schedulers.vllm.config`."""
 
     default_block_size: ClassVar[int] = 16
+    ends_at_longest: ClassVar[bool] = True
 
     max_num_seqs: int = setting(256, "requests running at once", least=1, like=("max_batch",))
     max_num_batched_tokens: int = setting(2048, "tokens a step", least=1)

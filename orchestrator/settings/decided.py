@@ -1,0 +1,47 @@
+"""An engine's settings with all that the model and the device decide: what a run is simulated with, and records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from foundation.errors import UserError
+from orchestrator.settings.engine import MemorySettings, ParallelismSettings
+from orchestrator.settings.specification import EngineSpec
+from trace_gen.architecture import ModelArchitecture
+from trace_gen.hardware import Hardware
+
+
+def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> EngineSpec:
+    """Return `engine` with nothing left open; deciding again changes nothing. Raises `UserError`."""
+    return replace(
+        engine,
+        model=engine.model.decided(hardware.memory_bandwidth),
+        parallelism=_parallelism(engine, model).decided(hardware.memory_bytes),
+        network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
+        memory=_memory(engine, model),
+    )
+
+
+def _parallelism(engine: EngineSpec, model: ModelArchitecture) -> ParallelismSettings:
+    """Return how the NPUs share the model; more of them than can have a part of it are refused."""
+    shared = engine.parallelism
+    if shared.tensor > model.hidden_size:
+        raise UserError(
+            f"{shared.tensor} NPUs would share {model.hidden_size} columns of {model.name}",
+            field="--npu_num",
+            fix=f"give at most {model.hidden_size} a stage",
+        )
+    return shared
+
+
+def _memory(engine: EngineSpec, model: ModelArchitecture) -> MemorySettings:
+    longest = engine.memory.max_model_len
+    if engine.scheduling.ends_at_longest:
+        if longest is not None and longest > model.max_position:
+            raise UserError(
+                f"{longest} tokens, {model.name} takes {model.max_position}",
+                field="--max_model_len",
+                fix=f"give at most {model.max_position}",
+            )
+        longest = longest or model.max_position
+    return replace(engine.memory, block_size=engine.block_size, max_model_len=longest)
