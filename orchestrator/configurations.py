@@ -70,7 +70,7 @@ def effective_configurations(engine: EngineSpec, hardware: Hardware, *, backend_
         else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=int(_decided(given.remote_bw)))
     )
     network = _network(engine)
-    system = _given_system(given) or _made_system(engine, hardware, len(network.npus_count))
+    system = _system(engine, hardware, len(network.npus_count))
     _check_dimensions(given, network, system)
     if given.system is not None and tensor > 1:
         _check_collectives(given, tensor, system)
@@ -108,19 +108,20 @@ def _decided(value: float | None) -> float:
     return value
 
 
-def _given_system(given: NetworkSettings) -> SystemConfig | None:
-    return SystemConfig.from_file(given.system) if given.system is not None else None
-
-
-def _made_system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemConfig:
+def _system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemConfig:
+    """Return the user's system, with the device's memory bandwidth and rate where it has none, or one of our making."""
     model = engine.model
-    bandwidth = model.local_bw * 1e9 if model.local_bw else hardware.memory_bandwidth
+    bandwidth = (model.local_bw * 1e9 if model.local_bw else hardware.memory_bandwidth) / 1e9
+    if engine.network.system is not None:
+        given = SystemConfig.from_file(engine.network.system)
+        peak = given.peak_perf or hardware.flops_for(model.bits) / 1e12
+        return replace(given, local_mem_bw=given.local_mem_bw or bandwidth, peak_perf=peak)
     return SystemConfig(
         scheduling_policy="LIFO",
         collective_optimization="localBWAware",
         endpoint_delay=ENDPOINT_DELAY_NS,
         preferred_dataset_splits=DATASET_SPLITS,
-        local_mem_bw=bandwidth / 1e9,
+        local_mem_bw=bandwidth,
         peak_perf=hardware.flops_for(model.bits) / 1e12,
         roofline_enabled=True,
         implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
@@ -165,8 +166,8 @@ def _check_exact(given: NetworkSettings, system: SystemConfig) -> None:
         )
     if system.local_mem_bw < _LEAST_MEMORY_BANDWIDTH:
         raise UserError(
-            f"{system.local_mem_bw:g} GB/s (absent is 0) would stretch every operator",
+            f"{system.local_mem_bw:g} GB/s would stretch every operator",
             path=given.system,
             field="local-mem-bw",
-            fix="write the device's memory bandwidth, GB/s",
+            fix="write the device's memory bandwidth, GB/s, or leave it out",
         )

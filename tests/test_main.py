@@ -228,6 +228,22 @@ def test_a_system_file_that_leaves_dimensions_out_is_noted(
     assert "note: all-reduce-implementation" in capsys.readouterr().out
 
 
+def test_a_system_file_without_a_devices_figures_takes_those_of_the_device(tmp_path: Path, dataset: Path) -> None:
+    """The shipped ones have none: collectives reduce at the device's memory bandwidth, on any device."""
+    shipped = ROOT / "configs" / "systems" / "ring-1d.json"
+    content = json.loads(shipped.read_text())
+    assert not {"local-mem-bw", "peak-perf"} & content.keys()
+    flags = ("--npu_num", "2", "--hardware", "H100", "--network", tmp_path / "network.yml", "--system")
+    (tmp_path / "network.yml").write_text("topology: [Ring]\nnpus_count: [2]\nbandwidth: [50.0]\nlatency: [500.0]\n")
+    (tmp_path / "own.json").write_text(json.dumps(content | {"local-mem-bw": 3352.0}))
+    (tmp_path / "other.json").write_text(json.dumps(content | {"local-mem-bw": 10}))
+    for name, path in (("shipped", shipped), ("own", tmp_path / "own.json"), ("other", tmp_path / "other.json")):
+        gpt2(dataset, tmp_path / name / "out.csv", *flags, path, "--write_configs", tmp_path / name)
+    written = json.loads((tmp_path / "shipped" / "system.json").read_text())
+    assert written["local-mem-bw"] == 3352.0
+    assert results(tmp_path / "shipped") == results(tmp_path / "own") != results(tmp_path / "other")
+
+
 def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: Path, dataset: Path) -> None:
     system = tmp_path / "system.json"
     text = {

@@ -24,7 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.yml").write_text("topology: [Ring\n")
     (tmp_path / "wrong.yml").write_text("topology: [Rang]\nnpus_count: [1]\nbandwidth: [50]\nlatency: [1]\n")
     (tmp_path / "broken.json").write_text("{,}")
-    (tmp_path / "nobw.json").write_text(json.dumps({"scheduling-policy": "LIFO", "preferred-dataset-splits": 1}))
+    (tmp_path / "nobw.json").write_text(
+        json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 0.5, "preferred-dataset-splits": 1})
+    )
     (tmp_path / "replay.json").write_text(
         json.dumps({"scheduling-policy": "LIFO", "local-mem-bw": 100, "replay-only": 1})
     )
@@ -60,7 +62,7 @@ CASES = [
     ("--network wrong.yml", ["wrong.yml", "'Rang' is unknown", "FullyConnected"]),
     ("--network none.yml", ["none.yml: the network configuration does not exist"]),
     ("--system broken.json", ["broken.json, line 1: not valid JSON"]),
-    ("--system nobw.json", ["nobw.json, local-mem-bw: 0 GB/s (absent is 0) would stretch every operator"]),
+    ("--system nobw.json", ["nobw.json, local-mem-bw: 0.5 GB/s would stretch every operator"]),
     ("--system replay.json", ["replay.json, replay-only"]),
     (
         "--system two.json",

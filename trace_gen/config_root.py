@@ -1,7 +1,23 @@
-"""Where the configuration files that ship with the project are: beside the packages, in a checkout and in a wheel."""
+"""Where the configuration files that ship with the project are, and whether a name is that of a file instead."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file; what cannot be a path at all (too long, a NUL in it) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; what cannot be a path at all is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

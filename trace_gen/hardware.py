@@ -13,7 +13,7 @@ from pathlib import Path
 from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
-from trace_gen.config_root import CONFIG_ROOT
+from trace_gen.config_root import CONFIG_ROOT, is_file
 
 HARDWARE_FOLDER = CONFIG_ROOT / "hardware"
 _DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8")
@@ -82,6 +82,8 @@ EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
 (`docs/performance_models.md`)."""
 
 DEFAULT_CACHE_SPEEDUP = 3.5
+MOST_EFFICIENT = 2.0
+"""Fractions of a datasheet's figure: above 1 where clocks or a cache beat it, never far above."""
 
 
 def load_hardware(name_or_path: str) -> Hardware:
@@ -90,7 +92,7 @@ def load_hardware(name_or_path: str) -> Hardware:
     Raises `UserError` for an unknown name (with near ones) and for wrong fields (all of them at once).
     """
     path = Path(name_or_path)
-    if path.is_file() or path.suffix == ".json":
+    if is_file(path) or path.suffix == ".json":
         return read_hardware(path)
     shipped = {candidate.stem: candidate for candidate in sorted(HARDWARE_FOLDER.glob("*.json"))}
     wanted = plain_name(name_or_path)
@@ -102,7 +104,7 @@ def load_hardware(name_or_path: str) -> Hardware:
         if wanted in map(plain_name, aliases):
             return read_hardware(candidate)
     raise UserError(
-        f"unknown hardware {name_or_path!r}",
+        f"unknown hardware {name_or_path[:80]!r}",
         fix=f"{near_names(name_or_path, shipped)} (or give the path of a hardware file)",
     )
 
@@ -118,9 +120,9 @@ def read_hardware(path: Path) -> Hardware:
     peaks.only(set(_DTYPES))
     rates = {dtype: peaks.positive_number(dtype) * 1e12 for dtype in peaks.names()}
     if not {"bf16", "fp16"} & set(rates):
-        fields.problem("peak_tflops has neither bf16 nor fp16")
-    in_gib = fields.has("memory_gib")
-    memory = fields.positive_number("memory_gib" if in_gib else "memory_gb") * (2**30 if in_gib else 10**9)
+        fields.problem("neither bf16 nor fp16 is given", "peak_tflops")
+    unit = fields.one_of("memory_gb", "memory_gib")
+    memory = fields.positive_number(unit, default=1.0) * (2**30 if unit == "memory_gib" else 10**9)
     sources = fields.object("sources")
     hardware = Hardware(
         name=fields.text("name", default=path.stem),
@@ -150,8 +152,8 @@ def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
         part, default = fields.object(name), EFFICIENCY_CLASSES[name]
         part.only({"compute", "memory", "overhead_ns", "tile_ns"})
         result[name] = Efficiency(
-            part.positive_number("compute", default=default.compute),
-            part.positive_number("memory", default=default.memory),
+            part.positive_number("compute", high=MOST_EFFICIENT, default=default.compute),
+            part.positive_number("memory", high=MOST_EFFICIENT, default=default.memory),
             part.positive_number("overhead_ns", default=default.overhead_ns),
             part.positive_number("tile_ns", default=default.tile_ns),
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
+from foundation.printable import brief, printable
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.config_root import CONFIG_ROOT
+from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
@@ -26,9 +27,10 @@ def load_model(name_or_path: str) -> ModelArchitecture:
     model_type = fields.text("model_type")
     fields.finish()
     if model_type not in families:
+        # No near names: gpt_neox is no gpt2, and llama4 no llama.
         raise UserError(
-            f"model_type {model_type!r} is not supported",
-            fix=near_names(model_type, families),
+            f"{brief(model_type)} is not a supported architecture",
+            fix=f"supported: {', '.join(families)}",
             path=path,
             field="model_type",
         )
@@ -50,21 +52,23 @@ def shipped_models() -> dict[str, Path]:
 def _locate(name_or_path: str) -> tuple[Path, str]:
     """Return the configuration file and the model's name."""
     path = Path(name_or_path)
-    if path.is_dir() and (path / "config.json").is_file():
-        return path / "config.json", path.resolve().name
-    if path.is_file():
-        return path, path.resolve().parent.name if path.name == "config.json" else path.stem
+    if is_file(path):
+        return path, printable(path.resolve().parent.name if path.name == "config.json" else path.stem)
+    if is_file(path / "config.json"):
+        return path / "config.json", printable(path.resolve().name)
     if path.suffix == ".json":
-        raise UserError("the model configuration does not exist", path=path, fix="check the path")
+        raise UserError("the model configuration does not exist", path=printable(str(path)), fix="check the path")
     shipped = shipped_models()
-    wanted = name_or_path.casefold()
     by_name = {name.casefold(): name for name in shipped}
     by_name |= {name.rpartition("/")[2].casefold(): name for name in shipped}
-    aliases: dict[str, str] = {}
-    if wanted not in by_name:
-        aliases = read_json(MODELS_FOLDER / "aliases.json", "list of model aliases").value
-    name = by_name.get(wanted) or aliases.get(wanted)
-    if name is None:
-        near = near_names(name_or_path, [*shipped, *aliases, *(full.rpartition("/")[2] for full in shipped)])
-        raise UserError(f"unknown model {name_or_path!r}", fix=f"{near} (or give the path of a config.json)")
-    return shipped[name], name
+    wanted = name_or_path.casefold()
+    if wanted in by_name:
+        return shipped[by_name[wanted]], by_name[wanted]
+    aliases = read_json(MODELS_FOLDER / "aliases.json", "list of model aliases").value
+    if wanted in aliases:
+        return shipped[aliases[wanted]], aliases[wanted]
+    if name_or_path and is_folder(path):
+        fix = "name a checkpoint's folder, or its config.json"
+        raise UserError("the folder holds no config.json", path=printable(str(path)), fix=fix)
+    near = near_names(name_or_path, [*shipped, *aliases, *(full.rpartition("/")[2] for full in shipped)])
+    raise UserError(f"unknown model {name_or_path[:80]!r}", fix=f"{near} (or give the path of a config.json)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,8 +116,15 @@ def test_heads_that_do_not_divide(tmp_path: Path) -> None:
 
 
 def test_unsupported_model_type(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model_type 'lama' is not supported; did you mean llama"):
-        load_model(write(tmp_path, **{**LLAMA_FIELDS, "model_type": "lama"}))
+    """No other architecture is suggested: GPT-NeoX is no GPT-2, and Llama 4 no Llama."""
+    for name in ("lama", "gpt_neox", "llama4"):
+        path = write(tmp_path, **{**LLAMA_FIELDS, "model_type": name})
+        with pytest.raises(UserError) as error:
+            load_model(path)
+        assert str(error.value) == (
+            f'{path}, model_type: "{name}" is not a supported architecture; '
+            "supported: gpt2, llama, mistral, mixtral, opt, qwen2, qwen2_moe, qwen3, qwen3_moe"
+        )
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,50 @@ def test_not_an_object(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file() -> None:
     with pytest.raises(UserError, match=r"nowhere/config\.json: the model configuration does not exist"):
         load_model("nowhere/config.json")
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load_model(str(tmp_path))
+    fix = "name a checkpoint's folder, or its config.json"
+    assert str(error.value) == f"{tmp_path}: the folder holds no config.json; {fix}"
+
+
+def test_a_folder_called_as_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a config.json it is not meant; with one it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    assert load_model("gpt2").name == "openai-community/gpt2"
+    write(tmp_path / "gpt2", **LLAMA_FIELDS)
+    assert load_model("gpt2").model_type == "llama"
+
+
+def test_a_folder_whose_name_is_not_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"model\xff\x1b[2J")
+    folder.mkdir()
+    for path in (write(folder, **LLAMA_FIELDS), str(folder)):
+        name = load_model(path).name
+        assert name == "model\\udcff\\x1b[2J" and name.encode()
+    (folder / "config.json").rename(folder / os.fsdecode(b"\xfe.json"))
+    assert load_model(str(next(folder.iterdir()))).name == "\\udcfe"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "m/" * 3000, "/dev/null", "llama-\x1b[31m"])
+def test_names_that_are_nothing(name: str) -> None:
+    with pytest.raises(UserError, match="unknown model") as error:
+        load_model(name)
+    assert str(error.value).isprintable() and len(str(error.value)) < 400
+
+
+def test_only_what_is_wrong_is_told(tmp_path: Path) -> None:
+    """What follows from a wrong field alone is not a fault of its own."""
+    for field, value in (("hidden_size", 0), ("num_attention_heads", "4"), ("num_key_value_heads", 2.5)):
+        with pytest.raises(UserError) as error:
+            load_model(write(tmp_path, **{**LLAMA_FIELDS, field: value}))
+        assert str(error.value).count(";") == 0 and "multiple" not in str(error.value)
+    gpt2 = {"model_type": "gpt2", "n_embd": 0, "n_layer": 2, "n_head": 3, "n_positions": 64, "vocab_size": 9}
+    with pytest.raises(UserError, match=r"n_embd: 0 is not a whole number from 1 to 16777216$"):
+        load_model(write(tmp_path, **gpt2))
 
 
 def test_families_that_differ_by_data(tmp_path: Path) -> None:

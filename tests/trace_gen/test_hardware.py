@@ -75,6 +75,40 @@ def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory_gb": 24, "memory_gib": 24}, "memory_gib: memory_gb and memory_gib are both given; leave out all but"),
+        ({"memory_gb": None, "memory_gib": None}, "memory_gb or memory_gib is missing$"),
+        ({"efficiency": {"gemm": {"compute": 7}}}, "efficiency.gemm.compute: 7 is not a number above 0 and at most 2$"),
+        ({"efficiency": {"embedding": {"memory": 2.01}}}, "efficiency.embedding.memory: 2.01 is not a number above 0"),
+        ({"peak_tflops": {"fp8": 3}}, "peak_tflops: neither bf16 nor fp16 is given$"),
+        ({"memory_bandwidth_gb_s": 1e300}, "memory_bandwidth_gb_s: 1e[+]?300 is not a number above 0$"),
+    ],
+)
+def test_files_that_cannot_be(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**content, **changes}))
+    with pytest.raises(UserError, match=message):
+        load_hardware(str(path))
+
+
+def test_the_limits_of_an_efficiency(tmp_path: Path) -> None:
+    content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**content, "efficiency": {"gemm": {"compute": 2, "memory": 0.001}}}))
+    gemm = load_hardware(str(path)).efficiencies["gemm"]
+    assert (gemm.compute, gemm.memory, gemm.overhead_ns, gemm.tile_ns) == (2.0, 0.001, 5200.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "/dev/null", "RTX\x1b[31m"])
+def test_names_that_are_nothing(name: str) -> None:
+    with pytest.raises(UserError, match="unknown hardware") as error:
+        load_hardware(name)
+    assert str(error.value).isprintable() and len(str(error.value)) < 400
+
+
 def test_a_users_own_file(tmp_path: Path) -> None:
     content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
     path = tmp_path / "mine.json"
