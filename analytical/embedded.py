@@ -12,6 +12,7 @@ from analytical.events.runner import EventRunner
 from analytical.machine.description import Machine
 from analytical.machine.options import parse_options
 from analytical.machine.validation import check_graph
+from analytical.ordered.evaluator import OrderedEvaluator, OrderedPlan
 from analytical.plan_cache import StructureCache
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
@@ -25,9 +26,10 @@ from foundation.errors import SimulationError
 class EmbeddedBackend:
     """Simulates graphs on one machine.
 
-    Graphs of chains are evaluated without an event queue (`chains`), others event by event with whole phases solved at
-    once (`solved`), and message by message where the order of events could decide something that this cannot know.
-    All three give the same answers.
+    Graphs of chains are evaluated without an event queue (`chains`), others by an order of events found once for like
+    graphs and steps (`ordered`), and what keeps no order that can be proven is run: event by event with whole phases
+    solved at once, or message by message where the order of events could decide something that this cannot know.
+    All ways give the same answers.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -35,6 +37,7 @@ class EmbeddedBackend:
         self._models = Models(machine)
         self.events = EventRunner(self._models)
         self.chains = ChainEvaluator(machine, self._models.delays)
+        self.ordered = OrderedEvaluator(machine, self._models.delays)
         self.plans = StructureCache(self._plan)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
@@ -46,26 +49,28 @@ class EmbeddedBackend:
         if self.machine.options.skip_metadata:
             graph = without_metadata(graph)
         planned = self.plans.get(graph)
-        if planned is not None:
-            try:
-                return self.chains.evaluate(planned.plan, graph, planned.solver)
-            except (NotAChainError, SimulationError):
-                pass  # the event queue knows better, or says where it is stuck
-        return self.events.simulate(graph)
+        if isinstance(planned.plan, OrderedPlan):
+            return self.ordered.evaluate(planned.plan, graph, planned.solver, self.events.simulate)
+        try:
+            return self.chains.evaluate(planned.plan, graph, planned.solver)
+        except (NotAChainError, SimulationError):
+            return self.events.simulate(graph)  # which knows better, or says where it is stuck
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _plan(self, graph: ExecutionGraph) -> _Planned | None:
+    def _plan(self, graph: ExecutionGraph) -> Planned:
         machine = self.machine
         check_graph(graph, machine.network, machine.system, machine.memory)
-        plan = plan_chains(graph, machine)
-        return None if plan is None else _Planned(plan, CollectiveSolver(self._models, graph.groups))
+        plan = plan_chains(graph, machine) or OrderedPlan()
+        return Planned(plan, CollectiveSolver(self._models, graph.groups))
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
-    plan: ChainPlan
+class Planned:
+    """What is kept of a graph's structure: its plan, and the collectives solved so far."""
+
+    plan: ChainPlan | OrderedPlan
     solver: CollectiveSolver
 
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,21 @@ SYSTEM = json.dumps(
 MEMORY = json.dumps({"memory-type": "NO_MEMORY_EXPANSION"})
 
 
-def layers(npus: int, *, compute: int = 1, steps: int = 1) -> ExecutionGraph:
-    """Return `LAYERS` layers of two all-reduces, each after `compute` compute nodes, for `npus` ranks as one."""
+def layers(npus: int, *, compute: int = 1, steps: int = 1, batches: int = 1, beside: bool = False) -> ExecutionGraph:
+    """Return `LAYERS` layers of two all-reduces, each after `compute` compute nodes, for `npus` ranks as one.
+
+    `batches`: so many sub-batches that wait for nothing of each other, their blocks alternating in the order of ids;
+    `beside`: one more compute node that waits for the first, so that the graph is no chain.
+    """
     block = [NodeType.COMP] * compute + [NodeType.COMM_COLL]
-    kinds = np.array(block * (2 * LAYERS), dtype=np.int8)
+    kinds = np.array(block * (2 * LAYERS * batches) + [NodeType.COMP] * beside, dtype=np.int8)
     nodes = len(kinds)
+    row = np.arange(nodes)
+    first = row % len(block) == 0
+    before = np.where(first, row - 1 - (batches - 1) * len(block), row - 1)
+    if beside:
+        before[-1] = 0
+    waits = before >= 0
     communicates = kinds == NodeType.COMM_COLL
     ns = np.random.default_rng(0).integers(1_000, 90_000, (steps, nodes))
     absent = np.full(nodes, ABSENT)
@@ -54,7 +65,7 @@ def layers(npus: int, *, compute: int = 1, steps: int = 1) -> ExecutionGraph:
             RankGraph(
                 ranks=tuple(range(npus)),
                 names=("",),
-                node_id=np.arange(nodes),
+                node_id=row,
                 node_type=kinds,
                 is_cpu_op=np.zeros(nodes, dtype=np.bool_),
                 name=np.zeros(nodes, dtype=np.int32),
@@ -69,8 +80,8 @@ def layers(npus: int, *, compute: int = 1, steps: int = 1) -> ExecutionGraph:
                 comm_dst_delta=absent,
                 comm_group=np.zeros(nodes, dtype=np.int32),
                 involved_dims=absent,
-                dep_offsets=np.concatenate(([0], np.arange(nodes))),
-                dep_index=np.arange(nodes - 1),
+                dep_offsets=np.concatenate(([0], np.cumsum(waits))),
+                dep_index=before[waits],
             )
         ]
     )
@@ -143,6 +154,26 @@ def main() -> None:
         print(
             f"  {npus:5} ranks x {nodes:5} nodes x k={steps:2}: first {cold * 1e3:8.2f} ms, then {warm * 1e3:6.3f} ms"
         )
+    print("graphs that are no chains, beside a chain of as many nodes a rank:")
+    for name, npus, more in (("a node beside the chain", 8, {"beside": True}), ("two sub-batches", 4, {"batches": 2})):
+        for steps in (1, 50):
+            compare(name, npus, steps, more)
+
+
+def compare(name: str, npus: int, steps: int, more: dict[str, Any]) -> None:
+    """Print what a graph that is no chain costs: by its order, by the event queue, and as multiples of a chain."""
+    graph, engine = layers(npus, compute=5, steps=steps, **more), backend(npus, "Switch")
+    chain = layers(npus, compute=5 * more.get("batches", 1), steps=steps)
+    engine.simulate(chain)
+    usual = seconds(lambda: engine.simulate(chain), repeats=50)
+    cold = seconds(lambda: engine.simulate(graph))
+    warm = seconds(lambda: engine.simulate(graph), repeats=50)
+    events = seconds(lambda: engine.events.run_step(graph), repeats=3)
+    print(
+        f"  {name}, {npus} ranks x {graph.rank_graphs[0].nodes} nodes x k={steps:2}: first {cold * 1e3:6.2f} ms, then "
+        f"{warm * 1e3:6.3f} ms = {warm / usual:5.1f} chains of {usual * 1e3:5.3f} ms (one step by events: "
+        f"{events * 1e3:6.1f} ms = {events / usual:5.0f} chains)"
+    )
 
 
 if __name__ == "__main__":

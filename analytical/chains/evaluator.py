@@ -6,26 +6,15 @@ The time of a set is ``[k, 1]`` while its ranks are in step and ``[k, ranks]`` f
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analytical.chains.plan import (
-    ChainPlan,
-    CollectiveStop,
-    Component,
-    Meeting,
-    MessageStop,
-    ReceiveStop,
-    SetPlan,
-    SoloRun,
-)
+from analytical.chains.meetings import Meeting, narrow
+from analytical.chains.message_delays import MessageDelays
+from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, ReceiveStop, SetPlan, SoloRun
 from analytical.chains.solver import CollectiveSolver
 from analytical.chains.stretches import stretch_ns
 from analytical.machine.description import Machine
 from analytical.machine.network import DelayModel
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult, RankGraph
-
-DURATIONS_KEPT = 4096
-"""So many durations a collective of a plan keeps."""
 
 
 class NotAChainError(Exception):
@@ -37,8 +26,7 @@ class ChainEvaluator:
 
     def __init__(self, machine: Machine, delays: DelayModel) -> None:
         self._machine = machine
-        self._delays = delays
-        self._charges: dict[tuple[tuple[int, ...], int, int], IntArray] = {}
+        self._delays = MessageDelays(delays)
 
     def evaluate(self, plan: ChainPlan, graph: ExecutionGraph, solver: CollectiveSolver) -> IterationResult:
         """Return the result of every step. Raises `NotAChainError` where a value needs the event queue."""
@@ -50,23 +38,10 @@ class ChainEvaluator:
                 run.enter(stop, solver)
             elif isinstance(stop, MessageStop):
                 index, at = stop.sender
-                run.send(stop, self._delay(plan.sets[index].ranks, stop.delta, run.sizes[index][at]))
+                run.send(stop, self._delays.get(plan.sets[index].ranks, stop.delta, run.sizes[index][at]))
             else:
                 run.receive(stop)
         return run.result()
-
-    def _delay(self, ranks: tuple[int, ...], delta: int, size: int) -> IntArray:
-        """Return the delay of a message of each rank, ``[1]`` where they are alike."""
-        key = (ranks, delta, size)
-        found = self._charges.get(key)
-        if found is None:
-            delays = np.array([self._delays.delay(rank, rank + delta, size) for rank in ranks], dtype=np.int64)
-            if (delays == delays[0]).all():
-                delays = delays[:1]
-            if len(self._charges) > DURATIONS_KEPT:
-                self._charges.clear()
-            found = self._charges[key] = delays
-        return found
 
 
 class _Run:
@@ -92,26 +67,22 @@ class _Run:
         together = times[0].shape[1] == 1 and all(
             time is times[0] or np.array_equal(time, times[0]) for time in times[1:]
         )
-        duration, streams = _duration(meeting, size, solver)
+        duration, streams = meeting.duration(size, solver)
         self._count(meeting, streams)
         if together and duration >= 0:
             for index, at in stop.members:
                 self._leave(index, at, self._times[index] + duration)
             return
-        exits = {
-            index: np.empty((self._steps, len(self._plan.sets[index].ranks)), np.int64) for index, _ in stop.members
-        }
-        for component in meeting.components:
-            self._component(meeting, component, size, solver, exits)
+        exits = meeting.exits(size, {index: self._times[index] for index, _ in stop.members}, solver)
         for index, at in stop.members:
-            self._leave(index, at, _narrow(exits[index]))
+            self._leave(index, at, narrow(exits[index]))
 
     def enter_alone(self, run: SoloRun, solver: CollectiveSolver) -> None:
         """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
         index, first, last = run.index, run.first, run.first + len(run.meetings)
         sizes = self.sizes[index][first:last]
         looked_up = [
-            meeting.durations.get(size) or _duration(meeting, size, solver)
+            meeting.durations.get(size) or meeting.duration(size, solver)
             for meeting, size in zip(run.meetings, sizes, strict=True)
         ]
         if self._times[index].shape[1] > 1 or any(duration < 0 for duration, _ in looked_up):
@@ -143,7 +114,7 @@ class _Run:
         assert arrival is not None
         if arrival.shape[1] > 1:
             arrival = arrival[:, stop.places]
-        self._leave(index, at, _narrow(np.maximum(self._times[index], arrival)))
+        self._leave(index, at, narrow(np.maximum(self._times[index], arrival)))
 
     def result(self) -> IterationResult:
         """Return every set's finish and exposed time; a set whose ranks differ becomes one set a rank."""
@@ -154,7 +125,7 @@ class _Run:
         return IterationResult(tuple(rank_sets), np.concatenate(self._times, axis=1), np.concatenate(exposed, axis=1))
 
     def _add(self, planned: SetPlan, graph: RankGraph, machine: Machine) -> None:
-        stretches = stretch_ns(planned, graph, machine)
+        stretches = stretch_ns(planned.shares, len(planned.stops) + 1, graph, machine)
         if stretches is None:
             raise NotAChainError
         self._segments.append(stretches.total)
@@ -182,56 +153,3 @@ class _Run:
         for index in meeting.sets:
             for group in {meeting.group, 0}:
                 counted[index, group] = counted.get((index, group), 0) + streams
-
-    def _component(
-        self,
-        meeting: Meeting,
-        component: Component,
-        size: int,
-        solver: CollectiveSolver,
-        exits: dict[int, IntArray],
-    ) -> None:
-        """Solve the ranks of one component, each distinct set of entries once."""
-        entries = np.concatenate([self._columns(index, columns) for index, columns in component.columns], axis=1)
-        first = entries.min(axis=1, keepdims=True)
-        distinct, which = np.unique(entries - first, axis=0, return_inverse=True)
-        solved = np.array(
-            [
-                solver.exits(component.ranks, meeting.collective, size, meeting.involved, meeting.group, tuple(row))
-                for row in distinct.tolist()
-            ],
-            dtype=np.int64,
-        )
-        left = first + solved[which.reshape(-1)]
-        at = 0
-        for index, columns in component.columns:
-            exits[index][:, columns] = left[:, at : at + len(columns)]
-            at += len(columns)
-
-    def _columns(self, index: int, columns: NDArray[np.int64]) -> IntArray:
-        time = self._times[index]
-        if time.shape[1] == 1:
-            return np.broadcast_to(time, (self._steps, len(columns)))
-        return time[:, columns]
-
-
-def _duration(meeting: Meeting, size: int, solver: CollectiveSolver) -> tuple[int, int]:
-    """Return (ns, streams) of a collective whose ranks enter together; -1 ns if they do not leave together."""
-    found = meeting.durations.get(size)
-    if found is None:
-        collective, involved, group = meeting.collective, meeting.involved, meeting.group
-        streams = len(solver.streams(meeting.components[0].ranks[0], collective, size, involved, group))
-        ends = {
-            end
-            for component in meeting.components
-            for end in solver.exits(component.ranks, collective, size, involved, group, (0,) * len(component.ranks))
-        }
-        if len(meeting.durations) > DURATIONS_KEPT:
-            meeting.durations.clear()
-        found = meeting.durations[size] = (ends.pop() if len(ends) == 1 else -1, streams)
-    return found
-
-
-def _narrow(time: IntArray) -> IntArray:
-    """Return ``[k, 1]`` where all columns are equal."""
-    return time[:, :1] if time.shape[1] > 1 and (time == time[:, :1]).all() else time

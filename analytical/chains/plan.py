@@ -8,65 +8,30 @@ is that order; it depends on the graph's structure only and is kept for graphs t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analytical.chains.meetings import Meeting, MeetingFinder
+from analytical.chains.stretches import MOST_PIECES, Shares, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
-from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Nodes of one kind, in chain order: their rows, the stretches between stops that they lie in, and where among
-    them each of those stretches begins. `leads`: the first is the chain's first. `counted`: which of them are GPU time
-    (None: all).
-    """
-
-    rows: NDArray[np.int64]
-    stretches: NDArray[np.int64]
-    begins: NDArray[np.int64]
-    leads: bool
-    counted: NDArray[np.int64] | None
+from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
 
 
 @dataclass(slots=True)
 class SetPlan:
     """One `RankGraph`: where it stops to wait for others, and the nodes that end by themselves.
 
-    `stops` are the chain positions that wait for others: collectives, sends and receives. `compute`, `memory` and
-    `replay` are the nodes whose runtime comes from the roofline, the remote memory and the recorded duration.
+    `stops` are the chain positions that wait for others: collectives, sends and receives. Stretch 0 of the `shares`
+    lies before the first stop, stretch i behind the i-th.
     """
 
     ranks: tuple[int, ...]
     stops: NDArray[np.int64]
     stop_rows: NDArray[np.int64]
-    compute: Share
-    memory: Share
-    replay: Share
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """Ranks that meet in one collective. `columns`: (set, columns of the set) whose ranks they are, in their order."""
-
-    ranks: tuple[int, ...]
-    columns: tuple[tuple[int, NDArray[np.int64]], ...]
-
-
-@dataclass(slots=True)
-class Meeting:
-    """Who meets in collectives of one kind: all of `sets`, in `components` that do not know of each other."""
-
-    collective: CollectiveType
-    involved: int
-    group: int
-    sets: tuple[int, ...]
-    components: list[Component]
-    durations: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By bytes: ns for ranks that enter together and leave together, and the number of streams."""
+    shares: Shares
 
 
 @dataclass(slots=True)
@@ -126,6 +91,8 @@ def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
         if planned is None:
             return None
         sets.append(planned)
+    if sum(2 * len(planned.stops) + 1 for planned in sets) > MOST_PIECES:
+        return None
     return _Ordering(graph, machine, sets).plan()
 
 
@@ -143,23 +110,9 @@ def _plan_set(graph: RankGraph, machine: Machine) -> SetPlan | None:
         return None  # ASTRA-sim aborts at such an end
     broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
     waits = (kind >= NodeType.COMM_SEND) & ~broadcast
-    modelled = (kind == NodeType.COMP) & ~cpu & machine.system.roofline_enabled
-    stops = np.flatnonzero(waits)
-
-    def share(chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> Share:
-        positions = np.flatnonzero(chosen)
-        stretches, begins = np.unique(np.searchsorted(stops, positions), return_index=True)
-        own = None if counted is None else np.flatnonzero(counted[positions])
-        return Share(order[positions], stretches, begins, bool(chosen[0]), own)
-
-    return SetPlan(
-        graph.ranks,
-        stops,
-        order[stops],
-        compute=share(modelled, None),
-        memory=share(memory, np.zeros_like(memory)),
-        replay=share(~waits & ~memory & ~modelled, (kind == NodeType.COMP) & ~cpu),
-    )
+    stops, others = np.flatnonzero(waits), np.flatnonzero(~waits)
+    shares = share_out(graph, order[others], np.searchsorted(stops, others), others == 0, machine)
+    return SetPlan(graph.ranks, stops, order[stops], shares)
 
 
 def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
@@ -202,14 +155,13 @@ class _Ordering:
 
     def __init__(self, graph: ExecutionGraph, machine: Machine, sets: list[SetPlan]) -> None:
         self._graph = graph
-        self._counts = machine.network.npus_count
         self._rendezvous = machine.options.rendezvous_protocol
         self._sets = sets
         self._rows = [plan.stop_rows.tolist() for plan in sets]
         self._at = [0] * len(sets)
         self._set_of = {rank: index for index, plan in enumerate(sets) for rank in plan.ranks}
         self._stops: list[Stop] = []
-        self._meetings: dict[tuple[int, int, int, int], Meeting] = {}
+        self._meetings = MeetingFinder(graph, machine.network.npus_count)
         self._sent: dict[tuple[int, int, int], deque[MessageStop]] = {}
         self._slots = 0
 
@@ -270,7 +222,7 @@ class _Ordering:
 
     def _collective(self, index: int, row: int) -> bool:
         """Enter a collective, if every set that meets there is at one of the same kind."""
-        meeting = self._meeting(index, row)
+        meeting = self._meetings.find(index, row)
         for other in meeting.sets:
             at, rows = self._at[other], self._rows[other]
             if at == len(rows) or not self._same(index, row, other, rows[at]):
@@ -296,61 +248,3 @@ class _Ordering:
             getattr(one, name)[row] == getattr(two, name)[other_row]
             for name in ("comm_type", "comm_group", "involved_dims")
         )
-
-    def _meeting(self, index: int, row: int) -> Meeting:
-        """Return who meets in the collective of a row: the sets that the set's ranks meet, that those meet, ..."""
-        graph = self._graph.rank_graphs[index]
-        kind, group, involved = int(graph.comm_type[row]), int(graph.comm_group[row]), int(graph.involved_dims[row])
-        key = (index, kind, group, involved)
-        if key in self._meetings:
-            return self._meetings[key]
-        members: set[int] = set()
-        components: dict[tuple[int, ...], None] = {}
-        placed: set[int] = set()
-        reached = [index]
-        while reached:
-            current = reached.pop()
-            if current in members:
-                continue
-            members.add(current)
-            for rank in self._sets[current].ranks:
-                if rank not in placed:
-                    ranks = self._meets(rank, group, involved)
-                    placed.update(ranks)
-                    components[ranks] = None
-                    reached += {self._set_of[other] for other in ranks} - members
-        sets = tuple(sorted(members))
-        meeting = Meeting(
-            CollectiveType(kind), involved, group, sets, [self._component(ranks, sets) for ranks in components]
-        )
-        self._meetings.update({(other, kind, group, involved): meeting for other in sets})
-        return meeting
-
-    def _component(self, ranks: tuple[int, ...], members: tuple[int, ...]) -> Component:
-        """Order the ranks of a component by set, so that their entries are slices of the sets' columns."""
-        chosen = set(ranks)
-        columns, ordered = [], []
-        for index in members:
-            at = [column for column, rank in enumerate(self._sets[index].ranks) if rank in chosen]
-            if at:
-                columns.append((index, np.array(at)))
-                ordered += [self._sets[index].ranks[column] for column in at]
-        return Component(tuple(ordered), tuple(columns))
-
-    def _meets(self, rank: int, group: int, involved: int) -> tuple[int, ...]:
-        """Return the ranks that meet `rank` in a collective: its group, or those that differ in involved dimensions."""
-        if group:
-            return self._graph.groups[group]
-        if involved == ABSENT:
-            return self._everyone()
-        ranks = [rank]
-        stride = 1
-        for dim, count in enumerate(self._counts):
-            if involved >> dim & 1:
-                base = [other - other // stride % count * stride for other in ranks]
-                ranks = sorted({first + at * stride for first in base for at in range(count)})
-            stride *= count
-        return tuple(ranks)
-
-    def _everyone(self) -> tuple[int, ...]:
-        return tuple(sorted(self._set_of))

@@ -1,4 +1,4 @@
-"""How long a chain runs between the nodes at which it waits for others, for all steps at once."""
+"""How long nodes run that need no other: added up to stretches between those that do, for all steps at once."""
 
 from __future__ import annotations
 
@@ -7,39 +7,94 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analytical.chains.plan import SetPlan
 from analytical.machine.compute import roofline_ns
 from analytical.machine.description import Machine
-from converters.execution_graph import IntArray, RankGraph
+from converters.execution_graph import IntArray, NodeType, RankGraph
 
-Runtimes = IntArray | NDArray[np.float64]
-"""Whole ns; as doubles where that saves a conversion (they are far below 2^53)."""
+Runtimes = NDArray[np.float64]
+"""Whole ns as doubles, which are exact as far as they are used here and never wrap around."""
+
+SHORT_NS = 2**43
+"""A piece (stretch, collective, message) that takes longer, 2.4 hours, is for the event queue, which counts in integers
+of any size: the sum of `MOST_PIECES` shorter ones stays within 64 bits."""
+
+MOST_PIECES = 2**19
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Nodes of one kind, ordered by stretch: their rows, the stretches that there are any in, and where among the rows
+    each of those begins. `first`: which of them run from t = 0 on. `counted`: which are GPU time (None: all).
+    """
+
+    rows: NDArray[np.int64]
+    stretches: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    first: NDArray[np.int64]
+    counted: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The nodes whose runtime comes from the roofline, the remote memory and the recorded duration."""
+
+    compute: Share
+    memory: Share
+    replay: Share
 
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """`total` ``[k, stops + 1]``: ns before the first stop and after each stop; `gpu` ``[k]``: ns of GPU compute."""
+    """`total` ``[k, stretches]``: ns of each; `gpu` ``[k]``: ns of GPU compute."""
 
     total: IntArray
     gpu: IntArray
 
 
-def stretch_ns(plan: SetPlan, graph: RankGraph, machine: Machine) -> Stretches | None:
+def share_out(
+    graph: RankGraph, rows: IntArray, stretch: IntArray, first: NDArray[np.bool_], machine: Machine
+) -> Shares:
+    """Sort `rows` into shares; ``stretch[i]``, which never falls, is the stretch that ``rows[i]`` lies in.
+
+    None of them communicates, but for a BROADCAST, which is only replayed. `first`: which of them wait for nothing.
+    """
+    kind, cpu = graph.node_type[rows], graph.is_cpu_op[rows]
+    memory = (kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)
+    modelled = (kind == NodeType.COMP) & ~cpu & machine.system.roofline_enabled
+    gpu = (kind == NodeType.COMP) & ~cpu
+
+    def share(chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> Share:
+        positions = np.flatnonzero(chosen)
+        stretches, begins = np.unique(stretch[positions], return_index=True)
+        own = None if counted is None else np.flatnonzero(counted[positions])
+        return Share(rows[positions], stretches, begins, np.flatnonzero(first[positions]), own)
+
+    return Shares(
+        compute=share(modelled, None),
+        memory=share(memory, np.zeros_like(memory)),
+        replay=share(~memory & ~modelled, gpu),
+    )
+
+
+def stretch_ns(shares: Shares, stretches: int, graph: RankGraph, machine: Machine) -> Stretches | None:
     """Return the stretches of a set; None if a value is for the event queue (or wrong, for it to say so)."""
-    total = np.zeros((graph.steps, len(plan.stops) + 1), dtype=np.int64)
+    total = np.zeros((graph.steps, stretches), dtype=np.int64)
     gpu = np.zeros(graph.steps, dtype=np.int64)
-    for share, values in ((plan.compute, _compute), (plan.memory, _memory), (plan.replay, _replay)):
+    for share, values in ((shares.compute, _compute), (shares.memory, _memory), (shares.replay, _replay)):
         if not share.rows.size:
             continue
         runtime = values(graph, share.rows, machine)
-        if runtime is None or (share.leads and not runtime[:, 0].all()):
-            return None  # a chain cannot begin with 0 ns
-        sums = np.add.reduceat(runtime, share.begins, axis=1).astype(np.int64, copy=False)
+        if runtime is None or not runtime[:, share.first].all():
+            return None  # nothing may take 0 ns at t = 0
+        sums = np.add.reduceat(runtime, share.begins, axis=1)
+        if sums.max() > SHORT_NS:
+            return None
+        sums = sums.astype(np.int64, copy=False)
         total[:, share.stretches] += sums
         if share.counted is None:
             gpu += sums.sum(axis=1)
         elif share.counted.size:
-            gpu += runtime[:, share.counted].sum(axis=1)
+            gpu += runtime[:, share.counted].sum(axis=1).astype(np.int64, copy=False)
     return Stretches(total, gpu)
 
 
@@ -55,12 +110,12 @@ def _memory(graph: RankGraph, rows: NDArray[np.int64], machine: Machine) -> Runt
     size = _take(graph.tensor_size, rows)
     if size.min() < 0:
         return None
-    moved = (size.astype(np.float64) / float(memory.remote_mem_bw)).astype(np.int64)
+    moved = np.trunc(size.astype(np.float64) / float(memory.remote_mem_bw))
     return np.broadcast_to(moved + memory.remote_mem_latency, (graph.steps, len(rows)))
 
 
 def _replay(graph: RankGraph, rows: NDArray[np.int64], machine: Machine) -> Runtimes | None:
-    recorded = graph.duration_us[rows]
+    recorded = graph.duration_us[rows].astype(np.float64)
     return np.broadcast_to(np.where(recorded > 0, recorded * 1000, 1), (graph.steps, len(rows)))
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from analytical.chains.evaluator import ChainEvaluator, NotAChainError
-from analytical.chains.plan import ChainPlan, CollectiveStop, Meeting, MessageStop, SoloRun, plan_chains
+from analytical.chains.meetings import Meeting
+from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, SoloRun, plan_chains
 from analytical.collectives.plan import Kind, Phase
 from analytical.chains.solver import CollectiveSolver
 from analytical.machine.network import DelayModel

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from test_ways_agree import pipeline
 
 from analytical.chains.evaluator import _Run
+from analytical.chains.plan import ChainPlan
 from analytical.chains.solver import CollectiveSolver
 from analytical.collectives.phases import DirectPhase, SteppedPhase
 from analytical.embedded import EmbeddedBackend
 from analytical.events.simulation import Simulation
 from analytical.machine.compute import roofline_ns
 from analytical.machine.description import Machine
+from analytical.ordered.evaluator import OrderedPlan
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType
 from foundation.errors import SimulationError
@@ -94,11 +96,14 @@ def test_chains_take_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     assert events.calls == 0
 
 
-def test_what_is_no_chain_takes_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, with whole phases solved; a deadlock is looked for message by message."""
+def test_what_is_no_chain_takes_an_order_and_what_keeps_none_takes_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events once, with whole phases solved; a deadlock is looked for message by message."""
     case = healthy()
-    add_all({**COMPUTE, "id": 6, "deps": []})(case)
+    add_all({**COMPUTE, "id": 6, "deps": [], "num_ops": 777_500})(case)
     events = Counted(monkeypatch, Simulation, "__init__")
+    assert answer(cases.backend(case), case)
+    assert events.calls == 0
+    case["system"]["all-to-all-implementation"] = ["oneRing"]  # no collective of this machine is taken for granted
     assert answer(cases.backend(case), case)
     assert events.calls == 1
     case["ranks"][0].pop(1)
@@ -138,11 +143,11 @@ def test_groups_below_500_are_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     case = healthy()
     both(change("groups/499", [0, 1, 2, 3]), last(group=499))(case)
     backend, graph = cases.backend(case), cases.graph(case)
-    assert backend.plans.get(graph) is not None
+    assert isinstance(backend.plans.get(graph).plan, ChainPlan)
     assert backend.events.run_step(graph).queue.now == backend.events.run_step(graph, solve=False).queue.now
     case["groups"] = {"500": [0, 1, 2, 3]}
     last(group=500)(case)
-    assert cases.backend(case).plans.get(cases.graph(case)) is None
+    assert isinstance(cases.backend(case).plans.get(cases.graph(case)).plan, OrderedPlan)
 
 
 def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Three independent ways to an answer: message by message, phases solved as a whole, chains without an event queue."""
+"""Independent ways to an answer: message by message, phases solved as a whole, chains without an event queue."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from random_cases import chain_case, chained, plain, random_case, solvable_case, sound_case
 
 from analytical.chains.evaluator import NotAChainError
+from analytical.chains.plan import ChainPlan
 from analytical.collectives.phases import AmbiguousOrderError
 from analytical.embedded import EmbeddedBackend
 from analytical.events.simulation import Simulation
@@ -62,7 +63,7 @@ def test_chains_need_no_event_queue(reached: Reached, seed: int) -> None:
     backend, graph = cases.backend(case), cases.graph(case)
     messages = by_messages(backend, graph)
     planned = backend.plans.get(graph)
-    assert planned is not None
+    assert isinstance(planned.plan, ChainPlan)
     if messages is None:
         with pytest.raises(OrreryError):
             backend.chains.evaluate(planned.plan, graph, planned.solver)
@@ -79,10 +80,10 @@ def test_chains_of_any_case_answer_as_messages_do_or_decline(reached: Reached, s
     backend, graph = cases.backend(case), cases.graph(case)
     try:
         planned = backend.plans.get(graph)
-        answer = planned and backend.chains.evaluate(planned.plan, graph, planned.solver).by_rank()
+        if not isinstance(planned.plan, ChainPlan):
+            return
+        answer = backend.chains.evaluate(planned.plan, graph, planned.solver).by_rank()
     except (NotAChainError, OrreryError):
-        return
-    if answer is None:
         return
     reached()
     messages = by_messages(backend, graph)
@@ -206,7 +207,7 @@ def test_steps_are_independent_and_vectorised(seed: int) -> None:
     backend, graph = cases.backend(case), cases.graph(case)
     assert len(graph.rank_graphs) == 2
     planned = backend.plans.get(graph)
-    assert planned is not None
+    assert isinstance(planned.plan, ChainPlan)
     together = backend.chains.evaluate(planned.plan, graph, planned.solver)
     columns = {rank: at for at, ranks in enumerate(together.rank_sets) for rank in ranks}
     for step in range(steps):
