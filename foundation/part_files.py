@@ -40,7 +40,7 @@ class PartFile:
         with explained(self.path):
             prepare(self.path)
             descriptor = self._create() if resume_at is None else self._reopen(resume_at)
-            self._held = os.dup(descriptor)
+            self._held: int | None = os.dup(descriptor)
             self._stream: IO[Any] = open_descriptor(descriptor, mode)
 
     def write(self, content: Any) -> int:
@@ -75,15 +75,15 @@ class PartFile:
 
     def close(self) -> None:
         """Stop without naming the result: what is written stays as `part`, unless that is nothing."""
-        if self._held < 0:
+        if self._held is None:
             return
         try:
             self._stream.close()
         except OSError as error:
             self._failed = self._failed or self._explain(error)
-        self._remove_empty()
+        self._remove_empty(os.fstat(self._held))
         os.close(self._held)
-        self._held = -1
+        self._held = None
 
     def __enter__(self) -> PartFile:
         return self
@@ -93,7 +93,7 @@ class PartFile:
     ) -> None:
         if kind is not None or self._failed is not None:
             self.close()
-        elif self._held >= 0:
+        elif self._held is not None:
             self.commit()
 
     def _create(self) -> int:
@@ -133,9 +133,8 @@ class PartFile:
     def _explain(self, error: OSError) -> UserError:
         return cannot_write(error, self.path, f" (what was written is kept in {self.part})")
 
-    def _remove_empty(self) -> None:
+    def _remove_empty(self, mine: os.stat_result) -> None:
         """Remove a part into which nothing was written, if it is still there and still ours."""
-        mine = os.fstat(self._held)
         try:
             if mine.st_size == 0 and os.path.samestat(mine, self.part.lstat()):
                 self.part.unlink()

@@ -1,4 +1,4 @@
-"""Trying one change: the tests that reach its line first, and if none fails, those that reach its file at all."""
+"""Trying one change: the tests that reach its line first; if none fails, those of its file and its package."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from benchmarks.mutation.workspace import Workspace
 
 WIDER_S = 120.0
 """Seconds of tests (as recorded) that are run beyond those that reach the line. Code that runs once for many tests,
-such as a module's constants and what is cached, is recorded for the first of them alone."""
+such as a module's constants and what is cached, is recorded for the first of them alone or for none, and what runs in a
+program whose environment a test made itself is not recorded at all."""
 _SLACK_S, _FACTOR = 60.0, 8.0
 
 
 def outcome(change: Change, recording: Recording, workspace: Workspace) -> str:
     """Return ``noticed``, ``survived``, or ``unreached`` where nothing runs the line."""
     reaching = recording.tests_of(change.file, change.line, change.last_line)
-    wider = (recording.tests_of(change.file) or set()) - (reaching or set())
-    for tests in (_ordered(reaching or set(), recording), _within(_ordered(wider, recording), recording)):
+    own = f"tests/{change.file.split('/')[0]}/"
+    related = (recording.tests_of(change.file) or set()) - (reaching or set())
+    rest = {test for test in recording.seconds if test.startswith(own)} - related - (reaching or set())
+    wider = _within([*_ordered(related, recording), *_ordered(rest, recording)], recording)
+    for tests in (_ordered(reaching or set(), recording), wider):
         if tests and not workspace.passes(change, tests, limit_s(tests, recording)):
             return "noticed"
     return "unreached" if reaching is None else "survived"

@@ -16,6 +16,7 @@ from benchmarks.mutation.changes import Change
 
 HELPER = "orrery_mutation"
 """The name under which pytest loads `plugin`."""
+_OF_AN_OUTER_RUN = ("ORRERY_MUTATION_", "COVERAGE_PROCESS_START")
 _FOUND_NOTHING = 5
 """Pytest's exit code when no test was collected."""
 _LEFT_OUT = (".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "output")
@@ -39,7 +40,8 @@ class Workspace:
         own = {"PYTHONPATH": os.pathsep.join(paths), "HOME": str(self._folder / "home")}
         own |= {"TMPDIR": str(self._folder / "tmp"), "XDG_CACHE_HOME": str(self._folder / "home" / "cache")}
         own["ORRERY_SHARED"] = os.environ.get("ORRERY_SHARED", str(self._source.parent / "shared"))
-        return {**os.environ, **own}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_AN_OUTER_RUN)}
+        return {**inherited, **own}
 
     def passes(self, change: Change | None, tests: list[str], limit_s: float) -> bool:
         """Whether `tests`, in this order up to the first failure, pass with `change` within `limit_s` seconds."""

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation import bounds
+from foundation import bounds, json_values, yaml_values
 from foundation.documents import Document, parse_json, parse_yaml, read_document, read_json, read_yaml
 from foundation.errors import UserError
 
@@ -73,7 +73,7 @@ def test_every_value_is_found_on_its_line(value: Any) -> None:
         ("[1e-400]", "the number 1e-400 is out of range"),
         ("[1,\n" + "9" * 5000 + "]", "f, line 2: the number 999999999999... has 5000 digits; write a shorter one"),
         ('{"a": 1,\n}', "f, line 2: not valid JSON: "),
-        ('["\\u0000"]', 'the text "\\x00" holds NUL or half a surrogate pair'),
+        ('["\\u0000"]', 'f: the text "\\x00" holds NUL or half a surrogate pair; remove it'),
         ('{"\\ud800": 1}', "half a surrogate pair"),
         ("[" * 100 + "]" * 100, "f, line 1: the thing nests deeper than 64 levels"),
         ("[" * 200_000, "nests deeper than 64 levels"),
@@ -116,7 +116,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: 1e-400", "out of range"),
         ("a: " + "9" * 5000, "out of range"),
         ("a: [1", "f, line 1: not valid YAML"),
-        ('a: "\\0"', "holds NUL"),
+        ('a: "\\0"', 'f, line 1: the text "\\x00" holds NUL or half a surrogate pair; remove it'),
         ('a: "\\ud800"', "half a surrogate pair"),
         ('a: "\\UFFFFFFFF"', "f: not valid YAML: an escape or directive out of range"),
         ("a: \0", "f, line 1: not valid YAML: special characters are not allowed"),
@@ -169,6 +169,29 @@ def test_aliases_and_merges_are_read_as_others_read_them() -> None:
     assert parse_yaml(text, "file").value == yaml.safe_load(text)
 
 
+def test_keys_may_have_anchors() -> None:
+    assert parse_yaml("&name key: 1\nother: *name\n", "file").value == {"key": 1, "other": "key"}
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [("[a, b]", 3), ("{a: b}", 2), ("{a: {b: [c]}}", 4), ("[&x [a, b], *x]", 7), ("{a: &x [b], c: *x}", 5)],
+)
+def test_every_value_counts_once_however_it_is_repeated(text: str, nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_values, "MOST_NODES", nodes)
+    assert parse_yaml(text, "file").value is not None
+    monkeypatch.setattr(yaml_values, "MOST_NODES", nodes - 1)
+    with pytest.raises(UserError, match=f"unfolds to more than {nodes - 1} values; use fewer aliases"):
+        parse_yaml(text, "file")
+
+
+def test_json_brackets_are_counted_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_values, "MOST_NODES", 3)
+    assert parse_json('[[], {"a": 1}]', "file").value == [[], {"a": 1}]
+    with pytest.raises(UserError, match="holds more than 3 objects and lists"):
+        parse_json('[[], {"a": []}]', "file")
+
+
 def test_an_alias_bomb_costs_little() -> None:
     tracemalloc.start()
     try:
@@ -216,7 +239,7 @@ def test_a_gzip_bomb_costs_no_more_than_its_limit(tmp_path: Path) -> None:
         (b"\x1f\x8b garbage", "is a damaged gzip file"),
         ('{"a": 1}'.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (b'{\n"a": "\xff"}', "f.json, line 2: the file is not UTF-8 text"),
-        (b" " * (bounds.CONFIGURATION_BYTES + 1), "is larger than 4194304 bytes"),
+        (b" " * (bounds.CONFIGURATION_BYTES + 1), "is larger than 4194304 bytes; is this the right file?"),
         (b"[" + b"{}," * bounds.MOST_NODES, "holds more than 2097152 objects and lists"),
     ],
     ids=["cut", "damaged", "utf-16", "latin", "large", "many"],
@@ -238,6 +261,8 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, reader: Any) -> None:
             reader(path, "file")
     with pytest.raises(UserError, match=r"none: the file does not exist; check the path"):
         reader(tmp_path / "none", "file")
-    for name in ("x" * 300, "a\0b"):
-        with pytest.raises(UserError, match="the file cannot be read"):
+    for name, said in (("x" * 300, "File name too long"), ("a\0b", "embedded null byte")):
+        with pytest.raises(
+            UserError, match=f"{name[-3:-1]}.*: the file cannot be read: {said}".replace("\0", r"\\x00")
+        ):
             reader(tmp_path / name, "file")

@@ -3,13 +3,16 @@
 import errno
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from full_disk import largest_file
 
+from foundation import temporaries
 from foundation.errors import UserError
 from foundation.files import atomic_write, cannot_write, open_input, read_bytes, read_text
 
@@ -174,3 +177,60 @@ def test_an_input_that_changes_into_a_pipe_is_not_waited_for(tmp_path: Path, mon
     monkeypatch.setattr(Path, "stat", lambda self: looked)
     with pytest.raises(UserError, match="the table cannot be read: it is a pipe"):
         open_input(pipe, "table")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no ordinary file here whose first byte cannot be read")
+def test_an_input_that_breaks_off_is_told() -> None:
+    with pytest.raises(UserError, match=r"^/proc/self/mem: the table cannot be read: Input/output error$"):
+        read_bytes("/proc/self/mem", "table", 10)
+
+
+def test_results_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    script = "import sys; from foundation.files import atomic_write\n"
+    script += "with atomic_write(sys.argv[1]) as out: out.write('\\u00fc')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-X", "utf8=0", "-c", script, tmp_path / "out"], check=True, env=environment)
+    assert (tmp_path / "out").read_bytes() == "\u00fc".encode()
+
+
+@pytest.mark.parametrize("make", [temporaries.make_file, temporaries.make_folder])
+def test_names_that_are_taken_are_passed_over(
+    make: Callable[[Path], tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["0" * 16, "1" * 16, "2" * 16])
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(names))
+    (tmp_path / f".out.{'0' * 16}.orrery").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / f".out.{'1' * 16}.orrery").touch()
+    descriptor, path = make(tmp_path / "out")
+    os.close(descriptor)
+    assert path.name == f".out.{'2' * 16}.orrery" and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("make", [temporaries.make_file, temporaries.make_folder])
+def test_a_temporary_that_was_swept_before_it_was_locked_is_made_anew(
+    make: Callable[[Path], tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program's sweep may come between making and locking: once it still holds the lock, once it is done."""
+    locks = iter([BlockingIOError, None, None])
+    made: list[Path] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        made[:] = list(tmp_path.iterdir())
+        if (error := next(locks)) is not None:
+            raise error
+        if len(made) == 2:
+            for path in made:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    descriptor, path = make(tmp_path / "out")
+    os.close(descriptor)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_name_at_all_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 16)
+    (tmp_path / f".out.{'0' * 16}.orrery").symlink_to(tmp_path / "elsewhere")
+    for make in (temporaries.make_file, temporaries.make_folder):
+        with pytest.raises(FileExistsError, match="no free name for a temporary beside"):
+            make(tmp_path / "out")
