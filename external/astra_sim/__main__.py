@@ -66,7 +66,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     from external.astra_sim.factories import timeout_of
     from external.astra_sim.process import file_identity, find_binary
-    from external.astra_sim.serve import serve
+    from external.astra_sim.serve import CommandAnswerer, serve
     from foundation.errors import UserError
 
     identity = None
@@ -85,7 +85,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         # It runs in the request's folder, from which a checkout that is not installed would not be found.
         root = str(Path(__file__).resolve().parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    serve(arguments.spool_dir, command, identity, timeout_of(vars(arguments)))
+    serve(arguments.spool_dir, CommandAnswerer(command, identity, timeout_of(vars(arguments))))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
@@ -9,14 +10,20 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from external.astra_sim.runner import Output, RunFailedError
 from foundation.errors import UserError
+from foundation.files import reason
 
 ENVIRONMENT_VARIABLE = "ORRERY_ASTRA_SIM"
 BINARY_NAMES = ("AstraSim_Analytical_Congestion_Unaware", "AstraSim_Analytical_Congestion_Aware")
+MOST_OUTPUT_BYTES = 1 << 28
+"""What a run may print (256 MiB); upstream prints a line a rank, and a debug line a node where logging is on."""
 _FIX = (
     f"name the binary with --astra_sim PATH or {ENVIRONMENT_VARIABLE}; ASTRA-sim's own documentation says how to "
     "build it (docs/backends.md), and --backend embedded needs none"
@@ -127,7 +134,10 @@ class ProcessRunner:
 
 
 def run_command(command: Sequence[str], folder: Path, timeout_s: float, identity: str | None) -> Output:
-    """Run `command` in `folder` and return its output. Raises `RunFailedError` when it cannot start or hangs."""
+    """Run `command` in `folder` and return its output.
+
+    Raises `RunFailedError` when it cannot start, hangs, or prints without end.
+    """
     try:
         process = subprocess.Popen(
             command,
@@ -137,24 +147,49 @@ def run_command(command: Sequence[str], folder: Path, timeout_s: float, identity
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except OSError as error:
-        raise RunFailedError(f"it cannot be started: {error.strerror} ({command[0]})") from error
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-        except BaseException as error:
-            _end(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise RunFailedError(
-                    f"it hung: no end after {timeout_s:g} s (--backend_timeout sets the limit)"
-                ) from None
-            raise
-    return Output(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"), identity)
+    except (OSError, ValueError) as error:
+        raise RunFailedError(f"it cannot be started: {reason(error)} ({command[0]})") from error
+    drains = [_Drain(stream, partial(_end, process)) for stream in (process.stdout, process.stderr)]
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        raise RunFailedError(f"it hung: no end after {timeout_s:g} s (--backend_timeout sets the limit)") from None
+    finally:
+        _end(process)
+        process.wait()
+        stdout, stderr = (drain.text() for drain in drains)
+    if any(drain.overflowed for drain in drains):
+        raise RunFailedError(f"it printed more than {MOST_OUTPUT_BYTES} bytes and was ended")
+    return Output(process.returncode, stdout, stderr, identity)
+
+
+class _Drain:
+    """Reads one output stream while the process runs, up to a limit at which it ends the process."""
+
+    def __init__(self, stream: IO[bytes] | None, end: Callable[[], None]) -> None:
+        assert stream is not None
+        self.overflowed = False
+        self._stream, self._end = stream, end
+        self._content = bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """Return what was read, once the stream has ended."""
+        self._thread.join()
+        self._stream.close()
+        return self._content.decode(errors="replace")
+
+    def _read(self) -> None:
+        while piece := self._stream.read1(1 << 16):  # type: ignore[attr-defined]
+            self._content += piece
+            if len(self._content) > MOST_OUTPUT_BYTES:
+                self.overflowed = True
+                self._end()
+                return
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process and what it started: they are a session of their own."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

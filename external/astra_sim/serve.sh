@@ -46,15 +46,44 @@ mkdir -p "$dir/requests" "$dir/running" "$dir/answers" "$dir/servers" || exit 1
 server=$(uname -n)-$$
 alive=$dir/servers/$server
 
+# Whoever may write in the spool may plant links there: what we write is new (set -C), and whatever has its name goes.
+make_room() { # FILE...
+    for file in "$@"; do
+        if [ -e "$file" ] || [ -L "$file" ]; then rm -rf -- "$file"; fi
+    done
+}
+
+refuse() { # NAME REASON: an answer in place of a request that is none
+    rm -rf -- "$dir/running/$1"
+    mkdir "$dir/answers/$1" || return
+    (
+        set -C
+        cd "$dir/answers/$1" || exit
+        : >stdout && printf '%s\n' "$2" >stderr && : >identity && echo 125 >exit_code
+    )
+}
+
 answer() { # NAME COMMAND...
     name=$1
     shift
+    if [ -L "$dir/running/$name" ] || ! [ -d "$dir/running/$name" ]; then
+        refuse "$name" "the request is not a folder that can be served"
+        return
+    fi
     (
+        set -C
         cd "$dir/running/$name" || exit
+        make_room server stdout stderr exit_code identity
         printf '%s\n' "$server" >server
-        while IFS= read -r argument; do set -- "$@" "$argument"; done <arguments
-        "$@" >stdout 2>stderr </dev/null
-        echo $? >exit_code
+        if [ -f arguments ] && ! [ -L arguments ]; then
+            while IFS= read -r argument; do set -- "$@" "$argument"; done <arguments
+            "$@" >stdout 2>stderr </dev/null
+            echo $? >exit_code
+        else
+            : >stdout
+            echo "the request cannot be read: arguments is no ordinary file" >stderr
+            echo 125 >exit_code
+        fi
         printf '%s\n' "$identity" >identity
     )
     mv "$dir/running/$name" "$dir/answers/$name"
@@ -62,7 +91,7 @@ answer() { # NAME COMMAND...
 
 heartbeat() { # until the process $1 is gone
     while kill -0 "$1" 2>/dev/null; do
-        touch "$alive"
+        touch -h "$alive" 2>/dev/null || touch "$alive"
         sleep 1
     done
     rm -f "$alive"
@@ -72,7 +101,7 @@ poll() { # COMMAND...
     idle=0
     while :; do
         for request in "$dir"/requests/*; do
-            [ -d "$request" ] || continue
+            [ -e "$request" ] || [ -L "$request" ] || continue # no request: the pattern itself
             name=${request##*/}
             mv "$request" "$dir/running/$name" 2>/dev/null || continue # another server was quicker
             answer "$name" "$@"
@@ -85,7 +114,8 @@ poll() { # COMMAND...
 }
 
 trap 'rm -f "$alive"; exit 0' TERM INT
-printf '%s\n%s\n' "$identity" "$description" >"$alive.new" && mv "$alive.new" "$alive" || exit 1
+make_room "$alive.new"
+(set -C && printf '%s\n%s\n' "$identity" "$description" >"$alive.new") && mv "$alive.new" "$alive" || exit 1
 if [ "$mode" = poll ]; then
     heartbeat $$ &
     poll "$@"

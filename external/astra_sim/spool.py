@@ -21,7 +21,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from external.astra_sim.clock import SYSTEM, Clock
+from external.astra_sim.guarded_folder import GuardedFolder
 from external.astra_sim.runner import Output, RunFailedError
+from foundation.digits import whole_number
 from foundation.errors import UserError
 
 SILENCE_S = 10.0
@@ -81,33 +84,47 @@ class Spool:
         """Remove answers nobody fetched for an hour: their clients are gone."""
         for answer in self.answers.iterdir():
             try:
-                if answer.stat().st_mtime < time.time() - _STALE_S:
-                    shutil.rmtree(answer, ignore_errors=True)
-            except FileNotFoundError:
+                if answer.lstat().st_mtime < time.time() - _STALE_S:
+                    remove(answer)
+            except OSError:
                 continue
+
+
+def remove(place: Path) -> None:
+    """Remove a folder with all that is in it, or whatever else has taken its name; nothing is followed."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def read_output(answer: Path) -> Output:
     """Read what a server left in an answer's folder. Raises `RunFailedError` when it is not all there."""
     try:
-        exit_code = int((answer / "exit_code").read_text())
-        stdout, stderr = ((answer / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        return Output(exit_code, stdout, stderr, (answer / "identity").read_text().strip() or None)
+        with GuardedFolder(answer) as folder:
+            exit_code = whole_number(folder.read("exit_code").decode().strip(), -(1 << 31), (1 << 31) - 1)
+            stdout, stderr = (folder.read(name).decode(errors="replace") for name in ("stdout", "stderr"))
+            identity = folder.read("identity").decode(errors="replace").strip()
     except (OSError, ValueError) as error:
         raise RunFailedError(f"the server's answer is incomplete ({error}): its disk may be full") from error
+    if exit_code is None:
+        raise RunFailedError("the server's answer is incomplete (no exit code): its disk may be full")
+    return Output(exit_code, stdout, stderr, identity or None)
 
 
-def wait_for_answer(spool: Spool, name: str, timeout_s: float, check_alive: Callable[[Path], None]) -> Path:
+def wait_for_answer(
+    spool: Spool, name: str, timeout_s: float, check_alive: Callable[[Path], None], clock: Clock = SYSTEM
+) -> Path:
     """Wait until the answer called `name` is there and return its folder.
 
     `check_alive` is called again and again with the folder a server runs the request in, and raises when nobody can
     answer any more. Raises `RunFailedError` when the run itself takes longer than `timeout_s`.
     """
     answer, running = spool.answers / name, spool.running / name
-    start = checked = time.monotonic()
+    start = checked = clock.monotonic()
     claimed: float | None = None
     while not answer.exists():
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - checked > _CHECK_EVERY_S:
             checked = now
             if claimed is None and running.exists():
@@ -117,7 +134,7 @@ def wait_for_answer(spool: Spool, name: str, timeout_s: float, check_alive: Call
                     f"it hung: no answer {timeout_s:g} s after it began (--backend_timeout sets the limit)"
                 )
             check_alive(running)
-        time.sleep(_QUICK_POLL_S if now - start < _QUICK_FOR_S else _SLOW_POLL_S)
+        clock.sleep(_QUICK_POLL_S if now - start < _QUICK_FOR_S else _SLOW_POLL_S)
     return answer
 
 
@@ -127,13 +144,16 @@ class SpoolRunner:
     `timeout_s` counts from the moment a server takes the run: waiting for other clients' runs does not count.
     """
 
-    def __init__(self, folder: str | Path, *, timeout_s: float, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, folder: str | Path, *, timeout_s: float, silence_s: float = SILENCE_S, clock: Clock = SYSTEM
+    ) -> None:
         self._spool = Spool(folder)
         self._spool.remove_stale()
         self._client = secrets.token_hex(6)
         self._timeout_s = timeout_s
         self._silence_s = silence_s
-        self._pulse = Pulse(self._spool.servers)
+        self._clock = clock
+        self._pulse = Pulse(self._spool.servers, clock)
 
     @property
     def description(self) -> str:
@@ -142,9 +162,9 @@ class SpoolRunner:
 
     def identity(self) -> str | None:
         """Return the identity of the living servers if they agree on one. Waits for a server to be there."""
-        deadline = time.monotonic() + self._silence_s
-        while not (alive := self._pulse.alive(self._silence_s)) and time.monotonic() < deadline:
-            time.sleep(_SLOW_POLL_S)
+        deadline = self._clock.monotonic() + self._silence_s
+        while not (alive := self._pulse.alive(self._silence_s)) and self._clock.monotonic() < deadline:
+            self._clock.sleep(_SLOW_POLL_S)
         identities = {self._read_identity(server) for server in alive}
         return identities.pop() if len(identities) == 1 else None
 
@@ -159,7 +179,7 @@ class SpoolRunner:
         (folder / "arguments").write_text("".join(f"{argument}\n" for argument in arguments), encoding="utf-8")
         name = folder.name.removeprefix(".")
         folder.rename(self._spool.requests / name)
-        return read_output(wait_for_answer(self._spool, name, self._timeout_s, self._check_alive))
+        return read_output(wait_for_answer(self._spool, name, self._timeout_s, self._check_alive, self._clock))
 
     def command_line(self, arguments: Sequence[str]) -> str:
         """Return the arguments after a name that stands for the server's binary."""
@@ -167,7 +187,7 @@ class SpoolRunner:
 
     def discard(self, folder: Path) -> None:
         """Remove the answer."""
-        shutil.rmtree(self._spool.locate(folder.name.removeprefix(".")), ignore_errors=True)
+        remove(self._spool.locate(folder.name.removeprefix(".")))
 
     def locate(self, folder: Path) -> Path:
         """Withdraw the request and return where it is kept."""
@@ -184,7 +204,8 @@ class SpoolRunner:
                 f"`{_SERVE} {self._spool.root}` or `docker compose --profile astra-sim up -d astra-sim`"
             )
         try:
-            server = (running / "server").read_text().strip()
+            with GuardedFolder(running) as folder:
+                server = folder.read("server").decode(errors="replace").strip()
         except OSError:
             return
         if server and self._pulse.watched_s() > self._silence_s and server not in alive:
@@ -192,27 +213,28 @@ class SpoolRunner:
 
     def _read_identity(self, server: str) -> str | None:
         try:
-            return (self._spool.servers / server).read_text().splitlines()[0] or None
-        except (OSError, IndexError):
+            with GuardedFolder(self._spool.servers) as folder:
+                return folder.read(server).decode().splitlines()[0] or None
+        except (OSError, ValueError, IndexError):
             return None
 
 
 class Pulse:
     """Which servers' files were touched lately, by our own clock or the file system's: the two sides' may differ."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._since = time.monotonic()
+    def __init__(self, folder: Path, clock: Clock = SYSTEM) -> None:
+        self._folder, self._clock = folder, clock
+        self._since = clock.monotonic()
         self._seen: dict[str, tuple[int, float | None]] = {}
         self._looked = -1.0
 
     def watched_s(self) -> float:
         """How long this has been watching, in seconds."""
-        return time.monotonic() - self._since
+        return self._clock.monotonic() - self._since
 
     def alive(self, silence_s: float) -> list[str]:
         """Return the servers whose file appeared or changed under our eyes in the last `silence_s` seconds."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._looked > 0.1:
             self._look(now)
         return sorted(
@@ -227,7 +249,7 @@ class Pulse:
             if entry.name.startswith(".") or entry.name.endswith(".new"):
                 continue
             try:
-                stamp = entry.stat().st_mtime_ns
+                stamp = entry.stat(follow_symlinks=False).st_mtime_ns
             except FileNotFoundError:
                 continue
             old = self._seen.get(entry.name)
