@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,8 +17,10 @@ examples:
   python -m converters --stats trace.txt
   python -m converters --show out/llm.0.et --dot | dot -Tsvg > llm.svg
   python -m converters --diff a.0.et b.0.et
-  python -m converters --merge out timeline.json --network network.yml --system system.json --memory memory.json
+  python -m converters --merge out timeline.json            (python -m analytical --timeline simulates, too)
 """
+_SIMULATED = {"network": "network", "system": "system", "memory": "remote-memory"}
+"""Flags of the files that a simulation needs, and what the embedded backend's own command calls them."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,9 +53,8 @@ def parser() -> argparse.ArgumentParser:
     show = result.add_argument_group("showing").add_mutually_exclusive_group()
     show.add_argument("--json", action="store_true", help="one JSON object a line")
     show.add_argument("--dot", action="store_true", help="the dependency graph for Graphviz")
-    merge = result.add_argument_group("merging: simulate with the embedded backend (all three, or no simulation)")
-    for name in ("network", "system", "memory"):
-        merge.add_argument(f"--{name}", metavar="FILE", help=f"{name} configuration")
+    for name in _SIMULATED:
+        result.add_argument(f"--{name}", help=argparse.SUPPRESS)  # known, to say who takes them
     return result
 
 
@@ -143,38 +145,31 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     folder, output = _files(arguments, "FOLDER", "OUTPUT.json")
-    from converters.chakra import GROUPS_SUFFIX, read_graph
-    from converters.chrome_trace import find_prefix, write_chrome_trace
+    from converters.chakra import read_graph
+    from converters.trace_events import write_timeline
+    from converters.unsimulated import find_prefix, unsimulated
 
     prefix = find_prefix(folder)
-    configuration = _configuration(arguments)
-    if configuration:
-        groups = Path(f"{prefix}{GROUPS_SUFFIX}")
-        grouped = [f"--comm-group-configuration={groups}"] if groups.exists() else []
-        _simulate([f"--workload-configuration={prefix}", *configuration, *grouped, f"--timeline={output}"])
-    else:
-        write_chrome_trace(read_graph(prefix), output)
+    _refuse_to_simulate(arguments, prefix, output)
+    graph = read_graph(prefix)
+    write_timeline(output, graph.num_ranks, unsimulated(graph))
     print(output)
     return 0
 
 
-def _configuration(arguments: argparse.Namespace) -> list[str]:
-    """Return the embedded backend's flags for its three files, or none where none is given."""
-    flags = {"network": "network", "system": "system", "memory": "remote-memory"}
-    given = {name: getattr(arguments, name) for name in flags}
-    if any(given.values()) and not all(given.values()):
-        missing = ", ".join(f"--{name}" for name, path in given.items() if not path)
-        raise UserError(f"a simulation needs {missing} too", fix="give all three files, or none")
-    return [f"--{flags[name]}-configuration={path}" for name, path in given.items() if path]
-
-
-def _simulate(flags: list[str]) -> None:
-    """Run the embedded backend's own command, found by name: backends import converters, never the reverse."""
-    from importlib import import_module
-    from io import StringIO
-
-    arguments = import_module("analytical.__main__").build_parser().parse_args(flags)
-    import_module("analytical.command").simulate_files(arguments, StringIO())
+def _refuse_to_simulate(arguments: argparse.Namespace, prefix: Path, output: str) -> None:
+    """Say who simulates when a user gives the files for it: backends know the converters, never the reverse."""
+    given = {name: getattr(arguments, name) for name in _SIMULATED if getattr(arguments, name) is not None}
+    if not given:
+        return
+    files = {f"{flag}-configuration": given.get(name, f"{name}.file") for name, flag in _SIMULATED.items()}
+    command = ["python", "-m", "analytical", f"--workload-configuration={prefix}"]
+    command += [f"--{flag}={path}" for flag, path in files.items()]
+    raise UserError(
+        "merging simulates nothing",
+        field=f"--{next(iter(given))}",
+        fix=f"the embedded backend does: {shlex.join([*command, f'--timeline={output}'])}",
+    )
 
 
 if __name__ == "__main__":

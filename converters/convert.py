@@ -8,9 +8,9 @@ from pathlib import Path
 
 from converters.chakra import GROUPS_SUFFIX, write_graph
 from converters.chakra.graph_writer import groups_json
-from converters.lowering import lower
-from converters.stream_lowering import stream_lower
-from converters.stream_survey import survey
+from converters.graph_plan import Planner
+from converters.lowering import Filling, lower
+from converters.stream_lowering import stream_lower, survey_stream
 from converters.text import RecordStream, collect, is_placed, open_text, place, records, write_stream
 from converters.text.gathering import gather
 from foundation.errors import UserError
@@ -44,20 +44,20 @@ def text_to_et(
     """
     first = open_placed(path, where)
     check_step(first, step)
-    found = survey(first, where.network_dims)
-    if not found.streamable:
-        graph = lower(
-            collect(open_placed(path, where)), network_dims=where.network_dims, true_work=true_work, annotate=annotate
-        )
+    survey = survey_stream(first)
+    again = open_placed(path, where)
+    if survey.has_dependencies:
+        graph = lower(collect(again), network_dims=where.network_dims, true_work=true_work, annotate=annotate)
         written = write_graph(graph, prefix, step)
         return [*written.ranks, *([written.groups] if written.groups else [])]
-    paths = stream_lower(prefix, found, open_placed(path, where), step=step, true_work=true_work, annotate=annotate)
+    planner = Planner(survey, where.network_dims)
+    paths = stream_lower(prefix, planner, again, Filling(true_work, annotate), step=step)
     groups = Path(f"{prefix}{GROUPS_SUFFIX}")
-    if not found.communicators:
+    if not planner.groups:
         groups.unlink(missing_ok=True)
         return paths
     with atomic_write(groups) as stream:
-        stream.write(groups_json(found.communicators))
+        stream.write(groups_json(planner.groups))
     return [*paths, groups]
 
 

@@ -1,12 +1,13 @@
 """The structure of a trace's execution graph: the nodes of every rank, without sizes and durations.
 
-Ranks whose nodes differ in nothing but their own number share a `RankPlan`. `converters.lowering` fills plans in.
+Ranks whose nodes differ in nothing but their own number share a `RankPlan`. A `Planner` is made from a survey of the
+whole trace and plans it block by block; `make_plan` does both for a trace at hand. `converters.lowering` fills in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,30 +15,18 @@ from numpy.typing import NDArray
 
 from converters.collective_groups import Participants, name_groups
 from converters.execution_graph import ABSENT, CollectiveType
-from converters.node_layout import (
-    COLL,
-    COMMUNICATION_SLOTS,
-    COMP,
-    MEMORY_SLOTS,
-    SLOT_NODE_TYPES,
-    BoolArray,
-    IntArray,
-    Layout,
-    dependencies,
-    lay_out,
-    row_slots,
-)
-from converters.transfers import Membership, Transfer, find_transfers, leading_moves, receives_only
-from foundation.errors import UserError
+from converters.node_layout import BlockTransfers, Carry, IntArray, Layout, dependencies, lay_out
+from converters.row_slots import COLL, COMMUNICATION_SLOTS, COMP, MEMORY_SLOTS, SLOT_NODE_TYPES, SUFFIXES, BoolArray
+from converters.trace_survey import NEVER, BlockRows, Survey
+from converters.transfers import Transfer, boundary_transfers, crossing_transfers
 from trace_gen.trace import NO_LAYER, CommType, Trace
 
-INPUT, WEIGHT, OUTPUT, COMM = range(4)
-"""The trace's bytes columns, in the order in which `RankPlan` indexes them."""
+INPUT, WEIGHT, OUTPUT, COMM, TRANSFERS = range(5)
+"""The trace's bytes columns, in the order in which `RankPlan` indexes them, and the bytes of boundaries' transfers."""
 
 _NODE_TYPES = np.array(SLOT_NODE_TYPES, dtype=np.int8)
 _MOVES_MEMORY = np.isin(np.arange(len(SLOT_NODE_TYPES)), MEMORY_SLOTS)
 _COMMUNICATES = np.isin(np.arange(len(SLOT_NODE_TYPES)), COMMUNICATION_SLOTS)
-SUFFIXES = (".recv", ".load_input", ".load_weight", "", ".collective", ".store", ".send", ".close")
 _SIZE_COLUMN = np.array([OUTPUT, INPUT, WEIGHT, 0, COMM, OUTPUT, OUTPUT, 0])
 _COLLECTIVE = {
     CommType.NONE: -1,
@@ -47,18 +36,19 @@ _COLLECTIVE = {
     CommType.ALLTOALL: CollectiveType.ALL_TO_ALL,
     CommType.BROADCAST: CollectiveType.BROADCAST,
 }
-COLLECTIVE_OF = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int8)
+_COLLECTIVE_OF = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int8)
 """Chakra's collective type of each `CommType`, -1 for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
-    """The nodes of like ranks, and where each finds its duration and size in the trace.
+    """The nodes that a block adds to like ranks, and where each finds its duration and size in the block.
 
-    `columns` are the RankGraph columns that no size or duration changes; `row` is every node's trace row. `comp_at` are
-    the positions of COMP nodes; `moved_at` those of MEM nodes and `sent_at` of communication, with `moved_from` and
-    `sent_from` their places in the trace's bytes columns laid end to end (input, weight, output, comm). `closed` says
-    that the last node is a COMP of 0 ns. No nodes means that the trace leaves the ranks idle.
+    `columns` are the RankGraph columns that no size or duration changes (in `dep_index`, nodes are numbered through all
+    blocks); `row` is every node's row in the block. `comp_at` are the positions of COMP nodes; `moved_at` those of MEM
+    nodes and `sent_at` of communication, with `moved_from` and `sent_from` their places in the bytes columns laid end
+    to end (input, weight, output, comm; where a trace has several blocks, then those of the boundaries' transfers).
+    `closed` says that the last node is a COMP of 0 ns. No nodes means that the block leaves the ranks idle.
     """
 
     ranks: tuple[int, ...]
@@ -81,169 +71,213 @@ class GraphPlan:
     groups: dict[int, tuple[int, ...]]
 
 
+@dataclass(slots=True)
+class _LikeRanks:
+    """Ranks that run the same rows with transfers over the same distances; the transfers are the first one's."""
+
+    ranks: tuple[int, ...]
+    received: list[Transfer]
+    sent: list[Transfer]
+    closes_after: int = -1
+    """The row of the whole trace after which the rank is closed: its last; -1 where it need not be."""
+    carry: Carry = field(default_factory=Carry)
+
+
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """A trace less the rows without nodes: `kept` are the rows that stay, of `all_rows`."""
+class _Block:
+    """One block on its way to plans: its rows, their numbers from `first` on, and which of them lead their stage."""
 
     trace: Trace
-    members: Membership
-    slots: BoolArray
+    rows: BlockRows
+    first: int
     leading: BoolArray
-    group_of: IntArray
-    participants: tuple[Participants | None, ...]
-    kept: IntArray
-    all_rows: int
+    whole: bool
+    """Whether the block is all of the trace: transfers then find their bytes in its own columns."""
+
+
+class Planner:
+    """Plans the blocks of a surveyed trace, in order."""
+
+    def __init__(self, survey: Survey, network_dims: Sequence[int] | None, crossing: Sequence[Transfer] = ()) -> None:
+        """`network_dims` as for `name_groups`; `crossing`: transfers beside those of the stages' boundaries."""
+        survey.check_groups()
+        self.survey = survey
+        self.ranks = survey.ranks()
+        self.members = rank_table(survey.rank_sets, self.ranks)
+        self.groups, self._participants = _name(survey, self.ranks, network_dims)
+        self.boundaries, _ = boundary_transfers(survey)
+        self.like = list(self._like_ranks([*self.boundaries, *crossing]))
+        self._planned = 0
+
+    @property
+    def transfer_bytes(self) -> IntArray:
+        """The bytes of each boundary's transfer, as the survey found them."""
+        return np.array([transfer.bytes for transfer in self.boundaries], dtype=np.int64)
+
+    def plan(self, block: Trace, rows: BlockRows | None = None) -> tuple[RankPlan, ...]:
+        """Return what the next rows of the trace add to each set of like ranks (`rows`: what the survey said)."""
+        rows = BlockRows.of(block) if rows is None else rows
+        number = self._planned + np.arange(block.rows)
+        leading = rows.moves & (number < _before_work(self.survey.first_works(block.stage)))
+        found = _Block(block, rows, self._planned, leading, whole=block.rows == self.survey.rows)
+        self._planned += block.rows
+        return tuple(self._rank_plan(found, like) for like in self.like)
+
+    def idle_ranks(self) -> list[tuple[int, ...]]:
+        """Return the like ranks for which the blocks so far had no node."""
+        return [like.ranks for like in self.like if like.carry.nodes == 0]
+
+    def _like_ranks(self, transfers: Sequence[Transfer]) -> Iterator[_LikeRanks]:
+        received: dict[int, list[Transfer]] = {}
+        sent: dict[int, list[Transfer]] = {}
+        for move in transfers:
+            received.setdefault(move.target, []).append(move)
+            sent.setdefault(move.source, []).append(move)
+        classes: dict[tuple[Any, ...], list[int]] = {}
+        for rank in range(self.ranks):
+            distances = tuple(
+                (move.tag, move.source - move.target, rank == move.source, move.send_row, move.recv_row)
+                for move in (*received.get(rank, ()), *sent.get(rank, ()))
+            )
+            classes.setdefault((self.members[:, rank].tobytes(), distances), []).append(rank)
+        for ranks in classes.values():
+            like = _LikeRanks(tuple(ranks), received.get(ranks[0], []), sent.get(ranks[0], []))
+            spans = [span for key, span in self.survey.spans.items() if self.members[key[1], ranks[0]]]
+            if like.sent and any(span.memory for span in spans):
+                like.closes_after = max(span.last for span in spans)
+                like.carry.loose = np.zeros(0, dtype=np.int64)
+            yield like
+
+    def _rank_plan(self, block: _Block, like: _LikeRanks) -> RankPlan:
+        carry = like.carry
+        rows = np.flatnonzero(self.members[block.trace.rank_set, like.ranks[0]] & block.rows.kept)
+        closed = bool(rows.size) and like.closes_after == block.first + int(rows[-1])
+        transfers = _in_block(block, like)
+        layout = lay_out(rows, block.rows.slots, transfers, base=carry.nodes, closed=closed)
+        names, name = _names(block.trace, layout)
+        columns = {**self._columns(block, layout), "name": name}
+        columns["dep_offsets"], columns["dep_index"] = dependencies(block.trace, layout, block.leading, carry)
+        source = _size_sources(block, layout)
+        moved = np.flatnonzero(_MOVES_MEMORY[layout.slot])
+        sent = np.flatnonzero(_COMMUNICATES[layout.slot])
+        return RankPlan(
+            ranks=like.ranks,
+            names=names,
+            columns=columns,
+            row=layout.row,
+            comp_at=np.flatnonzero(layout.slot == COMP),
+            moved_at=moved,
+            moved_from=source[moved],
+            sent_at=sent,
+            sent_from=source[sent],
+            closed=closed,
+        )
+
+    def _columns(self, block: _Block, layout: Layout) -> dict[str, NDArray[Any]]:
+        """Return the columns of a RankGraph that no size or duration changes, less names and dependencies."""
+        nodes = layout.nodes
+        collective = layout.slot == COLL
+        group = block.rows.group[layout.row]
+        comm_group, involved = np.zeros(nodes, dtype=np.int32), np.full(nodes, ABSENT)
+        for code in np.unique(group[collective]).tolist():
+            here = collective & (group == code)
+            named = self._participants[code]
+            comm_group[here], involved[here] = named.comm_group, named.involved_dims
+        tag, source, target = (np.full(nodes, ABSENT) for _ in range(3))
+        for index, (move, at) in enumerate(zip(layout.moves, layout.move_at.tolist(), strict=True)):
+            own = move.target if index < layout.received else move.source
+            tag[at], source[at], target[at] = move.tag, move.source - own, move.target - own
+        return {
+            "node_id": layout.base + np.arange(nodes),
+            "node_type": _NODE_TYPES[layout.slot],
+            "is_cpu_op": np.zeros(nodes, dtype=np.bool_),
+            "duration_us": np.zeros(nodes, dtype=np.int64),
+            "comm_type": np.where(collective, _COLLECTIVE_OF[block.trace.comm_type[layout.row]], -1).astype(np.int8),
+            "comm_priority": np.full(nodes, ABSENT),
+            "comm_tag": tag,
+            "comm_src_delta": source,
+            "comm_dst_delta": target,
+            "comm_group": comm_group,
+            "involved_dims": involved,
+        }
 
 
 def make_plan(trace: Trace, network_dims: Sequence[int] | None) -> GraphPlan:
     """Work out the nodes of every rank of `trace` on a network of `network_dims` (None: dimensions are not used)."""
-    members = Membership.of(trace)
-    groups, group_of = _row_groups(trace, members)
-    table = name_groups(groups, members.ranks, network_dims)
-    all_rows, slots = trace.rows, row_slots(trace)
-    alone = np.array([named is None for named in table.participants] + [True])
-    slots[:, COLL] &= ~alone[group_of]
-    kept = np.flatnonzero(slots.any(axis=1) | receives_only(trace, members))
-    if kept.size < all_rows:
-        trace = _take(trace, kept)
-        members, slots, group_of = Membership(members.by_set, trace.rank_set), slots[kept], group_of[kept]
-    leading = leading_moves(trace)
-    work = _Work(trace, members, slots, leading, group_of, table.participants, kept, all_rows)
-    plans = []
-    for ranks, received, sent in _like_ranks(members, find_transfers(trace, members, leading)):
-        layout = lay_out(members.rows_of(ranks[0]), trace.rows, slots, received, sent)
-        plans.append(_rank_plan(work, ranks, layout))
-    return GraphPlan(tuple(plans), table.communicators)
+    survey = Survey()
+    rows = survey.add(trace)
+    crossing: list[Transfer] = []
+    if survey.has_dependencies:
+        trace = _bridged(trace, rows.kept)
+        boundaries, tags = boundary_transfers(survey)
+        crossing = crossing_transfers(trace, rank_table(trace.rank_sets, survey.ranks()), boundaries, tags)
+    planner = Planner(survey, network_dims, crossing)
+    return GraphPlan(planner.plan(trace, rows), planner.groups)
 
 
-def _row_groups(trace: Trace, members: Membership) -> tuple[tuple[tuple[int, ...], ...], IntArray]:
-    """Return the groups and each row's index into them (-1: none), those without a row cut to one rank.
-
-    A collective without a group is over the row's rank set.
-    """
-    collective = trace.comm_type != CommType.NONE
-    group_of = np.where(collective, trace.comm_group, -1).astype(np.int64)
-    implied = collective & (group_of < 0)
-    group_of[implied] = len(trace.groups) + trace.rank_set[implied]
-    groups = (*trace.groups, *trace.rank_sets)
-    for index in np.unique(group_of[group_of >= 0]).tolist():
-        present = np.zeros(members.ranks, dtype=np.bool_)
-        present[[rank for rank in groups[index] if rank < members.ranks]] = True
-        rows = np.flatnonzero(group_of == index)
-        outside = (members.by_set[trace.rank_set[rows]] & ~present).any(axis=1)
-        if outside.any() or max(groups[index]) >= members.ranks:
-            row = int(rows[outside.argmax()])
-            raise UserError(
-                f"row {row} ({trace.name(row)}) has a collective over ranks {_few(groups[index])}, which are not the "
-                f"ranks that run it, {_few(trace.rank_sets[trace.rank_set[row]])}",
-                fix="let every rank that runs the row be in its communication group",
-            )
-    used = np.unique(group_of)
-    unused = np.ones(len(groups), dtype=np.bool_)
-    unused[used[used >= 0]] = False
-    return tuple(ranks[:1] if unused[index] else ranks for index, ranks in enumerate(groups)), group_of
+def rank_table(rank_sets: Sequence[tuple[int, ...]], ranks: int) -> BoolArray:
+    """Return which ranks each rank set has, ``[sets, ranks]``."""
+    table = np.zeros((len(rank_sets), ranks), dtype=np.bool_)
+    for index, members in enumerate(rank_sets):
+        table[index, list(members)] = True
+    return table
 
 
-def _few(ranks: Sequence[int]) -> str:
-    return ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
-
-
-def _take(trace: Trace, kept: IntArray) -> Trace:
-    """Return the trace less its rows without nodes; rows that waited for one wait for what it waited for.
-
-    Only the columns that shape a plan are cut.
-    """
-    place = np.full(trace.rows, -1, dtype=np.int64)
-    place[kept] = np.arange(kept.size)
+def _bridged(trace: Trace, kept: BoolArray) -> Trace:
+    """Return `trace` with rows that waited for one without nodes waiting for what that waited for."""
+    if kept.all():
+        return trace
     parents: list[list[int]] = []
     for row in range(trace.rows):
         mine: list[int] = []
         for parent in trace.dependencies(row).tolist():
-            mine += [int(place[parent])] if place[parent] >= 0 else (parents[parent] if parent < row else [])
+            mine += [parent] if kept[parent] else (parents[parent] if parent < row else [])
         parents.append(sorted(set(mine)))
-    lists = [parents[row] for row in kept.tolist()]
+    lists = [own if kept[row] else [] for row, own in enumerate(parents)]
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     flat = np.array([parent for mine in lists for parent in mine], dtype=np.int64)
-    columns = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_bytes")
-    return replace(trace, **{name: getattr(trace, name)[kept] for name in columns}, dep_offsets=offsets, dep_rows=flat)
+    return replace(trace, dep_offsets=offsets, dep_rows=flat)
 
 
-def _like_ranks(
-    members: Membership, transfers: Sequence[Transfer]
-) -> list[tuple[tuple[int, ...], list[Transfer], list[Transfer]]]:
-    """Return sets of ranks that run the same rows with transfers over the same distances, by lowest rank.
-
-    The transfers (received, sent) are those of the set's first rank.
-    """
-    received: dict[int, list[Transfer]] = {}
-    sent: dict[int, list[Transfer]] = {}
-    for move in transfers:
-        received.setdefault(move.target, []).append(move)
-        sent.setdefault(move.source, []).append(move)
-    classes: dict[tuple[Any, ...], list[int]] = {}
-    for rank in range(members.ranks):
-        distances = tuple(
-            (move.tag, move.source - move.target, rank == move.source, move.send_row, move.recv_row)
-            for move in (*received.get(rank, ()), *sent.get(rank, ()))
-        )
-        classes.setdefault((members.by_set[:, rank].tobytes(), distances), []).append(rank)
-    return [(tuple(ranks), received.get(ranks[0], []), sent.get(ranks[0], [])) for ranks in classes.values()]
+def _before_work(first: IntArray) -> IntArray:
+    """Moves of a stage that never works do not come before its work."""
+    return np.where(first == NEVER, -1, first)
 
 
-def _rank_plan(work: _Work, ranks: tuple[int, ...], layout: Layout) -> RankPlan:
-    names, name = _names(work.trace, layout)
-    columns = _columns(work, layout)
-    columns["name"] = name
-    columns["dep_offsets"], columns["dep_index"] = dependencies(work.trace, layout, work.leading)
-    source_row = layout.row.copy()
-    source_row[layout.move_at] = [move.size_row for move in layout.moves]
-    column = _SIZE_COLUMN[layout.slot]
-    column[layout.move_at] = [COMM if move.of_comm else OUTPUT for move in layout.moves]
-    source = column * work.all_rows + work.kept[source_row]
-    moved = np.flatnonzero(_MOVES_MEMORY[layout.slot])
-    sent = np.flatnonzero(_COMMUNICATES[layout.slot])
-    return RankPlan(
-        ranks=ranks,
-        names=names,
-        columns=columns,
-        row=work.kept[layout.row],
-        comp_at=np.flatnonzero(layout.slot == COMP),
-        moved_at=moved,
-        moved_from=source[moved],
-        sent_at=sent,
-        sent_from=source[sent],
-        closed=layout.closed,
-    )
+def _name(
+    survey: Survey, ranks: int, network_dims: Sequence[int] | None
+) -> tuple[dict[int, tuple[int, ...]], dict[int, Participants]]:
+    """Return the communicator groups, and how each group in use is named, by its code. Others are cut to one rank."""
+    codes = [2 * index for index in range(len(survey.groups))]
+    codes += [2 * index + 1 for index in range(len(survey.rank_sets))]
+    used = survey.used_groups()
+    listed = (*survey.groups, *survey.rank_sets)
+    cut = [members if code in used else members[:1] for code, members in zip(codes, listed, strict=True)]
+    table = name_groups(cut, ranks, network_dims)
+    named = {code: found for code, found in zip(codes, table.participants, strict=True) if found is not None}
+    return table.communicators, named
 
 
-def _columns(work: _Work, layout: Layout) -> dict[str, NDArray[Any]]:
-    """Return the columns of a RankGraph that no size or duration changes, less names and dependencies."""
-    nodes = layout.nodes
-    collective = layout.slot == COLL
-    group = work.group_of[layout.row]
-    comm_group, involved = np.zeros(nodes, dtype=np.int32), np.full(nodes, ABSENT)
-    for index in np.unique(group[collective]).tolist():
-        named = work.participants[index]
-        if named is not None:
-            here = collective & (group == index)
-            comm_group[here], involved[here] = named.comm_group, named.involved_dims
-    tag, source, target = (np.full(nodes, ABSENT) for _ in range(3))
-    for index, (move, at) in enumerate(zip(layout.moves, layout.move_at.tolist(), strict=True)):
-        own = move.target if index < layout.received else move.source
-        tag[at], source[at], target[at] = move.tag, move.source - own, move.target - own
-    return {
-        "node_id": np.arange(nodes),
-        "node_type": _NODE_TYPES[layout.slot],
-        "is_cpu_op": np.zeros(nodes, dtype=np.bool_),
-        "duration_us": np.zeros(nodes, dtype=np.int64),
-        "comm_type": np.where(collective, COLLECTIVE_OF[work.trace.comm_type[layout.row]], -1).astype(np.int8),
-        "comm_priority": np.full(nodes, ABSENT),
-        "comm_tag": tag,
-        "comm_src_delta": source,
-        "comm_dst_delta": target,
-        "comm_group": comm_group,
-        "involved_dims": involved,
-    }
+def _in_block(block: _Block, like: _LikeRanks) -> BlockTransfers:
+    """Return the transfers whose row, on this rank, is in the block."""
+    end = block.first + block.trace.rows
+    received = [move for move in like.received if block.first <= move.recv_row < end]
+    sent = [move for move in like.sent if block.first <= move.send_row < end]
+    recv_rows = np.array([move.recv_row - block.first for move in received], dtype=np.int64)
+    send_rows = np.array([move.send_row - block.first for move in sent], dtype=np.int64)
+    return BlockTransfers(received, recv_rows, sent, send_rows)
+
+
+def _size_sources(block: _Block, layout: Layout) -> IntArray:
+    """Return where in the bytes columns, laid end to end, each node finds its size."""
+    rows = block.trace.rows
+    source: IntArray = _SIZE_COLUMN[layout.slot] * rows + layout.row
+    if block.whole:
+        found = [(COMM if move.of_comm else OUTPUT) * rows + move.size_row for move in layout.moves]
+    else:
+        found = [TRANSFERS * rows + move.number for move in layout.moves]
+    source[layout.move_at] = np.array(found, dtype=np.int64)
+    return source
 
 
 def _names(trace: Trace, layout: Layout) -> tuple[tuple[str, ...], NDArray[np.int32]]:
@@ -251,14 +285,8 @@ def _names(trace: Trace, layout: Layout) -> tuple[tuple[str, ...], NDArray[np.in
     layers = int(trace.layer.max(initial=NO_LAYER)) + 2
     operator = trace.op[layout.row].astype(np.int64) * layers + (trace.layer[layout.row] - NO_LAYER)
     distinct, index = np.unique(operator * len(SUFFIXES) + layout.slot, return_inverse=True)
-    names = []
-    for code in distinct.tolist():
-        operator_code, slot = divmod(code, len(SUFFIXES))
-        op, layer = divmod(operator_code, layers)
-        names.append(node_name(trace.op_names[op], layer + NO_LAYER, slot))
-    return tuple(names), index.astype(np.int32)
-
-
-def node_name(op: str, layer: int, slot: int) -> str:
-    """Return the name of a node: ``L3.o_proj.collective``."""
-    return ("" if layer == NO_LAYER else f"L{layer}.") + op + SUFFIXES[slot]
+    prefixes = ["" if layer == NO_LAYER else f"L{layer}." for layer in range(NO_LAYER, NO_LAYER + layers)]
+    operators, slots = np.divmod(distinct, len(SUFFIXES))
+    parts = zip(*(part.tolist() for part in (*np.divmod(operators, layers), slots)), strict=True)
+    names = tuple(prefixes[layer] + trace.op_names[op] + SUFFIXES[slot] for op, layer, slot in parts)
+    return names, index.astype(np.int32)

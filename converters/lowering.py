@@ -7,7 +7,7 @@
   on a row that the rank does not run is a SEND on a rank that does and a RECV here.
 - Memory moved before a stage computes (KV blocks) waits for nothing and is awaited by the stage's first rows.
 - Rank i of a pipeline stage sends the output bytes of the stage's last row to rank i of the next, for each sub-batch.
-- A rank that moves memory and sends ends with a COMP node of 0 ns (`converters.node_layout` says why).
+- A rank that moves memory and sends ends with a COMP node of 0 ns (`converters.row_slots` says why).
 - A rank without rows gets one node of 1 ns, because ASTRA-sim refuses a rank without nodes.
 
 What a trace's structure decides is kept for the traces that follow: in steady decoding only durations change, and then
@@ -16,7 +16,6 @@ the columns of the graph are the very same arrays, so that backends can keep the
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,7 +26,8 @@ from numpy.typing import NDArray
 
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph
 from converters.graph_plan import GraphPlan, RankPlan, make_plan
-from converters.node_layout import row_slots
+from converters.row_slots import row_slots
+from foundation.recent import Recent, RecentByIdentity
 from trace_gen.trace import Trace
 
 IntArray = NDArray[np.int64]
@@ -41,23 +41,33 @@ _STATIC = (
     *("input_loc", "input_bytes", "weight_loc", "weight_bytes", "output_loc", "output_bytes"),
     *("comm_type", "comm_bytes", "comm_group", "dep_offsets", "dep_rows"),
 )
-"""All that a plan and its sizes depend on: where these are the same objects as before, nothing has to be compared."""
+"""All that a plan and its sizes depend on. The generator hands out the very arrays that it made before, so that where
+these are the same objects nothing has to be compared; a copy of one costs a comparison of all (`Lowering.misses`)."""
 _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
 
 
 @dataclass(slots=True)
-class _Sizes:
+class Sizes:
     """The size columns of one rank plan for one set of byte counts: shapes ``[n]``, and ``[k, n]`` by k."""
 
     comm_size: IntArray
     tensor_size: IntArray
-    tensor_size_by_steps: dict[int, IntArray] = field(default_factory=dict)
+    by_steps: dict[int, IntArray] = field(default_factory=dict)
+
+    def tensor_size_of(self, steps: int) -> IntArray:
+        """Return `tensor_size` for each of `steps` steps: one array for each number of them, whose identity counts."""
+        found = self.by_steps.get(steps)
+        if found is None:
+            found = self.by_steps[steps] = np.broadcast_to(self.tensor_size, (steps, self.tensor_size.size))
+        return found
 
 
 @dataclass(slots=True)
 class _Entry:
+    """The plan of one structure, and the sizes of its nodes for the byte counts it came with."""
+
     plan: GraphPlan
-    sizes: OrderedDict[bytes, list[_Sizes]] = field(default_factory=OrderedDict)
+    sizes: Recent[list[Sizes]] = field(default_factory=lambda: Recent(SIZES_KEPT))
 
 
 class Lowering:
@@ -73,9 +83,9 @@ class Lowering:
         self, *, network_dims: Sequence[int] | None = None, true_work: bool = False, annotate: bool = False
     ) -> None:
         self._dims = None if network_dims is None else tuple(network_dims)
-        self._true_work, self._annotate = true_work, annotate
-        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
-        self._recent: OrderedDict[tuple[int, ...], tuple[list[Any], _Entry, list[_Sizes]]] = OrderedDict()
+        self._filling = Filling(true_work, annotate)
+        self._entries: Recent[_Entry] = Recent(PLANS_KEPT)
+        self._recent: RecentByIdentity[tuple[GraphPlan, list[Sizes]]] = RecentByIdentity(PLANS_KEPT)
 
     def lower(self, trace: Trace) -> ExecutionGraph:
         """Return the execution graph of `trace`, all its steps.
@@ -83,72 +93,64 @@ class Lowering:
         Raises `UserError` when a row's collective leaves out a rank that runs the row, or when `network_dims` does not
         multiply to the number of ranks.
         """
-        entry, sizes = self._known(trace)
-        work = np.maximum(trace.flops, 1) if self._true_work else np.maximum(trace.latency_ns, 1) * 1000 + 500
-        traffic = np.maximum(trace.mem_bytes, 1) if self._true_work else None
-        graphs = [
-            self._fill(plan, own, trace, work, traffic) for plan, own in zip(entry.plan.rank_plans, sizes, strict=True)
-        ]
-        return ExecutionGraph(graphs, entry.plan.groups)
+        plan, sizes = self._known(trace)
+        graphs = [self._graph(own, size, trace) for own, size in zip(plan.rank_plans, sizes, strict=True)]
+        return ExecutionGraph(graphs, plan.groups)
 
-    def _known(self, trace: Trace) -> tuple[_Entry, list[_Sizes]]:
-        """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
-        columns = [getattr(trace, name) for name in _STATIC]
-        key = tuple(map(id, columns))
-        recent = self._recent.get(key)
-        if recent is None:
-            entry = self._entry(trace)
-            recent = self._recent[key] = (columns, entry, self._sizes(entry, trace))  # kept, so that ids stay theirs
-            if len(self._recent) > PLANS_KEPT:
-                self._recent.popitem(last=False)
-        return recent[1], recent[2]
+    @property
+    def misses(self) -> tuple[int, int]:
+        """How often a trace brought columns that are not those of a recent one, and how often another structure."""
+        return self._recent.misses, self._entries.misses
 
-    def _entry(self, trace: Trace) -> _Entry:
-        key = _structure_key(trace)
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = _Entry(make_plan(trace, self._dims))
-            if len(self._entries) > PLANS_KEPT:
-                self._entries.popitem(last=False)
-        else:
-            self._entries.move_to_end(key)
-        return entry
-
-    def _sizes(self, entry: _Entry, trace: Trace) -> list[_Sizes]:
-        moved = np.concatenate([trace.input_bytes, trace.weight_bytes, trace.output_bytes, trace.comm_bytes])
-        key = moved.tobytes()
-        sizes = entry.sizes.get(key)
-        if sizes is None:
-            sizes = entry.sizes[key] = [_plan_sizes(plan, moved) for plan in entry.plan.rank_plans]
-            if len(entry.sizes) > SIZES_KEPT:
-                entry.sizes.popitem(last=False)
-        return sizes
-
-    def _fill(self, plan: RankPlan, sizes: _Sizes, trace: Trace, work: IntArray, traffic: IntArray | None) -> RankGraph:
+    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace) -> RankGraph:
         if plan.row.size == 0:
-            return _idle(plan.ranks, trace.steps, self._true_work)
+            return self._filling.idle(plan.ranks, trace.steps)
+        return self._filling.fill(plan, sizes, trace)
+
+    def _known(self, trace: Trace) -> tuple[GraphPlan, list[Sizes]]:
+        """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
+        return self._recent.get([getattr(trace, name) for name in _STATIC], lambda: self._by_value(trace))
+
+    def _by_value(self, trace: Trace) -> tuple[GraphPlan, list[Sizes]]:
+        entry = self._entries.get(_structure_key(trace), lambda: _Entry(make_plan(trace, self._dims)))
+        moved = moved_bytes(trace)
+        plans = entry.plan.rank_plans
+        return entry.plan, entry.sizes.get(moved.tobytes(), lambda: [plan_sizes(plan, moved) for plan in plans])
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How plans are filled in: with true work or exact nanoseconds, annotated or not. See `Lowering`."""
+
+    true_work: bool
+    annotate: bool
+
+    def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace) -> RankGraph:
+        """Return the nodes of `plan` with the durations of `trace`, of which it was made."""
         at, rows = plan.comp_at, plan.row[plan.comp_at]
         num_ops = np.full((trace.steps, plan.row.size), ABSENT)
-        num_ops[:, at] = work[:, rows]
+        if self.true_work:
+            num_ops[:, at] = np.maximum(trace.flops[:, rows], 1)
+            tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
+            tensor_size[:, at] = np.maximum(trace.mem_bytes[:, rows], 1)
+        else:
+            num_ops[:, at] = np.maximum(trace.latency_ns[:, rows], 1) * 1000 + 500
+            tensor_size = sizes.tensor_size_of(trace.steps)
         if plan.closed:
             num_ops[:, -1] = ZERO_NS_OPS
-        if traffic is None:
-            tensor_size = sizes.tensor_size_by_steps.get(trace.steps)
-            if tensor_size is None:
-                tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape)
-                sizes.tensor_size_by_steps[trace.steps] = tensor_size
-        else:
-            tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
-            tensor_size[:, at] = traffic[:, rows]
         return RankGraph(
             ranks=plan.ranks,
             names=plan.names,
             num_ops=num_ops,
             tensor_size=tensor_size,
             comm_size=sizes.comm_size,
-            annotations=_annotations(plan, trace) if self._annotate else {},
+            annotations=_annotations(plan, trace) if self.annotate else {},
             **plan.columns,
         )
+
+    def idle(self, ranks: tuple[int, ...], steps: int) -> RankGraph:
+        """Return one node of 1 ns: by the roofline, or as a CPU operation where the roofline is the user's."""
+        return _idle(ranks, steps, self.true_work)
 
 
 def lower(
@@ -172,7 +174,13 @@ def _structure_key(trace: Trace) -> tuple[Any, ...]:
     return (trace.op_names, trace.rank_sets, trace.groups, slots, has_bytes, dependencies, *columns)
 
 
-def _plan_sizes(plan: RankPlan, moved: IntArray) -> _Sizes:
+def moved_bytes(trace: Trace) -> IntArray:
+    """Return the bytes columns of `trace` laid end to end, as `RankPlan` indexes them."""
+    return np.concatenate([trace.input_bytes, trace.weight_bytes, trace.output_bytes, trace.comm_bytes])
+
+
+def plan_sizes(plan: RankPlan, moved: IntArray) -> Sizes:
+    """Return the sizes of a plan's nodes."""
     comm_size = np.full(plan.row.size, ABSENT)
     comm_size[plan.sent_at] = moved[plan.sent_from]
     peers = plan.columns["comm_tag"] != ABSENT
@@ -182,7 +190,7 @@ def _plan_sizes(plan: RankPlan, moved: IntArray) -> _Sizes:
     if plan.closed:
         tensor_size[-1] = 1
     tensor_size[plan.moved_at] = moved[plan.moved_from]
-    return _Sizes(comm_size, tensor_size)
+    return Sizes(comm_size, tensor_size)
 
 
 def _annotations(plan: RankPlan, trace: Trace) -> dict[str, IntArray]:
@@ -201,7 +209,7 @@ def _annotations(plan: RankPlan, trace: Trace) -> dict[str, IntArray]:
 
 @lru_cache(maxsize=16)
 def _idle(ranks: tuple[int, ...], steps: int, true_work: bool) -> RankGraph:
-    """Return one node of 1 ns: by the roofline, or as a CPU operation where the roofline is the user's."""
+    """See `Filling.idle`."""
     absent = np.full(1, ABSENT)
     return RankGraph(
         ranks=ranks,

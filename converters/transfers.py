@@ -3,23 +3,24 @@
     stage s      ... r(last) --SEND tag--.                      rank i of stage s
     stage s+1                             '--RECV tag--> r(first) ...   rank i of stage s+1
 
-A transfer is SEND on one rank and RECV on another; both carry the output bytes of the row that produced the data, or
-its communication bytes where it has some without a collective (the KV blocks of a prefill operator). At a stage
-boundary that is the last row that the sending rank runs itself: members of a wave each send their own activations.
+A transfer is SEND on one rank and RECV on another. At a boundary both carry the output bytes of the last row, by then,
+of the ranks that feed those of r(first): of the stage's last row in the plain case, of a member's own last row in a
+wave. Where a dependency crosses ranks they carry the output of the row that produced the data, or its communication
+bytes where it has some without a collective (the KV blocks of a prefill operator).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.trace import CommType, RowKind, Trace
+from converters.trace_survey import Span, Survey
+from trace_gen.trace import CommType, Trace
 
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,131 +35,115 @@ class Transfer:
     size_row: int
     """The row whose bytes are moved: its `output_bytes`, or its `comm_bytes` where `of_comm`."""
     of_comm: bool = False
+    number: int = -1
+    """Of a boundary's: its place among all of them; `bytes` are those of `size_row`, as the survey found them."""
+    bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """Which rows run on which ranks: ``by_set[i]`` says for rank set i which ranks it has, ``[sets, ranks]``."""
+class _Stage:
+    """One stage as its ranks see it: arrays ``[ranks]`` by sub-batch, None for all of them together; -1 is no row."""
 
-    by_set: BoolArray
-    rank_set: NDArray[np.int32]
+    def __init__(self, survey: Survey, stage: int) -> None:
+        self._ranks = survey.ranks()
+        self._last: dict[int | None, IntArray] = {}
+        self._last_working: dict[int | None, IntArray] = {}
+        self._first: dict[int, IntArray] = {}
+        self.bytes_of_row: dict[int, int] = {}
+        self.set_of_row: dict[int, int] = {}
+        present = np.zeros(self._ranks, dtype=np.bool_)
+        for (_, rank_set, batch), span in survey.spans_of(stage):
+            members = np.array(survey.rank_sets[rank_set], dtype=np.int64)
+            present[members] = True
+            self._add(members, batch, rank_set, span)
+        self.ranks = np.flatnonzero(present)
+        self.batches = sorted(self._first)
+
+    def sent_after(self, rank: int, batch: int) -> int:
+        """Return the last row that `rank` runs: of the sub-batch, or of all where it has none of that."""
+        return self._preferred(self._last, batch, np.array([rank]))
+
+    def fed_by(self, ranks: IntArray, batch: int) -> int:
+        """Return the last working row of `ranks`, chosen in the same way; that of the stage where they have none."""
+        own = self._preferred(self._last_working, batch, ranks)
+        return own if own >= 0 else self._preferred(self._last_working, batch, self.ranks)
+
+    def first(self, rank: int, batch: int) -> int:
+        """Return the first working row of `rank` in the sub-batch, -1 for none."""
+        return int(self._first[batch][rank])
+
+    def _add(self, members: IntArray, batch: int, rank_set: int, span: Span) -> None:
+        for key in (batch, None):
+            self._raise(self._last, key, members, span.last)
+            self._raise(self._last_working, key, members, span.last_working)
+        if span.first_working < 0:
+            return
+        first = self._first.setdefault(batch, np.full(self._ranks, -1, dtype=np.int64))
+        known = first[members]
+        first[members] = np.where(known < 0, span.first_working, np.minimum(known, span.first_working))
+        self.set_of_row[span.first_working] = rank_set
+        self.bytes_of_row[span.last_working] = span.sent_bytes
+
+    def _raise(self, table: dict[int | None, IntArray], key: int | None, members: IntArray, row: int) -> None:
+        column = table.setdefault(key, np.full(self._ranks, -1, dtype=np.int64))
+        column[members] = np.maximum(column[members], row)
 
     @staticmethod
-    def of(trace: Trace) -> Membership:
-        """Build the table of `trace`."""
-        ranks = 1 + max((max(ranks, default=0) for ranks in trace.rank_sets), default=0)
-        table = np.zeros((len(trace.rank_sets), ranks), dtype=np.bool_)
-        for index, members in enumerate(trace.rank_sets):
-            table[index, list(members)] = True
-        return Membership(table, trace.rank_set)
-
-    @property
-    def ranks(self) -> int:
-        """Number of ranks: the highest that any rank set names, and all below it."""
-        return int(self.by_set.shape[1])
-
-    def rows_of(self, rank: int) -> IntArray:
-        """Return the rows that `rank` runs, ascending."""
-        result: IntArray = np.flatnonzero(self.by_set[self.rank_set, rank])
-        return result
-
-    def ranks_of(self, rows: IntArray) -> IntArray:
-        """Return the ranks that run any of `rows`, ascending."""
-        result: IntArray = np.flatnonzero(self.by_set[np.unique(self.rank_set[rows])].any(axis=0))
-        return result
+    def _preferred(table: dict[int | None, IntArray], batch: int, ranks: IntArray) -> int:
+        own = int(table[batch][ranks].max()) if batch in table else -1
+        return own if own >= 0 else int(table[None][ranks].max())
 
 
-def is_move(trace: Trace) -> BoolArray:
-    """Return which rows only move memory, shape ``[rows]``."""
-    result: BoolArray = (trace.kind == RowKind.MEM_LOAD) | (trace.kind == RowKind.MEM_STORE)
-    return result
-
-
-def receives_only(trace: Trace, members: Membership) -> BoolArray:
-    """Return which rows do nothing but await data of other ranks (COMM rows without a collective), ``[rows]``."""
-    waiting: BoolArray = (
-        (trace.kind == RowKind.COMM) & (trace.comm_type == CommType.NONE) & (np.diff(trace.dep_offsets) > 0)
-    )
-    for row in np.flatnonzero(waiting).tolist():
-        parents = trace.rank_set[trace.dependencies(row)]
-        waiting[row] = not (members.by_set[parents] & members.by_set[trace.rank_set[row]]).any()
-    return waiting
-
-
-def leading_moves(trace: Trace) -> BoolArray:
-    """Return which rows move memory before their stage computes (KV blocks loaded or evicted), shape ``[rows]``."""
-    moves = is_move(trace)
-    leading = np.zeros(trace.rows, dtype=np.bool_)
-    for stage in np.unique(trace.stage[moves]).tolist():
-        in_stage = trace.stage == stage
-        working = np.flatnonzero(in_stage & ~moves)
-        first = int(working[0]) if working.size else 0
-        leading |= in_stage & moves & (np.arange(trace.rows) < first)
-    return leading
-
-
-def find_transfers(trace: Trace, members: Membership, leading: BoolArray) -> list[Transfer]:
-    """Return every transfer of `trace`; tags count up from 0, one for each pair of rows."""
+def boundary_transfers(survey: Survey) -> tuple[list[Transfer], int]:
+    """Return the transfers between stages that work, in order, and how many tags they have: one for each sub-batch."""
     transfers: list[Transfer] = []
     tag = 0
-    boundaries: set[tuple[int, int]] = set()
-    working = ~leading & ~is_move(trace) & ~receives_only(trace, members)
-    stages = np.unique(trace.stage[working]).tolist()
-    for stage, following in pairwise(stages):
-        rows = np.flatnonzero((trace.stage == following) & ~leading)
-        for batch in np.unique(trace.sub_batch[rows]).tolist():
-            found = _boundary(trace, members, leading, (stage, following, batch), tag)
-            boundaries.update((item.size_row, item.recv_row) for item in found)
-            transfers += found
+    stages = {stage: _Stage(survey, stage) for stage in sorted(survey.working)}
+    for stage, following in pairwise(stages.values()):
+        for batch in following.batches:
+            found = _boundary(survey, stage, following, batch, tag)
+            transfers += (replace(one, number=number) for number, one in enumerate(found, len(transfers)))
             tag += 1
-    if trace.dep_rows.size:
-        transfers += _crossing(trace, members, boundaries, tag)
-    return transfers
+    return transfers, tag
 
 
-def _boundary(
-    trace: Trace, members: Membership, leading: BoolArray, where: tuple[int, int, int], tag: int
-) -> list[Transfer]:
-    """Return the transfers from `where` = (stage, next stage, sub-batch of the next stage)."""
-    stage, following, batch = where
-    sources, targets = np.flatnonzero(trace.stage == stage), np.flatnonzero(trace.stage == following)
-    stage_row = int(_prefer(trace, sources[~leading[sources]], batch)[-1])
-    senders = members.ranks_of(sources)
+def _boundary(survey: Survey, stage: _Stage, following: _Stage, batch: int, tag: int) -> list[Transfer]:
+    sender_of = np.full(survey.ranks(), -1, dtype=np.int64)
+    sender_of[following.ranks] = stage.ranks[np.arange(following.ranks.size) % stage.ranks.size]
+    fed: dict[int, int] = {}
     transfers = []
-    for index, target in enumerate(members.ranks_of(targets).tolist()):
-        first = targets[members.by_set[trace.rank_set[targets], target] & ~leading[targets]]
-        first = first[trace.sub_batch[first] == batch]
-        source = int(senders[index % senders.size])
-        if first.size == 0 or source == target:
+    for target in following.ranks.tolist():
+        row, source = following.first(target, batch), int(sender_of[target])
+        if row < 0 or source == target:
             continue
-        own = sources[members.by_set[trace.rank_set[sources], source]]
-        send_row = int(_prefer(trace, own, batch)[-1])
-        worked = own[~leading[own]]
-        size_row = int(_prefer(trace, worked, batch)[-1]) if worked.size else stage_row
-        transfers.append(Transfer(tag, source, target, send_row, int(first[0]), size_row))
+        if row not in fed:
+            senders = sender_of[list(survey.rank_sets[following.set_of_row[row]])]
+            fed[row] = stage.fed_by(senders[senders >= 0], batch)
+        sent = stage.bytes_of_row[fed[row]]
+        transfers.append(Transfer(tag, source, target, stage.sent_after(source, batch), row, fed[row], bytes=sent))
     return transfers
 
 
-def _prefer(trace: Trace, rows: IntArray, batch: int) -> IntArray:
-    """Return the rows of the sub-batch, or all of them where the stage does not split the batch."""
-    own = rows[trace.sub_batch[rows] == batch]
-    return own if own.size else rows
+def crossing_transfers(
+    trace: Trace, ranks_of_set: NDArray[np.bool_], boundaries: list[Transfer], tag: int
+) -> list[Transfer]:
+    """Return the transfers of explicit dependencies on rows that the waiting rank does not run itself.
 
-
-def _crossing(trace: Trace, members: Membership, boundaries: set[tuple[int, int]], tag: int) -> list[Transfer]:
-    """Return the transfers of explicit dependencies on rows that the waiting rank does not run itself."""
+    `ranks_of_set` ``[sets, ranks]``: which ranks each rank set has. What a boundary moves already is left out; tags go
+    on from `tag`.
+    """
+    moved = {(transfer.size_row, transfer.recv_row) for transfer in boundaries}
     waiting = np.repeat(np.arange(trace.rows), np.diff(trace.dep_offsets))
-    lacking = members.by_set[trace.rank_set[waiting]] & ~members.by_set[trace.rank_set[trace.dep_rows]]
+    lacking = ranks_of_set[trace.rank_set[waiting]] & ~ranks_of_set[trace.rank_set[trace.dep_rows]]
     transfers = []
     for at in np.flatnonzero(lacking.any(axis=1)).tolist():
         row, parent = int(waiting[at]), int(trace.dep_rows[at])
-        if (parent, row) in boundaries:
+        if (parent, row) in moved:
             continue
-        sources = np.flatnonzero(members.by_set[trace.rank_set[parent]]).tolist()
+        sources = np.flatnonzero(ranks_of_set[trace.rank_set[parent]]).tolist()
         of_comm = bool(trace.comm_type[parent] == CommType.NONE and trace.comm_bytes[parent] > 0)
-        for index, target in enumerate(np.flatnonzero(members.by_set[trace.rank_set[row]]).tolist()):
+        for index, target in enumerate(np.flatnonzero(ranks_of_set[trace.rank_set[row]]).tolist()):
             if lacking[at, target]:
                 source = sources[index % len(sources)]
-                transfers.append(Transfer(tag, source, target, parent, row, parent, of_comm))
+                transfers.append(Transfer(tag, source, target, parent, row, parent, of_comm=of_comm))
         tag += 1
     return transfers

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from foundation.errors import InternalError, UserError
+from foundation.recent import Recent
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.memory import ModelMemory
@@ -30,7 +31,6 @@ from trace_gen.model_operators import model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
 from trace_gen.perf_model import PerfModel
 from trace_gen.precision import Precision
-from trace_gen.recent import Recent
 from trace_gen.trace import NO_REQUEST, IntArray, RowKind, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 

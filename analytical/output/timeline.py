@@ -1,15 +1,12 @@
-"""Per-node timelines of a simulation: `TimelineEvent`s, and a file for Perfetto or chrome://tracing."""
+"""Per-node timelines of a simulation, as `TimelineEvent`s."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from analytical.events.program import COMMUNICATE, COMPUTE, CPU, FREE
 from analytical.events.simulation import Simulation
 from converters.execution_graph import NodeType, TimelineEvent
-from foundation.files import atomic_write
 
 TRACKS = {CPU: "cpu", COMPUTE: "comp", COMMUNICATE: "comm", FREE: "recv"}
 """The resource that a node occupies, by slot."""
@@ -30,32 +27,3 @@ def timeline(simulation: Simulation) -> Iterator[TimelineEvent]:
                 start_ns=run.start[row],
                 end_ns=run.end[row],
             )
-
-
-def write_timeline(simulation: Simulation, path: str | Path) -> None:
-    """Write a Chrome trace: a process a rank, a thread a resource, times in microseconds."""
-    with atomic_write(path) as stream:
-        stream.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
-        separator = ""
-        for run in simulation.rank_runs:
-            stream.write(separator + json.dumps(_label("process_name", run.rank, 0, f"rank {run.rank}")))
-            separator = ",\n"
-            for slot, track in TRACKS.items():
-                stream.write(separator + json.dumps(_label("thread_name", run.rank, slot, track)))
-        threads = {track: slot for slot, track in TRACKS.items()}
-        for event in timeline(simulation):
-            record = {
-                "ph": "X",
-                "name": event.name,
-                "pid": event.rank,
-                "tid": threads[event.track],
-                "ts": event.start_ns / 1000,
-                "dur": (event.end_ns - event.start_ns) / 1000,
-                "args": {"node": event.node_id, "start_ns": event.start_ns, "end_ns": event.end_ns},
-            }
-            stream.write(separator + json.dumps(record))
-        stream.write("\n]}\n")
-
-
-def _label(kind: str, rank: int, slot: int, name: str) -> dict[str, object]:
-    return {"ph": "M", "name": kind, "pid": rank, "tid": slot, "args": {"name": name}}

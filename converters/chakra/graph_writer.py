@@ -7,12 +7,10 @@ compare with protobuf's own bytes); only SEND and RECV, whose peers are absolute
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,10 @@ from converters.chakra.graph_reader import GROUPS_SUFFIX
 from converters.chakra.nodes import SCHEMA_VERSION
 from converters.execution_graph import ABSENT, ExecutionGraph, RankGraph
 from foundation.files import atomic_write
+from foundation.recent import RecentByIdentity
+
+HEADER = wire.frame(wire.field(1, SCHEMA_VERSION.encode()))
+"""How every file begins: its GlobalMetadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,7 @@ class GraphWriter:
     """Writes graphs; keeps the encoded structure of recent ones, by the identity of their columns."""
 
     def __init__(self, capacity: int = 64) -> None:
-        self._capacity = capacity
-        self._heads: OrderedDict[tuple[int, ...], tuple[tuple[Any, ...], list[bytes]]] = OrderedDict()
+        self._heads: RecentByIdentity[list[bytes]] = RecentByIdentity(capacity)
 
     def write(self, graph: ExecutionGraph, prefix: str | Path, step: int = 0) -> WrittenGraph:
         """Write `step` of `graph` as ``PREFIX.<rank>.et`` and, where it has groups, ``PREFIX.comm_groups.json``.
@@ -61,37 +62,22 @@ class GraphWriter:
         ordered = tuple(paths[rank] for rank in sorted(paths))
         return WrittenGraph(Path(prefix), ordered, groups if graph.groups else None)
 
-    def encode(self, graph: RankGraph, step: int = 0) -> Iterable[tuple[int, bytes]]:
+    @property
+    def misses(self) -> int:
+        """How often a graph brought columns that are not those of a recent one."""
+        return self._heads.misses
+
+    def encode(self, graph: RankGraph, step: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield every rank of `graph` and the content of its .et file at `step`."""
-        bodies = list(map(bytes.__add__, self._node_heads(graph), _attributes(graph, step)))
-        metadata = wire.field(1, SCHEMA_VERSION.encode())
-        peers = np.flatnonzero((graph.comm_src_delta != ABSENT) | (graph.comm_dst_delta != ABSENT)).tolist()
-        if not peers:
-            content = b"".join(map(wire.frame, [metadata, *bodies]))
-            for rank in graph.ranks:
+        for ranks, nodes in encode_nodes(graph, step, self._node_heads(graph)):
+            content = HEADER + nodes
+            for rank in ranks:
                 yield rank, content
-            return
-        framed = [wire.frame(metadata), *map(wire.frame, bodies)]
-        for rank in graph.ranks:
-            for position in peers:
-                source = _peer("comm_src", int(graph.comm_src_delta[position]), rank)
-                target = _peer("comm_dst", int(graph.comm_dst_delta[position]), rank)
-                framed[position + 1] = wire.frame(bodies[position] + source + target)
-            yield rank, b"".join(framed)
 
     def _node_heads(self, graph: RankGraph) -> list[bytes]:
         """Return fields 1 to 7 of every node, kept for as long as the graph's columns live on."""
         columns = (graph.node_id, graph.node_type, graph.name, graph.duration_us, graph.dep_offsets, graph.dep_index)
-        key = (*map(id, columns), id(graph.names))
-        found = self._heads.get(key)
-        if found is None:
-            found = ((*columns, graph.names), _heads(graph))  # the columns too: their ids must stay theirs
-            self._heads[key] = found
-            if len(self._heads) > self._capacity:
-                self._heads.popitem(last=False)
-        else:
-            self._heads.move_to_end(key)
-        return found[1]
+        return self._heads.get((*columns, graph.names), lambda: heads(graph, graph.node_id[graph.dep_index]))
 
 
 def write_graph(graph: ExecutionGraph, prefix: str | Path, step: int = 0) -> WrittenGraph:
@@ -104,14 +90,31 @@ def groups_json(groups: dict[int, tuple[int, ...]]) -> str:
     return json.dumps({str(group): list(ranks) for group, ranks in sorted(groups.items())}) + "\n"
 
 
-def _heads(graph: RankGraph) -> list[bytes]:
+def heads(graph: RankGraph, parents: NDArray[np.int64]) -> list[bytes]:
+    """Encode fields 1 to 7 of every node; `parents` are the ids behind `dep_index`."""
     bounds = graph.dep_offsets.tolist()
-    parents = [encode_varint(node) for node in graph.node_id[graph.dep_index].tolist()]
+    waits = [encode_varint(node) for node in parents.tolist()]
     columns = (graph.node_id, graph.name, graph.node_type, graph.duration_us)
     return [
-        wire.head(node, graph.names[name], kind, b"".join(parents[bounds[at] : bounds[at + 1]]), duration)
+        wire.head(node, graph.names[name], kind, b"".join(waits[bounds[at] : bounds[at + 1]]), duration)
         for at, (node, name, kind, duration) in enumerate(zip(*(c.tolist() for c in columns), strict=True))
     ]
+
+
+def encode_nodes(graph: RankGraph, step: int, node_heads: list[bytes]) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yield sets of ranks and the framed nodes that each of them has at `step`; SENDs and RECVs name absolute ranks."""
+    bodies = list(map(bytes.__add__, node_heads, _attributes(graph, step)))
+    peers = np.flatnonzero((graph.comm_src_delta != ABSENT) | (graph.comm_dst_delta != ABSENT)).tolist()
+    framed = list(map(wire.frame, bodies))
+    if not peers:
+        yield graph.ranks, b"".join(framed)
+        return
+    for rank in graph.ranks:
+        for position in peers:
+            source = _peer("comm_src", int(graph.comm_src_delta[position]), rank)
+            target = _peer("comm_dst", int(graph.comm_dst_delta[position]), rank)
+            framed[position] = wire.frame(bodies[position] + source + target)
+        yield (rank,), b"".join(framed)
 
 
 def _attributes(graph: RankGraph, step: int) -> list[bytes]:

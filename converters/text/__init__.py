@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from converters.text.columns import blocks, collect, records
 from converters.text.lines import Lines, shorten
 from converters.text.placement import is_placed, place
-from converters.text.records import Record, RecordStream, collect, records
+from converters.text.records import Record, RecordStream
 from converters.text.registry import TextFormat, text_formats
 from foundation.files import atomic_write
 from trace_gen.trace import Trace
@@ -20,6 +21,7 @@ __all__ = [
     "Record",
     "RecordStream",
     "TextFormat",
+    "blocks",
     "collect",
     "is_placed",
     "open_text",

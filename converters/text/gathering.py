@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converters.text.records import NO_NODE, Operand, Record, RecordStream, records
+from converters.text.columns import records
+from converters.text.records import NO_NODE, Operand, Record, RecordStream
 from foundation.errors import UserError
 from trace_gen.trace import CommType, Location, RowKind, Trace
 

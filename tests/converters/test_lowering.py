@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.chakra import read_graph, write_graph
+from converters.chakra import GraphWriter, read_graph, write_graph
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
-from converters.lowering import Lowering, lower
-from converters.stream_lowering import stream_lower
-from converters.stream_survey import survey
+from converters.graph_plan import Planner
+from converters.lowering import Filling, Lowering, lower
+from converters.stream_lowering import stream_lower, survey_stream
 from converters.text import collect, open_text, records, write_text_trace
 from foundation.errors import UserError
 from tests.converters.random_traces import traces
 from tests.converters.traces import Row, make_trace, transformer
+from trace_gen.batch_shape import BatchShape
+from trace_gen.generator import TraceGenerator
+from trace_gen.mesh import Mesh
+from trace_gen.models import load_model
 from trace_gen.trace import CommType, Location, RowKind, Trace
+from trace_gen.vocabulary import FUSED
+from trace_test.random_batches import _WorkModel
 
 REMOTE = Location.REMOTE
 
@@ -216,8 +225,6 @@ def test_new_sizes_keep_the_structure_and_change_the_sizes() -> None:
 
 
 def _with_bytes(trace: Trace, factor: int) -> Trace:
-    from dataclasses import replace
-
     return replace(trace, comm_bytes=factor * trace.comm_bytes)
 
 
@@ -249,12 +256,150 @@ def test_a_graph_is_the_same_after_text_and_after_et(trace: Trace, true_work: bo
     assert_same(graph, lower(again, true_work=true_work, annotate=True))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(traces(), st.booleans())
-def test_streaming_writes_the_same_bytes(trace: Trace, true_work: bool) -> None:
+def streamed(trace: Trace, folder: Path, filling: Filling, rows: int = 1 << 13) -> list[bytes]:
+    """Return the files of every rank, written in blocks of `rows` rows."""
+    with patch("converters.text.columns.BLOCK_VALUES", rows * trace.steps):
+        planner = Planner(survey_stream(records(trace)), None)
+        assert planner.groups == lower(trace).groups
+        return [path.read_bytes() for path in stream_lower(folder / "s", planner, records(trace), filling)]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(traces(), st.booleans(), st.integers(1, 6))
+def test_block_by_block_the_same_bytes_come_out(trace: Trace, true_work: bool, rows: int) -> None:
     with TemporaryDirectory() as folder:
         whole = write_graph(lower(trace, true_work=true_work, annotate=True), Path(folder) / "whole")
-        found = survey(records(trace), None)
-        paths = stream_lower(Path(folder) / "stream", found, records(trace), true_work=true_work, annotate=True)
-        assert [path.read_bytes() for path in whole.ranks] == [path.read_bytes() for path in paths]
-        assert found.communicators == lower(trace).groups
+        expected = [path.read_bytes() for path in whole.ranks]
+        filling = Filling(true_work, annotate=True)
+        assert streamed(trace, Path(folder), filling, rows) == expected
+        assert streamed(trace, Path(folder), filling) == expected
+
+
+def test_a_step_of_several_is_streamed_too(tmp_path: Path) -> None:
+    trace = transformer(2, 2, steps=3)
+    planner = Planner(survey_stream(records(trace)), None)
+    paths = stream_lower(tmp_path / "s", planner, records(trace), Filling(False, annotate=False), step=2)
+    whole = write_graph(lower(trace), tmp_path / "w", step=2)
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in whole.ranks]
+
+
+def test_memory_is_that_of_a_block_whatever_the_rows(tmp_path: Path) -> None:
+    block = [Row("op", (0, 1), output=(REMOTE, 0, 5)), Row("sum", (0, 1), comm=(CommType.ALLREDUCE, 8), group=(0, 1))]
+    trace = make_trace([*block * 10_000, Row("last", (2, 3), stage=1)])
+    stream = records(trace)
+    planner = Planner(survey_stream(records(trace)), None)
+    with patch("converters.text.columns.BLOCK_VALUES", 64):
+        tracemalloc.start()
+        try:
+            stream_lower(tmp_path / "s", planner, stream, Filling(False, annotate=False))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 1_000_000, "one column of the whole trace has 160,000 bytes, and a graph more than twenty"
+
+
+def sends(graph: ExecutionGraph) -> dict[tuple[int, int], int]:
+    """Return the bytes of every transfer, by its ends."""
+    found = {}
+    for rank, own in graph.by_rank():
+        for at in np.flatnonzero(own.node_type == NodeType.COMM_SEND).tolist():
+            found[rank, rank + int(own.comm_dst_delta[at])] = int(own.comm_size[at])
+    return found
+
+
+def received(graph: ExecutionGraph) -> dict[tuple[int, int], int]:
+    found = {}
+    for rank, own in graph.by_rank():
+        for at in np.flatnonzero(own.node_type == NodeType.COMM_RECV).tolist():
+            found[rank + int(own.comm_src_delta[at]), rank] = int(own.comm_size[at])
+    return found
+
+
+def member(op: str, ranks: tuple[int, ...], stage: int, size: int) -> Row:
+    return Row(op, ranks, stage=stage, output=(Location.LOCAL, 0, size))
+
+
+def test_members_of_a_wave_send_their_own_last_rows() -> None:
+    """Two members of two ranks in two stages, with batches of their own; they run side by side."""
+    rows = [
+        member("a0", (0, 1), 0, 100), member("b0", (2, 3), 0, 700),
+        member("a1", (4, 5), 1, 100), member("b1", (6, 7), 1, 700),
+    ]  # fmt: skip
+    graph = lower(make_trace(rows))
+    assert sends(graph) == received(graph) == {(0, 4): 100, (1, 5): 100, (2, 6): 700, (3, 7): 700}
+    for _, own in graph.by_rank():
+        assert own.nodes == 2, "a member waits for its own rows alone"
+
+
+def test_members_numbered_one_after_another_send_to_themselves() -> None:
+    """Another numbering of ranks: member 0 has ranks 0 to 3 in both stages, member 1 ranks 4 to 7."""
+    rows = [
+        member("b0", (4, 5), 0, 700), member("a0", (0, 1), 0, 100),
+        member("a1", (2, 3), 1, 100), member("b1", (6, 7), 1, 700),
+    ]  # fmt: skip
+    graph = lower(make_trace(rows))
+    assert sends(graph) == received(graph) == {(0, 2): 100, (1, 3): 100, (4, 6): 700, (5, 7): 700}
+
+
+def test_a_wave_that_works_together_before_a_stage_ends() -> None:
+    """Experts run on all ranks of the stage; then each member sums its own, which is what it sends. One is idle."""
+    everyone, then = (0, 1, 2), (3, 4, 5)
+    rows = [
+        member("a0", (0,), 0, 100), member("b0", (1,), 0, 700),
+        member("experts", everyone, 0, 9999),
+        member("a_sum", (0,), 0, 101), member("b_sum", (1,), 0, 701),
+        member("a1", (3,), 1, 100), member("b1", (4,), 1, 700),
+        member("experts", then, 1, 9999),
+    ]  # fmt: skip
+    graph = lower(make_trace(rows))
+    assert sends(graph) == received(graph) == {(0, 3): 101, (1, 4): 701, (2, 5): 701}
+    named = {rank: names(own) for rank, own in graph.by_rank()}
+    assert named[2] == ["experts", "experts.send"] and named[5] == ["experts.recv", "experts"]
+
+
+def test_generated_waves_send_what_the_next_stage_takes_in() -> None:
+    """Every SEND of a generated wave of members with different batches carries its receiver's input."""
+    compared = 0
+    for data, stages in ((2, 2), (3, 2), (2, 4)):
+        trace = wave(data, stages)
+        graph = lower(trace)
+        assert sends(graph) == received(graph)
+        for (_, target), size in sends(graph).items():
+            first = next(row for row in range(trace.rows) if target in trace.rank_sets[trace.rank_set[row]])
+            assert size == trace.input_bytes[first]
+            compared += 1
+        assert len(set(sends(graph).values())) == data, "their batches differ"
+    assert compared == 2 * (2 * 1 + 3 * 1 + 2 * 3)
+
+
+def wave(data: int, stages: int) -> Trace:
+    """Return a wave of members with TP 2 whose batches have 10, 20, ... tokens."""
+    mesh = Mesh(2, stages, data=data)
+    generator = TraceGenerator(load_model("Mixtral-8x7B-Instruct-v0.1"), mesh, _WorkModel(FUSED, "batch"))
+    batches = [
+        BatchShape(*(np.array([value], dtype=np.int64) for value in (number, 10 * (number + 1), 0, 1)))
+        for number in range(data)
+    ]
+    return generator.generate(batches)
+
+
+def test_traces_of_one_generator_are_known_by_their_arrays() -> None:
+    """The fast path is taken: new durations bring no new structure, and no new columns."""
+    lowering = Lowering()
+    for latency in (100, 200, 300):
+        lowering.lower(replace(TRACE, latency_ns=TRACE.latency_ns + latency))
+    assert lowering.misses == (1, 1)
+    lowering.lower(replace(TRACE, op=TRACE.op.copy()))
+    assert lowering.misses == (2, 1), "a copy is compared, and found to be the same structure"
+    lowering.lower(transformer(4, 1))
+    assert lowering.misses == (3, 2)
+
+
+TRACE = transformer(2, 2)
+
+
+def test_like_graphs_share_their_encoded_heads(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    for latency in (100, 200):
+        writer.write(lower(replace(TRACE, latency_ns=TRACE.latency_ns + latency)), tmp_path / "g")
+    assert writer.misses == len(lower(TRACE).rank_graphs)

@@ -1,24 +1,18 @@
-"""The ranks of one graph as a Chrome trace (also what Perfetto opens): a process a rank, a thread a resource.
+"""The timeline of a graph's ranks without simulating it.
 
-Nothing is simulated: a node begins when the last of those it waits for has ended and lasts as long as it says itself
-(COMP: ``num_ops``, or ``duration_micros``; all else: nothing), which shows order and dependencies, not contention. A
-simulated timeline comes from the embedded backend (``--merge`` with its configuration files).
+A node begins when the last of those it waits for has ended and lasts as long as it says itself (COMP: ``num_ops``, or
+``duration_micros``; all else: nothing), which shows order and dependencies, not contention. A simulated timeline comes
+from the embedded backend (``python -m analytical --timeline``).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph, TimelineEvent
 from foundation.errors import UserError
-from foundation.files import atomic_write
-
-TRACKS = ("comp", "comm", "cpu", "recv")
-
 
 def find_prefix(folder: str | Path) -> Path:
     """Return the one PREFIX of the .et files in `folder`, or `folder` itself where it is a prefix already."""
@@ -33,38 +27,8 @@ def find_prefix(folder: str | Path) -> Path:
     return path / prefixes[0]
 
 
-def write_chrome_trace(graph: ExecutionGraph, path: str | Path) -> None:
-    """Write `graph` to `path` as JSON, with times worked out from its nodes alone."""
-    with atomic_write(path) as out:
-        out.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
-        for index, line in enumerate(chain(_names(graph), map(_event, _lanes(graph)))):
-            out.write(f",\n{line}" if index else line)
-        out.write("\n]}\n")
-
-
-def _names(graph: ExecutionGraph) -> Iterator[str]:
-    for rank in range(graph.num_ranks):
-        yield json.dumps({"ph": "M", "pid": rank, "name": "process_name", "args": {"name": f"rank {rank}"}})
-        for thread, track in enumerate(TRACKS):
-            yield json.dumps({"ph": "M", "pid": rank, "tid": thread, "name": "thread_name", "args": {"name": track}})
-
-
-def _event(event: TimelineEvent) -> str:
-    thread = TRACKS.index(event.track) if event.track in TRACKS else len(TRACKS)
-    fields = {
-        "ph": "X",
-        "pid": event.rank,
-        "tid": thread,
-        "name": event.name,
-        "cat": event.track,
-        "ts": event.start_ns / 1000,
-        "dur": (event.end_ns - event.start_ns) / 1000,
-        "args": {"node": event.node_id},
-    }
-    return json.dumps(fields)
-
-
-def _lanes(graph: ExecutionGraph) -> Iterator[TimelineEvent]:
+def unsimulated(graph: ExecutionGraph) -> Iterator[TimelineEvent]:
+    """Yield every node of every rank, rank by rank, with times worked out from the nodes alone."""
     for rank, rank_graph in graph.by_rank():
         starts = _starts(rank_graph)
         for row, (start, duration) in enumerate(starts):
