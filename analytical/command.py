@@ -11,7 +11,7 @@ from analytical.events.runner import EventRunner
 from analytical.machine.description import Machine
 from analytical.machine.options import OPTION_NAMES, parse_options
 from analytical.output.report import report
-from analytical.output.timeline import write_timeline
+from analytical.output.timeline import timeline
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.per_node import read_per_node
@@ -19,6 +19,7 @@ from astra_files.system import SystemConfig
 from converters.chakra import read_graph
 from converters.execution_graph import ExecutionGraph, NodeType
 from converters.metadata import without_metadata
+from converters.trace_events import write_timeline
 
 NODES_WORTH_IT = 200_000
 """From so many nodes on all ranks together, chains are evaluated as such unless a timeline is asked for."""
@@ -45,7 +46,7 @@ def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
         simulation = EventRunner(models).run_step(graph, solve=solve)
         lines = report(simulation)
         if arguments.timeline:
-            write_timeline(simulation, arguments.timeline)
+            write_timeline(arguments.timeline, len(simulation.rank_runs), timeline(simulation))
     for line in lines:
         out.write(line + "\n")
 

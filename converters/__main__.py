@@ -162,13 +162,18 @@ def _refuse_to_simulate(arguments: argparse.Namespace, prefix: Path, output: str
     given = {name: getattr(arguments, name) for name in _SIMULATED if getattr(arguments, name) is not None}
     if not given:
         return
-    files = {f"{flag}-configuration": given.get(name, f"{name}.file") for name, flag in _SIMULATED.items()}
-    command = ["python", "-m", "analytical", f"--workload-configuration={prefix}"]
-    command += [f"--{flag}={path}" for flag, path in files.items()]
+    from converters.chakra import GROUPS_SUFFIX
+
+    files: dict[str, Path | str] = {"workload-configuration": prefix}
+    files |= {f"{flag}-configuration": given.get(name, f"{name.upper()}-FILE") for name, flag in _SIMULATED.items()}
+    groups = Path(f"{prefix}{GROUPS_SUFFIX}")
+    files |= {"comm-group-configuration": groups} if groups.exists() else {}
+    files["timeline"] = output
+    command = ["python", "-m", "analytical", *(f"--{flag}={path}" for flag, path in files.items())]
     raise UserError(
         "merging simulates nothing",
         field=f"--{next(iter(given))}",
-        fix=f"the embedded backend does: {shlex.join([*command, f'--timeline={output}'])}",
+        fix=f"the embedded backend does: {shlex.join(command)}",
     )
 
 

@@ -65,9 +65,8 @@ def span(
 
 def counter(name: str, process: int, at_ns: int, value: float) -> str:
     """Return a change of a counter of `process`."""
-    return (
-        f'{{"name": {_quoted(name)}, "ph": "C", "pid": {process}, "ts": {_us(at_ns)}, "args": {{"value": {value:.6g}}}}}'
-    )
+    shown = f'{{"value": {value:.6g}}}'
+    return f'{{"name": {_quoted(name)}, "ph": "C", "pid": {process}, "ts": {_us(at_ns)}, "args": {shown}}}'
 
 
 def mark(name: str, process: int) -> str:

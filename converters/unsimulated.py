@@ -14,6 +14,7 @@ from pathlib import Path
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph, TimelineEvent
 from foundation.errors import UserError
 
+
 def find_prefix(folder: str | Path) -> Path:
     """Return the one PREFIX of the .et files in `folder`, or `folder` itself where it is a prefix already."""
     path = Path(folder)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from converters.backend import Backend
 from converters.chakra.graph_writer import write_graph
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
 from foundation.errors import SimulationError
 
 _SHOWN = 4
-
-
-class Simulator(Protocol):
-    """What both backends are to us."""
-
-    def simulate(self, graph: ExecutionGraph) -> IterationResult:
-        """Return finish time and exposed communication of every rank, for each step."""
-
-    def close(self) -> None:
-        """Release what is held."""
 
 
 class CrossCheckedBackend:
@@ -35,8 +25,8 @@ class CrossCheckedBackend:
 
     def __init__(
         self,
-        first: Simulator,
-        second: Simulator,
+        first: Backend,
+        second: Backend,
         *,
         names: tuple[str, str],
         files: dict[str, str],
@@ -77,7 +67,7 @@ class CrossCheckedBackend:
             self._second.close()
 
     @staticmethod
-    def _attempt(backend: Simulator, graph: ExecutionGraph) -> tuple[IterationResult | None, SimulationError | None]:
+    def _attempt(backend: Backend, graph: ExecutionGraph) -> tuple[IterationResult | None, SimulationError | None]:
         try:
             return backend.simulate(graph), None
         except SimulationError as error:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
 from foundation.errors import UserError
-from orchestrator.backend import Backend, BackendSettings, backends
+from orchestrator.backend import backends
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.executor import Executor, TraceExecutor
 from orchestrator.foresight import Foresight
@@ -90,7 +91,7 @@ class Deployment:
         work_dir = getattr(engine.cross_check, "work_dir", None) or getattr(engine.backend, "work_dir", None)
         return CrossCheckedBackend(first, second, names=names, files=self.configurations.texts(), work_dir=work_dir)
 
-    def _start_backend(self, settings: BackendSettings) -> Backend:
+    def _start_backend(self, settings: BackendFactory) -> Backend:
         files = self.configurations
         return settings.start(
             network=files.network.to_text(), system=files.system.to_text(), memory=files.memory.to_text()

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.backend import Backend
 from converters.execution_graph import ExecutionGraph, IterationResult
 from foundation.errors import SimulationError
-from orchestrator.backend import Backend
 from orchestrator.batch import Batch
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import BatchShape

@@ -2,15 +2,11 @@
 
 Process 1 is the engine: a track a pipeline stage, a slice a batch (a run of like iterations is one slice), and
 counters. Process 2 is the requests: each takes the lowest free slot from its arrival to its end, and is cut into
-waiting, prefill and decode. Times are simulated, in us with ns as decimals. Events are written one by one, track after
-track, in order of time.
-
-Format: "Trace Event Format", https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+waiting, prefill and decode. Times are simulated. Events are written one by one, track after track, in order of time.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -19,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.trace_events import counter, mark, process_name, span, thread_name, write_events
 from orchestrator.metrics import Metrics
 from orchestrator.report.history import DECODE, History, kind_of
 
@@ -50,11 +47,11 @@ class Lives:
 
 
 class _Description(NamedTuple):
-    """What a slice says; `arguments` is JSON text."""
+    """What a slice says."""
 
     name: str
     kind: str
-    arguments: str
+    arguments: dict[str, int]
 
 
 def write_chrome_trace(
@@ -65,12 +62,7 @@ def write_chrome_trace(
     batches = history.columns()
     notes = _notes(summary, history, len(batches["start"]), len(lives.id))
     other = {"title": title, "complete": summary["complete"], "error": summary["error"], "notes": notes}
-    stream.write(f'{{"displayTimeUnit": "ms",\n"otherData": {json.dumps(other)},\n"traceEvents": [\n')
-    separator = ""
-    for event in _events(lives, batches, metrics, history, notes):
-        stream.write(separator + event)
-        separator = ",\n"
-    stream.write("\n]}\n")
+    write_events(stream, _events(lives, batches, metrics, history, notes), unit="ms", other=other)
 
 
 def _events(
@@ -78,15 +70,13 @@ def _events(
 ) -> Iterator[str]:
     """Yield every event as JSON text."""
     end = metrics.totals.end_ns
-    yield _name("process_name", ENGINE, 0, "engine")
-    yield _name("process_name", REQUESTS, 0, "requests")
+    yield process_name(ENGINE, "engine")
+    yield process_name(REQUESTS, "requests")
     for note in notes:
-        yield json.dumps({"name": note, "ph": "i", "s": "g", "pid": ENGINE, "tid": 0, "ts": 0})
+        yield mark(note, ENGINE)
     descriptions = list(_describe(batches))
     for stage, (begins, ends) in enumerate(history.stage_spans()):
-        yield _name(
-            "thread_name", ENGINE, stage + 1, f"stage {stage}" if len(history.stage_spans()) > 1 else "iterations"
-        )
+        yield thread_name(ENGINE, stage + 1, f"stage {stage}" if len(history.stage_spans()) > 1 else "iterations")
         yield from _batch_slices(stage + 1, begins, ends, descriptions)
     yield from _counters(batches, metrics.totals.kv_blocks)
     yield from _request_slices(lives, end)
@@ -94,7 +84,7 @@ def _events(
 
 def _batch_slices(track: int, begins: IntArray, ends: IntArray, descriptions: list[_Description]) -> Iterator[str]:
     for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
-        yield _slice(said.name, said.kind, ENGINE, track, begin, end, said.arguments)
+        yield span(said.name, said.kind, (ENGINE, track), begin, end, said.arguments)
 
 
 def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
@@ -110,7 +100,7 @@ def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
             arguments |= {"requests in prefill": prefills, "prompt tokens": tokens}
         if evicted or reloaded:
             arguments |= {"KV bytes evicted": evicted, "KV bytes reloaded": reloaded}
-        yield _Description(name, kind, _arguments(arguments))
+        yield _Description(name, kind, arguments)
 
 
 def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
@@ -127,10 +117,10 @@ def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
         rows = zip(moments.tolist(), values.tolist(), end.tolist(), idle.tolist(), strict=True)
         for moment, value, ended, then_idle in rows:
             if value != before:
-                yield _counter(f"{name} ({unit})", moment, value)
+                yield counter(f"{name} ({unit})", ENGINE, moment, value)
             before = value
             if then_idle and value:
-                yield _counter(f"{name} ({unit})", ended, 0)
+                yield counter(f"{name} ({unit})", ENGINE, ended, 0)
                 before = 0
 
 
@@ -156,17 +146,17 @@ def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
         if not free:
             slots += 1
             heappush(free, slots)
-            yield _name("thread_name", REQUESTS, slots, f"slot {slots}")
+            yield thread_name(REQUESTS, slots, f"slot {slots}")
         slot = heappop(free)
         end = finished if finished >= 0 else max(run_end, arrival)
         heappush(busy, (end, slot))
         name = f"request {identity}" if finished >= 0 else f"request {identity} (unfinished)"
-        arguments = _arguments({"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued})
-        yield _slice(name, "request", REQUESTS, slot, arrival, end, arguments)
+        arguments = {"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued}
+        yield span(name, "request", (REQUESTS, slot), arrival, end, arguments)
         phases = (("waiting", arrival, scheduled), ("prefill", scheduled, first), ("decode", first, end))
         for phase, begin, until in phases:
             if begin >= 0 and begin < (until if until >= 0 else end):
-                yield _slice(phase, phase, REQUESTS, slot, begin, until if until >= 0 else end)
+                yield span(phase, phase, (REQUESTS, slot), begin, until if until >= 0 else end)
 
 
 def _notes(summary: dict[str, Any], history: History, batches: int, requests: int) -> list[str]:
@@ -176,29 +166,3 @@ def _notes(summary: dict[str, Any], history: History, batches: int, requests: in
     if requests > MOST_REQUESTS:
         notes.append(f"only the first {MOST_REQUESTS} of {requests} requests, by arrival, are shown")
     return notes
-
-
-def _name(kind: str, process: int, track: int, name: str) -> str:
-    return json.dumps({"name": kind, "ph": "M", "pid": process, "tid": track, "args": {"name": name}})
-
-
-def _counter(name: str, moment: int, value: float) -> str:
-    return f'{{"name": "{name}", "ph": "C", "pid": {ENGINE}, "ts": {_us(moment)}, "args": {{"value": {value:.6g}}}}}'
-
-
-def _slice(name: str, category: str, process: int, track: int, begin: int, end: int, arguments: str = "") -> str:
-    shown = f', "args": {arguments}' if arguments else ""
-    return (
-        f'{{"name": "{name}", "cat": "{category}", "ph": "X", "pid": {process}, "tid": {track}, '
-        f'"ts": {_us(begin)}, "dur": {_us(end - begin)}{shown}}}'
-    )
-
-
-def _arguments(values: dict[str, int]) -> str:
-    """Return plain names and whole numbers as a JSON object."""
-    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
-
-
-def _us(ns: int) -> str:
-    """Return ns as us with three decimals."""
-    return f"{ns // 1000}.{ns % 1000:03d}"

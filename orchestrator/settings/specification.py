@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from converters.backend import BackendFactory
 from foundation.settings import choice, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
-from orchestrator.backend import BackendSettings, backends
+from orchestrator.backend import backends
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import MemorySettings, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
@@ -48,8 +49,8 @@ class EngineSpec:
         title="Scheduling",
     )
     memory: MemorySettings = section(MemorySettings, "Scheduling")
-    backend: BackendSettings = choice(backends, "embedded", "what simulates the graphs", title="Backend")
-    cross_check: BackendSettings | None = choice(
+    backend: BackendFactory = choice(backends, "embedded", "what simulates the graphs", title="Backend")
+    cross_check: BackendFactory | None = choice(
         backends,
         None,
         "a second backend that simulates every graph too; the first difference stops",

@@ -14,8 +14,9 @@ from changes import add_all, both, change, dimensions, every
 from analytical import __main__ as command
 from analytical import command as doing
 from analytical.output.report import network_lines, report
-from analytical.output.timeline import timeline, write_timeline
+from analytical.output.timeline import timeline
 from astra_files.network import NetworkConfig
+from converters.trace_events import write_timeline
 
 
 def lines(case: cases.Description) -> list[str]:
@@ -136,17 +137,17 @@ def test_a_timeline_is_a_chrome_trace(tmp_path: Path) -> None:
     ]
     case = alone(nodes, roofline_enabled=0)
     simulation = cases.backend(case).events.run_step(cases.graph(case))
-    write_timeline(simulation, tmp_path / "out.json")
+    write_timeline(tmp_path / "out.json", len(simulation.rank_runs), timeline(simulation))
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["displayTimeUnit"] == "ns"
 
     def label(kind: str, thread: int, name: str) -> dict[str, Any]:
         return {"ph": "M", "name": kind, "pid": 0, "tid": thread, "args": {"name": name}}
 
-    def event(thread: int, name: str, node: int, start: int, end: int) -> dict[str, Any]:
+    def event(thread: int, track: str, name: str, node: int, start: int, end: int) -> dict[str, Any]:
         exact = {"node": node, "start_ns": start, "end_ns": end}
         times = {"ts": start / 1000, "dur": (end - start) / 1000}
-        return {"ph": "X", "name": name, "pid": 0, "tid": thread, **times, "args": exact}
+        return {"ph": "X", "name": name, "cat": track, "pid": 0, "tid": thread, **times, "args": exact}
 
     assert written["traceEvents"] == [
         label("process_name", 0, "rank 0"),
@@ -154,11 +155,11 @@ def test_a_timeline_is_a_chrome_trace(tmp_path: Path) -> None:
         label("thread_name", 1, "comp"),
         label("thread_name", 2, "comm"),
         label("thread_name", 3, "recv"),
-        event(0, "COMP", 2, 0, 3000),
-        event(1, "first", 4, 0, 2000),
-        event(2, "MEM_LOAD", 7, 3000, 3102),
+        event(0, "cpu", "COMP", 2, 0, 3000),
+        event(1, "comp", "first", 4, 0, 2000),
+        event(2, "comm", "MEM_LOAD", 7, 3000, 3102),
     ]
-    assert (tmp_path / "out.json").read_text().count("\n") == 1 + 8 + 1
+    assert (tmp_path / "out.json").read_text().count("\n") == 2 + 8 + 1
     assert [one.track for one in timeline(simulation)] == ["cpu", "comp", "comm"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,10 +122,11 @@ def test_ranks_merge_into_one_chrome_trace(tmp_path: Path) -> None:
     assert qkv["ts"] == pytest.approx(norm["ts"] + norm["dur"]), "a node begins when what it waits for has ended"
 
 
-def test_merged_ranks_are_simulated_where_the_configuration_is_given(tmp_path: Path) -> None:
-    write_graph(lower(transformer(2, 1)), tmp_path / "g")
+def test_merging_does_not_simulate_but_says_what_does(tmp_path: Path) -> None:
+    """With the files for it, the embedded backend's own command is printed; it is run here as it stands."""
+    write_graph(lower(transformer(2, 2)), tmp_path / "g")
     files = {
-        "network.yml": "topology: [ Ring ]\nnpus_count: [ 2 ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n",
+        "network.yml": "topology: [ Ring ]\nnpus_count: [ 4 ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n",
         "system.json": json.dumps({
             "scheduling-policy": "LIFO", "endpoint-delay": 10, "active-chunks-per-dimension": 1,
             "preferred-dataset-splits": 1, "all-reduce-implementation": ["ring"], "local-mem-bw": 1600,
@@ -138,7 +140,10 @@ def test_merged_ranks_are_simulated_where_the_configuration_is_given(tmp_path: P
         (tmp_path / name).write_text(text)
     flags = [f"--{name.split('.')[0]}={tmp_path / name}" for name in files]
     answer = run("--merge", tmp_path / "g", tmp_path / "timeline.json", *flags)
-    assert answer.returncode == 0, answer.stderr
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("error: --network: merging simulates nothing; the embedded backend does: python -m")
+    _, module, *command = shlex.split(answer.stderr.split("does: ")[1])
+    subprocess.run([sys.executable, module, *command], check=True, cwd=ROOT, capture_output=True)
     events = {
         e["name"]: e for e in json.loads((tmp_path / "timeline.json").read_text())["traceEvents"] if e["pid"] == 1
     }
@@ -158,7 +163,11 @@ def test_merged_ranks_are_simulated_where_the_configuration_is_given(tmp_path: P
         (("{orca}", "x", "--to", "event"), "--to: a trace of operators (orca) cannot be written as EVENT"),
         (("{orca}", "x", "--step", "2"), "--step: there is no step 2 in a trace of 1; give 0 .. 0"),
         (("{orca}", "x", "--network_dims", "2x2"), "--network_dims: '2x2' does not list the sizes of dimensions"),
-        (("--merge", "/nowhere", "x", "--network", "n.yml"), "error: "),
+        (
+            ("--merge", "/nowhere", "x", "--system", "s.json"),
+            "error: --system: merging simulates nothing; the embedded",
+        ),
+        (("--merge", "/nowhere", "x"), "error: /nowhere.0.et: there is no PREFIX.0.et"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...], message: str, orca: Path) -> None:
