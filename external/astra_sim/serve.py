@@ -133,12 +133,13 @@ class _Server:
 
     def _refuse(self, name: str, reason: str) -> None:
         """Put an answer in place of a request whose own folder cannot hold it; what was there goes."""
+        running = self._spool.running / name
         try:
-            remove(self._spool.running / name)
-            answer = self._spool.answers / name
-            self._spool.make(answer)
-            with GuardedFolder(answer) as folder:
+            remove(running)
+            self._spool.make(running)
+            with GuardedFolder(running) as folder:
                 _write_output(folder, Output(_FAILED_EXIT, "", reason, None))
+            running.rename(self._spool.answers / name)
         except OSError as error:
             self._report(name, f"cannot be answered: {error.strerror or error}")
 

@@ -55,12 +55,13 @@ make_room() { # FILE...
 
 refuse() { # NAME REASON: an answer in place of a request that is none
     rm -rf -- "$dir/running/$1"
-    mkdir "$dir/answers/$1" || return
+    mkdir "$dir/running/$1" || return
     (
         set -C
-        cd "$dir/answers/$1" || exit
+        cd "$dir/running/$1" || exit
         : >stdout && printf '%s\n' "$2" >stderr && : >identity && echo 125 >exit_code
     )
+    mv "$dir/running/$1" "$dir/answers/$1"
 }
 
 answer() { # NAME COMMAND...
