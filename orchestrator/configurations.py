@@ -18,6 +18,7 @@ from foundation.files import atomic_write
 from orchestrator.settings.engine import NetworkSettings
 from orchestrator.settings.specification import EngineSpec
 from trace_gen.hardware import Hardware
+from trace_gen.precision import Arithmetic
 
 ENDPOINT_DELAY_NS = 10
 DATASET_SPLITS = 4
@@ -114,7 +115,7 @@ def _system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemCo
     bandwidth = (model.local_bw * 1e9 if model.local_bw else hardware.memory_bandwidth) / 1e9
     if engine.network.system is not None:
         given = SystemConfig.from_file(engine.network.system)
-        peak = given.peak_perf or hardware.flops_for(model.bits) / 1e12
+        peak = given.peak_perf or hardware.rate(Arithmetic.of(model.bits)) / 1e12
         return replace(given, local_mem_bw=given.local_mem_bw or bandwidth, peak_perf=peak)
     return SystemConfig(
         scheduling_policy="LIFO",
@@ -122,7 +123,7 @@ def _system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemCo
         endpoint_delay=ENDPOINT_DELAY_NS,
         preferred_dataset_splits=DATASET_SPLITS,
         local_mem_bw=bandwidth,
-        peak_perf=hardware.flops_for(model.bits) / 1e12,
+        peak_perf=hardware.rate(Arithmetic.of(model.bits)) / 1e12,
         roofline_enabled=True,
         implementations=dict.fromkeys(COLLECTIVES, ("ring",) * dimensions),
     )

@@ -11,6 +11,7 @@ from itertools import groupby
 from trace_gen.attention.interface import Attention
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.interface import Mlp
+from trace_gen.quantization import Quantization
 
 
 class NormKind(Enum):
@@ -48,7 +49,8 @@ class ModelArchitecture:
     - `runs`: its layers, from the first to the last, as runs of like ones;
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
-    - `tie_word_embeddings`: the embedding is the LM head, too.
+    - `tie_word_embeddings`: the embedding is the LM head, too;
+    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
     """
 
     name: str
@@ -60,6 +62,7 @@ class ModelArchitecture:
     norm: NormKind
     tie_word_embeddings: bool
     position_rows: int = 0
+    quantization: Quantization | None = None
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

@@ -81,7 +81,7 @@ class TraceGenerator:
         self.precision = precision or Precision()
         self.by_request = attention_placement == "requests" and mesh.tensor > 1
         self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
-        self.warnings = () if self.by_request else _warnings(architecture, mesh.tensor)
+        self.warnings = (*_told(architecture), *(() if self.by_request else _warnings(architecture, mesh.tensor)))
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
         vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
         self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
@@ -229,6 +229,12 @@ class TraceGenerator:
         return self.request_columns.get(
             (key, ids.tobytes(), moved), lambda: (_request_column(structure, ids, moved), ids[ids != NO_REQUEST])
         )
+
+
+def _told(architecture: ModelArchitecture) -> tuple[str, ...]:
+    """Return what a quantised checkpoint's numbers are taken for, if it is one."""
+    quantized = architecture.quantization
+    return () if quantized is None else (f"{architecture.name} is quantised: {quantized.described}",)
 
 
 def _warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:

@@ -14,9 +14,19 @@ from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
 from trace_gen.config_root import CONFIG_ROOT, is_file
+from trace_gen.precision import Arithmetic
 
 HARDWARE_FOLDER = CONFIG_ROOT / "hardware"
 _DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8")
+_HALF = ("bf16", "fp16")
+_FORMATS = {
+    Arithmetic.SINGLE: ("fp32",),
+    Arithmetic.HALF: _HALF,
+    Arithmetic.EIGHT: ("fp8", "int8", *_HALF),
+    Arithmetic.FP8: ("fp8", *_HALF),
+    Arithmetic.INT8: ("int8", *_HALF),
+}
+"""The number formats that arithmetic runs in, the first that a device has."""
 _WHAT = "hardware configuration"
 
 
@@ -61,13 +71,12 @@ class Hardware:
     efficiencies: Mapping[str, Efficiency]
     sources: Mapping[str, str]
 
-    def flops_for(self, bits: int) -> float:
-        """Return the FLOP/s of arithmetic on `bits`-bit numbers; formats the device lacks run at the next wider."""
-        half = ("bf16", "fp16")
-        for dtype in {32: ("fp32",), 16: half}.get(bits, ("fp8", "int8", *half)):
+    def rate(self, arithmetic: Arithmetic) -> float:
+        """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
+        for dtype in _FORMATS[arithmetic]:
             if dtype in self.peak_flops:
                 return self.peak_flops[dtype]
-        raise UserError(f"{self.name} states no rate for {bits}-bit numbers", fix="use fewer bits or other hardware")
+        raise UserError(f"{self.name} states no rate for 32-bit numbers", fix="use fewer bits or other hardware")
 
 
 EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {

@@ -58,6 +58,7 @@ def model_operators(
         tensor=mesh.tensor,
         expert=mesh.expert,
         gathers=gathers,
+        quantization=model.quantization,
     )
     return ModelOperators(
         (_embedding(model, make),), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
@@ -87,6 +88,7 @@ def _embedding(model: ModelArchitecture, make: OperatorMaker) -> Operator:
         weight_bytes=precision.weight_bytes(parameters),
         flops=hidden * (tables - 1),
         traffic_bytes=TOKEN_ID_BYTES + tables * precision.weight_bytes(hidden) + out,
+        arithmetic=precision.arithmetic,
         communication=CommType.ALLREDUCE if parallel else CommType.NONE,
         comm_bytes=out if parallel else 0,
     )
@@ -108,6 +110,7 @@ def _tail(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
         TOKEN_ID_BYTES,
         flops=SAMPLER_FLOPS * vocab * make.tensor,
         traffic_bytes=gathered + TOKEN_ID_BYTES,
+        arithmetic=make.precision.arithmetic,
         input_rows=Rows.LOGITS,
         output_rows=Rows.LOGITS,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from foundation.documents import read_json
@@ -11,6 +12,7 @@ from foundation.printable import brief, printable
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
+from trace_gen.quantization import read_quantization
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
 
@@ -35,8 +37,9 @@ def load_model(name_or_path: str) -> ModelArchitecture:
             field="model_type",
         )
     architecture = families.get(model_type)(name, fields)
+    quantization = read_quantization(fields, architecture.num_layers)
     fields.finish()
-    return architecture
+    return replace(architecture, quantization=quantization)
 
 
 def shipped_models() -> dict[str, Path]:

@@ -50,6 +50,7 @@ class TableShape:
 
     names: tuple[str, ...]
     kinds: NDArray[np.int8]
+    arithmetic: NDArray[np.int8]
     member: IntArray
     request: IntArray
     whole: NDArray[np.bool_]
@@ -72,6 +73,7 @@ class TableShape:
         return TableShape(
             names=tuple(operator.name for operator in operators),
             kinds=kinds,
+            arithmetic=np.array([operator.arithmetic for operator in operators], dtype=np.int8),
             member=np.array([entry.member for entry in entries], dtype=np.int64),
             request=request,
             whole=(request >= 0) & by_request,
@@ -143,6 +145,7 @@ def operator_table(
     return OperatorTable(
         names=shape.names,
         kinds=shape.kinds,
+        arithmetic=shape.arithmetic,
         rows=sizes.rows,
         request=shape.request,
         whole=shape.whole,

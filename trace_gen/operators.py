@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from trace_gen.precision import Precision
+from trace_gen.precision import Arithmetic, Precision
+from trace_gen.quantization import Quantization
 from trace_gen.trace import CommType, OperatorClass
 from trace_gen.vocabulary import Vocabulary
 
@@ -53,7 +54,7 @@ class Operator:
       iteration; `RESIDUAL`: the hidden state).
     - `parameters`, `weight_bytes`: stored weights; `weight_traffic_bytes`: those of them that are read.
     - `flops`, `traffic_bytes`: floating-point operations, and device memory read and written beside the weights, for
-      each of its `work_rows`, which are its `input_rows` unless said otherwise.
+      each of its `work_rows`, which are its `input_rows` unless said otherwise; `arithmetic`: what they are done in.
     - `per_request`: a row of its own for each request, even where attention is one row a batch.
     - `communication`: the collective after it, of `comm_bytes` for each row of `comm_rows`.
     - `together`: the data-parallel members of a wave run it as one operator on all ranks of the stage.
@@ -70,6 +71,7 @@ class Operator:
     weight_traffic_bytes: int = 0
     flops: int = 0
     traffic_bytes: int = 0
+    arithmetic: Arithmetic = Arithmetic.HALF
     input_rows: Rows = Rows.TOKENS
     output_rows: Rows = Rows.TOKENS
     worked_rows: Rows | None = None
@@ -105,7 +107,7 @@ class OperatorMaker:
 
     `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
     every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
-    all-gather and come back by a reduce-scatter, not by all-to-alls.
+    all-gather and come back by a reduce-scatter, not by all-to-alls. `quantization` is that of the checkpoint, if any.
     """
 
     hidden_size: int
@@ -115,6 +117,7 @@ class OperatorMaker:
     tensor: int = 1
     expert: int = 1
     gathers: bool = False
+    quantization: Quantization | None = None
 
     def linear(
         self,
@@ -129,7 +132,11 @@ class OperatorMaker:
         """Return a projection of `inputs` to `outputs` elements; `communication` follows if there are several ranks."""
         into, out = self.precision.activation_bytes(inputs), self.precision.activation_bytes(outputs)
         parameters = inputs * outputs + outputs * bias
-        weights = self.precision.weight_bytes(parameters)
+        weights, arithmetic = self.precision.weight_bytes(parameters), self.precision.arithmetic
+        if self.quantizes(role):
+            assert self.quantization is not None
+            weights = self.quantization.matrix_bytes(inputs, outputs) + self.precision.weight_bytes(outputs * bias)
+            arithmetic = self.quantization.arithmetic or Arithmetic.of(self.precision.activation_bits)
         after = communication if self.tensor > 1 else CommType.NONE
         return Operator(
             self.vocabulary.of(role),
@@ -142,11 +149,16 @@ class OperatorMaker:
             weight_traffic_bytes=weights,
             flops=2 * inputs * outputs + outputs * bias,
             traffic_bytes=into + out,
+            arithmetic=arithmetic,
             input_rows=rows,
             output_rows=rows,
             communication=after,
             comm_bytes=out if after is not CommType.NONE else 0,
         )
+
+    def quantizes(self, role: str) -> bool:
+        """Whether the matrices of `role` are quantised."""
+        return self.quantization is not None and self.quantization.covers(role)
 
     def projections(
         self, outputs: Sequence[tuple[str, int]], source: str, inputs: int, bias: bool = False
@@ -183,6 +195,7 @@ class OperatorMaker:
             weight_traffic_bytes=weights,
             flops=flops * max(inputs, outputs),
             traffic_bytes=into + out + self.precision.activation_bytes(extra),
+            arithmetic=self.precision.arithmetic,
             input_rows=rows,
             output_rows=rows,
         )

@@ -47,7 +47,7 @@ class OperatorTable:
     A layer appears once for each kind of layer, however many layers the model has; per-request operators appear once a
     request; those of a wave once for each member.
 
-    - `names`, `kinds` ``[m]`` (`trace_gen.trace.OperatorClass`);
+    - `names`, `kinds` (`trace_gen.trace.OperatorClass`), `arithmetic` (`trace_gen.precision.Arithmetic`) ``[m]``;
     - `rows` ``[m]``: tokens or sequences that the operator works on; while only contexts change, the same array
       object, so that a model may keep what it worked out for all but attention;
     - `request` ``[m]``: position in `batch` of the request that a per-request operator works for, or `WHOLE_BATCH`;
@@ -60,6 +60,7 @@ class OperatorTable:
 
     names: tuple[str, ...]
     kinds: NDArray[np.int8]
+    arithmetic: NDArray[np.int8]
     rows: IntArray
     request: IntArray
     whole: NDArray[np.bool_]

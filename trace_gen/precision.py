@@ -1,12 +1,31 @@
-"""How numbers are stored: bits of weights, activations, and of keys and values in the cache."""
+"""How numbers are stored and multiplied: bits of weights, activations, and of keys and values in the cache."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from foundation.errors import UserError
 
 WIDTHS = (4, 8, 16, 32)
+
+
+class Arithmetic(IntEnum):
+    """What numbers are multiplied in."""
+
+    SINGLE = 0
+    """32-bit floating point."""
+    HALF = 1
+    """16-bit floating point."""
+    EIGHT = 2
+    """8 bits, floating point or integer, whichever a device has."""
+    FP8 = 3
+    INT8 = 4
+
+    @staticmethod
+    def of(bits: int) -> Arithmetic:
+        """Return the arithmetic on numbers of `bits` bits; narrower than 8 they are widened to these."""
+        return {32: Arithmetic.SINGLE, 16: Arithmetic.HALF}.get(bits, Arithmetic.EIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,11 @@ class Precision:
             bits = getattr(self, field)
             if bits not in WIDTHS:
                 raise UserError(f"{field} is {bits}", fix="use 4, 8, 16 or 32 bits a number")
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What weights and activations are multiplied in: that of the wider."""
+        return Arithmetic.of(max(self.weight_bits, self.activation_bits))
 
     def weight_bytes(self, parameters: int) -> int:
         """Return the bytes of `parameters` stored weights."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foundation.errors import UserError
-from orchestrator.settings.engine import MemorySettings, ParallelismSettings
+from orchestrator.settings.engine import (
+    DTYPES,
+    KV_DTYPES,
+    MemorySettings,
+    ModelSettings,
+    ParallelismSettings,
+)
 from orchestrator.settings.specification import EngineSpec
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.hardware import Hardware
@@ -15,11 +21,27 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
     """Return `engine` with nothing left open; deciding again changes nothing. Raises `UserError`."""
     return replace(
         engine,
-        model=engine.model.decided(hardware.memory_bandwidth),
+        model=_numbers(engine.model, model).decided(hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(hardware.memory_bytes),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
     )
+
+
+def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
+    """Return the widths of numbers; a quantised checkpoint decides its own weights, and maybe its KV cache."""
+    quantized = model.quantization
+    if quantized is None:
+        return given
+    if given.bits != DTYPES["auto"]:
+        raise UserError(
+            f"{given.bits} bits for {model.name}, whose weights are quantised ({quantized.method}) to {quantized.bits}",
+            field="--dtype" if given.dtype else "--fp",
+            fix="leave it out: the checkpoint decides",
+        )
+    if given.kv_cache_dtype == "auto" and quantized.kv_bits == KV_DTYPES["fp8"]:
+        return replace(given, kv_cache_dtype="fp8")
+    return given
 
 
 def _parallelism(engine: EngineSpec, model: ModelArchitecture) -> ParallelismSettings:

@@ -19,9 +19,11 @@ from trace_cases import QWEN, batch
 from foundation.errors import UserError
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model, shipped_models
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.precision import Arithmetic
 
 Loaded = TypeVar("Loaded")
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
@@ -82,6 +84,32 @@ def test_model_files() -> None:
     assert counts["loaded"] >= 25 and counts["refused"] >= 50, counts
 
 
+def test_quantization_configs() -> None:
+    """Any value in any field of the four methods' configs."""
+    counts: Counter[str] = Counter()
+    tensors = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
+    group = {"targets": ["Linear"], "weights": tensors, "input_activations": None}
+    configs: list[dict[str, object]] = [
+        {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+        {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "modules_to_not_convert": ["gate"]},
+        {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True, "sym": False, "lm_head": True},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": group}, "ignore": ["lm_head"]},
+    ]
+
+    @SETTINGS
+    @given(base=st.sampled_from(configs), changes=CHANGES, inner=st.booleans())
+    def check(base: dict[str, object], changes: list[tuple[int, object]], inner: bool) -> None:
+        config = changed(base, changes)
+        if inner and base is configs[3]:
+            config = base | {"config_groups": {"a": group | {"weights": changed(dict(tensors), changes)}}}
+        architecture = loaded(load_model, MODELS[3] | {"quantization_config": config}, counts)
+        if architecture is not None:
+            assert ModelMemory(architecture, Mesh(2)).max_rank_weight_bytes > 0
+
+    check()
+    assert counts["loaded"] >= 25 and counts["refused"] >= 50, counts
+
+
 def test_hardware_files() -> None:
     counts: Counter[str] = Counter()
 
@@ -90,7 +118,7 @@ def test_hardware_files() -> None:
     def check(changes: list[tuple[int, object]]) -> None:
         hardware = loaded(load_hardware, changed(DEVICE, changes), counts)
         if hardware is not None:
-            assert hardware.flops_for(16) > 0 and math.isfinite(hardware.memory_bandwidth)
+            assert hardware.rate(Arithmetic.HALF) > 0 and math.isfinite(hardware.memory_bandwidth)
 
     check()
     assert counts["loaded"] >= 25 and counts["refused"] >= 50, counts

@@ -9,6 +9,7 @@ import pytest
 
 from foundation.errors import UserError
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
+from trace_gen.precision import Arithmetic
 
 SHIPPED = sorted(path.stem for path in HARDWARE_FOLDER.glob("*.json"))
 EXPECTED = {"RTX3090", "RTX4090", "RTXPRO6000", "A40", "A6000", "A100-40G", "A100-80G", "H100", "H200", "B200", "L40S"}
@@ -28,7 +29,7 @@ def test_every_number_has_a_source(name: str) -> None:
         assert {field, field.removesuffix("_gb").removesuffix("_gib")} & sources, field
     hardware = load_hardware(name)
     assert hardware.name == name
-    ridge = hardware.flops_for(16) / hardware.memory_bandwidth
+    ridge = hardware.rate(Arithmetic.HALF) / hardware.memory_bandwidth
     assert 50 < ridge < 1000, "FLOPs a byte at the ridge"
 
 
@@ -54,10 +55,11 @@ def test_unknown_hardware() -> None:
 
 
 def test_narrow_formats_fall_back() -> None:
-    assert load_hardware("A100").flops_for(8) == 624e12
-    assert load_hardware("H100").flops_for(4) == load_hardware("H100").peak_flops["fp8"]
+    assert load_hardware("A100").rate(Arithmetic.EIGHT) == load_hardware("A100").rate(Arithmetic.INT8) == 624e12
+    assert load_hardware("A100").rate(Arithmetic.FP8) == 312e12, "no fp8 units: 16 bits"
+    assert load_hardware("H100").rate(Arithmetic.of(4)) == load_hardware("H100").peak_flops["fp8"]
     with pytest.raises(UserError, match="TPU-v5e states no rate for 32-bit numbers"):
-        load_hardware("TPU-v5e").flops_for(32)
+        load_hardware("TPU-v5e").rate(Arithmetic.SINGLE)
 
 
 def test_all_wrong_fields_at_once(tmp_path: Path) -> None:

@@ -148,5 +148,6 @@ def _step(
         weight_traffic_bytes=weights,
         flops=flops,
         traffic_bytes=2 * make.precision.activation_bytes(touched),
+        arithmetic=make.precision.arithmetic,
         per_request=role in make.vocabulary.per_request,
     )

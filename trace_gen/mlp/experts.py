@@ -147,7 +147,8 @@ class _Part:
         one = self.make.linear(role, source, inputs, outputs, rows=Rows.ROUTED)
         held = self.experts.count // self.make.expert
         parameters = held * one.parameters
-        weights = self.make.precision.weight_bytes(parameters)
+        quantized = self.make.quantizes(role)
+        weights = held * one.weight_bytes if quantized else self.make.precision.weight_bytes(parameters)
         return replace(
             one,
             kind=OperatorClass.GROUPED_GEMM,
@@ -179,6 +180,7 @@ class _Part:
             traffic_bytes=width + ceil_div(width, self.experts.per_token),
             input_rows=rows,
             output_rows=sums,
+            arithmetic=self.make.precision.arithmetic,
         )
 
 

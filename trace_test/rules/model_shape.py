@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trace_gen.architecture import Layer, ModelArchitecture
 from trace_gen.attention.grouped import GroupedAttention
@@ -11,6 +11,7 @@ from trace_gen.mesh import Mesh
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
+from trace_gen.quantization import Quantization
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
 from trace_test.operators import TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
@@ -136,15 +137,16 @@ def _dispatch(trace: Trace) -> CommType:
 def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Widths]:
     """Work out every operator on one of `tensor` ranks, from the architecture alone; of a layer, or of the ends."""
     model, precision = facts.architecture, facts.precision
+    matrices = _Matrices(precision, model.quantization)
     norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
     if layer is None:
-        return {**_ends(model, tensor, precision), "final_layernorm": norm}
+        return {**_ends(model, tensor, matrices), "final_layernorm": norm}
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
-        table |= _attention(layer.attention, model.hidden_size, tensor, precision)
+        table |= _attention(layer.attention, model.hidden_size, tensor, matrices)
     if isinstance(layer.mlp, Experts):
-        return table | _experts(layer.mlp, model.hidden_size, facts.mesh, precision)
-    return table | (_mlp(layer.mlp, model.hidden_size, tensor, precision) if isinstance(layer.mlp, DenseMlp) else {})
+        return table | _experts(layer.mlp, model.hidden_size, facts.mesh, matrices)
+    return table | (_mlp(layer.mlp, model.hidden_size, tensor, matrices) if isinstance(layer.mlp, DenseMlp) else {})
 
 
 def _operator(precision: Precision, into: int, out: int, parameters: int = 0) -> _Widths:
@@ -152,63 +154,77 @@ def _operator(precision: Precision, into: int, out: int, parameters: int = 0) ->
     return _Widths(*sides, precision.weight_bytes(parameters))
 
 
-def _linear(precision: Precision, into: int, out: int, bias: bool = False) -> _Widths:
-    return _operator(precision, into, out, into * out + out * bias)
+@dataclass(frozen=True, slots=True)
+class _Matrices:
+    """The matrices of a model: plain, or quantised with their scales."""
+
+    precision: Precision
+    quantization: Quantization | None
+
+    def linear(self, role: str, into: int, out: int, bias: bool = False, copies: int = 1) -> _Widths:
+        """Return a projection, or `copies` of them that stand for one operator."""
+        found = _operator(self.precision, into, out, copies * (into * out + out * bias))
+        stored = self.quantization
+        if stored is None or role in stored.plain:
+            return found
+        across, along = stored.block[0] or into, stored.block[1] or out
+        scales = -(-into // across) * -(-out // along)
+        bits = into * out * stored.bits + scales * (stored.scale_bits + stored.zero_bits) + into * stored.index_bits
+        return replace(found, weights=copies * (ceil_div(bits, 8) + self.precision.weight_bytes(out * bias)))
 
 
-def _ends(model: ModelArchitecture, tensor: int, precision: Precision) -> dict[str, _Widths]:
-    hidden, vocab = model.hidden_size, ceil_div(model.vocab_size, tensor)
+def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
+    hidden, vocab, precision = model.hidden_size, ceil_div(model.vocab_size, tensor), matrices.precision
     tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
     return {
         "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
-        "lm_head": _linear(precision, hidden, vocab),
+        "lm_head": matrices.linear("lm_head", hidden, vocab),
         "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
     }
 
 
-def _attention(kind: GroupedAttention, hidden: int, tensor: int, precision: Precision) -> dict[str, _Widths]:
-    every_query, every_kv = kind.heads * kind.head_dim, kind.kv_heads * kind.head_dim
+def _attention(kind: GroupedAttention, hidden: int, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
+    precision, every_query, every_kv = matrices.precision, kind.heads * kind.head_dim, kind.kv_heads * kind.head_dim
     query = ceil_div(every_query, tensor)
     kv = kind.head_dim if kind.kv_heads < tensor <= kind.heads else ceil_div(every_kv, tensor)
     kv = ceil_div(every_query, tensor) if tensor > kind.heads else kv
     every = query + 2 * kv
     sides = _operator(precision, every, every)
     return {
-        "qkv_proj": _linear(precision, hidden, every, kind.qkv_bias),
-        "q_proj": _linear(precision, hidden, query, kind.qkv_bias),
-        **dict.fromkeys(("k_proj", "v_proj"), _linear(precision, hidden, kv, kind.qkv_bias)),
+        "qkv_proj": matrices.linear("q_proj", hidden, every, kind.qkv_bias),
+        "q_proj": matrices.linear("q_proj", hidden, query, kind.qkv_bias),
+        **dict.fromkeys(("k_proj", "v_proj"), matrices.linear("k_proj", hidden, kv, kind.qkv_bias)),
         "qk_norm": _operator(precision, every, every, 2 * kind.head_dim),
         **dict.fromkeys(("rotary_emb", "rope"), sides),
         **dict.fromkeys(("attention", "attn"), _operator(precision, every, query)),
-        "o_proj": _linear(precision, query, hidden, kind.output_bias),
+        "o_proj": matrices.linear("o_proj", query, hidden, kind.output_bias),
     }
 
 
-def _mlp(kind: DenseMlp, hidden: int, tensor: int, precision: Precision) -> dict[str, _Widths]:
+def _mlp(kind: DenseMlp, hidden: int, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
     inner = ceil_div(kind.width, tensor)
-    return {
-        "gate_up_proj": _linear(precision, hidden, 2 * inner, kind.bias),
-        **dict.fromkeys(("gate_proj", "up_proj", "fc1"), _linear(precision, hidden, inner, kind.bias)),
-        "act_fn": _operator(precision, 2 * inner if kind.gated else inner, inner),
-        **dict.fromkeys(("down_proj", "fc2"), _linear(precision, inner, hidden, kind.bias)),
-    }
+    ups = {role: matrices.linear(role, hidden, inner, kind.bias) for role in ("gate_proj", "up_proj", "fc1")}
+    downs = {role: matrices.linear(role, inner, hidden, kind.bias) for role in ("down_proj", "fc2")}
+    both = matrices.linear("gate_proj", hidden, 2 * inner, kind.bias)
+    act = _operator(matrices.precision, 2 * inner if kind.gated else inner, inner)
+    return {**ups, **downs, "gate_up_proj": both, "act_fn": act}
 
 
-def _experts(kind: Experts, hidden: int, mesh: Mesh, precision: Precision) -> dict[str, _Widths]:
+def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dict[str, _Widths]:
     """Widths are of one copy of a token, weights those of all experts on a rank."""
-    held = kind.count // mesh.expert
+    precision, held = matrices.precision, kind.count // mesh.expert
     inner = kind.width if mesh.expert > 1 else ceil_div(kind.width, mesh.tensor)
     shared = ceil_div(kind.shared_width, mesh.tensor)
     carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")
     return {
-        "router": _linear(precision, hidden, kind.count + kind.shared_gate),
-        "expert_gate_up_proj": _operator(precision, hidden, 2 * inner, held * hidden * 2 * inner),
+        "router": matrices.linear("router", hidden, kind.count + kind.shared_gate),
+        "expert_gate_up_proj": matrices.linear("expert_gate_up_proj", hidden, 2 * inner, copies=held),
         "expert_act_fn": _operator(precision, 2 * inner, inner),
-        "expert_down_proj": _operator(precision, inner, hidden, held * hidden * inner),
+        "expert_down_proj": matrices.linear("expert_down_proj", inner, hidden, copies=held),
         **dict.fromkeys(carried, _operator(precision, hidden, hidden)),
-        "shared_gate_up_proj": _linear(precision, hidden, 2 * shared),
+        "shared_gate_up_proj": matrices.linear("shared_gate_up_proj", hidden, 2 * shared),
         "shared_act_fn": _operator(precision, 2 * shared, shared),
-        "shared_down_proj": _linear(precision, shared, hidden),
+        "shared_down_proj": matrices.linear("shared_down_proj", shared, hidden),
     }
 
 

@@ -38,7 +38,10 @@ def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) 
     model, last = facts.architecture, facts.mesh.pipeline - 1
     if stage != last:
         return 0
-    head = facts.precision.weight_bytes(ceil_div(model.vocab_size, facts.mesh.tensor) * model.hidden_size)
+    vocab, stored = ceil_div(model.vocab_size, facts.mesh.tensor), model.quantization
+    head = facts.precision.weight_bytes(vocab * model.hidden_size)
+    if stored is not None and stored.covers("lm_head"):
+        head = stored.matrix_bytes(model.hidden_size, vocab)
     runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
     return head * (int(runs) - int(counted))

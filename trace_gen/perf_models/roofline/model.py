@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.hardware import Efficiency, Hardware
+from trace_gen.hardware import Hardware
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -24,6 +24,7 @@ from trace_gen.perf_model import (
     PerfModelOptions,
 )
 from trace_gen.perf_models.roofline.attention import AttentionRoofline
+from trace_gen.precision import Arithmetic
 from trace_gen.trace import OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
 
@@ -51,10 +52,11 @@ class RooflineModel:
         self.hardware: Hardware = options.hardware
         precision = options.precision
         self._known: tuple[IntArray, FloatArray] | None = None
-        self.peak = options.hardware.flops_for(max(precision.weight_bits, precision.activation_bits))
+        options.hardware.rate(precision.arithmetic)  # a width that the device has no rate for is refused here
+        self.peaks = np.array([_rate(options.hardware, kind) for kind in Arithmetic])
         self.bandwidth = options.memory_bandwidth or options.hardware.memory_bandwidth
         # Scores and their weighted sum are computed in 16 bits or more, whatever the weights are stored in.
-        attention_peak = options.hardware.flops_for(max(16, precision.activation_bits))
+        attention_peak = options.hardware.rate(Arithmetic.of(max(16, precision.activation_bits)))
         self.attention = AttentionRoofline(options.hardware, attention_peak, self.bandwidth)
 
     def latency_ns(self, operators: OperatorTable) -> IntArray:
@@ -77,19 +79,26 @@ class RooflineModel:
         """Return the time of every operator but attention, whose place holds 0, shape ``[m]``."""
         flops = operators.flops[0].astype(np.float64)
         moved = operators.mem_bytes[0].astype(np.float64)
+        peaks = self.peaks[operators.arithmetic]
         result = np.zeros(flops.shape)
         for kind, name in CLASS_NAMES.items():
             chosen = operators.kinds == kind
-            efficiency = self.hardware.efficiencies[name]
-            busy = self._busy_ns(flops[chosen], moved[chosen], efficiency, kind in CACHED)
-            result[chosen] = busy + efficiency.overhead_ns
+            busy = self._busy_ns(flops[chosen], peaks[chosen], moved[chosen], name, kind in CACHED)
+            result[chosen] = busy + self.hardware.efficiencies[name].overhead_ns
         return result
 
-    def _busy_ns(self, flops: FloatArray, moved: FloatArray, efficiency: Efficiency, cached: bool) -> FloatArray:
-        compute = flops / (self.peak * efficiency.compute) * 1e9
+    def _busy_ns(self, flops: FloatArray, peaks: FloatArray, moved: FloatArray, name: str, cached: bool) -> FloatArray:
+        efficiency = self.hardware.efficiencies[name]
+        compute = flops / (peaks * efficiency.compute) * 1e9
         if cached:
             inside = np.minimum(moved, self.hardware.cache_bytes * CACHE_SHARE)
             moved = moved - inside + inside / self.hardware.cache_speedup
         memory = moved / (self.bandwidth * efficiency.memory) * 1e9
         result: FloatArray = np.hypot(compute, memory)
         return result
+
+
+def _rate(hardware: Hardware, arithmetic: Arithmetic) -> float:
+    """Return the FLOP/s of `arithmetic`, not a number where the device has none."""
+    lacks = arithmetic is Arithmetic.SINGLE and "fp32" not in hardware.peak_flops
+    return float("nan") if lacks else hardware.rate(arithmetic)

@@ -1,0 +1,49 @@
+"""Quantised checkpoints through the main job: what is recorded, what conflicts, and that they are faster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_quantization import AWQ, FLOAT, FP8, tensors
+
+from foundation.errors import UserError
+from orchestrator.cli import simulate
+from trace_gen.models import shipped_models
+
+BASE = json.loads(shipped_models()["meta-llama/Llama-3.1-8B"].read_text()) | {"num_hidden_layers": 4}
+
+
+def serve(folder: Path, name: str, config: dict[str, object] | None, *flags: str) -> dict[str, object]:
+    """Run two requests on an H100 and return the settings that the run was made with, and its mean TPOT."""
+    (folder / "config.json").write_text(json.dumps(BASE | {"quantization_config": config}))
+    (folder / "few.tsv").write_text("100\t20\t0\n40\t9\t1000000\n")
+    output = folder / name / "out.csv"
+    where = ("--model_name", str(folder / "config.json"), "--dataset", str(folder / "few.tsv"), "--output", str(output))
+    assert simulate([*where, "--hardware", "H100", *flags]) == 0
+    settings = json.loads((output.parent / "out-settings.json").read_text())
+    tpot = json.loads((output.parent / "out-summary.json").read_text())["tpot_ms"]["mean"]
+    return {**settings, "tpot": tpot}
+
+
+def test_fewer_bytes_are_faster_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, eight, four = (serve(tmp_path, name, config) for name, config in (("a", None), ("b", FP8), ("c", AWQ)))
+    assert plain["tpot"] > 1.1 * eight["tpot"] > 1.1 * four["tpot"]  # type: ignore[operator]
+    told = capsys.readouterr().out
+    assert "is quantised: fp8, matrices of 8 bits" in told and "is quantised: awq, matrices of 4 bits" in told
+    assert plain["fp"] == eight["fp"] == 16
+
+
+def test_a_checkpoints_kv_cache_is_its_own(tmp_path: Path) -> None:
+    config = tensors(FLOAT, kv_cache_scheme={"num_bits": 8, "type": "float"})
+    assert serve(tmp_path, "a", config)["kv_cache_dtype"] == "fp8"
+    assert serve(tmp_path, "b", config, "--kv_cache_dtype", "bfloat16")["kv_cache_dtype"] == "bfloat16"
+    assert serve(tmp_path, "c", FP8)["kv_cache_dtype"] == "auto"
+
+
+@pytest.mark.parametrize("flags", [("--fp", "8"), ("--dtype", "float32")])
+def test_a_width_for_all_numbers_contradicts_a_quantised_checkpoint(tmp_path: Path, flags: tuple[str, str]) -> None:
+    message = rf"^{flags[0]}: (8|32) bits for .*, whose weights are quantised \(awq\) to 4; leave it out"
+    with pytest.raises(UserError, match=message):
+        serve(tmp_path, "a", AWQ, *flags)
