@@ -190,13 +190,30 @@ def fails(path: Path, message: str, architecture: ModelArchitecture | None = Non
     ("row", "message"),
     [
         ("attn,1,0", r"t\.csv, line 35: 5 columns; expected hardware,model"),
-        ("attn,one,0,5", r"line 35: input, kv_cache, latency are one, 0, 5"),
-        ("attn,1,0,nan", r"line 35: input 1, kv_cache 0, latency nan; expected"),
-        ("attn,0,0,5", r"line 35: input 0, kv_cache 0, latency 5; expected input at least 1"),
+        ("attn,one,0,5", r'line 35: input, kv_cache, latency are "one", "0", "5"; expected whole numbers from 1 and'),
+        ("attn,1,0,nan", r'line 35: input, kv_cache, latency are "1", "0", "nan"; expected'),
+        ("attn,0,0,5", r'line 35: input, kv_cache, latency are "0", "0", "5"; expected'),
+        (
+            "attn,1,-1,5",
+            r'are "1", "-1", "5"; expected whole numbers from 1 and from 0 to 2147483648, and ns from 0 to',
+        ),
+        ("attn,1,0,-5", r'are "1", "0", "-5"; expected'),
+        ("attn,1,0,1.1e15", r'are "1", "0", "1.1e15"; expected'),
+        ("attn,1_0,0,5", r'are "1_0", "0", "5"; expected'),
+        ("attn,１,0,5", r'are "１", "0", "5"; expected'),
+        ("attn,2147483649,0,5", r'are "2147483649", "0", "5"; expected'),
+        (f"attn,1,0,{'7' * 500}", r'line 35: input, kv_cache, latency are "1", "0", "7{36}\.\.\.; expected'),
+        (f"attn,{'x' * 200_000}", r"line 35: the latency table is no CSV file: field larger than field limit"),
     ],
 )
 def test_a_wrong_row_is_named_by_its_line(tmp_path: Path, row: str, message: str) -> None:
     fails(table(tmp_path / "t.csv", [*ATTENTION, row]), message)
+
+
+def test_the_limits_of_a_row(tmp_path: Path) -> None:
+    rows = ["attn,2147483648,0,1e15", "attn, 3 ,0, .5", "attn,1,2147483648,0"]
+    trace = generate(table(tmp_path / "t.csv", [*ATTENTION, *rows]), batch([3]))
+    assert latency(trace, "attn") == 1, "half a nanosecond is rounded, and at least 1"
 
 
 def test_wrong_files(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError, near_names
 from foundation.files import read_text
+from foundation.printable import brief
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
 from trace_gen.model_operators import ModelOperators, model_operators
@@ -47,6 +49,8 @@ FloatArray = NDArray[np.float64]
 COLUMNS = ("hardware", "model", "layer_name", "input", "kv_cache", "latency(ns)")
 ATTENTION_PARTS = ("qk_matmul", "softmax", "sv_matmul")
 _WHAT = "latency table"
+MOST_TOKENS, MOST_NS = 2**31, 1e15
+"""Far more than any table has: a slip of the keyboard is refused before times are summed."""
 _Points = dict[tuple[int, int], float]
 
 
@@ -181,34 +185,30 @@ class _Row(NamedTuple):
 
 def _read_rows(path: Path) -> list[_Row]:
     reader = csv.reader(io.StringIO(read_text(path, _WHAT)), skipinitialspace=True)
-    header = [name.strip() for name in next(reader, [])]
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise UserError(
-            f"the {_WHAT} lacks the column {', '.join(missing)}", fix=f"expected {','.join(COLUMNS)}", path=path, line=1
-        )
-    order = [header.index(name) for name in COLUMNS]
-    pick, width = itemgetter(*order), max(order) + 1
-    return [_parse_row(row, pick, width, path, reader.line_num) for row in reader if row]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in COLUMNS if name not in header]
+        if missing:
+            lacks = f"the {_WHAT} lacks the column {', '.join(missing)}"
+            raise UserError(lacks, fix=f"expected {','.join(COLUMNS)}", path=path, line=1)
+        order = [header.index(name) for name in COLUMNS]
+        pick, width = itemgetter(*order), max(order) + 1
+        return [_parse_row(row, pick, width, path, reader.line_num) for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"the {_WHAT} is no CSV file: {error}", path=path, line=reader.line_num) from None
 
 
 def _parse_row(row: list[str], pick: Callable[[list[str]], tuple[str, ...]], width: int, path: Path, line: int) -> _Row:
     if len(row) < width:
         raise UserError(f"{len(row)} columns", fix=f"expected {','.join(COLUMNS)}", path=path, line=line)
     hardware, model, layer, *numbers = pick(row)
-    try:
-        tokens, context, latency = int(numbers[0]), int(numbers[1]), float(numbers[2])
-    except ValueError:
+    tokens = whole_number(numbers[0].strip(), 1, MOST_TOKENS)
+    context = whole_number(numbers[1].strip(), 0, MOST_TOKENS)
+    latency = decimal_number(numbers[2].strip())
+    if tokens is None or context is None or latency is None or not 0 <= latency <= MOST_NS:
         raise UserError(
-            f"input, kv_cache, latency are {', '.join(numbers)}",
-            fix="expected two whole numbers and a number of ns",
-            path=path,
-            line=line,
-        ) from None
-    if tokens < 1 or context < 0 or not 0 <= latency < float("inf"):
-        raise UserError(
-            f"input {tokens}, kv_cache {context}, latency {latency:g}",
-            fix="expected input at least 1, kv_cache and latency not negative",
+            f"input, kv_cache, latency are {', '.join(map(brief, numbers))}",
+            fix=f"expected whole numbers from 1 and from 0 to {MOST_TOKENS}, and ns from 0 to {MOST_NS:g}",
             path=path,
             line=line,
         )
