@@ -26,6 +26,7 @@ from analytical.collectives.algorithms import (
 )
 from analytical.collectives.plan import AR, Kind, Phase
 from analytical.machine.bus import FAST_NS, endpoint_ns, reduction_ns
+from analytical.machine.limits import LONGEST_RUN_NS
 from analytical.machine.network import DelayModel
 from astra_files.system import SystemConfig
 from converters.execution_graph import IntArray
@@ -209,6 +210,8 @@ class PhaseModels:
             delays, charged = known[key]
             volume = [total + more for total, more in zip(volume, charged, strict=True)]
             steps.append(Exchange(sources, delays, bus + (reduction or 0)))
+        if sum(int(step.delays.max()) + step.bus for step in steps) > LONGEST_RUN_NS // 2:
+            return None  # message by message, in integers of any size
         model = SteppedPhase(bus, reductions[-1], tuple(volume), steps=steps)
         if all((delays == delays[0]).all() for delays, _ in known.values()):
             model.uniform_ns = bus + sum(int(step.delays[0]) + step.bus for step in steps) - steps[-1].bus

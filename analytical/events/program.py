@@ -13,8 +13,10 @@ from enum import IntEnum
 import numpy as np
 
 from analytical.machine.compute import roofline_nodes, step_runtimes
+from analytical.machine.limits import LONGEST_NS
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+from foundation.errors import SimulationError
 
 
 class Task(IntEnum):
@@ -69,8 +71,18 @@ class Program:
         return int(getattr(self.graph, name)[self.order[row]])
 
     def runtime(self, step: int, system: SystemConfig) -> IntArray:
-        """Return the ns of every row that has a runtime of its own, ``[n]``."""
-        return step_runtimes(self.graph, step, system)[self.order]
+        """Return the ns of every row that has a runtime of its own, ``[n]``.
+
+        Raises `SimulationError` for a node that takes longer than times are counted.
+        """
+        runtime = step_runtimes(self.graph, step, system)[self.order]
+        if runtime.size and runtime.max() > LONGEST_NS:
+            node = self.describe(int(runtime.argmax()))
+            said = (
+                f"rank {self.graph.ranks[0]}, {node}: it takes longer than 104 days; correct its work or the roofline"
+            )
+            raise SimulationError(said)
+        return runtime.astype(np.int64)
 
     def size(self, step: int) -> IntArray:
         """Return the bytes that every row loads or stores, ``[n]``; empty if none does."""

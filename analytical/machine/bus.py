@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from analytical.machine.event_queue import LocalEvents
+from analytical.machine.limits import LONGEST_NS
 from astra_files.system import SystemConfig
+from foundation.errors import SimulationError
 
 Done = Callable[[None], object]
 
@@ -27,8 +29,14 @@ def endpoint_ns(system: SystemConfig, injection_scale: float) -> int:
 
 
 def reduction_ns(system: SystemConfig, size: int) -> int:
-    """Return the ns of reducing `size` bytes: two reads and a write at the local memory's bandwidth."""
-    return 3 * int(float(size) / (system.local_mem_bw * 1_000_000_000) * 1e9)
+    """Return the ns of reducing `size` bytes: two reads and a write at the local memory's bandwidth.
+
+    Raises `SimulationError` where that takes longer than times are counted.
+    """
+    ns = 3 * int(float(size) / (system.local_mem_bw * 1_000_000_000) * 1e9)
+    if ns > LONGEST_NS:
+        raise SimulationError(f"reducing {size} bytes takes longer than 104 days; correct local-mem-bw")
+    return ns
 
 
 class Bus(Protocol):

@@ -16,12 +16,14 @@ def roofline_nodes(graph: RankGraph, system: SystemConfig) -> np.ndarray:
     return chosen
 
 
-def step_runtimes(graph: RankGraph, step: int, system: SystemConfig) -> IntArray:
+def step_runtimes(graph: RankGraph, step: int, system: SystemConfig) -> NDArray[np.float64]:
     """Return the ns that each node runs for in one step, ``[n]``: by the roofline, or replayed.
 
-    A replay takes duration_micros * 1000, and 1 ns for 0; so do nodes whose time is not for them to say.
+    Whole numbers, as doubles: far beyond `limits.LONGEST_NS` they do not wrap around. A replay takes duration_micros *
+    1000, and 1 ns for 0; so do nodes whose time is not for them to say.
     """
-    result = np.where(graph.duration_us > 0, graph.duration_us * 1000, 1)
+    recorded = graph.duration_us.astype(np.float64)
+    result = np.where(recorded > 0, recorded * 1000, 1.0)
     modelled = np.flatnonzero(roofline_nodes(graph, system))
     if modelled.size:
         size = graph.tensor_size[step, modelled]

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from analytical.machine.limits import LONGEST_RUN_NS
+from foundation.errors import SimulationError
+
 Action = Callable[[Any], object]
 
 
@@ -39,10 +42,15 @@ class EventQueue:
         return self._times[0] if self._times else None
 
     def run(self) -> None:
-        """Run every event, those that come to be on the way included."""
+        """Run every event, those that come to be on the way included.
+
+        Raises `SimulationError` for a run that takes longer than times are counted.
+        """
         times, buckets = self._times, self._buckets
         while times:
             time = times[0]
+            if time > LONGEST_RUN_NS:
+                raise SimulationError("the run takes longer than 146 years; correct the durations or bandwidths")
             self.now = time
             for action, argument in buckets[time]:  # grows while it runs
                 action(argument)

@@ -10,8 +10,9 @@ from collections import deque
 from typing import Any, Protocol
 
 from analytical.machine.event_queue import Action, EventQueue
+from analytical.machine.limits import LONGEST_NS
 from astra_files.network import NetworkConfig
-from foundation.errors import UserError
+from foundation.errors import SimulationError, UserError
 
 
 class Transport(Protocol):
@@ -51,13 +52,21 @@ class DelayModel:
         return self.charge(dim, distance, size)
 
     def charge(self, dim: int, distance: int, size: int) -> int:
-        """Return ns of a message of `size` bytes over `distance` (dst minus src coordinate) along `dim`."""
+        """Return ns of a message of `size` bytes over `distance` (dst minus src coordinate) along `dim`.
+
+        Raises `SimulationError` for a message that takes longer than times are counted.
+        """
         topology, count, bytes_per_ns, latency = self._dims[dim]
         if topology == "Ring":
             hops = min(distance % count, -distance % count)
         else:
             hops = 1 if topology == "FullyConnected" else 2
-        return int(hops * latency + float(size) / bytes_per_ns)
+        ns = int(hops * latency + float(size) / bytes_per_ns)
+        if ns > LONGEST_NS:
+            raise SimulationError(
+                f"a message of {size} bytes over dimension {dim} takes longer than 104 days; correct its bandwidth"
+            )
+        return ns
 
 
 class UnawareTransport:

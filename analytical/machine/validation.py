@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytical.machine.compute import roofline_nodes
+from analytical.machine.limits import MOST_BYTES, MOST_RECORDED_US
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
@@ -75,6 +76,7 @@ def _findings(
 ) -> Iterator[Finding]:
     kind = graph.node_type
     yield kind == NodeType.METADATA, "METADATA nodes take no part (ASTRA-sim aborts); leave them out (--metadata=skip)"
+    yield graph.duration_us > MOST_RECORDED_US, "duration_micros is more than 104 days"
     if system.replay_only:
         return
     yield from _compute_findings(graph, system)
@@ -83,6 +85,7 @@ def _findings(
     yield communicates & graph.is_cpu_op, "communication cannot be a CPU operation; drop is_cpu_op"
     yield communicates & (graph.comm_size == ABSENT), "comm_size is missing"
     yield communicates & (graph.comm_size < 0), "comm_size is negative"
+    yield communicates & (graph.comm_size > MOST_BYTES), f"comm_size is more than {MOST_BYTES} bytes"
     yield from _collective_findings(graph, whole, network, system)
     pairs = (kind == NodeType.COMM_SEND) | (kind == NodeType.COMM_RECV)
     yield pairs & (graph.comm_tag == ABSENT), "comm_tag is missing"
@@ -119,6 +122,7 @@ def _memory_findings(graph: RankGraph, network: NetworkConfig, memory: RemoteMem
     loads = (graph.node_type == NodeType.MEM_LOAD) | (graph.node_type == NodeType.MEM_STORE)
     yield loads & (graph.tensor_size == ABSENT).any(axis=0), "tensor_size is missing"
     yield loads & (graph.tensor_size < 0).any(axis=0), "tensor_size is negative"
+    yield loads & (graph.tensor_size > MOST_BYTES).any(axis=0), f"tensor_size is more than {MOST_BYTES} bytes"
     kind = memory.memory_type
     yield loads & (kind == "NO_MEMORY_EXPANSION"), "memory-type is NO_MEMORY_EXPANSION; choose another for memory nodes"
     yield loads & (memory.remote_mem_bw == 0), "remote-mem-bw of the memory configuration is missing or 0 GB/s"

@@ -12,6 +12,7 @@ from analytical.chains.solver import CollectiveSolver
 from analytical.events.program import Task
 from analytical.machine.compute import step_runtimes
 from analytical.machine.description import Machine
+from analytical.machine.limits import LONGEST_NS
 from analytical.machine.network import DelayModel
 from analytical.machine.remote_memory import transfer_ns
 from analytical.ordered.compiling import compile_order
@@ -138,7 +139,10 @@ class OrderedEvaluator:
 
     def _runtime(self, task: bytes, order: IntArray, graph: RankGraph, step: int) -> Sequence[int]:
         """Return by row the ns of the nodes that take a time of their own."""
-        runtime: list[int] = step_runtimes(graph, step, self._machine.system)[order].tolist()
+        known = step_runtimes(graph, step, self._machine.system)[order]
+        if known.max() > LONGEST_NS:
+            raise NotOrderedError
+        runtime: list[int] = known.astype(np.int64).tolist()
         if Task.MEMORY in task:
             sizes = graph.tensor_size[step][order].tolist()
             for row, kind in enumerate(task):

@@ -322,6 +322,39 @@ SITUATIONS: dict[str, tuple[Change, str]] = {
         "rank 0 sends 2147483648 bytes to rank 1: a rendezvous message holds at most 2147483647 bytes; send it in "
         "parts or switch the rendezvous protocol off",
     ),
+    "compute of more than 104 days": (
+        first(num_ops=2**63 - 1),
+        "rank 0, node 0 (COMP): it takes longer than 104 days; correct its work or the roofline",
+    ),
+    "a recording of more than 104 days": (
+        both(change("system/roofline-enabled", 0), first(duration_us=2**53 // 1000 + 1)),
+        "rank 0, node 0 (COMP): duration_micros is more than 104 days",
+    ),
+    "a collective of more than an exbibyte": (
+        last(comm_size=2**60 + 1),
+        "rank 0, node 1 (COMM_COLL): comm_size is more than 1152921504606846976 bytes",
+    ),
+    "a load of more than an exbibyte": (
+        add(1, {**LOAD, "tensor_size": 2**60 + 1}),
+        "rank 1, node 3 (MEM_LOAD): tensor_size is more than 1152921504606846976 bytes",
+    ),
+    "a message of more than 104 days": (
+        both(change("network/bandwidth", [1e-9]), add(0, {**message("COMM_SEND", comm_dst=1), "comm_size": 2**60})),
+        "a message of 1152921504606846976 bytes over dimension 0 takes longer than 104 days; correct its bandwidth",
+    ),
+    "a reduction of more than 104 days": (
+        both(
+            change("system/local-mem-bw", 1e-12),
+            change("system/roofline-enabled", 0),
+            change("network/bandwidth", [1e9]),
+            last(comm_size=2**60),
+        ),
+        "reducing 144115188075855872 bytes takes longer than 104 days; correct local-mem-bw",
+    ),
+    "a run of more than 146 years": (
+        every(*({**COMPUTE, "id": at, "num_ops": 9 * 10**18, "deps": [at - 1][:at]} for at in range(600))),
+        "the run takes longer than 146 years; correct the durations or bandwidths",
+    ),
     "more ranks than NPUs": (
         change("network/npus_count", [2]),
         "the graph is for 4 ranks, the network for 2 NPUs (npus_count [2]); make their product the number of ranks",
@@ -431,6 +464,10 @@ TAKEN: dict[str, Change] = {
         change("system/peak-perf", None), first(is_cpu_op=True, num_ops=None, duration_us=3)
     ),
     "one dimension without an optimisation": change("system/collective-optimization", None),
+    "compute of 104 days": both(first(num_ops=(2**53 - 1) * 1000), change("network/bandwidth", [400])),
+    "a recording of 104 days": both(change("system/roofline-enabled", 0), first(duration_us=2**53 // 1000)),
+    "an exbibyte": both(last(comm_size=2**60), change("network/bandwidth", [1e6]), change("system/local-mem-bw", 1e6)),
+    "years in all": every(*({**COMPUTE, "id": at, "num_ops": 9 * 10**18, "deps": [at - 1][:at]} for at in range(100))),
     "replay of what could not run": both(change("system/replay-only", 1), last(comm_type="REDUCE", duration_us=4)),
 }
 
