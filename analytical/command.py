@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TextIO
 
 from analytical.collectives.models import Models
+from analytical.command_line import TRUE, Command
 from analytical.events.runner import EventRunner
 from analytical.machine.description import Machine
-from analytical.machine.options import OPTION_NAMES, parse_options
+from analytical.machine.options import Options
 from analytical.output.report import report
 from analytical.output.timeline import timeline
 from astra_files.memory import RemoteMemoryConfig
@@ -27,28 +28,72 @@ NODES_WORTH_IT = 200_000
 MESSAGES_WORTH_IT = 300_000
 """Up to about so many messages a run goes message by message, which also knows the order of ranks that tie."""
 
+MACHINES_KEPT = 4
+"""So many machines' solved phases are kept for further runs."""
 
-def simulate_files(arguments: argparse.Namespace, out: TextIO) -> None:
-    """Simulate the files that `arguments` names and print the results to `out`. Raises `OrreryError`."""
-    network = NetworkConfig.from_file(arguments.network_configuration)
-    system = SystemConfig.from_file(arguments.system_configuration)
-    memory = RemoteMemoryConfig.from_file(arguments.remote_memory_configuration)
-    options = parse_options({name: getattr(arguments, name) for name in OPTION_NAMES})
-    groups = arguments.comm_group_configuration
-    graph = read_graph(arguments.workload_configuration, network.npus, None if "empty" in groups else groups)
-    if options.skip_metadata:
-        graph = without_metadata(graph)
-    models = Models(Machine(network, system, memory, options, read_per_node(system)))
+
+class Simulator:
+    """Runs command lines, one or many; runs on one machine share the phases of collectives solved so far."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, Models] = OrderedDict()
+
+    def run(self, command: Command, out: TextIO) -> None:
+        """Simulate the files that `command` names and print the results to `out`. Raises `OrreryError`."""
+        machine = read_machine(command)
+        groups = command.files.comm_group_configuration
+        prefix = command.files.workload_configuration
+        assert prefix is not None
+        graph = read_graph(prefix, machine.network.npus, None if "empty" in groups else groups)
+        if machine.options.skip_metadata:
+            graph = without_metadata(graph)
+        for line in _lines(self._of(machine), graph, command):
+            out.write(line + "\n")
+
+    def _of(self, machine: Machine) -> Models:
+        key = repr(machine)
+        models = self._models.get(key)
+        if models is None:
+            models = self._models[key] = Models(machine)
+            if len(self._models) > MACHINES_KEPT:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return models
+
+
+def read_machine(command: Command) -> Machine:
+    """Read what is simulated on: the three files, and what the flags say beside them. Raises `UserError`."""
+    files, model = command.files, command.model
+    network, system, memory = files.network_configuration, files.system_configuration, files.remote_memory_configuration
+    assert network is not None and system is not None and memory is not None
+    options = Options(
+        aware=model.congestion == "aware",
+        num_queues_per_dim=model.num_queues_per_dim,
+        injection_scale=model.injection_scale,
+        rendezvous_protocol=model.rendezvous_protocol in TRUE,
+        skip_metadata=model.metadata == "skip",
+    )
+    settings = SystemConfig.from_file(system)
+    return Machine(
+        NetworkConfig.from_file(network),
+        settings,
+        RemoteMemoryConfig.from_file(memory),
+        options,
+        read_per_node(settings),
+    )
+
+
+def _lines(models: Models, graph: ExecutionGraph, command: Command) -> Iterator[str]:
     nodes = sum(len(one.ranks) * one.nodes for one in graph.rank_graphs)
-    lines = _by_chains(models, graph) if nodes > NODES_WORTH_IT and not arguments.timeline else None
-    if lines is None:
-        solve = False if _messages(graph, system) <= MESSAGES_WORTH_IT else None
-        simulation = EventRunner(models).run_step(graph, solve=solve)
-        lines = report(simulation)
-        if arguments.timeline:
-            write_timeline(arguments.timeline, len(simulation.rank_runs), timeline(simulation))
-    for line in lines:
-        out.write(line + "\n")
+    path = command.output.timeline
+    lines = _by_chains(models, graph) if nodes > NODES_WORTH_IT and not path else None
+    if lines is not None:
+        return lines
+    solve = False if _messages(graph, models.machine.system) <= MESSAGES_WORTH_IT else None
+    simulation = EventRunner(models).run_step(graph, solve=solve)
+    if path:
+        write_timeline(path, len(simulation.rank_runs), timeline(simulation))
+    return report(simulation)
 
 
 def _by_chains(models: Models, graph: ExecutionGraph) -> Iterator[str] | None:

@@ -15,7 +15,7 @@ from analytical import __main__ as command
 from analytical.embedded import create
 from analytical.output.statistics import rank_statistics
 from converters.chakra import read_graph, write_graph
-from foundation.errors import OrreryError, SimulationError
+from foundation.errors import OrreryError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SHARED = Path(os.environ.get("ORRERY_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "corpus" / "astra_sim"
@@ -78,7 +78,7 @@ def test_corpus(folder: Path, variant: str, capsys: pytest.CaptureFixture[str]) 
         *_arguments(options, variant),
     ]
     if not expected[variant]["complete"]:
-        with pytest.raises(SimulationError):
+        with pytest.raises(OrreryError):
             command.main(arguments)
         with pytest.raises(OrreryError):
             _in_memory(folder, groups, options, variant, expected["npus"])
