@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from foundation import temporaries
 from foundation.bounds import TEXT_BYTES
@@ -88,7 +89,7 @@ def cannot_write(error: OSError | ValueError, target: Path, kept: str = "") -> U
     return UserError(f"cannot write: {reason(error)}{kept}", path=target, fix=fix)
 
 
-def open_input(path: str | Path, what: str) -> BinaryIO:
+def open_input(path: str | Path, what: str) -> BufferedReader:
     """Open an ordinary file for reading; `what` is what errors call it.
 
     A `UserError` says that it is missing, cannot be read, or is something that may never end (a pipe, a device).

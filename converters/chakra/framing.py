@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from foundation.errors import UserError
+from foundation.files import open_input, reason
 
 BLOCK_BYTES = 1 << 20
 MAX_VARINT_BYTES = 5
@@ -35,16 +36,14 @@ def read_messages(path: str | Path) -> Iterator[tuple[int, bytes]]:
     The first is the GlobalMetadata. Memory stays near the largest message. A missing, empty or truncated file and a
     length beyond the end are a `UserError`.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size == 0:
-                raise UserError("the execution trace is empty", path=path, fix=FRAME_RULE)
+    with open_input(path, "execution trace") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0:
+            raise UserError("the execution trace is empty", path=path, fix=FRAME_RULE)
+        try:
             yield from _messages(stream, size, path)
-    except FileNotFoundError:
-        raise UserError("the execution trace does not exist", path=path, fix="check the path") from None
-    except OSError as error:
-        raise UserError(f"the execution trace cannot be read: {error.strerror}", path=path) from error
+        except OSError as error:
+            raise UserError(f"the execution trace cannot be read: {reason(error)}", path=path) from error
 
 
 def _messages(stream: BinaryIO, size: int, path: str | Path) -> Iterator[tuple[int, bytes]]:

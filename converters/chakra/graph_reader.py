@@ -8,7 +8,6 @@ did not have, so 2,048 ranks of one program cost little more than one.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,12 @@ from converters.chakra.framing import read_messages
 from converters.chakra.node_reader import NodeReader
 from converters.chakra.nodes import parse_metadata
 from converters.execution_graph import ABSENT, ExecutionGraph, RankGraph
+from foundation.bounds import DATA_BYTES
+from foundation.digits import whole_number
+from foundation.documents import read_json
 from foundation.errors import UserError
-from foundation.files import read_text
+from foundation.fields import Fields
+from foundation.files import open_input
 
 GROUPS_SUFFIX = ".comm_groups.json"
 """``PREFIX.comm_groups.json`` holds the communicator groups that the .et files name (ASTRA-sim's format)."""
@@ -67,23 +70,17 @@ def read_graph(
 
 def read_groups(path: str | Path, num_ranks: int) -> dict[int, tuple[int, ...]]:
     """Read a communicator group file, ``{"<id >= 1>": [ranks in ring order]}``."""
-    rule = 'write {"1": [0, 1], ...}: ids from 1, each rank once'
-    try:
-        parsed = json.loads(read_text(path, "communicator group file"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not JSON: {error}", path=path, fix=rule) from error
-    if not isinstance(parsed, dict):
-        raise UserError("not a JSON object", path=path, fix=rule)
+    fields = Fields.of(read_json(path, "communicator group file", DATA_BYTES))
     groups: dict[int, tuple[int, ...]] = {}
-    for key, ranks in parsed.items():
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", key):
-            raise UserError(f"group id {key!r} is not an integer of at least 1", path=path, fix=rule)
-        if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
-            raise UserError("the group is not a list of ranks", path=path, field=f"group {key}", fix=rule)
-        if not ranks or len(set(ranks)) != len(ranks) or min(ranks) < 0 or max(ranks) >= num_ranks:
-            what = f"ranks must be distinct and within 0 .. {num_ranks - 1}"
-            raise UserError(what, path=path, field=f"group {key}", fix=rule)
-        groups[int(key)] = tuple(ranks)
+    for key in fields.names():
+        number = whole_number(key, 1, 10**9 - 1)
+        if number is None or key != str(number):
+            fields.problem("the group's id is not a whole number of at least 1", key, 'write {"1": [0, 1], ...}')
+            continue
+        groups[number] = fields.integers(key, low=0, high=num_ranks - 1)
+        if len(set(groups[number])) != len(groups[number]) or not groups[number]:
+            fields.problem("a group is a list of one rank or more, each once", key)
+    fields.finish()
     return groups
 
 
@@ -153,11 +150,8 @@ class _Reader:
 
 
 def _digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").digest()
-    except OSError:
-        return b""  # `read_messages` explains what is wrong with the file
+    with open_input(path, "execution trace") as stream:
+        return hashlib.file_digest(stream, "blake2b").digest()
 
 
 def _columns(rows: Sequence[NodeRow], rank: int, path: Path) -> tuple[tuple[str, ...], Columns]:

@@ -11,7 +11,7 @@ from converters.chakra.et_def_pb2 import GlobalMetadata, Node
 from converters.chakra.framing import FRAME_RULE, read_messages
 from converters.chakra.wire import frame
 from foundation.errors import UserError
-from foundation.files import atomic_write
+from foundation.files import atomic_write, open_input
 
 SCHEMA_VERSION = "0.0.4"
 """What `GlobalMetadata.version` says; no reader known to us checks it."""
@@ -23,7 +23,7 @@ def parse_metadata(message: bytes, path: str | Path) -> GlobalMetadata:
         return GlobalMetadata.FromString(message)
     except DecodeError:
         hint = "it is not a Chakra execution trace"
-        with Path(path).open("rb") as stream:
+        with open_input(path, "execution trace") as stream:
             if stream.read(2) == b"\x1f\x8b":
                 hint = "the file is gzip-compressed: decompress it first"
         raise UserError("byte 0: the first message is not GlobalMetadata", path=path, fix=hint) from None

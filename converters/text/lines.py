@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from foundation.errors import UserError
+from foundation.files import open_input, reason
+from foundation.printable import printable
 
 MAX_LINE_BYTES = 1 << 24
 MAX_DIGITS = 18
@@ -46,22 +49,23 @@ class Lines:
         return value
 
     def _read(self) -> Iterator[str]:
+        with open_input(self.path, "trace") as stream:
+            while line := self._line(stream):
+                self.number += 1
+                if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
+                    raise self.error(f"the line is longer than {MAX_LINE_BYTES} bytes", "is this a text trace?")
+                try:
+                    yield line.decode("utf-8-sig" if self.number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError:
+                    raise self.error("the line is not UTF-8 text", "is this a text trace?") from None
+
+    def _line(self, stream: BinaryIO) -> bytes:
         try:
-            with Path(self.path).open("rb") as stream:
-                while line := stream.readline(MAX_LINE_BYTES):
-                    self.number += 1
-                    if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-                        raise self.error(f"the line is longer than {MAX_LINE_BYTES} bytes", "is this a text trace?")
-                    try:
-                        yield line.decode("utf-8").rstrip("\r\n")
-                    except UnicodeDecodeError:
-                        raise self.error("the line is not UTF-8 text", "is this a text trace?") from None
-        except FileNotFoundError:
-            raise UserError("the trace does not exist", path=self.path, fix="check the path") from None
+            return stream.readline(MAX_LINE_BYTES)
         except OSError as error:
-            raise UserError(f"the trace cannot be read: {error.strerror}", path=self.path) from error
+            raise UserError(f"the trace cannot be read: {reason(error)}", path=self.path) from error
 
 
 def shorten(text: str) -> str:
     """Quote `text`, cut to what fits a message."""
-    return repr(text if len(text) <= 40 else text[:40] + "...")
+    return f"'{printable(text if len(text) <= 40 else text[:40] + '...')}'"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from converters.text.lines import MAX_NS, Lines, shorten
 from converters.text.records import Operand, Record, RecordStream
+from foundation.documents import parse_json
+from foundation.errors import UserError
 from trace_gen.trace import CommType, Location, RowKind
 
 VERSION = 1
@@ -154,8 +155,8 @@ def _fact(lines: Lines, name: str) -> str:
 
 def _attributes(lines: Lines, text: str) -> dict[str, str]:
     try:
-        facts: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        facts = parse_json(text, "attributes").value
+    except UserError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
         raise lines.error("attributes are not a JSON object of texts", 'write {"model": "..."}, or {}')

@@ -18,7 +18,7 @@ from typing import IO
 
 from external.astra_sim.runner import Output, RunFailedError
 from foundation.errors import UserError
-from foundation.files import reason
+from foundation.files import open_input, reason
 
 ENVIRONMENT_VARIABLE = "ORRERY_ASTRA_SIM"
 BINARY_NAMES = ("AstraSim_Analytical_Congestion_Unaware", "AstraSim_Analytical_Congestion_Aware")
@@ -78,7 +78,7 @@ def remove_work_folder(folder: Path) -> None:
 
 def file_identity(path: Path) -> str | None:
     """Return the hash of an executable, or None for a script: what a script runs, its content does not say."""
-    with path.open("rb") as stream:
+    with open_input(path, "ASTRA-sim binary") as stream:
         if stream.read(2) == b"#!":
             return None
         stream.seek(0)

@@ -264,12 +264,15 @@ def test_missing_ranks_and_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "not JSON"),
-        ("[]", "not a JSON object"),
-        ('{"0": [0]}', "group id '0' is not an integer of at least 1"),
-        ('{"1": [0, 0]}', "ranks must be distinct and within 0 .. 3"),
-        ('{"1": [4]}', "ranks must be distinct and within 0 .. 3"),
-        ('{"1": [true]}', "the group is not a list of ranks"),
+        ("[", "line 1: not valid JSON"),
+        ("[]", "the communicator group file is [], not an object of named fields"),
+        ('{"0": [0]}', 'line 1, 0: the group\'s id is not a whole number of at least 1; write {"1": [0, 1], ...}'),
+        ('{"01": [0]}', "line 1, 01: the group's id is not a whole number"),
+        ('{"1": [0],\n "1": [1]}', 'the key "1" occurs twice'),
+        ('{"1": []}', "line 1, 1: a group is a list of one rank or more, each once"),
+        ('{"1": [0, 0]}', "line 1, 1: a group is a list of one rank or more, each once"),
+        ('{"1": [4]}', "1[0]: 4 is not a whole number from 0 to 3"),
+        ('{"1": [true]}', "1[0]: true is not a whole number from 0 to 3"),
     ],
 )
 def test_a_wrong_group_file_is_refused(content: str, message: str, tmp_path: Path) -> None:
