@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from foundation.arguments import Parser, whole
 from foundation.commands import run_command
 from foundation.errors import UserError
 
@@ -23,14 +24,13 @@ _SIMULATED = {"network": "network", "system": "system", "memory": "remote-memory
 """Flags of the files that a simulation needs, and what the embedded backend's own command calls them."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line's parser."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m converters",
         description="Convert text traces to Chakra execution traces (.et) and each other; look into .et files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     result.add_argument("files", nargs="*", metavar="FILE", help="what the action works on, as in the examples")
     actions = result.add_argument_group("actions (default: convert a text trace)").add_mutually_exclusive_group()
@@ -43,11 +43,11 @@ def parser() -> argparse.ArgumentParser:
     convert = result.add_argument_group("converting")
     convert.add_argument("--to", default="et", metavar="FORMAT", help="et, or a text format: orca, colocated, prefill, "
                          "decode, event, orrery (default: et)")  # fmt: skip
-    _flag(convert, "npu_num", type=int, metavar="N", help="NPUs to spread a trace over (default: one a stage)")
-    _flag(convert, "npu_group", type=int, metavar="G", help="pipeline stages (default: what the header says)")
+    _flag(convert, "npu_num", type=whole(1), metavar="N", help="NPUs to spread a trace over (default: one a stage)")
+    _flag(convert, "npu_group", type=whole(1), metavar="G", help="pipeline stages (default: what the header says)")
     _flag(convert, "network_dims", metavar="A,B", help="the network's npus_count, so that collectives name its "
           "dimensions in place of communicator groups (default: groups)")  # fmt: skip
-    _flag(convert, "step", type=int, default=0, metavar="K", help="which step of a trace of several (default: 0)")
+    _flag(convert, "step", type=whole(0), default=0, metavar="K", help="which step of a trace of several (default: 0)")
     _flag(convert, "true_work", action="store_true", help="FLOPs and bytes in place of exact nanoseconds, for a "
           "backend that times operators itself")  # fmt: skip
     show = result.add_argument_group("showing").add_mutually_exclusive_group()

@@ -9,7 +9,8 @@
 
 A getter that finds a problem notes it and returns a harmless value of the right type, so that reading goes on to the
 end and the user learns of all wrong fields at once. A field that is null counts as absent. Where a getter takes several
-names, the first that is present counts.
+names, the first that is present counts. A field that is read twice is told once, and so is one whose contents are not
+what they should be: nothing follows from it.
 """
 
 from __future__ import annotations
@@ -172,17 +173,22 @@ class Fields:
     # --- what is made of several -----------------------------------------------------------------------------------
 
     def object(self, name: str) -> Fields:
-        """Return the object under `name` (an empty one where it is absent)."""
+        """Return the object under `name` (an empty one where it is absent).
+
+        Of a value that is none, that is all there is to tell: what is asked of it then is answered in silence.
+        """
         value = self.values.get(name)
-        if value is not None and not isinstance(value, dict):
+        if value is not None and not isinstance(value, dict) and self.sound(name):
             self.wrong(name, "an object")
+            self._faulty.add(name)
         return self._inner(value, (name,))
 
     def objects(self, name: str) -> Sequence[Fields]:
-        """Return the objects of the list under `name` (none where it is absent)."""
+        """Return the objects of the list under `name` (none where it is absent); see `object`."""
         items = self.items(name, default=())
         for index, item in enumerate(items):
             if not isinstance(item, dict):
+                self._faulty.add(name)
                 self._wrong_item(name, index, "an object")
         return [self._inner(item, (name, index)) for index, item in enumerate(items)]
 
@@ -263,12 +269,15 @@ class Fields:
         items = self.items(name, default=())
         for index, item in enumerate(items):
             if not fits(item):
+                self._faulty.add(name)
                 self._wrong_item(name, index, expected)
         return tuple(item for item in items if fits(item))
 
     def _inner(self, value: Any, inside: Place) -> Fields:
-        values = value if isinstance(value, dict) else {}
-        return Fields(values, self.document, (*self.place, *inside), self.problems)
+        """Return the fields of an object, none of what is absent; what is none has told its one problem."""
+        is_object = isinstance(value, dict)
+        heard = self.problems if is_object or value is None else []
+        return Fields(value if is_object else {}, self.document, (*self.place, *inside), heard)
 
     def _take(
         self, names: tuple[str, ...], fits: Callable[[Any], bool], expected: str, harmless: T, default: D | _Absent
@@ -278,14 +287,16 @@ class Fields:
         if name is None:
             if not isinstance(default, _Required):
                 return default
+            if self.sound(*names):
+                self.problem(f"{' or '.join(names)} is missing", fix=f"give {expected}")
             self._faulty.update(names)
-            self.problem(f"{' or '.join(names)} is missing", fix=f"give {expected}")
             return harmless
         value: T = self.values[name]
         if fits(value):
             return value
+        if self.sound(*names):
+            self.wrong(name, expected)
         self._faulty.update(names)
-        self.wrong(name, expected)
         return harmless
 
 

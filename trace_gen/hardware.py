@@ -128,7 +128,7 @@ def read_hardware(path: Path) -> Hardware:
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))
     rates = {dtype: peaks.positive_number(dtype) * 1e12 for dtype in peaks.names()}
-    if not {"bf16", "fp16"} & set(rates):
+    if fields.sound("peak_tflops") and not {"bf16", "fp16"} & set(rates):
         fields.problem("neither bf16 nor fp16 is given", "peak_tflops")
     unit = fields.one_of("memory_gb", "memory_gib")
     memory = fields.positive_number(unit, default=1.0) * (2**30 if unit == "memory_gib" else 10**9)

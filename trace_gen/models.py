@@ -37,7 +37,7 @@ def load_model(name_or_path: str) -> ModelArchitecture:
             field="model_type",
         )
     architecture = families.get(model_type)(name, fields)
-    quantization = read_quantization(fields, architecture.num_layers)
+    quantization = read_quantization(fields, None if fields.problems else architecture.num_layers)
     fields.finish()
     return replace(architecture, quantization=quantization)
 

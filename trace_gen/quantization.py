@@ -110,8 +110,11 @@ class Quantization:
         return ceil_div(inputs * outputs * self.bits, 8) + blocks + ceil_div(inputs * self.index_bits, 8)
 
 
-def read_quantization(fields: Fields, num_layers: int) -> Quantization | None:
-    """Return what the `quantization_config` of a config.json says, if there is one; problems go to `fields`."""
+def read_quantization(fields: Fields, num_layers: int | None) -> Quantization | None:
+    """Return what the `quantization_config` of a config.json says, if there is one; problems go to `fields`.
+
+    Of an unknown number of layers (None: what the config says of it is wrong) a list of layers is all of them.
+    """
     if not fields.has("quantization_config"):
         return None
     config = fields.object("quantization_config")
@@ -125,7 +128,7 @@ def read_quantization(fields: Fields, num_layers: int) -> Quantization | None:
     return reader(config, num_layers)
 
 
-def _fp8(config: Fields, num_layers: int) -> Quantization:
+def _fp8(config: Fields, num_layers: int | None) -> Quantization:
     config.only(_FP8_FIELDS)
     config.choice("activation_scheme", ("dynamic", "static"), default="dynamic")
     config.choice("fmt", ("e4m3",), default="e4m3")
@@ -140,7 +143,7 @@ def _fp8(config: Fields, num_layers: int) -> Quantization:
     return Quantization("fp8", 8, block, scale_bits=32, arithmetic=Arithmetic.FP8, plain=plain)
 
 
-def _awq(config: Fields, num_layers: int) -> Quantization:
+def _awq(config: Fields, num_layers: int | None) -> Quantization:
     config.only(_AWQ_FIELDS)
     bits = _bits(config, ("bits", "w_bit"), (4,))
     zero_bits = bits if config.boolean("zero_point", default=True) else 0
@@ -148,7 +151,7 @@ def _awq(config: Fields, num_layers: int) -> Quantization:
     return Quantization("awq", bits, block, zero_bits=zero_bits, plain=_plain(config, num_layers))
 
 
-def _gptq(config: Fields, num_layers: int) -> Quantization:
+def _gptq(config: Fields, num_layers: int | None) -> Quantization:
     config.only(_GPTQ_FIELDS)
     for name in ("dynamic", "modules_in_block_to_quantize"):
         if config.values.get(name):
@@ -167,7 +170,7 @@ def _gptq(config: Fields, num_layers: int) -> Quantization:
     )
 
 
-def _compressed_tensors(config: Fields, num_layers: int) -> Quantization:
+def _compressed_tensors(config: Fields, num_layers: int | None) -> Quantization:
     config.only(_TENSORS_FIELDS)
     for name in ("sparsity_config", "transform_config"):
         if config.values.get(name) and config.object(name).values.get("format") != "dense":
@@ -224,7 +227,7 @@ def _tensors(weights: Fields, group: Fields) -> Quantization:
     )
 
 
-_METHODS: dict[str, Callable[[Fields, int], Quantization]] = {
+_METHODS: dict[str, Callable[[Fields, int | None], Quantization]] = {
     "fp8": _fp8,
     "awq": _awq,
     "gptq": _gptq,
@@ -248,7 +251,7 @@ def _group(config: Fields, *names: str) -> int | None:
     return size if size > 0 else None
 
 
-def _plain(config: Fields, num_layers: int, *names: str) -> frozenset[str]:
+def _plain(config: Fields, num_layers: int | None, *names: str) -> frozenset[str]:
     """Return the roles that are not quantised: those that never are, and those that the config leaves out."""
     plain = set(PLAIN_ROLES)
     for name in names or _LEFT_OUT:
@@ -269,10 +272,10 @@ def _plain(config: Fields, num_layers: int, *names: str) -> frozenset[str]:
     return frozenset(plain)
 
 
-def _everywhere(config: Fields, name: str, layers: dict[str, set[int]], num_layers: int) -> Iterable[str]:
+def _everywhere(config: Fields, name: str, layers: dict[str, set[int]], num_layers: int | None) -> Iterable[str]:
     """Yield the roles of modules that are left out layer by layer, in every layer; only some are a problem."""
     for module, numbers in layers.items():
-        if numbers >= set(range(num_layers)):
+        if num_layers is None or numbers >= set(range(num_layers)):
             yield from _MODULES[module]
         else:
             config.problem(f"{module} is left out of {len(numbers)} layers only, which is not modelled", name)

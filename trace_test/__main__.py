@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.arguments import Parser, whole
 from foundation.commands import run_command
 from foundation.errors import UserError
 from foundation.printable import printable
@@ -24,29 +25,28 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line's parser."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m trace_test",
         description="Check traces rule by rule; print each violation with file, row, rule and likely cause. "
         "Exit 0: all is well, 1: something is violated, 2: wrong usage.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     result.add_argument(
         "traces", nargs="*", metavar="TRACE", help="text trace, .et file, prefix or folder of .et files"
     )
     what = result.add_argument_group("what is checked")
-    what.add_argument("--random", type=int, metavar="N", help="check N random batches of the trace generator")
-    what.add_argument("--seed", type=int, default=0, metavar="S", help="seed of --random (default: 0)")
+    what.add_argument("--random", type=whole(1), metavar="N", help="check N random batches of the trace generator")
+    what.add_argument("--seed", type=whole(0), default=0, metavar="S", help="seed of --random (default: 0)")
     what.add_argument("--list-rules", "--list_rules", action="store_true", help="explain every rule and stop")
     texts = result.add_argument_group("texts")
-    texts.add_argument("--npu_num", "--npu-num", type=int, metavar="N", help="NPUs of a text that names no ranks")
+    texts.add_argument("--npu_num", "--npu-num", type=whole(1), metavar="N", help="NPUs of a text that names no ranks")
     texts.add_argument(
-        "--npu_group", "--npu-group", type=int, metavar="G", help="its pipeline stages (default: header)"
+        "--npu_group", "--npu-group", type=whole(1), metavar="G", help="its pipeline stages (default: header)"
     )
-    texts.add_argument("--fp", type=int, default=16, metavar="BITS", help="bits of a number (default: 16)")
+    texts.add_argument("--fp", type=whole(1), default=16, metavar="BITS", help="bits of a number (default: 16)")
     graphs = result.add_argument_group(".et files")
     graphs.add_argument(
         "--network", type=Path, metavar="FILE", help="the network.yml they were made for (default: the one beside them)"
@@ -61,8 +61,6 @@ def main() -> int:
         return _list_rules()
     if not arguments.traces and arguments.random is None:
         raise UserError("nothing to check", fix="name traces, or give --random N")
-    if arguments.random is not None and arguments.random < 1:
-        raise UserError(f"{arguments.random} batches", field="--random", fix="give at least 1")
     found = _check(_subjects(arguments))
     print(found)
     return 1 if found.broken else 0

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from foundation.arguments import Parser
 from foundation.commands import run_command
 
 
@@ -20,13 +21,11 @@ def main() -> int:
     return _serve(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m external.astra_sim", description=__doc__, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m external.astra_sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     checking = commands.add_parser(
-        "check",
-        help="say what was found, run a two-rank graph on it and compare with the embedded backend",
-        allow_abbrev=False,
+        "check", help="say what was found, run a two-rank graph on it and compare with the embedded backend"
     )
     what = checking.add_mutually_exclusive_group()
     what.add_argument("--astra_sim", "--astra-sim", metavar="PATH", help="the binary (default: $ORRERY_ASTRA_SIM)")
@@ -35,9 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--spool_dir", "--spool-dir", metavar="DIR", help="a spool folder that something serves")
     _add_timeout(checking, "60")
-    serving = commands.add_parser(
-        "serve", help="run a binary on every graph that appears in a spool folder", allow_abbrev=False
-    )
+    serving = commands.add_parser("serve", help="run a binary on every graph that appears in a spool folder")
     serving.add_argument("--spool_dir", "--spool-dir", metavar="DIR", required=True, help="the folder to serve")
     which = serving.add_mutually_exclusive_group()
     which.add_argument("--astra_sim", "--astra-sim", metavar="PATH", help="the ASTRA-sim binary to run")
@@ -51,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_timeout(parser: argparse.ArgumentParser, default: str) -> None:
+def _add_timeout(parser: Parser, default: str) -> None:
     parser.add_argument(
         "--backend_timeout",
         "--backend-timeout",

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foundation.arguments import Parser
 from foundation.commands import run_command
 from foundation.errors import UserError
 
 BESIDE = ("expected.json", "expected.json.gz")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line's grammar."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m orchestrator.replay",
         description="Replay a scheduling case with vLLM's rules and print every step and request as JSON "
         "(times in microseconds).",
-        allow_abbrev=False,
     )
     result.add_argument("case", metavar="CASE.json", type=Path, help="settings, latency formula and requests")
     result.add_argument(

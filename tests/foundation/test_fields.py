@@ -86,7 +86,6 @@ def test_all_problems_come_at_once_with_their_lines_and_places() -> None:
         "c.json: line 6, requests[3]: 7 is not an object; "
         "line 4, requests[1].arrival: -1 is not a whole number of at least 0; "
         "line 5, requests[2]: arrival is missing; give a whole number of at least 0; "
-        "line 6, requests[3]: arrival is missing; give a whole number of at least 0; "
         "line 7, kind.name: 3 is not a string; "
         "line 8, kind.sort: unknown field; did you mean sorted?; "
         "prompt_len or prompt_ids is missing"
@@ -133,7 +132,9 @@ def test_two_that_exclude_each_other() -> None:
 def test_an_object_that_is_none() -> None:
     found = fields(x=3)
     assert list(found.object("x").names()) == list(found.object("absent").names()) == []
-    assert problems(found) == ["f.json, line 1, x: 3 is not an object"]
+    found.object("x").text("name")
+    assert problems(found) == ["f.json, line 1, x: 3 is not an object"], "what it lacks is no fault of its own"
+    assert not found.sound("x") and found.sound("absent")
     with pytest.raises(
         UserError, match=r"^f\.json, line 1: the thing is \[1, 2\], not an object of named fields; write"
     ):
@@ -175,3 +176,15 @@ def test_only_what_was_read_soundly_is_to_be_compared() -> None:
     found.positive_int("depth", "layers")
     assert found.sound("heads") and not found.sound("heads", "width")
     assert not found.sound("depth") and not found.sound("layers")
+
+
+def test_a_fault_is_told_once_however_often_the_field_is_read() -> None:
+    found = fields(x=0, y=["a", 1])
+    assert (found.positive_int("x"), found.positive_int("x"), found.number("z"), found.number("z")) == (1, 1, 1.0, 1.0)
+    assert found.texts("y") == ("a",) and not found.sound("y")
+    told = [text.split(", ", 1)[-1] for text in problems(found)]
+    assert told == [
+        "line 1, x: 0 is not a whole number from 1 to 16777216",
+        "f.json: z is missing; give a number",
+        "line 1, y[1]: 1 is not a string",
+    ]

@@ -88,7 +88,7 @@ def test_every_rule_is_explained(capsys: pytest.CaptureFixture[str], monkeypatch
     ("arguments", "message"),
     [
         ((), "nothing to check; name traces, or give --random N"),
-        (("--random", "0"), "--random: 0 batches; give at least 1"),
+        (("--random", "0"), '--random: "0" is not a whole number of at least 1; see --help'),
         (("nowhere.0.et",), "nowhere.0.et: there is neither such a file nor a PREFIX.0.et; check the path"),
         (("nowhere",), "nowhere: there is neither such a file nor a PREFIX.0.et; check the path"),
         (("empty",), "empty: the folder holds no traces; name one with .txt or .et files"),

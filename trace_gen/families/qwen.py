@@ -38,11 +38,12 @@ def _windows(fields: Fields) -> Arrangement:
     window = fields.positive_int("sliding_window")
     first = fields.integer("max_window_layers", low=0, default=28)
     listed = fields.texts("layer_types")
-    if set(listed) - {FULL, SLIDING}:
+    known = not set(listed) - {FULL, SLIDING}
+    if not known:
         fields.problem(f"lists something else than {FULL} and {SLIDING}", "layer_types")
 
     def arrange(attention: GroupedAttention, mlp: DenseMlp, count: int) -> Iterator[Layer]:
-        if fields.sound("num_hidden_layers") and listed and len(listed) != count:
+        if known and fields.sound("num_hidden_layers", "layer_types") and listed and len(listed) != count:
             fields.problem(f"lists {len(listed)} layers, but there are {count}", "layer_types")
         kinds = listed or [FULL if index < first else SLIDING for index in range(count)]
         for kind in kinds:
