@@ -68,6 +68,10 @@ class Registry(Generic[T]):
         self._discover()
         return iter(sorted(self._known()))
 
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._known())
+
     def __contains__(self, name: object) -> bool:
         if name not in self._known():
             self._discover()

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from foundation.commands import run_command
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text
-from orchestrator.settings.specification import RunCommand, RunSpec, from_flags
+from orchestrator.settings.specification import RunCommand, RunSpec, from_flags, given_by
 
 
 def simulate(arguments: Sequence[str]) -> int:
     """Run the main job with the given command-line arguments; return the exit code."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(_help())
-        return 0
-    if "--schema" in arguments:
-        print(_schema())
+    wanted = [text for flag, text in _TEXTS.items() if flag in arguments]
+    if wanted:
+        if any(argument.startswith("--plugin") for argument in arguments):
+            given_by(arguments)  # what it adds is explained as well
+        print(wanted[0]())
         return 0
     spec = from_flags(arguments)
     from orchestrator.run import run
@@ -50,3 +50,7 @@ def _schema() -> str:
     from foundation.settings.schema import json_schema
 
     return json.dumps(json_schema(catalogue(RunSpec), "A run of Orrery"), indent=2)
+
+
+_TEXTS = {"-h": _help, "--help": _help, "--schema": _schema}
+"""Flags that are answered with a text."""

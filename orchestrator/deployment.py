@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
 from foundation.errors import UserError
-from orchestrator.backend import backends
+from orchestrator.backends import backends
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.executor import Executor, TraceExecutor
 from orchestrator.foresight import Foresight

@@ -7,7 +7,7 @@ from dataclasses import make_dataclass
 import pytest
 
 from foundation.errors import SimulationError
-from orchestrator.backend import backends
+from orchestrator.backends import backends
 
 
 class DyingBackend:

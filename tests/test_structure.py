@@ -87,4 +87,4 @@ def test_nothing_is_imported_by_name_around_the_rule(package: str, path: Path) -
 
 def test_registries_name_modules_of_other_packages() -> None:
     """The rule above is not empty: the orchestrator's backends are named."""
-    assert "analytical.settings" in named_modules(ROOT / "orchestrator" / "backend.py")
+    assert "analytical.settings" in named_modules(ROOT / "orchestrator" / "backends" / "__init__.py")

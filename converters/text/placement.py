@@ -16,6 +16,7 @@ from itertools import pairwise
 from converters.text.records import Operand, Record, RecordStream
 from converters.text.table import KNOWN_ROWS
 from foundation.errors import UserError
+from trace_gen.mesh import Mesh
 from trace_gen.trace import CommType, Location, RowKind
 
 NO_STAGE = -1
@@ -47,7 +48,7 @@ def place(stream: RecordStream, npu_num: int | None = None, npu_group: int | Non
         raise UserError(
             f"{npus} NPUs cannot be split into {stages} pipeline stages", field="--npu_num", fix="give a multiple"
         )
-    placer = _Placer(stream, npus, stages)
+    placer = _Placer(stream, Mesh(npus // stages, stages))
     attributes = {key: value for key, value in stream.attributes.items() if not key.startswith("pp_stage")}
     attributes.update(format="orrery", origin=stream.attributes["format"], npu_num=str(npus), npu_group=str(stages))
     attributes.pop("layout", None)
@@ -59,8 +60,7 @@ class _Placer:
     """State of one pass over the rows."""
 
     stream: RecordStream
-    npus: int
-    stages: int
+    mesh: Mesh
     stage: int = 0
     moved: list[Record] = field(default_factory=list)
     """The leading kv_load and kv_evict rows, repeated in every stage."""
@@ -74,12 +74,12 @@ class _Placer:
         return self.stream.attributes["format"]
 
     @property
-    def per_stage(self) -> int:
-        return self.npus // self.stages
+    def stages(self) -> int:
+        return self.mesh.pipeline
 
     @property
     def stage_ranks(self) -> tuple[int, ...]:
-        return tuple(range(self.stage * self.per_stage, (self.stage + 1) * self.per_stage))
+        return self.mesh.stage_ranks(self.stage)
 
     def records(self) -> Iterator[Record]:
         """Yield the placed rows."""
@@ -89,7 +89,7 @@ class _Placer:
 
     def _rows(self) -> Iterator[Record]:
         if self.format == "event":
-            ranks = tuple(range(self.npus))
+            ranks = tuple(range(self.mesh.ranks))
             for record in self.stream.records:
                 yield record._replace(ranks=ranks, input=LOCAL, weight=LOCAL, output=LOCAL)
             return
@@ -177,9 +177,9 @@ class _Placer:
         """Place an operator."""
         ranks = self.stage_ranks
         if self.section is not None:
-            ranks = (ranks[self.section[1] % self.per_stage],)
+            ranks = (ranks[self.section[1] % self.mesh.stage_size],)
         whole = self.format != "orca" or self.section is not None
-        share = 1 if whole else self.per_stage
+        share = 1 if whole else self.mesh.stage_size
         computes = record.latency[0] > 0
         stored = record.input if self.format == "orca" else record.output
         transfers = self.format == "prefill" and "v_proj" in record.op and record.comm_type == CommType.NONE
@@ -198,7 +198,7 @@ class _Placer:
 
     def _receive(self, row: int) -> Record:
         """KV of a prefill row arrives on the ranks that decode; they do nothing else here."""
-        ranks = tuple(rank + self.npus for rank in self.stage_ranks)
+        ranks = tuple(rank + self.mesh.ranks for rank in self.stage_ranks)
         return Record("kv_receive", kind=RowKind.COMM, stage=NO_STAGE, ranks=ranks, deps=(row,))
 
 

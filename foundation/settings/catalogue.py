@@ -54,6 +54,12 @@ class Catalogue:
         self.choices: dict[str, Choice] = {}
         self._walk(root, "General", None)
         self.spellings = dict(self._spellings())
+        self._sizes = {name: len(choice.registry) for name, choice in self.choices.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice still has the values that it had; a plugin may have added some."""
+        return all(len(choice.registry) == self._sizes[name] for name, choice in self.choices.items())
 
     def readers(self, name: str) -> str:
         """Return the choice that reads `name`, as flags: ``--scheduling none or orca``."""
@@ -133,10 +139,11 @@ _CATALOGUES: dict[type, Catalogue] = {}
 
 
 def catalogue(root: type) -> Catalogue:
-    """Return the catalogue of a record, made once."""
-    if root not in _CATALOGUES:
-        _CATALOGUES[root] = Catalogue(root)
-    return _CATALOGUES[root]
+    """Return the catalogue of a record, made once, and again when a choice has got more values."""
+    known = _CATALOGUES.get(root)
+    if known is None or not known.complete:
+        known = _CATALOGUES[root] = Catalogue(root)
+    return known
 
 
 def _shape(declaration: Setting | Choice) -> object:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from converters.backend import BackendFactory
-from foundation.settings import choice, records, section, setting
+from foundation.settings import Setting, choice, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
-from orchestrator.backend import backends
+from foundation.settings.values import WrongValueError, from_value
+from orchestrator.backends import backends
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import MemorySettings, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
@@ -85,10 +86,14 @@ class RunSpec:
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
+    plugin: Path | None = setting(
+        None, "Python file (or a folder of them) that adds policies, routers, performance models, backends or families"
+    )
 
     @classmethod
     def of(cls, **values: Any) -> Self:
         """Return the run with the values given by the names of the flags; a `UserError` tells all that is wrong."""
+        _load_plugin(values.get("plugin"))
         known = catalogue(cls)
         lists = {name: values.pop(name) for name in known.lists if name in values}
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
@@ -118,13 +123,39 @@ class RunCommand:
 
 def from_flags(arguments: Sequence[str]) -> RunSpec:
     """Return the run that a command line asks for; a `UserError` tells everything that is wrong with it."""
+    return read(RunCommand, given_by(arguments)).run
+
+
+def given_by(arguments: Sequence[str]) -> Layers:
+    """Return what a command line gives, by itself and by the run file that it names; a plugin is loaded beforehand."""
+    layers = _taken_apart(arguments)
+    plugin = {**layers.file, **layers.flags}.get("plugin")
+    if plugin is not None and _load_plugin(plugin.value):
+        return _taken_apart(arguments)  # again, for the plugin knows names that nobody knew
+    return layers
+
+
+def _taken_apart(arguments: Sequence[str]) -> Layers:
     given = parse(arguments, catalogue(RunCommand))
     layers = Layers()
     if "settings" in given and given["settings"].value:
         from foundation.settings.files import read_file
 
         layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
-    return read(RunCommand, replace(layers, flags=given)).run
+    return replace(layers, flags=given)
+
+
+def _load_plugin(name: object) -> bool:
+    """Load a plugin by name and return whether it is new; what can be no path is left to the reading, which says so."""
+    setting_of_it = catalogue(RunSpec).entries["plugin"].declaration
+    assert isinstance(setting_of_it, Setting)
+    try:
+        path = from_value(setting_of_it, name)
+    except WrongValueError:
+        return False
+    from foundation.plugins import load_plugin
+
+    return path is not None and load_plugin(path)
 
 
 def _given(values: dict[str, Any], known: Catalogue) -> dict[str, Given]:
