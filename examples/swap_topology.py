@@ -8,30 +8,27 @@ take. The three files differ in nothing but the topology.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from orchestrator import RunSpec, Simulation  # noqa: E402
 
 
-def median_tpot_ms(network: Path, folder: Path) -> float:
+def median_tpot_ms(network: Path) -> float:
     """Run ten requests on `network` and return the median time per output token, in ms."""
-    output = folder / f"{network.stem}.csv"
-    flags = ["--npu_num", "4", "--req_num", "10", "--network", str(network), "--output", str(output)]
-    subprocess.run([sys.executable, str(ROOT / "main.py"), *flags], check=True, stdout=subprocess.DEVNULL)
-    summary = json.loads(output.with_name(f"{network.stem}-summary.json").read_text())
-    return float(summary["tpot_ms"]["p50"])
+    summary = Simulation(RunSpec.of(npu_num=4, req_num=10, network=str(network))).run().summary
+    assert summary.tpot_ms is not None
+    return summary.tpot_ms["p50"]
 
 
 def main() -> None:
     """Print one line a topology."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("fully-connected-4", "ring-4", "switch-4"):
-            tpot = median_tpot_ms(ROOT / "configs" / "networks" / f"{name}.yml", Path(folder))
-            print(f"{name:18} median TPOT {tpot:7.3f} ms")
+    for name in ("fully-connected-4", "ring-4", "switch-4"):
+        tpot = median_tpot_ms(ROOT / "configs" / "networks" / f"{name}.yml")
+        print(f"{name:18} median TPOT {tpot:7.3f} ms")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line of the main job: reads flags, answers `--help`, hands the run to `orchestrator.run`.
+"""The command line of the main job: reads flags, answers `--help`, hands the run to `orchestrator.commands.run`.
 
 Everything heavy is imported after the flags are read, so that `--help` answers at once.
 """
@@ -23,10 +23,9 @@ def simulate(arguments: Sequence[str]) -> int:
         print(wanted[0]())
         return 0
     spec = from_flags(arguments)
-    from orchestrator.run import run
+    from orchestrator.commands.run import run
 
-    run(spec, sys.stdout)
-    return 0
+    return run(spec, sys.stdout)
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""Puts one serving instance together from the settings of a run: model, hardware, memory, scheduler, executor."""
+"""Puts engines together from the settings of a run: model, hardware, memory, scheduler, pricing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,11 +13,13 @@ from converters.lowering import Lowering
 from foundation.errors import UserError
 from orchestrator.backends import backends
 from orchestrator.configurations import Configurations, effective_configurations
-from orchestrator.executor import Executor, TraceExecutor
-from orchestrator.foresight import Foresight
-from orchestrator.instance import Instance
-from orchestrator.interfaces import FileInterface, Lower
-from orchestrator.kv_memory.paged import KVSpace
+from orchestrator.engine.engine import Engine
+from orchestrator.kv_memory.layout import KVLayout, kv_layout
+from orchestrator.kv_memory.store import KVSpace
+from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.traced import TracedPricing
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import Place
 from orchestrator.settings.decided import decided
@@ -34,6 +36,14 @@ from trace_gen.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """Engines ready to run, and what their backend has counted (steps, cache hits, runs of an external program)."""
+
+    engines: list[Engine]
+    statistics: Callable[[], dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet.
 
@@ -48,21 +58,22 @@ class Deployment:
     configurations: Configurations
     memory_bytes: int
     space: KVSpace
+    place: Place
     scheduler: Scheduler
 
     @property
-    def decided(self) -> RunSpec:
-        """The whole run with nothing left open."""
-        return replace(self.spec, engines=(self.engine,))
+    def system(self) -> str:
+        """The hardware and how it is used, in a few words."""
+        shared = self.engine.parallelism
+        return f"{shared.npus} x {self.hardware.name} ({shared.layout})"
 
-    def start(self, stack: ExitStack, stopwatch: Stopwatch, say: Callable[[str], None]) -> Instance:
-        """Return the instance with its backend started; `stack` closes what it opens, and says what was cached."""
-        execution, parallelism = self.spec.execution, self.engine.parallelism
+    def start(self, stack: ExitStack, stopwatch: Stopwatch, count: int = 1, first: int = 0) -> Started:
+        """Return `count` engines, numbered from `first`, with their backend started; `stack` closes what it opens."""
+        execution = self.spec.execution
         backend = self._backend()
         stack.callback(backend.close)
-        stack.callback(_say_statistics, backend, say)
         one_step = execution.trace_dir is not None or execution.interface != "memory"
-        executor: Executor = TraceExecutor(
+        pricing = TracedPricing(
             self.generator.generate,
             self._lower(stack),
             backend,
@@ -70,10 +81,25 @@ class Deployment:
             max_steps=1 if one_step else execution.macro_steps,
             stopwatch=stopwatch,
         )
-        if parallelism.stages > 1 and executor.max_steps > 1 and not self.engine.backend.external:
-            executor = Foresight(executor, keep=2 * parallelism.stages)
-        checkpoint = self.spec.output.log_interval_ns
-        return Instance(self.scheduler, executor, max_steps=execution.macro_steps, checkpoint_ns=checkpoint)
+        schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in range(count - 1))]
+        engines = [
+            Engine(scheduler, pricing, number=first + place, max_steps=execution.macro_steps)
+            for place, scheduler in enumerate(schedulers)
+        ]
+        return Started(engines, getattr(backend, "statistics", dict))
+
+    def admissions(self, requests: Iterable[Request]) -> Iterator[Admission]:
+        """Return how `requests` enter: with `gen` their prompts count as computed already."""
+        return map(self._admission, requests)
+
+    def refuses(self, request: Request) -> str | None:
+        """Return why `request` can never be served to its end (one clause, both sizes), or None."""
+        peak = self._admission(request).peak_tokens(request.output_tokens)
+        return self.scheduler.rejects(request) or self.scheduler.unfit(request, peak)
+
+    def _admission(self, request: Request) -> Admission:
+        computed = bool(getattr(self.engine.scheduling, "gen", False))
+        return Admission(request, request.prompt_tokens if computed else 0)
 
     def _backend(self) -> Backend:
         engine = self.engine
@@ -112,21 +138,24 @@ class Deployment:
         return lowering.lower
 
 
-def deploy(spec: RunSpec) -> Deployment:
-    """Build the deployment; whatever does not fit together is a `UserError`, before anything is written."""
-    given = spec.engine
+def deploy(spec: RunSpec, given: EngineSpec) -> Deployment:
+    """Build what an engine of `spec` needs; what does not fit together is a `UserError`, before anything is written."""
     model, hardware = load_model(given.model.model_name), load_hardware(given.model.hardware)
     engine = decided(given, model, hardware)
     perf_model = _perf_model(engine, model, hardware)
     configurations = effective_configurations(engine, hardware, backend_decides=perf_model.latency_source == "backend")
     generator = _generator(engine, model, perf_model)
     memory_bytes = round((engine.parallelism.npu_mem or 0) * 1e9)
-    space = kv_space(generator.memory, memory_bytes, engine.block_size, engine.memory.max_model_len)
-    scheduler = engine.scheduling.scheduler(Place(space, model.max_position, engine.parallelism.stages))
-    return Deployment(spec, engine, model, hardware, generator, configurations, memory_bytes, space, scheduler)
+    layout = kv_layout(generator.memory, engine.block_size)
+    space = kv_space(generator.memory, layout, memory_bytes, engine.block_size, engine.memory.max_model_len)
+    place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
+    scheduler = engine.scheduling.scheduler(place)
+    return Deployment(spec, engine, model, hardware, generator, configurations, memory_bytes, space, place, scheduler)
 
 
-def kv_space(memory: ModelMemory, memory_bytes: int, block_size: int, max_model_len: int | None) -> KVSpace:
+def kv_space(
+    memory: ModelMemory, layout: KVLayout, memory_bytes: int, block_size: int, max_model_len: int | None
+) -> KVSpace:
     """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
     stages = range(memory.mesh.pipeline)
     weights = memory.max_rank_weight_bytes
@@ -137,10 +166,7 @@ def kv_space(memory: ModelMemory, memory_bytes: int, block_size: int, max_model_
             field="--npu_mem",
             fix="give more memory, more NPUs, or fewer bits (--fp)",
         )
-    blocks = min(
-        (memory_bytes - memory.weight_bytes(stage)) // (block_size * memory.kv_bytes_per_token(stage))
-        for stage in stages
-    )
+    blocks = min((memory_bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
     if blocks < 1:
         raise UserError(
             f"{(memory_bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of "
@@ -148,16 +174,8 @@ def kv_space(memory: ModelMemory, memory_bytes: int, block_size: int, max_model_
             field="--npu_mem",
             fix="give more memory or a smaller --block_size",
         )
-    return KVSpace(blocks, block_size, block_size * memory.kv_bytes_per_token_all_ranks, max_model_len)
-
-
-def _say_statistics(backend: Backend, say: Callable[[str], None]) -> None:
-    """Say what a backend counted, where it counts at all (steps, cache hits, runs of an external program)."""
-    count = getattr(backend, "statistics", None)
-    counts: dict[str, int] = count() if count is not None else {}
-    if counts:
-        said = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in counts.items())
-        say(f"backend: {said}")
+    block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
+    return KVSpace(blocks, block_size, block_bytes, max_model_len)
 
 
 def _perf_model(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> PerfModel:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from foundation.errors import UserError
-from orchestrator.request import Request
 from orchestrator.request_table import RequestTable
-from orchestrator.schedulers.interface import Scheduler
+from orchestrator.requests.request import Request
 from orchestrator.settings.run import WorkloadSettings
 from orchestrator.workload import ReadWorkload, read_workload
 
+Refuses = Callable[[Request], str | None]
+"""Why a request can never be served to its end; None: it can."""
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
 SAMPLE_REQUESTS = 100
@@ -52,17 +53,17 @@ class RequestSource:
         return iter(self.table)
 
 
-def open_source(workload: WorkloadSettings, scheduler: Scheduler) -> RequestSource:
+def open_source(workload: WorkloadSettings, refuses: Refuses) -> RequestSource:
     """Read the workload and check it from its first row to its last.
 
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
     read = _read(workload)
     table = read.requests
-    fits = _fitting(table, scheduler)
+    fits = _fitting(table, refuses)
     if not workload.skip_unfit and not fits.all():
         request = next(iter(table.at(~fits)))
-        raise _unfit(workload, request, str(scheduler.unfit(request)))
+        raise _unfit(workload, request, str(refuses(request)))
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
     if not fits.any():
         what = f"none of the {len(table)} requests fits"
@@ -80,11 +81,11 @@ def _read(workload: WorkloadSettings) -> ReadWorkload:
     return ReadWorkload(table, count)
 
 
-def _fitting(table: RequestTable, scheduler: Scheduler) -> np.typing.NDArray[np.bool_]:
+def _fitting(table: RequestTable, refuses: Refuses) -> np.typing.NDArray[np.bool_]:
     """Return which requests may fit. Where one does, all that are no longer do, so mostly one question is enough."""
-    if scheduler.unfit(table.longest()) is None:
+    if refuses(table.longest()) is None:
         return np.ones(len(table), dtype=np.bool_)
-    return np.fromiter((scheduler.unfit(request) is None for request in table), np.bool_, len(table))
+    return np.fromiter((refuses(request) is None for request in table), np.bool_, len(table))
 
 
 def _unfit(workload: WorkloadSettings, request: Request, why: str) -> UserError:

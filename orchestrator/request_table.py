@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.request import Request
+from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
 _AT_ONCE = 4096

@@ -20,8 +20,8 @@ from foundation.digits import whole_number
 from foundation.errors import UserError
 from foundation.files import open_input, reason
 from foundation.printable import printable
-from orchestrator.request import Request
 from orchestrator.request_table import RequestTable
+from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
 COLUMNS = ("input_toks", "output_toks", "arrival_time_ns")

@@ -26,7 +26,7 @@ from foundation.settings import setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse
 from foundation.settings.reading import Layers, Problem, read
-from orchestrator.request import Request
+from orchestrator.requests.request import Request
 from orchestrator.workload import LATEST_ARRIVAL_NS, write_workload
 
 

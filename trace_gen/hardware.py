@@ -50,6 +50,7 @@ class Hardware:
     """One device. Rates are FLOP/s and bytes/s, sizes bytes, times ns.
 
     - `peak_flops`: dense rate by number format (``fp16``, ``bf16``, ``fp8``, ``int8``, ``fp32``);
+    - `memory_bytes` is the datasheet's, `driver_memory_bytes` what its driver shows to programs;
     - `cache_bytes`: the last-level cache, from which small activations are served at `cache_speedup` times the
       memory bandwidth;
     - `compute_units`: multiprocessors (or their like), over which attention's tiles are spread;
@@ -63,6 +64,7 @@ class Hardware:
     peak_flops: Mapping[str, float]
     memory_bandwidth: float
     memory_bytes: int
+    driver_memory_bytes: int
     cache_bytes: int
     cache_speedup: float
     compute_units: int
@@ -122,8 +124,17 @@ def read_hardware(path: Path) -> Hardware:
     """Return the device described in `path`."""
     fields = Fields.of(read_json(path, _WHAT))
     fields.only(
-        {"name", "device", "aliases", "peak_tflops", "memory_bandwidth_gb_s", "memory_gb", "memory_gib", "cache_mib"}
-        | {"cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
+        {
+            "name",
+            "device",
+            "aliases",
+            "peak_tflops",
+            "memory_bandwidth_gb_s",
+            "memory_gb",
+            "memory_gib",
+            "driver_memory_gib",
+        }
+        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
     )
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))
@@ -139,6 +150,7 @@ def read_hardware(path: Path) -> Hardware:
         peak_flops=rates,
         memory_bandwidth=fields.positive_number("memory_bandwidth_gb_s") * 1e9,
         memory_bytes=round(memory),
+        driver_memory_bytes=round(fields.positive_number("driver_memory_gib", default=memory / 2**30) * 2**30),
         cache_bytes=round(fields.positive_number("cache_mib") * 2**20),
         cache_speedup=fields.positive_number("cache_speedup", default=DEFAULT_CACHE_SPEEDUP),
         compute_units=fields.positive_int("compute_units"),

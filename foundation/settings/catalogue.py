@@ -95,7 +95,7 @@ class Catalogue:
                 self.lists[one.name] = one
                 self._walk(one.record, title, reader)
             else:
-                self._add(one, getattr(one, "title", "") or title, reader)
+                self._add(one, one.title or title, reader)
                 if isinstance(one, Choice):
                     self._walk_choice(one)
 

@@ -29,7 +29,8 @@ class Setting:
     - `aliases` are other spellings; one that begins with ``no_`` turns a switch off;
     - `bearing`: whether it can change the results, only the way to the same ones, or only what is written and said;
     - `implies`: giving it makes the choice that reads it, where no other is made;
-    - `like`: settings of other choices that ask for nearly the same.
+    - `like`: settings of other choices that ask for nearly the same;
+    - `title`: the heading under which it is listed, where that is not its record's.
     """
 
     default: Any
@@ -44,6 +45,7 @@ class Setting:
     bearing: Bearing = "results"
     implies: bool = False
     like: tuple[str, ...] = ()
+    title: str = ""
     name: str = ""
     kind: Kind = "str"
     optional: bool = False
@@ -114,10 +116,11 @@ def setting(
     bearing: Bearing = "results",
     implies: bool = False,
     like: tuple[str, ...] = (),
+    title: str = "",
 ) -> Any:
     """Declare a field of type int, float, str (or a `Literal` of texts), bool or Path, or one of these or None."""
     declaration = Setting(
-        default, help, unit, least, above, most, choices, aliases, shown_default, bearing, implies, like
+        default, help, unit, least, above, most, choices, aliases, shown_default, bearing, implies, like, title
     )
     return field(default=default, metadata={_METADATA: declaration})
 

@@ -8,7 +8,7 @@ back. Blocks that were never used need no entry, which keeps a large pool cheap:
 
     taken from here ->  [ reused first: stack ] [ never used: first..last ] [ freed: oldest .. newest ]
 
-The stack on the left is filled only by a pool that gives back some blocks to the front (`LifoBlockPool`).
+The stack on the left is filled only by a pool that gives back some blocks to the front (`LifoSharedBlockPool`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foundation.errors import InternalError
 
 
 class BlockPool:
-    """Blocks with one owner each; freed blocks go to the back of the queue (vLLM 0.19)."""
+    """The free list; freed blocks go to the back of the queue."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
@@ -45,13 +45,6 @@ class BlockPool:
                 return list(range(start, start + count))
         return [self._next() for _ in range(count)]
 
-    def give_back(self, blocks: Sequence[int]) -> None:
-        """Return one owner's blocks, given in block order; the tail becomes reusable before the head."""
-        freed = self._freed
-        for block in reversed(blocks):
-            freed[block] = None
-        self.free += len(blocks)
-
     def order(self) -> list[int]:
         """Return the free blocks in the order in which they would be taken (for checks; O(free))."""
         return [*reversed(self._first), *range(self._unused, self.num_blocks), *self._freed]
@@ -65,17 +58,8 @@ class BlockPool:
         return self._freed.popitem(False)[0]
 
 
-class LifoBlockPool(BlockPool):
-    """As `BlockPool`, but freed blocks go to the front of the queue (vLLM 0.33, blocks without a hash)."""
-
-    def give_back(self, blocks: Sequence[int]) -> None:
-        """Return one owner's blocks, given in block order; the tail is the next block taken."""
-        self._first.extend(blocks)
-        self.free += len(blocks)
-
-
 class SharedBlockPool(BlockPool):
-    """A pool whose blocks several owners may hold and whose free blocks keep the hash of their content.
+    """A pool whose blocks several owners may hold and whose free blocks keep the hash of their content (vLLM 0.19).
 
     `references[block]` counts the owners. A block without owners is free but stays findable under its hash until
     `take` hands it out again; `adopt` takes it off the free list before that happens.
@@ -105,11 +89,15 @@ class SharedBlockPool(BlockPool):
                 self.free -= 1
             self.references[block] += 1
 
-    def give_back(self, blocks: Sequence[int]) -> None:
-        """Drop one owner of each block; blocks left without one become free, the tail before the head."""
+    def give_back(self, blocks: Sequence[int], findable: Sequence[int] = ()) -> None:
+        """Drop one owner of each block, given in block order; those left without one are free, the last one first.
+
+        `findable` are those of them whose contents only their owner would look for, so that they were not registered.
+        """
         references = self.references
         idle: list[int] = []
-        for block in reversed(blocks):
+        for place in range(len(blocks) - 1, -1, -1):
+            block = blocks[place]
             count = references[block] - 1
             if count < 0:
                 raise InternalError(f"KV block {block} is freed more often than it was taken")
@@ -117,7 +105,7 @@ class SharedBlockPool(BlockPool):
             if count == 0:
                 idle.append(block)
         self.free += len(idle)
-        self._enqueue(idle)
+        self._enqueue(idle, findable)
 
     def register(self, block: int, content: object) -> None:
         """Make `block` findable under the hash of its `content`. Equal contents may exist several times."""
@@ -141,7 +129,7 @@ class SharedBlockPool(BlockPool):
         """Return the hash under which `block` is registered, or None."""
         return self._hash_of[block]
 
-    def _enqueue(self, idle: Sequence[int]) -> None:
+    def _enqueue(self, idle: Sequence[int], findable: Sequence[int]) -> None:
         freed = self._freed
         for block in idle:
             freed[block] = None
@@ -157,9 +145,10 @@ class SharedBlockPool(BlockPool):
 
 
 class LifoSharedBlockPool(SharedBlockPool):
-    """As `SharedBlockPool`, but freed blocks without a hash go to the front of the queue (vLLM 0.33)."""
+    """As `SharedBlockPool`, but freed blocks that nobody could find go to the front of the queue (vLLM 0.33)."""
 
-    def _enqueue(self, idle: Sequence[int]) -> None:
-        hash_of = self._hash_of
-        super()._enqueue([block for block in idle if hash_of[block] is not None])
-        self._first.extend([block for block in reversed(idle) if hash_of[block] is None])
+    def _enqueue(self, idle: Sequence[int], findable: Sequence[int]) -> None:
+        hashes, kept = self._hash_of, set(findable)
+        kept.update(block for block in idle if hashes[block] is not None)
+        super()._enqueue([block for block in idle if block in kept], findable)
+        self._first.extend([block for block in reversed(idle) if block not in kept])

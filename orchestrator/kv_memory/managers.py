@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from foundation.registry import Registry
 
 if TYPE_CHECKING:
-    from orchestrator.kv_memory.paged import KVSpace, PagedKV
+    from collections.abc import Sequence
+
+    from orchestrator.kv_memory.groups import LayerGroup
+    from orchestrator.kv_memory.paged import PagedKV
+    from orchestrator.kv_memory.store import KVSpace
 
 
 class KVManager(Protocol):
@@ -17,8 +21,8 @@ class KVManager(Protocol):
     reserves_longest: ClassVar[bool]
     """Whether it asks for the longest sequence there can be."""
 
-    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
-        """Return the memory of an instance; `model_len`: the model's longest sequence, tokens."""
+    def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
+        """Return the memory for `groups` of layers; `model_len`: the model's longest sequence, tokens."""
 
 
 kv_managers: Registry[type[KVManager]] = Registry("KV memory manager")
@@ -31,11 +35,11 @@ class OnDemand:
 
     reserves_longest: ClassVar[bool] = False
 
-    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+    def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return demand paging."""
         from orchestrator.kv_memory.paged import PagedKV
 
-        return PagedKV(space)
+        return PagedKV(space, groups)
 
 
 @kv_managers.register("max")
@@ -45,11 +49,11 @@ class LongestReserved:
 
     reserves_longest: ClassVar[bool] = True
 
-    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+    def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations of `space.max_model_len`, else of `model_len`."""
         from orchestrator.kv_memory.reserved import MaxKV
 
-        return MaxKV(space if space.max_model_len else replace(space, max_model_len=model_len))
+        return MaxKV(space if space.max_model_len else replace(space, max_model_len=model_len), groups)
 
 
 @kv_managers.register("pow2")
@@ -59,22 +63,22 @@ class PowerOfTwoReserved:
 
     reserves_longest: ClassVar[bool] = False
 
-    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+    def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations by a power of two."""
         from orchestrator.kv_memory.reserved import Pow2KV
 
-        return Pow2KV(space)
+        return Pow2KV(space, groups)
 
 
 @kv_managers.register("oracle")
 @dataclass(frozen=True)
 class LengthReserved:
-    """Room for the true length, as if it were known."""
+    """Room for the length that is expected, by default the true one, as if it were known."""
 
     reserves_longest: ClassVar[bool] = False
 
-    def memory(self, space: KVSpace, model_len: int) -> PagedKV:
+    def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations of the true length."""
         from orchestrator.kv_memory.reserved import OracleKV
 
-        return OracleKV(space)
+        return OracleKV(space, groups)

@@ -1,126 +1,113 @@
-"""KV memory in blocks, taken on demand as a request's tokens grow, with whole requests swapped to host memory.
+"""KV memory in blocks, taken on demand as a request's tokens grow; every block has one owner, so counting is enough.
 
     tokens   0 1 2 3 | 4 5 6 7 | 8            block_size 4, 9 tokens: 3 blocks held, 3 slots free in the last
     block    first     second    third
 
-A block stands for `block_size` tokens of every layer on every rank of the instance; `block_bytes` is their sum.
-Host memory is unlimited. Nothing here decides who goes: that is the scheduler's job.
+A block stands for `block_size` tokens of one group of layers on every rank of the instance. Host memory is unlimited.
+Nothing here decides who goes: that is the scheduler's job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from foundation.errors import InternalError
-from orchestrator.request import Request
+from orchestrator.kv_memory.blocks import KVBlocks
+from orchestrator.kv_memory.counted_cohort import CountedCohort
+from orchestrator.kv_memory.groups import EAGER, FULL, LayerGroup, WindowRules
+from orchestrator.kv_memory.holder import Holder
+from orchestrator.kv_memory.store import NO_HIT, Hit, KVSpace
 from trace_gen.batch_shape import KVTransfer
 
 
-@dataclass(frozen=True, slots=True)
-class KVSpace:
-    """The device's room for KV blocks: how many, tokens a block, and bytes a block summed over all ranks.
-
-    `max_model_len` (tokens; None: not limited) is the longest sequence that is accepted.
-    """
-
-    total_blocks: int
-    block_size: int
-    block_bytes: int
-    max_model_len: int | None = None
-
-
-class PagedKV:
+class PagedKV(KVBlocks):
     """Demand paging (``--kv_manage vllm``): a request holds the blocks that its tokens fill, no more."""
 
-    def __init__(self, space: KVSpace) -> None:
-        self.space = space
-        self.free_blocks = space.total_blocks
-        self._device: dict[int, int] = {}
-        self._host: dict[int, int] = {}
+    caches_prefixes = False
 
-    def blocks_for(self, request: Request, tokens: int) -> int:
-        """Return how many blocks `request` occupies while `tokens` tokens are in its cache."""
-        return -(-tokens // self.space.block_size)
+    def __init__(self, space: KVSpace, groups: Sequence[LayerGroup] = (FULL,), rules: WindowRules = EAGER) -> None:
+        super().__init__(space, groups, rules)
+        self._free = space.total_blocks
 
-    def need(self, request: Request, tokens: int) -> int:
-        """Return how many free blocks `request` needs to have `tokens` tokens on the device."""
-        return self.blocks_for(request, tokens) - self._device.get(request.id, 0)
+    @property
+    def free(self) -> int:
+        """Blocks that can be taken now."""
+        return self._free
 
-    def take(self, request: Request, tokens: int) -> None:
-        """Give `request` the blocks that `need` counted; there must be enough free ones."""
-        need = self.need(request, tokens)
-        if need > self.free_blocks or request.id in self._host:
-            raise InternalError(f"request {request.id} takes {need} blocks of {self.free_blocks} free ones")
-        if need > 0:
-            self.free_blocks -= need
-            self._device[request.id] = self._device.get(request.id, 0) + need
+    def lookup(self, holder: Holder, tokens: int) -> Hit:
+        """Return no hit: contents are not remembered."""
+        return NO_HIT
 
-    def release(self, request: Request) -> None:
-        """Free the blocks of a finished request."""
-        self.free_blocks += self._device.pop(request.id)
+    def fits(self, holder: Holder, hit: Hit, tokens: int) -> bool:
+        """Whether `tokens` tokens would find room now."""
+        return sum(self.admission_columns(self.reserved(holder.request, tokens))) <= self._free
 
-    def on_device(self, request: Request) -> int:
-        """Return the blocks that `request` holds on the device."""
-        return self._device.get(request.id, 0)
+    def admit(self, holder: Holder, hit: Hit, tokens: int) -> bool:
+        """Give the request its first blocks, or return False."""
+        return self.grow(holder, tokens)
 
-    def on_host(self, request: Request) -> int:
-        """Return the blocks that `request` has in host memory."""
-        return self._host.get(request.id, 0)
+    def need(self, holder: Holder, tokens: int) -> int:
+        """Return how many free blocks it takes to have `tokens` tokens of the request on the device."""
+        more = self.columns(self.reserved(holder.request, tokens)) - holder.room // self.block_size
+        back = holder.away or sum(holder.dropped) - sum(self.outside(holder))
+        return len(self.groups) * max(0, more) + back
 
-    def evict(self, request: Request) -> KVTransfer:
-        """Move all blocks of `request` to host memory."""
-        blocks = self._device.pop(request.id)
-        self.free_blocks += blocks
-        self._host[request.id] = blocks
-        return self._transfer(request, blocks)
+    def grow(self, holder: Holder, tokens: int) -> bool:
+        """Give the request room for `tokens` tokens, what left its windows given back first; or return False."""
+        if holder.away:
+            raise InternalError(f"request {holder.request.id} grows while its blocks are in host memory")
+        if self.windowed:
+            self._drop(holder)
+        if tokens <= holder.room:
+            return True
+        columns = -((holder.room - self.reserved(holder.request, tokens)) // self.block_size)
+        if not self.take(columns * len(self.groups)):
+            return False
+        holder.room += columns * self.block_size
+        return True
 
-    def reload(self, request: Request) -> KVTransfer:
-        """Move the blocks of `request` back to the device; there must be room for them."""
-        blocks = self._host.pop(request.id)
-        if blocks > self.free_blocks:
-            raise InternalError(f"request {request.id} reloads {blocks} blocks into {self.free_blocks} free ones")
-        self.free_blocks -= blocks
-        self._device[request.id] = blocks
-        return self._transfer(request, blocks)
+    def register(self, holder: Holder, tokens: int) -> None:
+        """Do nothing: contents are not remembered."""
 
-    def steps_that_fit(self, tokens: Sequence[int], most: int) -> int:
-        """Return how many of `most` further steps, one token a request each, the free blocks allow.
+    def release(self, holder: Holder, *, resumes: bool = False) -> None:
+        """Free the blocks of the request, wherever they are."""
+        self._free += self.held(holder)
+        holder.room = holder.away = 0
+        holder.dropped = []
 
-        `tokens` are in the cache already. After j steps every request has taken ``j // block_size`` blocks, and
-        one more where its last block had fewer than ``j % block_size`` slots left.
-        """
-        size = self.space.block_size
-        filled = (np.asarray(tokens, dtype=np.int64) - 1) % size + 1
+    def held(self, holder: Holder) -> int:
+        """Return the blocks that the request holds on the device."""
+        if holder.away:
+            return 0
+        return holder.room // self.block_size * len(self.groups) - sum(holder.dropped)
 
-        def grown(steps: int) -> int:
-            whole, rest = divmod(steps, size)
-            return whole * len(tokens) + int(np.count_nonzero(filled + rest > size))
+    def swap_out(self, holder: Holder) -> KVTransfer:
+        """Move all blocks of the request to host memory."""
+        blocks = self.held(holder)
+        self._free += blocks
+        holder.away = blocks
+        return self._transfer(holder, blocks)
 
-        if grown(most) <= self.free_blocks:
-            return most
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if grown(middle) <= self.free_blocks else (low, middle)
-        return low
+    def swap_in(self, holder: Holder) -> KVTransfer:
+        """Move the request's blocks back to the device; there must be room for them."""
+        blocks, holder.away = holder.away, 0
+        if not self.take(blocks):
+            raise InternalError(f"request {holder.request.id} reloads {blocks} blocks into {self._free} free ones")
+        return self._transfer(holder, blocks)
 
-    def unfit(self, request: Request, peak_tokens: int) -> str | None:
-        """Return why `request`, which grows to `peak_tokens`, can never run (one clause, both sizes), or None."""
-        longest = self.space.max_model_len
-        if longest is not None and peak_tokens > longest:
-            return f"the request grows to {peak_tokens} tokens, the limit (max_model_len) is {longest}"
-        blocks = self.blocks_for(request, peak_tokens)
-        if blocks > self.space.total_blocks:
-            size, total = self.space.block_bytes, self.space.total_blocks
-            return (
-                f"the request needs {blocks} KV blocks ({blocks * size / 1e9:.2f} GB), "
-                f"the memory left beside the weights holds {total} ({total * size / 1e9:.2f} GB)"
-            )
-        return None
+    def cohort(self, holders: Sequence[Holder]) -> CountedCohort | None:
+        """Return the blocks of requests that decode together from now on; None where steps are not alike."""
+        return CountedCohort(self, holders) if self.rules.eager or not self.windowed else None
 
-    def _transfer(self, request: Request, blocks: int) -> KVTransfer:
-        tokens = blocks * self.space.block_size
-        return KVTransfer(request.id, blocks, tokens, blocks * self.space.block_bytes)
+    def take(self, blocks: int) -> bool:
+        """Take `blocks` (give them back where negative), whose owners are noted elsewhere; False: there are too few."""
+        if blocks > self._free:
+            return False
+        self._free -= blocks
+        return True
+
+    def _drop(self, holder: Holder) -> None:
+        """Give back what left the windows of the request's layers."""
+        outside = self.outside(holder)
+        self._free += sum(outside) - sum(holder.dropped)
+        holder.dropped = outside

@@ -1,8 +1,7 @@
 """What a request's KV blocks contain, as chained hashes: two blocks are alike iff all tokens up to their end are.
 
 Only equality matters. Where token ids are known the hash is a 128-bit BLAKE2b digest of the parent's hash and the
-block's tokens; from the first block with an unknown token on, contents are unique to the request, and a pair of
-the request's serial number and the block's index says so without hashing anything.
+block's tokens. From the first block with an unknown token on, contents are unique to the request: there the chain ends.
 """
 
 from __future__ import annotations
@@ -12,38 +11,30 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from foundation.errors import UserError
-from orchestrator.request import Request
+from orchestrator.requests.request import Request
 
 
 class PrefixChain:
-    """The block hashes of one request, made when first asked for.
+    """The hashes of one request's leading `blocks` blocks, made when first asked for.
 
-    `known` is the leading part of the request's tokens whose ids are known (prompt, then output); `serial` is a
-    number no other request has.
+    `known` is the leading part of the request's tokens whose ids are known (prompt, then output).
     """
 
-    def __init__(self, known: Sequence[int], serial: int, block_size: int) -> None:
+    def __init__(self, known: Sequence[int], block_size: int) -> None:
+        self.blocks = len(known) // block_size
         self._known = known
-        self._serial = serial
         self._block_size = block_size
-        self._known_blocks = len(known) // block_size
-        self._hashes: list[object] = []
+        self._hashes: list[bytes] = []
 
-    def hashes(self, count: int) -> list[object]:
-        """Return at least the first `count` hashes, in block order (the list is shared: do not change it)."""
+    def hash(self, index: int) -> bytes:
+        """Return the hash of block `index`, which is below `blocks`."""
         hashes = self._hashes
-        for index in range(len(hashes), count):
-            hashes.append(self._hash(index))
-        return hashes
-
-    def _hash(self, index: int) -> object:
-        if index >= self._known_blocks:
-            return (self._serial, index)
-        parent = self._hashes[index - 1] if index else b""
-        assert isinstance(parent, bytes)
-        start = index * self._block_size
-        tokens = array("q", self._known[start : start + self._block_size])
-        return blake2b(parent + tokens.tobytes(), digest_size=16).digest()
+        while len(hashes) <= index:
+            start = len(hashes) * self._block_size
+            tokens = array("q", self._known[start : start + self._block_size])
+            parent = hashes[-1] if hashes else b""
+            hashes.append(blake2b(parent + tokens.tobytes(), digest_size=16).digest())
+        return hashes[index]
 
 
 def known_tokens(request: Request) -> Sequence[int]:

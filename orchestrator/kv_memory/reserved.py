@@ -10,36 +10,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foundation.errors import InternalError
-from orchestrator.kv_memory.paged import KVSpace, PagedKV
-from orchestrator.request import Request
+from orchestrator.kv_memory.groups import FULL, LayerGroup
+from orchestrator.kv_memory.paged import PagedKV
+from orchestrator.kv_memory.store import KVSpace
+from orchestrator.requests.request import Request
 
 
 class ReservedKV(PagedKV):
-    """A request holds its whole reservation from its first token to its last; it never grows, so never swaps."""
+    """A request holds its whole reservation from its first token to its last; it never grows, so never swaps.
 
-    def reserved_tokens(self, request: Request) -> int:
+    Windows give nothing back: the room stays reserved.
+    """
+
+    def __init__(self, space: KVSpace, groups: Sequence[LayerGroup] = (FULL,)) -> None:
+        super().__init__(space, (FULL,) * len(groups))
+
+    def reserved(self, request: Request, tokens: int) -> int:
+        """Return the tokens of the reservation, however few are in the cache."""
+        return max(tokens, self.reservation(request))
+
+    def reservation(self, request: Request) -> int:
         """Return the tokens for which room is set aside."""
         raise NotImplementedError
-
-    def blocks_for(self, request: Request, tokens: int) -> int:
-        """Return the blocks of the reservation, however few tokens fill it."""
-        return -(-max(tokens, self.reserved_tokens(request)) // self.space.block_size)
-
-    def steps_that_fit(self, tokens: Sequence[int], most: int) -> int:
-        """Return `most`: nothing grows."""
-        return most
 
 
 class MaxKV(ReservedKV):
     """Room for the longest sequence that the model takes (``--kv_manage max``)."""
 
-    def __init__(self, space: KVSpace) -> None:
+    def __init__(self, space: KVSpace, groups: Sequence[LayerGroup] = (FULL,)) -> None:
         if space.max_model_len is None:
             raise InternalError("reserving the longest sequence needs max_model_len")
-        super().__init__(space)
+        super().__init__(space, groups)
         self._longest = space.max_model_len
 
-    def reserved_tokens(self, request: Request) -> int:
+    def reservation(self, request: Request) -> int:
         """Return the model's longest sequence."""
         return self._longest
 
@@ -47,14 +51,14 @@ class MaxKV(ReservedKV):
 class Pow2KV(ReservedKV):
     """Room for the prompt and the output rounded up to a power of two (``--kv_manage pow2``)."""
 
-    def reserved_tokens(self, request: Request) -> int:
-        """Return prompt plus the power of two that is not below the output."""
-        return request.prompt_tokens + (1 << (request.output_tokens - 1).bit_length())
+    def reservation(self, request: Request) -> int:
+        """Return prompt plus the power of two that is not below the output expected."""
+        return request.prompt_tokens + (1 << (request.expected_output - 1).bit_length())
 
 
 class OracleKV(ReservedKV):
-    """Room for the request's true length (``--kv_manage oracle``)."""
+    """Room for the length that is expected of the request, by default its true one (``--kv_manage oracle``)."""
 
-    def reserved_tokens(self, request: Request) -> int:
-        """Return prompt plus output."""
-        return request.prompt_tokens + request.output_tokens
+    def reservation(self, request: Request) -> int:
+        """Return prompt plus the output expected."""
+        return request.prompt_tokens + request.expected_output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,12 @@ def _beside(case: Path) -> Path:
     raise UserError(f"no {' or '.join(BESIDE)} beside the case", path=case, field="--check", fix="name the recording")
 
 
-def _read_recording(path: Path) -> dict[str, Any]:
-    import gzip
-    import zlib
+def _read_recording(path: Path) -> Mapping[str, Any]:
+    from foundation.bounds import DATA_BYTES
+    from foundation.documents import read_json
+    from foundation.fields import Fields
 
-    from foundation.files import read_text
-    from orchestrator.replay.case import parse_json
-
-    if path.suffix != ".gz":
-        return parse_json(read_text(path, "recording"), path)
-    try:
-        return parse_json(gzip.decompress(path.read_bytes()).decode(), path)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"the recording cannot be read: {error}", path=path) from error
+    return Fields.of(read_json(path, "recording", DATA_BYTES)).values
 
 
 if __name__ == "__main__":

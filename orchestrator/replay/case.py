@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import UserError, near_names
-from foundation.files import read_text
-from orchestrator.request import Request
-from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
+from foundation.bounds import DATA_BYTES
+from foundation.documents import read_json
+from foundation.errors import UserError
+from foundation.fields import LARGEST, Fields
+from orchestrator.kv_memory.groups import FULL, LayerGroup
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.vllm.config import POLICIES, VERSIONS, VllmSchedulerConfig
 
-SETTINGS = (
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "block_size",
-    "num_gpu_blocks",
-    "max_model_len",
-    "enable_prefix_caching",
-    "enable_chunked_prefill",
-    "long_prefill_token_threshold",
-    "policy",
-    "async_scheduling",
-    "scheduler_reserve_full_isl",
-)
+COUNTS = {
+    "max_num_seqs": "max_num_seqs",
+    "max_num_batched_tokens": "max_num_batched_tokens",
+    "block_size": "block_size",
+    "num_gpu_blocks": "num_gpu_blocks",
+    "max_model_len": "max_model_len",
+    "long_prefill_token_threshold": "long_prefill_token_threshold",
+    "prefix_cache_retention_interval": "prefix_cache_retention_interval",
+    "pipeline_parallel_size": "pipeline_stages",
+}
+"""Keys that are whole numbers, and what the settings call them."""
+SWITCHES = ("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling", "scheduler_reserve_full_isl")
+CHOICES = {
+    "policy": ("policy", POLICIES),
+    "vllm_version": ("version", VERSIONS),
+    "engine_loop": ("engine_loop", VERSIONS),
+}
 DESCRIPTIVE = ("name", "description", "tags")
-REQUEST_FIELDS = (
-    "id",
-    "arrival",
-    "output_len",
-    "priority",
-    "prompt_len",
-    "prompt_segments",
-    "prompt_token_ids",
-    "output_segment",
-)
+REQUEST_FIELDS = {"id", "arrival", "output_len", "priority", "output_segment", "max_tokens", "abort_at"}
+PROMPTS = ("prompt_token_ids", "prompt_segments", "prompt_len")
+LATEST_US = 2**53
+MOST_TOKEN_IDS = 2**23
+"""Token ids of all prompts and answers of a case, so that they fit into memory."""
+RECORDED_LOOP = "0.19"
+"""The version whose engine asked the scheduler, of whichever version, in recordings that do not say."""
 SEGMENT_STRIDE = 1_000_000
 """Token ids of segment `s` start at this multiple of `s`."""
 
@@ -64,110 +66,139 @@ class Case:
     config: VllmSchedulerConfig
     latency: LatencyModel
     requests: tuple[Request, ...]
+    groups: tuple[LayerGroup, ...] = (FULL,)
 
 
 def read_case(path: Path, version: str) -> Case:
-    """Read a case; what is missing, unknown or not a number is a `UserError` naming the field."""
-    document = parse_json(read_text(path, "case"), path)
-    known = {*SETTINGS, *DESCRIPTIVE, "latency_model", "requests"}
-    _check_keys(document, known, {"num_gpu_blocks", "max_model_len", "latency_model", "requests"}, path, "")
-    settings = {name: document[name] for name in SETTINGS if name in document}
+    """Read a case; whatever is missing, unknown or wrong is a `UserError` that names each field."""
+    fields = Fields.of(read_json(path, "case", DATA_BYTES))
+    fields.only({*COUNTS, *SWITCHES, *CHOICES, *DESCRIPTIVE, "latency_model", "requests", "kv_cache_groups"})
+    settings = _settings(fields)
+    latency = _latency(fields.object("latency_model"))
+    groups = _groups(fields)
+    if not fields.has("requests"):
+        fields.problem("requests is missing", fix="give a list of them")
+    requests = _Requests(int(settings.get("max_model_len") or 0)).read(fields)
+    fields.finish()
     try:
-        config = VllmSchedulerConfig(version=version, **settings)
+        config = VllmSchedulerConfig(**{"version": version, "engine_loop": RECORDED_LOOP, **settings})
     except UserError as error:
-        raise UserError(error.what, path=path, field=error.field, fix=error.fix) from error
-    if not isinstance(document["requests"], list):
-        raise UserError("not a list", path=path, field="requests")
-    requests = tuple(_request(row, index, path) for index, row in enumerate(document["requests"]))
-    names = [request.name for request in requests]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"id {twice!r} occurs twice", path=path, field="requests")
-    return Case(config, _latency(document["latency_model"], path), requests)
+        line = fields.document.line((error.field,)) if error.field else None
+        raise UserError(error.what, path=path, line=line, field=error.field, fix=error.fix) from error
+    return Case(config, latency, requests, groups)
 
 
-def parse_json(text: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object in `text`; anything else is a `UserError` with its line."""
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not JSON: {error.msg}", path=path, line=error.lineno) from None
-    if not isinstance(document, dict):
-        raise UserError("not a JSON object", path=path)
-    return document
+def _settings(fields: Fields) -> dict[str, Any]:
+    """Return what is given of the scheduler's settings; a null of theirs is one that vLLM gives a meaning."""
+    found: dict[str, Any] = {}
+    for name, own in COUNTS.items():
+        if fields.has(name) or name in ("num_gpu_blocks", "max_model_len"):
+            found[own] = fields.integer(name, low=0, high=LARGEST)
+        elif name in fields.values:
+            found[own] = None
+    found |= {name: fields.boolean(name) for name in SWITCHES if fields.has(name)}
+    found |= {own: fields.choice(name, known) for name, (own, known) in CHOICES.items() if fields.has(name)}
+    return found
 
 
-def _latency(row: Any, path: Path) -> LatencyModel:
+def _groups(fields: Fields) -> tuple[LayerGroup, ...]:
+    """Read the groups of layers: ``{"kind": "full"}`` or ``{"kind": "sliding_window", "sliding_window": tokens}``."""
+    if not fields.has("kv_cache_groups"):
+        return (FULL,)
+    groups = fields.objects("kv_cache_groups")
+    if not groups:
+        fields.problem("there is no group of layers", "kv_cache_groups")
+    return tuple(map(_group, groups))
+
+
+def _group(fields: Fields) -> LayerGroup:
+    windowed = fields.choice("kind", ("full", "sliding_window")) == "sliding_window"
+    fields.only({"kind", "sliding_window"} if windowed else {"kind"})
+    return LayerGroup(fields.positive_int("sliding_window")) if windowed else FULL
+
+
+def _latency(fields: Fields) -> LatencyModel:
     names = ("a_us", "b_us_per_token", "c_us_per_kv_token")
-    _check_keys(row, set(names), set(names), path, "latency_model.")
-    values = []
-    for name in names:
-        if not isinstance(row[name], int | float) or row[name] < 0:
-            raise UserError(f"{row[name]!r} is not a time in microseconds", path=path, field=f"latency_model.{name}")
-        values.append(round(1000 * row[name]))
-    return LatencyModel(*values)
+    fields.only(names)
+    return LatencyModel(*(round(1000 * fields.number(name, low=0.0, high=1e9)) for name in names))
 
 
-def _request(row: Any, index: int, path: Path) -> Request:
-    where = f"requests[{index}]."
-    _check_keys(row, set(REQUEST_FIELDS), {"id", "arrival", "output_len"}, path, where)
-    for name in ("arrival", "output_len", "priority", "prompt_len", "output_segment"):
-        if name in row and (isinstance(row[name], bool) or not isinstance(row[name], int)):
-            raise UserError(f"{row[name]!r} is not a whole number", path=path, field=where + name)
-    given = [name for name in _PROMPTS if name in row]
-    if len(given) != 1:
-        raise UserError(f"a request has one of {', '.join(_PROMPTS)}", path=path, field=where.rstrip("."))
-    try:
-        tokens, ids = _PROMPTS[given[0]](row[given[0]])
-    except (TypeError, ValueError):
-        raise UserError(f"{row[given[0]]!r} is not a prompt", path=path, field=where + given[0]) from None
-    output = None
-    if "output_segment" in row and row["output_segment"] is not None:
-        output = _segment(row["output_segment"], row["output_len"])
-    return Request(
-        id=index,
-        arrival_ns=row["arrival"] * 1000,
-        prompt_tokens=tokens,
-        output_tokens=row["output_len"],
-        name=str(row["id"]),
-        priority=row.get("priority", 0),
-        prompt_token_ids=ids,
-        output_token_ids=output,
+class _Requests:
+    """Reads the requests of a case; token ids of a prompt that is too long to be served are not made."""
+
+    def __init__(self, max_model_len: int) -> None:
+        self._max_model_len = max_model_len
+        self._token_ids = 0
+
+    def read(self, fields: Fields) -> tuple[Request, ...]:
+        """Return the requests in file order, ids counting from 0."""
+        rows = fields.objects("requests")
+        requests = tuple(self._request(row, index) for index, row in enumerate(rows))
+        seen: set[str] = set()
+        for request in requests:
+            if request.name in seen:
+                fields.problem(f"id {request.name!r} occurs twice", "requests")
+            seen.add(request.name)
+        return requests
+
+    def _request(self, row: Fields, index: int) -> Request:
+        row.only(REQUEST_FIELDS | set(PROMPTS))
+        prompt, ids = self._prompt(row)
+        output = row.positive_int("output_len")
+        segment = row.integer("output_segment", low=0, high=LARGEST, default=None)
+        known = segment is not None and self._affords(row, output)
+        abort_us = row.integer("abort_at", low=0, high=LATEST_US, default=None)
+        name = row.values.get("id")
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            row.wrong("id", "a name") if "id" in row.values else row.problem("id is missing", fix="give a name")
+        return Request(
+            id=index,
+            arrival_ns=row.integer("arrival", low=0, high=LATEST_US) * 1000,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            name=str(name),
+            priority=row.integer("priority", default=0),
+            prompt_token_ids=ids,
+            output_token_ids=_segment(segment, output) if known and segment is not None else None,
+            max_tokens=row.integer("max_tokens", low=0, high=LARGEST, default=0),
+            abort_ns=None if abort_us is None else abort_us * 1000,
+        )
+
+    def _prompt(self, row: Fields) -> tuple[int, list[int] | None]:
+        """Return the prompt's length, and its token ids where they are given."""
+        kind = row.one_of(*PROMPTS)
+        if kind == "prompt_len":
+            return row.positive_int("prompt_len"), None
+        if kind == "prompt_token_ids":
+            given = list(row.integers(kind))
+            return (len(given), given) if self._affords(row, len(given)) else (1, None)
+        segments = row.values.get(kind)
+        if not isinstance(segments, list) or not segments or not all(map(_is_segment, segments)):
+            row.wrong(kind, "a list of [segment, tokens], whole numbers")
+            return 1, None
+        tokens = sum(count for _, count in segments)
+        if tokens > LARGEST:
+            row.problem(f"{tokens} tokens are more than any prompt has", kind, f"at most {LARGEST}")
+        elif tokens < self._max_model_len and self._affords(row, tokens):
+            return tokens, list(chain.from_iterable(_segment(segment, count) for segment, count in segments))
+        return min(tokens, LARGEST), None
+
+    def _affords(self, row: Fields, tokens: int) -> bool:
+        """Count token ids; those that are too many are a problem, told once."""
+        before, self._token_ids = self._token_ids, self._token_ids + tokens
+        if before <= MOST_TOKEN_IDS < self._token_ids:
+            row.problem(f"the requests up to this one have more than {MOST_TOKEN_IDS} token ids", fix="give lengths")
+        return self._token_ids <= MOST_TOKEN_IDS
+
+
+def _is_segment(item: Any) -> bool:
+    return (
+        isinstance(item, list)
+        and len(item) == 2
+        and all(type(number) is int and 0 <= number <= LARGEST for number in item)
+        and item[1] > 0
     )
-
-
-def _from_ids(ids: list[int]) -> tuple[int, list[int] | None]:
-    if not all(type(token) is int for token in ids):
-        raise TypeError
-    return len(ids), ids
-
-
-def _from_segments(segments: list[list[int]]) -> tuple[int, list[int] | None]:
-    ids = list(chain.from_iterable(_segment(segment, count) for segment, count in segments))
-    return len(ids), ids
-
-
-def _from_length(length: int) -> tuple[int, list[int] | None]:
-    return length, None
-
-
-_PROMPTS: dict[str, Callable[[Any], tuple[int, list[int] | None]]] = {
-    "prompt_token_ids": _from_ids,
-    "prompt_segments": _from_segments,
-    "prompt_len": _from_length,
-}
 
 
 def _segment(segment: int, count: int) -> list[int]:
     return list(range(segment * SEGMENT_STRIDE, segment * SEGMENT_STRIDE + count))
-
-
-def _check_keys(row: Any, known: set[str], needed: set[str], path: Path, where: str) -> None:
-    if not isinstance(row, dict):
-        raise UserError("not a JSON object", path=path, field=where.rstrip(".") or None)
-    for name in row:
-        if name not in known:
-            raise UserError(f"unknown key {name!r}", path=path, field=where + name, fix=near_names(name, known))
-    for name in needed:
-        if name not in row:
-            raise UserError("the key is missing", path=path, field=where + name)

@@ -1,20 +1,24 @@
-"""Run a case: vLLM's engine loop in simulated microseconds, every step recorded.
-
-The engine decides while fewer batches than its queue holds are in flight, else waits for the oldest. With
-asynchronous scheduling the queue holds two, so a step is decided when the one before it starts. A request is seen
-by a decision if it arrived by then.
-"""
+"""Run a case through the engine that the main job runs, in simulated microseconds, every step recorded."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.batch import Batch, BatchOutcome
-from orchestrator.replay.case import Case
-from orchestrator.request import Request
-from orchestrator.schedulers.vllm import VllmScheduler, vllm_scheduler
+import numpy as np
+
+from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.routers.round_robin import RoundRobin
+from orchestrator.engine.batch import Batch
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.pricing.interface import Cost
+from orchestrator.replay.case import Case, LatencyModel
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.vllm import VllmScheduler
 
 REQUEST_COLUMNS = [
     "id",
@@ -43,20 +47,24 @@ CIRCLES = 20
 """How often a step may be repeated, with no token between, before a replay ends as stalled."""
 
 
-@dataclass(slots=True)
-class Flight:
-    """A batch in the engine's queue; times in microseconds."""
+class FormulaPricing:
+    """Prices batches by a case's latency formula. All of a batch's time lies on the first of `stages`."""
 
-    batch: Batch
-    decided: int
-    start: int
-    duration: int
-    free_after_schedule: int
+    max_steps = 2**20
+    classes: tuple[str, ...] = ()
 
-    @property
-    def end(self) -> int:
-        """When its tokens arrive."""
-        return self.start + self.duration
+    def __init__(self, latency: LatencyModel, stages: int) -> None:
+        self.stages = stages
+        self._latency = latency
+
+    def price(self, wave: Sequence[Batch]) -> Cost:
+        """See `orchestrator.pricing.interface.Pricing.price`."""
+        batch = wave[0]
+        tokens, context = int(batch.new_tokens.sum()), int(batch.context_tokens.sum())
+        grown = [context + tokens + len(batch.ids) * step for step in range(batch.steps)]
+        steps = [1000 * self._latency.step_us(tokens, after) for after in grown]
+        finishes = np.repeat(np.array(steps, dtype=np.int64)[None, :, None], self.stages, axis=2)
+        return Cost(finishes, np.zeros((1, batch.steps, 0), dtype=np.int64))
 
 
 @dataclass(slots=True)
@@ -68,27 +76,48 @@ class RequestRow:
     preemptions: int = 0
     first_hit: int | None = None
     output: int = 0
+    status: str = "unfinished"
 
 
 @dataclass(slots=True)
-class Recorder:
+class StepTable:
     """The rows of steps and requests so far."""
 
     case: Case
     steps: list[list[Any]] = field(default_factory=list)
     rows: dict[int, RequestRow] = field(default_factory=dict)
     max_running: int = 0
+    aborts: list[list[Any]] = field(default_factory=list)
+    """When (us) whose request was given up."""
+
     fruitless: Counter[object] = field(default_factory=Counter)
     """Steps that preempted somebody since the last token, by what they did."""
 
-    def decided(self, batch: Batch) -> None:
-        """Count what the decision did to requests."""
+    def ended(self, done: CompletedBatch) -> None:
+        """Record a step that has ended."""
+        batch, outcome, now = done.batch, done.outcome, done.end_ns // 1000
         for request, hit in batch.admitted:
             row = self.rows[request.id]
-            if row.first_hit is None:
-                row.first_hit = hit
+            row.first_hit = hit if row.first_hit is None else row.first_hit
         for request in batch.preempted:
             self.rows[request.id].preemptions += 1
+        if outcome.emitted:
+            self.fruitless.clear()
+        for request in outcome.emitted:
+            row = self.rows[request.id]
+            row.output += 1
+            row.first_token = now if row.first_token is None else row.first_token
+        for request in outcome.finished:
+            self.rows[request.id].finish = now
+            self.rows[request.id].status = "length"
+        self.max_running = max(self.max_running, done.usages.last.running)
+        self.steps.append(self._row(done))
+
+    def aborted(self, gone: Aborted) -> None:
+        """Record a request that was given up."""
+        now, row = gone.now // 1000, self.rows[gone.request.id]
+        row.finish, row.status = now, "aborted"
+        self.aborts.append([now, gone.request.name])
 
     def goes_in_circles(self, batch: Batch) -> bool:
         """Whether the same step with the same preemptions has come again and again without a token in between.
@@ -97,101 +126,78 @@ class Recorder:
         """
         if not batch.preempted:
             return False
-        computed = tuple(
-            (request.id, count) for request, count in zip(batch.requests, batch.context_tokens, strict=True)
-        )
+        computed = (batch.ids.tobytes(), batch.context_tokens.tobytes())
         key = (computed, tuple(request.id for request in batch.preempted))
         self.fruitless[key] += 1
         return self.fruitless[key] > CIRCLES
 
-    def updated(self, flight: Flight, outcome: BatchOutcome, scheduler: VllmScheduler) -> None:
-        """Record a finished step."""
-        if outcome.emitted:
-            self.fruitless.clear()
-        for request in outcome.emitted:
-            row = self.rows[request.id]
-            row.output += 1
-            if row.first_token is None:
-                row.first_token = flight.end
-        for request in outcome.finished:
-            self.rows[request.id].finish = flight.end
-        batch, usage = flight.batch, scheduler.usage()
-        step: list[Any] = [
-            flight.start,
-            flight.duration,
-            {request.name: tokens for request, tokens in zip(batch.requests, batch.new_tokens, strict=True)},
+    def _row(self, done: CompletedBatch) -> list[Any]:
+        batch, start = done.batch, done.start_ns // 1000
+        names = [request.name for request in batch.requests]
+        row: list[Any] = [
+            start,
+            done.end_ns // 1000 - start,
+            dict(zip(names, batch.new_tokens.tolist(), strict=True)),
             {request.name: hit for request, hit in batch.admitted},
             [request.name for request in batch.preempted],
-            flight.free_after_schedule,
-            usage.free_blocks,
-            usage.running,
-            usage.waiting,
-            [request.name for request in outcome.finished],
+            done.usages.last.free_blocks,
+            done.after.free_blocks,
+            done.after.running,
+            done.after.waiting,
+            [request.name for request in done.outcome.finished],
         ]
-        if scheduler.decides_ahead:
-            step.append(flight.decided)
-        self.steps.append(step)
+        return [*row, done.decided_ns // 1000] if self.case.config.decides_ahead else row
 
 
 def replay(case: Case) -> dict[str, Any]:
     """Return the steps and requests of `case` as a JSON document."""
-    scheduler = vllm_scheduler(case.config)
-    recorder = Recorder(case, rows={request.id: RequestRow() for request in case.requests})
-    arrivals = deque(sorted(case.requests, key=lambda request: request.arrival_ns))
-    queue: deque[Flight] = deque()
-    now = 0
-    while True:
-        while arrivals and arrivals[0].arrival_ns <= now * 1000:
-            scheduler.add(arrivals.popleft(), now * 1000)
-        flight = _decide(scheduler, case, now, queue[-1].end if queue else now)
-        if flight is not None:
-            queue.append(flight)
-            recorder.decided(flight.batch)
-            recorder.max_running = max(recorder.max_running, scheduler.usage().running)
-            if recorder.goes_in_circles(flight.batch) and not arrivals:
-                break
-            if flight.batch.requests and len(queue) < scheduler.max_in_flight:
-                continue
-        if queue:
-            done = queue.popleft()
-            now = done.end
-            recorder.updated(done, scheduler.update(done.batch, now * 1000), scheduler)
-        elif arrivals:
-            now = arrivals[0].arrival_ns // 1000
-        else:
+    scheduler = VllmScheduler(case.config, case.groups)
+    pricing = FormulaPricing(case.latency, case.config.pipeline_stages)
+    engine = Engine(scheduler, pricing, max_steps=1)
+    table = StepTable(case, rows={request.id: RequestRow() for request in case.requests})
+    ordered = sorted(case.requests, key=lambda request: request.arrival_ns)
+    last_arrival = max((request.arrival_ns for request in ordered), default=0)
+    for told in Clock([engine], RoundRobin(), map(Admission, ordered)).run():
+        if isinstance(told, Rejected):
+            table.rows[told.request.id].status = "rejected"
+            continue
+        if isinstance(told, Aborted):
+            table.aborted(told)
+            continue
+        table.ended(told)
+        if table.goes_in_circles(told.batch) and told.end_ns >= last_arrival:
             break
-    return _document(recorder, scheduler)
+    return _document(table, scheduler)
 
 
-def _decide(scheduler: VllmScheduler, case: Case, now: int, free_at: int) -> Flight | None:
-    batch = scheduler.decide()
-    if batch is None:
-        return None
-    tokens = sum(batch.new_tokens)
-    duration = case.latency.step_us(tokens, sum(batch.context_tokens) + tokens)
-    return Flight(batch, now, max(now, free_at), duration, scheduler.usage().free_blocks)
-
-
-def _document(recorder: Recorder, scheduler: VllmScheduler) -> dict[str, Any]:
-    steps, config = recorder.steps, recorder.case.config
-    requests = [_request_row(request, recorder.rows[request.id]) for request in recorder.case.requests]
-    return {
+def _document(table: StepTable, scheduler: VllmScheduler) -> dict[str, Any]:
+    steps, config = table.steps, table.case.config
+    requests = [_request_row(request, table.rows[request.id]) for request in table.case.requests]
+    document = {
         "vllm_version": f"{config.version}.0",
         "stalled": scheduler.has_unfinished(),
         "num_steps": len(steps),
         "end_us": steps[-1][0] + steps[-1][1] if steps else 0,
         "total_scheduled_tokens": sum(sum(step[2].values()) for step in steps),
-        "total_preemptions": sum(row.preemptions for row in recorder.rows.values()),
-        "total_finished": sum(row.finish is not None for row in recorder.rows.values()),
-        "max_running": recorder.max_running,
-        "min_free_blocks": min((step[5] for step in steps), default=config.usable_blocks),
+        "total_preemptions": sum(row.preemptions for row in table.rows.values()),
+        "total_finished": sum(row.status == "length" for row in table.rows.values()),
+        "max_running": table.max_running,
+        "min_free_blocks": min((step[5] for step in steps), default=None),
         "request_columns": REQUEST_COLUMNS,
         "requests": requests,
-        "step_columns": [*STEP_COLUMNS, DECIDED_COLUMN] if scheduler.decides_ahead else STEP_COLUMNS,
+        "step_columns": [*STEP_COLUMNS, DECIDED_COLUMN] if config.decides_ahead else STEP_COLUMNS,
         "steps": steps,
     }
+    return document | ({"aborts": table.aborts} if table.aborts else {})
 
 
 def _request_row(request: Request, row: RequestRow) -> list[Any]:
-    status = "unfinished" if row.finish is None else "length"
-    return [request.name, row.first_token, row.finish, row.preemptions, row.first_hit or 0, row.output, status]
+    return [
+        request.name,
+        row.first_token,
+        row.finish,
+        row.preemptions,
+        row.first_hit or 0,
+        row.output,
+        row.status,
+    ]

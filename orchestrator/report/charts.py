@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.report.axes import Axis, linear_axis, log_axis, tick_text
+from orchestrator.report.markup import escape
 
 FloatArray = NDArray[np.float64]
 SIDE = 1000.0

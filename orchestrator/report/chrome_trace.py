@@ -8,16 +8,17 @@ waiting, prefill and decode. Times are simulated. Events are written one by one,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from heapq import heappop, heappush
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.trace_events import counter, mark, process_name, span, thread_name, write_events
-from orchestrator.metrics import Metrics
-from orchestrator.report.history import DECODE, History, kind_of
+from orchestrator.observers.history import DECODE, History, kind_of
+from orchestrator.result import RunResult
+from orchestrator.summary import Summary
 
 IntArray = NDArray[np.int64]
 ENGINE, REQUESTS = 1, 2
@@ -38,10 +39,10 @@ class Lives:
     end: IntArray
 
     @classmethod
-    def of(cls, metrics: Metrics) -> Lives:
-        """Return the finished requests, and those that the engine saw but had not finished when the run ended."""
-        finished, open_now = metrics.columns(), metrics.unfinished()
-        columns = {name: np.concatenate((finished[name], open_now[name])) for name in finished}
+    def of(cls, result: RunResult) -> Lives:
+        """Return the finished requests, and those that an engine saw but had not finished when the run ended."""
+        finished, open_now = result.columns, result.unfinished
+        columns = {one.name: np.concatenate((finished[one.name], open_now[one.name])) for one in fields(cls)}
         order = np.lexsort((columns["id"], columns["arrival"]))
         return cls(**{name: values[order] for name, values in columns.items()})
 
@@ -54,37 +55,43 @@ class _Description(NamedTuple):
     arguments: dict[str, int]
 
 
-def write_chrome_trace(
-    stream: IO[str], title: str, summary: dict[str, Any], metrics: Metrics, history: History
-) -> None:
+def write_chrome_trace(stream: IO[str], title: str, result: RunResult, history: History) -> None:
     """Write the timeline to `stream`. What is left out to bound the file is said in `otherData` and as a mark on it."""
-    lives = Lives.of(metrics)
-    batches = history.columns()
-    notes = _notes(summary, history, len(batches["start"]), len(lives.id))
-    other = {"title": title, "complete": summary["complete"], "error": summary["error"], "notes": notes}
-    write_events(stream, _events(lives, batches, metrics, history, notes), unit="ms", other=other)
+    lives = Lives.of(result)
+    batches = {number: engine.columns() for number, engine in sorted(history.engines.items())}
+    notes = _notes(result.summary, history, sum(len(kept["start"]) for kept in batches.values()), len(lives.id))
+    other = {"title": title, "complete": result.summary.complete, "error": result.summary.error, "notes": notes}
+    write_events(stream, _events(lives, batches, result, history, notes), unit="ms", other=other)
 
 
 def _events(
-    lives: Lives, batches: dict[str, IntArray], metrics: Metrics, history: History, notes: list[str]
+    lives: Lives, batches: dict[int, dict[str, IntArray]], result: RunResult, history: History, notes: list[str]
 ) -> Iterator[str]:
     """Yield every event as JSON text."""
-    end = metrics.totals.end_ns
-    yield process_name(ENGINE, "engine")
+    several = result.summary.engines > 1
+    for number in range(result.summary.engines):
+        yield process_name(_process(number), f"engine {number}" if several else "engine")
     yield process_name(REQUESTS, "requests")
     for note in notes:
         yield mark(note, ENGINE)
+    for number, kept in batches.items():
+        yield from _engine_events(_process(number), kept, history.engines[number].stage_spans())
+    yield from _request_slices(lives, result.time.makespan_ns)
+
+
+def _process(engine: int) -> int:
+    """Return the process of an engine: the first one's, and those after the requests'."""
+    return ENGINE if engine == 0 else REQUESTS + engine
+
+
+def _engine_events(process: int, batches: dict[str, IntArray], spans: list[tuple[IntArray, IntArray]]) -> Iterator[str]:
+    """Yield a track a pipeline stage with its slices, and the counters."""
     descriptions = list(_describe(batches))
-    for stage, (begins, ends) in enumerate(history.stage_spans()):
-        yield thread_name(ENGINE, stage + 1, f"stage {stage}" if len(history.stage_spans()) > 1 else "iterations")
-        yield from _batch_slices(stage + 1, begins, ends, descriptions)
-    yield from _counters(batches, metrics.totals.kv_blocks)
-    yield from _request_slices(lives, end)
-
-
-def _batch_slices(track: int, begins: IntArray, ends: IntArray, descriptions: list[_Description]) -> Iterator[str]:
-    for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
-        yield span(said.name, said.kind, (ENGINE, track), begin, end, said.arguments)
+    for stage, (begins, ends) in enumerate(spans):
+        yield thread_name(process, stage + 1, f"stage {stage}" if len(spans) > 1 else "iterations")
+        for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
+            yield span(said.name, said.kind, (process, stage + 1), begin, end, said.arguments)
+    yield from _counters(process, batches)
 
 
 def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
@@ -103,11 +110,11 @@ def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
         yield _Description(name, kind, arguments)
 
 
-def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
+def _counters(process: int, batches: dict[str, IntArray]) -> Iterator[str]:
     """Yield requests and KV use (%) as counters, an event a change; between batches nothing is in use."""
     start, end = batches["start"], batches["end"]
     idle = np.append(start[1:] > np.maximum.accumulate(end)[:-1], True) if len(start) else np.zeros(0, dtype=bool)
-    used = 100.0 * batches["used_blocks"] / max(blocks, 1)
+    used = 100.0 * batches["used_blocks"] / np.maximum(batches["total_blocks"], 1)
     for name, unit, moments, values in (
         ("running", "requests", start, batches["running"]),
         ("waiting", "requests", start, batches["waiting"]),
@@ -117,10 +124,10 @@ def _counters(batches: dict[str, IntArray], blocks: int) -> Iterator[str]:
         rows = zip(moments.tolist(), values.tolist(), end.tolist(), idle.tolist(), strict=True)
         for moment, value, ended, then_idle in rows:
             if value != before:
-                yield counter(f"{name} ({unit})", ENGINE, moment, value)
+                yield counter(f"{name} ({unit})", process, moment, value)
             before = value
             if then_idle and value:
-                yield counter(f"{name} ({unit})", ENGINE, ended, 0)
+                yield counter(f"{name} ({unit})", process, ended, 0)
                 before = 0
 
 
@@ -159,8 +166,8 @@ def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
                 yield span(phase, phase, (REQUESTS, slot), begin, until if until >= 0 else end)
 
 
-def _notes(summary: dict[str, Any], history: History, batches: int, requests: int) -> list[str]:
-    notes = [] if summary["complete"] else [f"incomplete: the run ended early: {summary['error']}"]
+def _notes(summary: Summary, history: History, batches: int, requests: int) -> list[str]:
+    notes = [] if summary.complete else [f"incomplete: the run ended early: {summary.error}"]
     if batches < history.batches:
         notes.append(f"only the first {batches} of {history.batches} batches are shown")
     if requests > MOST_REQUESTS:

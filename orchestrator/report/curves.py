@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.intervals import Interval
+from orchestrator.observers.intervals import Interval
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

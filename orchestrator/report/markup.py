@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_markup
+
+from foundation.printable import printable
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fbfbfa; --card: #fff; --text: #1d2328; --soft: #5c666f; --rule: #dde1e4;
@@ -64,6 +66,11 @@ svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } svg .area {
 }
 @media print { .card, .tile { break-inside: avoid; } }
 """
+
+
+def escape(text: str) -> str:
+    """Return text as HTML: markup and control characters escaped."""
+    return escape_markup(printable(text))
 
 
 def document(title: str, body: str) -> str:

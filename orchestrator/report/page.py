@@ -7,31 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.intervals import Interval
-from orchestrator.metrics import Metrics
+from orchestrator.observers.history import DECODE, MIXED, PREFILL, History
+from orchestrator.observers.intervals import Interval
+from orchestrator.observers.tables import time_rows
 from orchestrator.report.charts import Chart, Mark, Series, stacked_bar
 from orchestrator.report.curves import cumulative, over_time, steps
-from orchestrator.report.history import DECODE, MIXED, PREFILL, History
-from orchestrator.report.markup import card, document, paragraph, section, table, tiles
+from orchestrator.report.markup import card, document, escape, paragraph, section, table, tiles
+from orchestrator.result import RunResult, latencies
 from orchestrator.settings.record import ShownSetting
 from orchestrator.statistics import SHARES, STATISTICS
+from orchestrator.summary import LATENCIES, Summary
 
 IntArray = NDArray[np.int64]
-LATENCIES = {
-    "ttft_ms": "TTFT",
-    "tpot_ms": "TPOT",
-    "itl_ms": "ITL",
-    "latency_ms": "end-to-end",
-    "queuing_delay_ms": "queuing delay",
-}
 COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, "idle": 4, "waiting": 4}
+PART_COLOURS = (1, 2, 3, 5, 6)
 LONG_TAIL = 8
 """A distribution whose greatest value is this many times its median is drawn over decades."""
 
@@ -49,10 +43,9 @@ class Facts:
     interval_ns: int
 
 
-def render(
-    facts: Facts, summary: dict[str, Any], metrics: Metrics, intervals: Sequence[Interval], history: History
-) -> str:
-    """Return the page. `summary` is what the summary file holds; its figures are shown, not worked out again."""
+def render(facts: Facts, result: RunResult, history: History) -> str:
+    """Return the page. The summary's figures are shown, not worked out again."""
+    summary = result.summary
     title = f"{facts.model} on {facts.system}"
     parts = [
         f"<header><h1>{escape(title)}</h1>",
@@ -60,9 +53,9 @@ def render(
         _incomplete(summary),
         _tiles(summary),
         "</header>",
-        section("latency", "Latency", card(_latency_table(summary)), _distributions(summary, metrics)),
-        section("over-time", "Over time", *_over_time(facts, intervals)),
-        section("simulated-time", "Where simulated time went", *_simulated_time(summary, metrics, history)),
+        section("latency", "Latency", card(_latency_table(summary)), _distributions(result)),
+        section("over-time", "Over time", *_over_time(facts, result.intervals)),
+        section("simulated-time", "Where simulated time went", *_simulated_time(result, history)),
         section("run", "The whole run", card(_run_table(summary))),
         section("configuration", "Configuration", *_configuration(facts)),
         section("terms", "Terms", *map(paragraph, _TERMS)),
@@ -83,25 +76,26 @@ _TERMS = (
 )
 
 
-def _incomplete(summary: dict[str, Any]) -> str:
-    if summary["complete"]:
+def _incomplete(summary: Summary) -> str:
+    if summary.complete:
         return ""
-    reason = escape(str(summary["error"]))
+    reason = escape(str(summary.error))
     return (
         '<div class="incomplete" role="alert"><b>Incomplete.</b> The run ended early; what had finished until then is '
         f"shown. {reason}</div>"
     )
 
 
-def _tiles(summary: dict[str, Any]) -> str:
+def _tiles(summary: Summary) -> str:
     def percentile(name: str) -> str:
-        return f"{summary[name]['p99']:.3f} ms" if summary[name] else "-"
+        figures = summary.latency(name)
+        return f"{figures['p99']:.3f} ms" if figures else "-"
 
     return tiles(
         (
-            (f"{summary['finished_requests']}", "finished requests"),
-            (f"{summary['makespan_s']:.3f} s", "makespan"),
-            (_rate(summary, "generated_tokens_per_s", "tokens/s"), "generation throughput"),
+            (f"{summary.finished_requests}", "finished requests"),
+            (f"{summary.makespan_s:.3f} s", "makespan"),
+            (_rate(summary.generated_tokens_per_s, "tokens/s"), "generation throughput"),
             (percentile("ttft_ms"), "TTFT, P99"),
             (percentile("tpot_ms"), "TPOT, P99"),
             (_kv_share(summary), "peak KV use"),
@@ -109,25 +103,24 @@ def _tiles(summary: dict[str, Any]) -> str:
     )
 
 
-def _latency_table(summary: dict[str, Any]) -> str:
+def _latency_table(summary: Summary) -> str:
     rows = []
     for name, label in LATENCIES.items():
-        figures = summary[name]
+        figures = summary.latency(name)
         shown = [f"{figures[key]:.3f}" if figures else "-" for key in STATISTICS]
         rows.append((label, *shown))
     return table("latency-table", ("ms", *STATISTICS.values()), rows, unit="ms")
 
 
-def _distributions(summary: dict[str, Any], metrics: Metrics) -> str:
-    columns = metrics.columns()
-    several = columns["output"] > 1
-    tpot = (columns["end"] - columns["first_token"])[several] / (columns["output"] - 1)[several]
-    gaps, times = metrics.itl.columns()
+def _distributions(result: RunResult) -> str:
+    found = latencies(result.columns)
+    tpot = found["tpot"][result.columns["output"] > 1]
+    gaps, times = result.itl_ns
     charts = (
-        _cdf("TTFT", "ttft_ms", summary, columns["first_token"] - columns["arrival"], "requests"),
-        _cdf("TPOT", "tpot_ms", summary, tpot, "requests"),
-        _cdf("ITL", "itl_ms", summary, gaps, "gaps", times),
-        _cdf("End-to-end latency", "latency_ms", summary, columns["end"] - columns["arrival"], "requests"),
+        _cdf("TTFT", "ttft_ms", result.summary, found["ttft"], "requests"),
+        _cdf("TPOT", "tpot_ms", result.summary, tpot, "requests"),
+        _cdf("ITL", "itl_ms", result.summary, gaps, "gaps", times),
+        _cdf("End-to-end latency", "latency_ms", result.summary, found["latency"], "requests"),
     )
     shown = [card(chart) for chart in charts if chart]
     return f'<div class="two">{"".join(shown)}</div>'
@@ -136,17 +129,17 @@ def _distributions(summary: dict[str, Any], metrics: Metrics) -> str:
 def _cdf(
     title: str,
     name: str,
-    summary: dict[str, Any],
+    summary: Summary,
     values: IntArray | NDArray[np.float64],
     counted: str,
     weights: IntArray | None = None,
 ) -> str:
     """Return the chart of a cumulative distribution (`values` in ns), or nothing where there are no values."""
-    if not summary[name]:
+    figures = summary.latency(name)
+    if not figures:
         return ""
     x, y = cumulative(values, weights)
     x = x / 1e6
-    figures = summary[name]
     log = bool(x[0] > 0 and x[-1] > LONG_TAIL * figures["p50"])
     chart = Chart(
         f"{title}: cumulative distribution",
@@ -185,32 +178,50 @@ def _over_time(facts: Facts, intervals: Sequence[Interval]) -> list[str]:
     return [*(card(chart.to_html()) for chart in charts), paragraph(note, soft=True)]
 
 
-def _simulated_time(summary: dict[str, Any], metrics: Metrics, history: History) -> list[str]:
-    makespan = metrics.totals.end_ns
-    parts = [(kind, COLOURS[kind], float(totals.elapsed_ns)) for kind, totals in history.kinds.items()]
-    parts.append(("idle", COLOURS["idle"], float(history.idle_ns)))
+def _simulated_time(result: RunResult, history: History) -> list[str]:
+    blocks = [_work(result), _iterations(result, history)]
+    if result.summary.finished_requests:
+        blocks.append(_request_time(result.columns))
+    return blocks
+
+
+def _work(result: RunResult) -> str:
+    """Return what the engines spent their time on, by class of work."""
+    rows = time_rows(result.summary)
+    colours = dict.fromkeys(("waiting", "idle"), 4)
+    work = [name for name, *_ in rows if name not in colours]
+    colours |= {name: PART_COLOURS[place % len(PART_COLOURS)] for place, name in enumerate(work)}
+    parts = [(name, colours[name], result.summary.simulated_time_s[name]) for name, *_ in rows]
+    several = f", {result.summary.engines} engines together" if result.summary.engines > 1 else ""
+    title = f"By class of work{several}"
+    return card(stacked_bar(title, parts), table("work-time", ("class of work", "time, s", "%"), rows))
+
+
+def _iterations(result: RunResult, history: History) -> str:
+    """Return what the engines' iterations were for."""
+    whole = result.time.makespan_ns * result.time.engines
+    kinds = history.kinds
+    idle = whole - sum(totals.elapsed_ns for totals in kinds.values())
+    parts = [(kind, COLOURS[kind], float(totals.elapsed_ns)) for kind, totals in kinds.items()]
+    parts.append(("idle", COLOURS["idle"], float(idle)))
     rows = [
         (
-            kind, f"{totals.elapsed_ns / 1e9:.3f}", _percent(totals.elapsed_ns, makespan), str(totals.iterations),
+            kind, f"{totals.elapsed_ns / 1e9:.3f}", _percent(totals.elapsed_ns, whole), str(totals.iterations),
             f"{totals.elapsed_ns / totals.iterations / 1e6:.3f}" if totals.iterations else "-",
             str(totals.prompt_tokens), str(totals.generated_tokens),
         )
-        for kind, totals in history.kinds.items()
+        for kind, totals in kinds.items()
     ]  # fmt: skip
-    rows.append(("idle", f"{history.idle_ns / 1e9:.3f}", _percent(history.idle_ns, makespan), "-", "-", "-", "-"))
+    rows.append(("idle", f"{idle / 1e9:.3f}", _percent(idle, whole), "-", "-", "-", "-"))
     header = (
         "engine, by kind of iteration", "time, s", "% of makespan", "iterations", "ms an iteration",
         "prompt tokens", "generated tokens",
     )  # fmt: skip
-    blocks = [card(stacked_bar("The engine's time", parts), table("engine-time", header, rows))]
-    if summary["finished_requests"]:
-        blocks.append(_request_time(metrics))
-    return blocks
+    return card(stacked_bar("The engine's time", parts), table("engine-time", header, rows))
 
 
-def _request_time(metrics: Metrics) -> str:
+def _request_time(columns: dict[str, IntArray]) -> str:
     """Return how long the finished requests waited, were prefilled and decoded, on average."""
-    columns = metrics.columns()
     moments = [columns[name] for name in ("arrival", "scheduled", "first_token", "end")]
     means = [int((after - before).sum()) / len(before) for before, after in pairwise(moments)]
     labels = ("waiting", PREFILL, DECODE)
@@ -222,21 +233,22 @@ def _request_time(metrics: Metrics) -> str:
     return card(bar, table("request-time", header, rows))
 
 
-def _run_table(summary: dict[str, Any]) -> str:
+def _run_table(summary: Summary) -> str:
     rows = [
-        ("finished requests", f"{summary['finished_requests']} requests"),
-        ("skipped (can never fit)", f"{summary['skipped']} requests"),
-        ("makespan", f"{summary['makespan_s']:.3f} s"),
-        ("iterations", f"{summary['iterations']} iterations"),
-        ("prompt tokens", f"{summary['prompt_tokens']} tokens"),
-        ("generated tokens", f"{summary['generated_tokens']} tokens"),
-        ("request throughput", _rate(summary, "requests_per_s", "requests/s")),
-        ("prompt throughput", _rate(summary, "prompt_tokens_per_s", "tokens/s")),
-        ("generation throughput", _rate(summary, "generated_tokens_per_s", "tokens/s")),
-        ("peak KV use", f"{summary['peak_kv_blocks']} of {summary['kv_blocks']} blocks ({_kv_share(summary)})"),
-        ("preemptions", f"{summary['preemptions']} requests"),
-        ("evicted to host memory", f"{summary['evictions']} requests, {summary['evicted_bytes'] / 1e9:.3f} GB"),
-        ("reloaded from host memory", f"{summary['reloaded_bytes'] / 1e9:.3f} GB"),
+        ("finished requests", f"{summary.finished_requests} requests"),
+        ("rejected", f"{summary.rejected_requests} requests"),
+        ("skipped (can never fit)", f"{summary.skipped} requests"),
+        ("makespan", f"{summary.makespan_s:.3f} s"),
+        ("iterations", f"{summary.iterations} iterations"),
+        ("prompt tokens", f"{summary.prompt_tokens} tokens"),
+        ("generated tokens", f"{summary.generated_tokens} tokens"),
+        ("request throughput", _rate(summary.requests_per_s, "requests/s")),
+        ("prompt throughput", _rate(summary.prompt_tokens_per_s, "tokens/s")),
+        ("generation throughput", _rate(summary.generated_tokens_per_s, "tokens/s")),
+        ("peak KV use", f"{summary.peak_kv_blocks} of {summary.kv_blocks} blocks ({_kv_share(summary)})"),
+        ("preemptions", f"{summary.preemptions} requests"),
+        ("evicted to host memory", f"{summary.evictions} requests, {summary.evicted_bytes / 1e9:.3f} GB"),
+        ("reloaded from host memory", f"{summary.reloaded_bytes / 1e9:.3f} GB"),
     ]
     return table("run-table", ("", "over the whole run"), rows)
 
@@ -258,12 +270,12 @@ def _configuration(facts: Facts) -> list[str]:
     return [*blocks, *(paragraph(f"Note: {note}", soft=True) for note in facts.notes)]
 
 
-def _rate(summary: dict[str, Any], name: str, unit: str) -> str:
-    return "-" if summary[name] is None else f"{summary[name]:.2f} {unit}"
+def _rate(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.2f} {unit}"
 
 
-def _kv_share(summary: dict[str, Any]) -> str:
-    return _percent(summary["peak_kv_blocks"], summary["kv_blocks"]) + " %" if summary["kv_blocks"] else "-"
+def _kv_share(summary: Summary) -> str:
+    return _percent(summary.peak_kv_blocks, summary.kv_blocks) + " %" if summary.kv_blocks else "-"
 
 
 def _percent(part: float, whole: float) -> str:

@@ -12,59 +12,51 @@ their place in the pool and are reloaded when the prefix reaches them again. At 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Set
 from itertools import chain
 
-from foundation.errors import InternalError
-from orchestrator.batch import Batch, BatchOutcome
-from orchestrator.kv_memory.paged import PagedKV
-from orchestrator.request import Request
-from orchestrator.schedulers.interface import KVUsage
+from orchestrator.engine.batch import Batch, Outcome
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
+from orchestrator.schedulers.ledger import Flight, Ledger
+from orchestrator.schedulers.tracked import Tracked
 from trace_gen.batch_shape import KVTransfer
 
-
-@dataclass(slots=True, eq=False)
-class Progress:
-    """How far a request is: `place` in the order of arrival, tokens in its KV cache, output tokens generated."""
-
-    request: Request
-    place: int
-    context: int = 0
-    generated: int = 0
-
-    @property
-    def started(self) -> bool:
-        """Whether any of its tokens has been computed (or given)."""
-        return self.context > 0
+ENDLESS = 2**62
 
 
 class OrcaScheduler:
-    """See the module's docstring. `skip_prefill`: prompts count as computed already, every step is a decode."""
+    """See the module's docstring. `max_batch` 0 is no limit."""
 
-    decides_ahead = False
+    loop = EngineLoop.STAGE_FREE
 
-    def __init__(self, kv: PagedKV, *, max_batch: int = 0, pipeline: int = 1, skip_prefill: bool = False) -> None:
-        self.max_in_flight = pipeline
-        self._kv = kv
+    def __init__(self, ledger: Ledger[Tracked], *, max_batch: int = 0, pipeline: int = 1) -> None:
+        self.places = pipeline
+        self._ledger = ledger
+        self._kv = ledger.kv
         self._max_batch = max_batch
-        self._skip_prefill = skip_prefill
-        self._started: list[Progress] = []
-        self._waiting: deque[Progress] = deque()
-        self._in_flight: deque[tuple[Batch, list[Progress]]] = deque()
-        self._unsettled: tuple[Batch, list[Progress]] | None = None
-        self._places = 0
-        self._serial = 0
+        self._started: list[Tracked] = []
+        self._waiting: deque[Tracked] = deque()
+        self._added = 0
 
-    def add(self, request: Request, now: int) -> None:
+    def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        context = request.prompt_tokens if self._skip_prefill else 0
-        self._waiting.append(Progress(request, self._places, context))
-        self._places += 1
+        self._waiting.append(Tracked(admission, self._added))
+        self._added += 1
+
+    def abort(self, request: Request, now: int) -> bool:
+        """Forget a request; one in flight keeps its blocks until its batch has finished."""
+        pool: list[Tracked] | deque[Tracked]
+        for pool in (self._started, self._waiting):
+            for member in [member for member in pool if member.request is request]:
+                pool.remove(member)
+                self._kv.release(member)
+        self._ledger.forget(request)
+        return False
 
     def schedule(self, now: int) -> Batch | None:
         """Return the longest prefix of the pool that fits; None when nothing can run now."""
-        self._settle()
         first = next(self._pool(), None)
         if first is None:
             return None
@@ -72,132 +64,116 @@ class OrcaScheduler:
         if evicted is None:
             return None
         chosen = self._prefix()
-        loads = tuple(self._kv.reload(p.request) for p in chosen if self._kv.on_host(p.request))
-        loaded = {load.request_id for load in loads}
-        for progress in chosen:
-            self._kv.take(progress.request, self._tokens_after(progress))
+        loads = {member: self._kv.swap_in(member) for member in chosen if member.away}
+        for member in chosen:
+            self._kv.grow(member, member.tokens)
         new = self._leave_pool(chosen)
-        batch = Batch(
-            serial=self._serial,
-            requests=[p.request for p in chosen],
-            new_tokens=[self._tokens_after(p) - p.context for p in chosen],
-            context_tokens=[p.context for p in chosen],
-            samples=[True] * len(chosen),
-            admitted=[(p.request, 0) for p in chosen if p in new or p.request.id in loaded],
-            preempted=[progress.request for progress, _ in evicted],
-            kv_loads=loads,
-            kv_evictions=tuple(transfer for _, transfer in evicted),
+        admitted = [(member.request, 0) for member in chosen if member in new or member in loads]
+        batch = Batch.of(
+            self._ledger.serial,
+            [member.request for member in chosen],
+            [member.tokens - member.computed for member in chosen],
+            [member.computed for member in chosen],
+            [1] * len(chosen),
+            admitted,
+            [member.request for member, _ in evicted],
+            tuple(loads.values()),
+            tuple(transfer for _, transfer in evicted),
         )
-        self._serial += 1
-        self._in_flight.append((batch, chosen))
-        self._unsettled = (batch, chosen)
-        return batch
+        plain = not (evicted or admitted) and len(chosen) == int(batch.new_tokens.sum())
+        for member in chosen:
+            member.computed = member.tokens
+        return self._ledger.launch(Flight(batch, chosen, plain))
 
     def next_decision(self, now: int) -> int | None:
         """Return None: only a completion or an arrival changes the decision."""
         return None
 
-    def steady(self, batch: Batch) -> int:
-        """Return the further steps before a request finishes or memory runs out; 0 with any prompt in the batch.
+    def alike(self, most: int) -> Alike | None:
+        """Foresee that the batches in flight come again; none with any prompt in them.
 
         What was left in the pool does not fit later either: free blocks only become fewer. With a pipeline, what
-        was left may follow as the next batch at once, so then nothing is steady.
+        was left may follow as the next batch at once, so then nothing is foreseen.
         """
-        newest, members = self._in_flight[-1]
-        if newest is not batch:
-            raise InternalError("steady() is for the batch scheduled last")
-        alone = len(self._in_flight) == 1 and not self._started and not self._waiting
-        if (self.max_in_flight > 1 and not alone) or any(not progress.started for progress in members):
-            return 0
-        most = min(p.request.output_tokens - p.generated for p in members) - 1
-        return self._kv.steps_that_fit([p.context + 1 for p in members], most) if most else 0
+        left = bool(self._started or self._waiting)
+        if left and (self.places > 1 or self._kv.windowed):
+            return None
+        return self._ledger.alike_in_turn(most, lambda member: ENDLESS)
 
-    def update(self, batch: Batch, now: int) -> BatchOutcome:
-        """Count the batch's tokens; finished requests free their blocks, the others return to the pool."""
-        self._settle()
-        scheduled, members = self._in_flight.popleft()
-        if scheduled is not batch:
-            raise InternalError(f"batch {batch.serial} finished before batch {scheduled.serial}")
-        finished, back = [], []
-        for progress in members:
-            progress.context = self._tokens_after(progress) + batch.steps - 1
-            progress.generated += batch.steps
-            if progress.generated >= progress.request.output_tokens:
-                self._kv.release(progress.request)
-                finished.append(progress.request)
+    def repeat(self, times: int) -> list[Batch]:
+        """See `Scheduler.repeat`."""
+        return self._ledger.repeat(times)
+
+    def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
+        """Count the batch's tokens; requests that ended free their blocks, the others return to the pool."""
+        emitted, finished, back = [], [], []
+        for member in self._ledger.land(batch).members:
+            member.tokens += 1
+            if member.gone:
+                self._kv.release(member)
+                continue
+            emitted.append(member.request)
+            if member.request in ended:
+                self._kv.release(member)
+                finished.append(member.request)
             else:
-                back.append(progress)
-        self._started = sorted(back + self._started, key=lambda progress: progress.place)
-        return BatchOutcome(emitted=batch.requests, finished=finished)
+                back.append(member)
+        self._started = sorted(back + self._started, key=lambda member: member.serial)
+        return Outcome(emitted, finished)
 
     def has_unfinished(self) -> bool:
         """Whether any request that was added is not finished."""
-        return bool(self._started or self._waiting or self._in_flight)
+        return bool(self._started or self._waiting or self._ledger.flights)
 
-    def unfit(self, request: Request) -> str | None:
-        """Return why `request` can never run here, or None."""
-        return self._kv.unfit(request, self.peak_tokens(request))
+    def rejects(self, request: Request) -> str | None:
+        """Return None: what fits is taken."""
+        return None
+
+    def unfit(self, request: Request, tokens: int) -> str | None:
+        """Return why `request`, grown to `tokens` tokens, can never run here, or None."""
+        return self._kv.unfit(request, tokens)
 
     def usage(self) -> KVUsage:
-        """Return the KV memory's state, the newest batch counted with all its steps."""
-        self._settle()
-        running = sum(len(members) for _, members in self._in_flight) + len(self._started)
-        return KVUsage(self._kv.space.total_blocks, self._kv.free_blocks, running, len(self._waiting))
+        """Return the state now."""
+        running = sum(len(flight.members) for flight in self._ledger.flights) + len(self._started)
+        return KVUsage(self._kv.total, self._kv.free, running, len(self._waiting))
 
-    def peak_tokens(self, request: Request) -> int:
-        """Return the most tokens in the KV cache of `request`: its last output token is never written."""
-        return request.prompt_tokens + request.output_tokens - (0 if self._skip_prefill else 1)
-
-    def _pool(self) -> Iterator[Progress]:
+    def _pool(self) -> Iterator[Tracked]:
         return chain(self._started, self._waiting)
 
-    def _tokens_after(self, progress: Progress) -> int:
-        """Return the tokens in the KV cache after the next step: the whole prompt, or one more."""
-        return progress.context + 1 if progress.started else progress.request.prompt_tokens
+    def _need(self, member: Tracked) -> int:
+        return self._kv.need(member, member.tokens)
 
-    def _need(self, progress: Progress) -> int:
-        return self._kv.need(progress.request, self._tokens_after(progress))
-
-    def _prefix(self) -> list[Progress]:
-        free, chosen = self._kv.free_blocks, []
-        for progress in self._pool():
-            free -= self._need(progress)
+    def _prefix(self) -> list[Tracked]:
+        free, chosen = self._kv.free, []
+        for member in self._pool():
+            free -= self._need(member)
             if free < 0:
                 break
-            chosen.append(progress)
+            chosen.append(member)
             if len(chosen) == self._max_batch:
                 break
         return chosen
 
-    def _make_room_for(self, first: Progress) -> list[tuple[Progress, KVTransfer]] | None:
+    def _make_room_for(self, first: Tracked) -> list[tuple[Tracked, KVTransfer]] | None:
         """Evict from the back of the pool until `first` fits; None, evicting nothing, when that is not enough."""
-        missing = self._need(first) - self._kv.free_blocks
-        victims: list[Progress] = []
-        for progress in reversed(self._started):
+        missing = self._need(first) - self._kv.free
+        victims: list[Tracked] = []
+        for member in reversed(self._started):
             if missing <= 0:
                 break
-            blocks = self._kv.on_device(progress.request)
-            if blocks and progress is not first:
-                victims.append(progress)
+            blocks = self._kv.held(member)
+            if blocks and member is not first:
+                victims.append(member)
                 missing -= blocks
         if missing > 0:
             return None
-        return [(progress, self._kv.evict(progress.request)) for progress in victims]
+        return [(member, self._kv.swap_out(member)) for member in victims]
 
-    def _leave_pool(self, chosen: list[Progress]) -> set[Progress]:
+    def _leave_pool(self, chosen: list[Tracked]) -> set[Tracked]:
         """Take `chosen`, a prefix of the pool, out of it; return those of them that had not run before."""
         from_started = min(len(chosen), len(self._started))
         del self._started[:from_started]
         for _ in range(len(chosen) - from_started):
             self._waiting.popleft()
         return set(chosen[from_started:])
-
-    def _settle(self) -> None:
-        """Take the blocks of the steps that the instance added to the newest batch after it was scheduled."""
-        if self._unsettled is None:
-            return
-        batch, members = self._unsettled
-        self._unsettled = None
-        if batch.steps > 1:
-            for progress in members:
-                self._kv.take(progress.request, self._tokens_after(progress) + batch.steps - 1)

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from foundation.registry import Registry
 
 if TYPE_CHECKING:
-    from orchestrator.kv_memory.paged import KVSpace
+    from orchestrator.kv_memory.groups import LayerGroup
+    from orchestrator.kv_memory.store import KVSpace
     from orchestrator.schedulers.interface import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a policy serves: the memory that is there, the model's longest sequence (tokens), the pipeline's stages.
+    """What a policy serves: the memory that is there, the model's layers and longest sequence (tokens), the stages.
 
-    `model_len` is the model's own, whatever `space.max_model_len` says.
+    `groups` are the layers by what they keep of the KV cache; `model_len` is the model's own, whatever
+    `space.max_model_len` says.
     """
 
     space: KVSpace
+    groups: tuple[LayerGroup, ...]
     model_len: int
     pipeline: int = 1
 

@@ -5,19 +5,22 @@ takes the longest prefix of the queue whose prompts fit. Nobody joins a running 
 computed no further and frees its memory, but its answer is returned with the batch: it ends when the batch ends.
 
 With a pipeline, up to `pipeline` such batches run, each one iteration at a time; another starts beside running ones
-only if all their requests fit at full length, so that no batch waits for memory that another holds.
+only if all their requests fit at the length expected of them, so that no batch waits for memory that another holds.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 
-from orchestrator.batch import Batch, BatchOutcome
-from orchestrator.kv_memory.paged import PagedKV
-from orchestrator.request import Request
-from orchestrator.schedulers.interface import KVUsage
+from orchestrator.engine.batch import Batch, Outcome
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
+from orchestrator.schedulers.ledger import Ledger
 from orchestrator.schedulers.orca import OrcaScheduler
+from orchestrator.schedulers.tracked import Tracked
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +28,7 @@ class Group:
     """A batch formed for good: `inner` iterates over its members alone; `done` wait for the others."""
 
     inner: OrcaScheduler
-    members: list[Request]
+    members: list[Admission]
     done: list[Request] = field(default_factory=list)
     in_flight: bool = False
 
@@ -33,31 +36,28 @@ class Group:
 class StaticScheduler:
     """See the module's docstring. `batch_delay` in ns."""
 
-    decides_ahead = False
+    loop = EngineLoop.STAGE_FREE
 
-    def __init__(
-        self,
-        kv: PagedKV,
-        *,
-        max_batch: int = 0,
-        batch_delay: int = 0,
-        pipeline: int = 1,
-        skip_prefill: bool = False,
-    ) -> None:
-        self.max_in_flight = pipeline
-        self._kv = kv
+    def __init__(self, ledger: Ledger[Tracked], *, max_batch: int = 0, batch_delay: int = 0, pipeline: int = 1) -> None:
+        self.places = pipeline
+        self._ledger = ledger
+        self._kv = ledger.kv
         self._max_batch = max_batch
         self._batch_delay = batch_delay
-        self._skip_prefill = skip_prefill
-        self._sizer = OrcaScheduler(kv, skip_prefill=skip_prefill)
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[Admission] = deque()
         self._groups: deque[Group] = deque()
         self._flying: deque[Group] = deque()
-        self._serial = 0
 
-    def add(self, request: Request, now: int) -> None:
+    def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        self._waiting.append(request)
+        self._waiting.append(admission)
+
+    def abort(self, request: Request, now: int) -> bool:
+        """Forget a waiting request; one in a running batch is computed to its end."""
+        waiting = [admission for admission in self._waiting if admission.request is not request]
+        runs = len(waiting) == len(self._waiting)
+        self._waiting = deque(waiting)
+        return runs
 
     def schedule(self, now: int) -> Batch | None:
         """Return the next iteration of a running batch, else of a new one; None when neither can run now."""
@@ -66,88 +66,102 @@ class StaticScheduler:
                 batch = group.inner.schedule(now)
                 if batch is not None:
                     return self._launch(group, batch)
-        if not self._waiting or len(self._groups) == self.max_in_flight or now < self._deadline():
+        if not self._waiting or len(self._groups) == self.places or now < self._deadline():
             return None
         members = self._take_members()
         if not members:
             return None
-        group = Group(OrcaScheduler(self._kv, skip_prefill=self._skip_prefill), members)
-        for request in members:
-            group.inner.add(request, now)
+        group = Group(OrcaScheduler(self._ledger), members)
+        for admission in members:
+            group.inner.add(admission, now)
         self._groups.append(group)
         batch = group.inner.schedule(now)
         return None if batch is None else self._launch(group, batch)
 
     def next_decision(self, now: int) -> int | None:
         """Return when the first waiting request's delay is over, if a batch may be formed then."""
-        if not self._waiting or len(self._groups) == self.max_in_flight:
+        if not self._waiting or len(self._groups) == self.places:
             return None
         deadline = self._deadline()
         return deadline if deadline > now else None
 
-    def steady(self, batch: Batch) -> int:
-        """Return the further steps in which no member finishes; 0 where another batch may be started meanwhile."""
-        if self.max_in_flight > 1 and (len(self._groups) > 1 or self._waiting):
-            return 0
-        return self._flying[-1].inner.steady(batch)
+    def alike(self, most: int) -> Alike | None:
+        """Foresee further steps of the running batches; none where another batch may be started meanwhile."""
+        if self.places > 1 and self._waiting:
+            return None
+        if any(not group.in_flight for group in self._groups):
+            return None
+        return self._flying[-1].inner.alike(most)
 
-    def update(self, batch: Batch, now: int) -> BatchOutcome:
+    def repeat(self, times: int) -> list[Batch]:
+        """See `Scheduler.repeat`; running batches take turns."""
+        self._groups.rotate(-times)
+        self._flying.rotate(-times)
+        return self._ledger.repeat(times)
+
+    def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
         """Count the batch's tokens; its requests finish together, with the last of them."""
         group = self._flying.popleft()
         group.in_flight = False
-        outcome = group.inner.update(batch, now)
+        outcome = group.inner.update(batch, ended, now)
         group.done.extend(outcome.finished)
         self._groups.remove(group)
         if len(group.done) < len(group.members):
             self._groups.append(group)
-            return BatchOutcome(emitted=outcome.emitted)
-        return BatchOutcome(emitted=outcome.emitted, finished=group.done)
+            return Outcome(outcome.emitted)
+        return Outcome(outcome.emitted, group.done)
 
     def has_unfinished(self) -> bool:
         """Whether any request that was added is not finished."""
         return bool(self._waiting or self._groups)
 
-    def unfit(self, request: Request) -> str | None:
-        """Return why `request` can never run here, or None."""
-        return self._sizer.unfit(request)
+    def rejects(self, request: Request) -> str | None:
+        """Return None: what fits is taken."""
+        return None
+
+    def unfit(self, request: Request, tokens: int) -> str | None:
+        """Return why `request`, grown to `tokens` tokens, can never run here, or None."""
+        return self._kv.unfit(request, tokens)
 
     def usage(self) -> KVUsage:
-        """Return the KV memory's state, the newest batch counted with all its steps."""
-        for group in self._groups:
-            group.inner.usage()
+        """Return the state now."""
         running = sum(len(group.members) - len(group.done) for group in self._groups)
-        return KVUsage(self._kv.space.total_blocks, self._kv.free_blocks, running, len(self._waiting))
+        return KVUsage(self._kv.total, self._kv.free, running, len(self._waiting))
 
     def _deadline(self) -> int:
         """Return when the next batch may be formed: at once (0) when it would be full."""
         if self._max_batch and len(self._waiting) >= self._max_batch:
             return 0
-        return self._waiting[0].arrival_ns + self._batch_delay
+        return self._waiting[0].request.arrival_ns + self._batch_delay
 
-    def _take_members(self) -> list[Request]:
+    def _take_members(self) -> list[Admission]:
         """Take the longest prefix of the queue that fits, by prompts, or by full lengths beside running batches."""
         beside = bool(self._groups)
-        free = self._kv.free_blocks
+        free = self._kv.free
         if beside:
-            active = (request for group in self._groups for request in group.members if request not in group.done)
-            free = self._kv.space.total_blocks - sum(map(self._peak_blocks, active))
-        members: list[Request] = []
-        for request in self._waiting:
-            prompt = request.prompt_tokens + (1 if self._skip_prefill else 0)
-            free -= self._peak_blocks(request) if beside else self._kv.blocks_for(request, prompt)
+            active = (one for group in self._groups for one in group.members if one.request not in group.done)
+            free = self._kv.total - sum(map(self._peak_blocks, active))
+        members: list[Admission] = []
+        for admission in self._waiting:
+            free -= self._peak_blocks(admission) if beside else self._first_blocks(admission)
             if free < 0 or (self._max_batch and len(members) == self._max_batch):
                 break
-            members.append(request)
+            members.append(admission)
         for _ in members:
             self._waiting.popleft()
         return members
 
-    def _peak_blocks(self, request: Request) -> int:
-        return self._kv.blocks_for(request, self._sizer.peak_tokens(request))
+    def _first_blocks(self, admission: Admission) -> int:
+        """Return the blocks of a request's first iteration."""
+        request = admission.request
+        return self._kv.peak_blocks(request, max(request.prompt_tokens, admission.computed_tokens + 1))
+
+    def _peak_blocks(self, admission: Admission) -> int:
+        """Return the blocks of a request as long as it is expected to become."""
+        request = admission.request
+        return self._kv.peak_blocks(request, admission.peak_tokens(request.expected_output))
 
     def _launch(self, group: Group, batch: Batch) -> Batch:
-        batch.serial = self._serial
-        self._serial += 1
         group.in_flight = True
         self._flying.append(group)
         return batch

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_NPUS = 2**20
 """Far more than one engine ever has; a slip of the keyboard is refused before anything is sized by it."""
+MOST_ENGINES = 4096
 HOST_GB_S = 512
 """LLMServingSim's default, far more than PCI Express gives."""
 

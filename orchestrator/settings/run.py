@@ -7,6 +7,8 @@ from pathlib import Path
 
 from foundation.settings import setting
 
+DEFAULT_INTERVAL_S = 0.5
+
 
 @dataclass(frozen=True)
 class WorkloadSettings:
@@ -56,17 +58,27 @@ class OutputSettings:
     output: Path | None = setting(
         None, "CSV file, a row a request; other files are written beside it", bearing="output"
     )
-    itl: str = setting(
-        "list", "the CSV's ITL column: every request's list, or empty", choices=("list", "none"), bearing="output"
+    itl: str | None = setting(
+        None,
+        "the CSV's ITL column: every request's list of times between its tokens, or empty",
+        choices=("list", "none"),
+        bearing="output",
+        shown_default="list; none where the workload has more than 1,000,000 output tokens",
     )
     report: bool = setting(True, "write the HTML report and the timeline", bearing="output")
-    log_interval: float = setting(0.5, "simulated seconds between throughput lines", least=1e-6)
+    log_interval: float | None = setting(
+        None,
+        "simulated seconds of an interval of throughput; given, a line is printed for each",
+        least=1e-6,
+        shown_default="0.5, without lines",
+    )
     write_configs: Path | None = setting(
         None, "folder to write the effective network.yml, system.json and memory.json to", bearing="output"
     )
-    verbose: bool = setting(False, "print a line an iteration", bearing="output")
+    verbose: bool = setting(False, "print a line an iteration and an interval", bearing="output")
+    quiet: bool = setting(False, "print nothing but errors", bearing="output")
 
     @property
     def log_interval_ns(self) -> int:
         """`log_interval` in ns."""
-        return round(self.log_interval * 1e9)
+        return round((DEFAULT_INTERVAL_S if self.log_interval is None else self.log_interval) * 1e9)

@@ -22,15 +22,22 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
+from orchestrator.cluster.router import RouterSettings, routers
 from orchestrator.schedulers.settings import Policy, policies
-from orchestrator.settings.engine import MemorySettings, ModelSettings, NetworkSettings, ParallelismSettings
+from orchestrator.settings.engine import (
+    MOST_ENGINES,
+    MemorySettings,
+    ModelSettings,
+    NetworkSettings,
+    ParallelismSettings,
+)
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One engine."""
+    """One engine, or several like it."""
 
     model: ModelSettings = section(ModelSettings, "Model and hardware")
     perf_model: PerfModelSettings = choice(
@@ -59,6 +66,15 @@ class EngineSpec:
         bearing="way",
     )
 
+    instances: int = setting(
+        1,
+        "engines like this one, each with its own NPUs",
+        least=1,
+        most=MOST_ENGINES,
+        aliases=("data_parallel_size",),
+        title="Cluster",
+    )
+
     @property
     def block_size(self) -> int:
         """Tokens in a KV block."""
@@ -83,6 +99,9 @@ class RunSpec:
     """A whole run. Its values do not change; `replace` makes another."""
 
     engines: tuple[EngineSpec, ...] = records(EngineSpec, "several engines, each with what it does not share")
+    router: RouterSettings = choice(
+        routers, "round-robin", "which of several engines a request goes to", title="Cluster"
+    )
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")

@@ -339,3 +339,20 @@ def test_mistakes_in_declarations_are_defects() -> None:
 
     with pytest.raises(InternalError, match="the spelling colour of hue is taken"):
         Catalogue(Taken)
+
+    @dataclass(frozen=True)
+    class OtherBrush:
+        wall: Wall = section(Wall)
+        brush: object = choice(Registry("brush"), None, "another kind of brush")
+
+    with pytest.raises(InternalError, match="brush is declared twice"):
+        Catalogue(OtherBrush)
+
+
+@pytest.mark.parametrize(("terminal", "widest"), [("60", 60), ("400", 120)])
+def test_the_help_fits_the_terminal_and_never_grows_too_wide(
+    terminal: str, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", terminal)
+    lines = help_text(catalogue(House), "house [FLAGS]", "word " * 60, "word " * 60).splitlines()
+    assert widest - 20 < max(map(len, lines)) <= widest

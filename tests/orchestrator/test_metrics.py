@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.results import REQUEST_COLUMNS, companions, write_requests
+from orchestrator.observers.files import REQUEST_COLUMNS, request_lines
+from orchestrator.observers.interface import FinishedRows
 from orchestrator.statistics import WeightedValues, distribution
-from orchestrator.summary import RunFacts, print_summary, summarise
 from tests.orchestrator.serving import Run, scheduler
 
 ROWS = [(10, 4, 0), (20, 1, 500), (3, 7, 900), (8, 2, 40_000)]
@@ -56,7 +55,7 @@ def test_nothing_has_no_distribution() -> None:
 
 
 def test_inter_token_latencies_are_the_gaps_between_a_requests_tokens(run: Run) -> None:
-    gaps = run.metrics.itl_lists()
+    gaps = run.gaps
     for row, own in zip(run.rows(), gaps, strict=True):
         assert len(own) == row["output"] - 1
         assert row["first_token"] + sum(own.tolist()) == row["end"]
@@ -68,9 +67,9 @@ def test_inter_token_latencies_are_the_gaps_between_a_requests_tokens(run: Run) 
 
 def test_the_csv_has_the_fields_columns_in_completion_order(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
-    write_requests(path, "some/model", run.metrics, itl=True)
+    rows = FinishedRows(run.metrics.columns(), run.gaps)
+    path.write_text(",".join(REQUEST_COLUMNS) + "\n" + "".join(request_lines(rows, ["some/model"], itl=True)))
     table = pd.read_csv(path)
-    assert tuple(table.columns) == REQUEST_COLUMNS
     assert table["end_time"].is_monotonic_increasing
     assert set(table["model"]) == {"some/model"}
     by_id = table.set_index("request id")
@@ -84,7 +83,7 @@ def test_the_csv_has_the_fields_columns_in_completion_order(run: Run, tmp_path: 
     assert by_id.loc[2, "TPOT"] == pytest.approx((by_id.loc[2, "end_time"] - by_id.loc[2, "first_token"]) / 6, abs=1e-3)
     assert np.isnan(by_id.loc[1, "TPOT"]) and pd.isna(by_id.loc[1, "ITL"]), "one token has no time per further token"
     assert len(str(by_id.loc[2, "ITL"]).split(",")) == 6
-    write_requests(path, "some/model", run.metrics, itl=False)
+    path.write_text(",".join(REQUEST_COLUMNS) + "\n" + "".join(request_lines(rows, ["some/model"], itl=False)))
     assert pd.read_csv(path)["ITL"].isna().all()
 
 
@@ -111,31 +110,25 @@ def test_an_intervals_state_is_that_of_the_batch_in_flight_at_its_end() -> None:
     assert (first.end_ns, first.running, first.waiting, first.kv_used) == (2000, 1, 0, 0.4)
 
 
-def test_the_summary_names_units_and_leaves_out_what_there_is_not(run: Run) -> None:
-    summary = summarise(run.metrics, RunFacts("m", "h", 1, 1, 1))
-    assert summary["complete"] and summary["finished_requests"] == 4
-    assert summary["makespan_s"] == run.metrics.totals.end_ns / 1e9
-    assert summary["ttft_ms"]["mean"] == pytest.approx(
-        np.mean([row["first_token"] - row["arrival"] for row in run.rows()]) / 1e6
-    )
-    single = Run(scheduler("orca", 100), [(5, 1, 0)])
-    lonely = summarise(single.metrics, RunFacts("m", "h", 1, 1, 1))
-    assert lonely["tpot_ms"] is None and lonely["itl_ms"] is None
-    text = io.StringIO()
-    print_summary(lonely, {"total": 1.0}, text)
-    for words in ("Latency", "TTFT", "P99", "tokens/s", "blocks", "ms"):
-        assert words in text.getvalue()
-    assert "\x1b" not in text.getvalue(), "plain text where it is no terminal"
+def test_the_summary_has_no_figures_of_what_there_is_not(run: Run) -> None:
+    summary = run.summary()
+    assert summary.complete and summary.finished_requests == 4 and summary.ttft_ms is not None
+    assert summary.makespan_s == run.metrics.totals.end_ns / 1e9
+    waits = [row["first_token"] - row["arrival"] for row in run.rows()]
+    assert summary.ttft_ms["mean"] == pytest.approx(np.mean(waits) / 1e6)
+    lonely = Run(scheduler("orca", 100), [(5, 1, 0)]).summary()
+    assert lonely.tpot_ms is None and lonely.itl_ms is None
+    assert lonely.as_json()["tpot_ms"] is None and lonely.latency("ttft_ms") is not None
 
 
 def test_a_run_without_any_finished_request_still_has_a_summary() -> None:
-    summary = summarise(Run(scheduler("orca", 100), []).metrics, RunFacts("m", "h", 1, 1, 1, error="backend died"))
-    assert summary["complete"] is False and summary["error"] == "backend died"
-    assert summary["requests_per_s"] is None
+    summary = Run(scheduler("orca", 100), []).summary(error="backend died")
+    assert summary.complete is False and summary.error == "backend died"
+    assert summary.requests_per_s is None
+    assert summary.simulated_time_s == dict.fromkeys(("compute", "attention", "waiting", "idle"), 0.0)
 
 
-def test_companions_stand_beside_the_csv() -> None:
-    named = companions(Path("out/run.v2.csv"))
-    assert named["throughput"] == Path("out/run.v2-throughput.tsv")
-    assert named["simulation-time"] == Path("out/run.v2-simulation-time.tsv")
-    assert companions(Path("run.v2"))["summary"] == Path("run.v2-summary.json")
+def test_where_simulated_time_went_adds_up(run: Run) -> None:
+    spent = run.summary().simulated_time_s
+    assert sum(spent.values()) == pytest.approx(run.metrics.totals.end_ns / 1e9)
+    assert spent["idle"] > 0.01e-3 and spent["compute"] > spent["attention"] > 0

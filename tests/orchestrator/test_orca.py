@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.batch import Batch
-from orchestrator.request import Request
+from orchestrator.engine.batch import Batch
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from tests.orchestrator.serving import BLOCK_BYTES, Run, requests, scheduler
 
@@ -21,14 +22,21 @@ ROWS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0,
 def add(policy: Scheduler, rows: list[tuple[int, int]]) -> list[Request]:
     added = requests([(prompt, output, 0) for prompt, output in rows])
     for request in added:
-        policy.add(request, 0)
+        policy.add(Admission(request), 0)
     return added
+
+
+def ended(batch: Batch) -> set[Request]:
+    """Return whose answer is complete with the token that `batch` computes."""
+    after = (batch.context_tokens + batch.new_tokens).tolist()
+    pairs = zip(batch.requests, after, strict=True)
+    return {request for request, tokens in pairs if tokens == request.prompt_tokens + request.output_tokens - 1}
 
 
 def step(policy: Scheduler) -> Batch:
     batch = policy.schedule(0)
     assert batch is not None
-    policy.update(batch, 0)
+    policy.update(batch, ended(batch), 0)
     return batch
 
 
@@ -39,10 +47,10 @@ def ids(batch: Batch) -> list[int]:
 def test_prompts_and_decodes_share_an_iteration() -> None:
     policy = scheduler("orca", 100)
     add(policy, [(7, 3)])
-    assert step(policy).new_tokens == [7]
-    policy.add(Request(1, 0, 5, 2), 0)
+    assert step(policy).new_tokens.tolist() == [7]
+    policy.add(Admission(Request(1, 0, 5, 2)), 0)
     batch = step(policy)
-    assert (ids(batch), batch.new_tokens, batch.context_tokens) == ([0, 1], [1, 5], [7, 0])
+    assert (ids(batch), batch.new_tokens.tolist(), batch.context_tokens.tolist()) == ([0, 1], [1, 5], [7, 0])
     assert [request.id for request, hit in batch.admitted if hit == 0] == [1]
 
 
@@ -91,9 +99,9 @@ def test_a_batch_in_flight_is_not_evicted() -> None:
     add(policy, [(4, 3), (4, 3)])
     first, second = policy.schedule(0), policy.schedule(0)
     assert first is not None and second is not None
-    policy.update(first, 1)
+    policy.update(first, set(), 1)
     assert policy.schedule(1) is None, "0 needs a block, and only 1, in flight, has one"
-    policy.update(second, 2)
+    policy.update(second, set(), 2)
     batch = policy.schedule(2)
     assert batch is not None and ids(batch) == [0] and [t.request_id for t in batch.kv_evictions] == [1]
 
@@ -111,7 +119,7 @@ def test_how_much_memory_a_request_holds(manager: str, expected: list[int]) -> N
         batch = policy.schedule(0)
         assert batch is not None
         held.append(40 - policy.usage().free_blocks)
-        policy.update(batch, 0)
+        policy.update(batch, ended(batch), 0)
     assert held == expected
     assert policy.usage().free_blocks == 40
 
@@ -130,7 +138,7 @@ def test_reservations_admit_fewer_and_never_evict() -> None:
 @given(rows=ROWS, blocks=st.integers(18, 50))
 def test_what_is_conserved(options: dict[str, Any], rows: list[tuple[int, int, int]], blocks: int) -> None:
     policy = scheduler("orca", blocks, **options)
-    run = Run(policy, rows, stages=options.get("pipeline", 1))
+    run = Run(policy, rows, stages=options.get("pipeline", 1), computed=options.get("gen", False))
     assert policy.usage().free_blocks == blocks, "memory is all free at the end"
     totals = run.metrics.totals
     assert totals.evicted_bytes == totals.reloaded_bytes
@@ -156,8 +164,8 @@ def test_first_come_is_first_served(rows: list[tuple[int, int, int]], blocks: in
 
 
 def test_a_request_that_can_never_fit_is_named_with_both_sizes() -> None:
-    reason = scheduler("orca", 4).unfit(Request(0, 0, 10, 8))
+    reason = scheduler("orca", 4).unfit(Request(0, 0, 10, 8), 17)
     assert reason == "the request needs 5 KV blocks (0.00 GB), the memory left beside the weights holds 4 (0.00 GB)"
-    assert scheduler("orca", 5).unfit(Request(0, 0, 10, 8)) is None
-    too_long = scheduler("orca", 100, max_model_len=16).unfit(Request(0, 0, 10, 8))
+    assert scheduler("orca", 5).unfit(Request(0, 0, 10, 8), 17) is None
+    too_long = scheduler("orca", 100, max_model_len=16).unfit(Request(0, 0, 10, 8), 17)
     assert too_long == "the request grows to 17 tokens, the limit (max_model_len) is 16"

@@ -16,11 +16,10 @@ from dying_backend import DyingBackend, register
 
 from foundation.commands import run_command
 from orchestrator.cli import simulate
+from orchestrator.observers.history import DECODE, MIXED, PREFILL, History, kind_of
 from orchestrator.report import chrome_trace
 from orchestrator.report.chrome_trace import write_chrome_trace
-from orchestrator.report.history import History
 from orchestrator.statistics import STATISTICS
-from orchestrator.summary import RunFacts, summarise
 from tests.orchestrator.serving import Run, scheduler
 
 VOID = {"meta", "line", "rect", "polyline", "polygon", "br"}
@@ -208,17 +207,24 @@ def test_names_are_escaped(tmp_path: Path, dataset: Path) -> None:
 def test_slices_are_nested_and_true_to_the_files(tmp_path: Path, dataset: Path, flags: str) -> None:
     if "--npu_mem" in flags:
         dataset.write_text("20\t60\t0\n" * 4)
-    tracks = slices(trace(gpt2(dataset, tmp_path, *flags.split()))["traceEvents"])
+    events = trace(gpt2(dataset, tmp_path, *flags.split()))["traceEvents"]
+    tracks = slices(events)
     for track in tracks.values():
         check_nested(track)
     stages = int(flags.split()[-1]) if "npu_group" in flags else 1
-    engine = {tid: track for (pid, tid), track in tracks.items() if pid == chrome_trace.ENGINE}
-    assert sorted(engine) == list(range(1, stages + 1))
+    engine = {
+        event["args"]["name"]: tracks[chrome_trace.ENGINE, event["tid"]]
+        for event in events
+        if event["name"] == "thread_name" and event["pid"] == chrome_trace.ENGINE
+    }
+    names = [f"stage {stage}" for stage in range(stages)] if stages > 1 else ["iterations"]
+    assert list(engine) == names
     for earlier, later in pairwise(engine.values()):
         assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in zip(earlier, later, strict=True)), "stages follow"
     summary = json.loads((tmp_path / "out-summary.json").read_text())
-    assert max(end for _, end, _ in engine[stages]) == round(summary["makespan_s"] * 1e9)
-    assert any(re.match(r"decode x \d+ steps, \d+ requests", name) for _, _, name in engine[1])
+    assert max(end for _, end, _ in engine[names[-1]]) == round(summary["makespan_s"] * 1e9)
+    decodes = r"decode x \d+ steps, \d+ requests" if stages == 1 else r"decode, \d+ requests"
+    assert any(re.match(decodes, name) for _, _, name in engine[names[0]])
     table = pd.read_csv(tmp_path / "out.csv").set_index("request id")
     spans = {name: (begin, end) for (pid, _), track in tracks.items() if pid == chrome_trace.REQUESTS
              for begin, end, name in track if name.startswith("request")}  # fmt: skip
@@ -251,11 +257,11 @@ def test_counters_are_in_order_and_end_at_nothing(tmp_path: Path, dataset: Path)
 def test_a_long_run_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, history = Run(scheduler("orca", 100), [(9, 5, 400 * i) for i in range(20)]), History(most=7)
     for done in run.batches:
-        history.record(done)
+        history.batch(done)
     monkeypatch.setattr(chrome_trace, "MOST_REQUESTS", 6)
     path = tmp_path / "trace.json"
     with path.open("w") as stream:
-        write_chrome_trace(stream, "t", summarise(run.metrics, RunFacts("m", "h", 1, 1, 1)), run.metrics, history)
+        write_chrome_trace(stream, "t", run.result(), history)
     written = json.loads(path.read_text())
     notes = written["otherData"]["notes"]
     assert f"only the first 7 of {len(run.batches)} batches are shown" in notes
@@ -264,6 +270,23 @@ def test_a_long_run_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(tracks[chrome_trace.ENGINE, 1]) == 7
     assert sum(name.startswith("request") for track in tracks.values() for _, _, name in track) == 6
     assert sum(totals.iterations for totals in history.kinds.values()) == run.metrics.totals.iterations
+
+
+@pytest.mark.parametrize(
+    ("prefills", "requests", "kind"), [(0, 3, DECODE), (1, 3, MIXED), (3, 3, PREFILL), (1, 1, PREFILL)]
+)
+def test_iterations_are_told_apart_by_what_they_compute(prefills: int, requests: int, kind: str) -> None:
+    assert kind_of(prefills, requests) == kind
+
+
+def test_the_engines_time_is_divided_by_kind_of_iteration(tmp_path: Path, dataset: Path) -> None:
+    """A prompt alone, then its decodes, then a prompt beside a decode: one iteration each of the first and the last."""
+    dataset.write_text("100\t9\t0\n50\t2\t3000000\n")
+    engine = {row[0]: row[1:] for row in page(gpt2(dataset, tmp_path)).tables["engine-time"][1:]}
+    assert (engine["prefill"][2], engine["prefill"][4]) == ("1", "100")
+    assert (engine["prefill and decode"][2], engine["prefill and decode"][4]) == ("1", "50")
+    assert (engine["decode"][4], int(engine["decode"][2]) > 5) == ("0", True)
+    assert engine["idle"][2:] == ["-", "-", "-", "-"]
 
 
 class Dying(DyingBackend):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.intervals import Interval
+from orchestrator.observers.intervals import Interval
 from orchestrator.report.axes import MOST_LOG_TICKS, linear_axis, log_axis, tick_text
 from orchestrator.report.charts import SIDE, Chart, Mark, Series, stacked_bar
 from orchestrator.report.curves import BINS, CURVE_POINTS, cumulative, over_time, steps

@@ -63,7 +63,7 @@ def test_every_request_ends_and_memory_is_all_free(
     rows.sort(key=lambda row: row[2])
     policy = scheduler("none", blocks, pipeline=pipeline, max_batch=max_batch, batch_delay=delay)
     run = Run(policy, rows, stages=pipeline)
-    assert run.instance.idle()
+    assert run.engine.idle()
     assert len(run.rows()) == len(rows)
     assert policy.usage().free_blocks == blocks
     assert run.metrics.totals.generated_tokens == sum(output for _, output, _ in rows)

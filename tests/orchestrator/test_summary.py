@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.summary import RunFacts, print_summary, summarise
+from orchestrator.observers.tables import print_summary
+from orchestrator.statistics import STATISTICS
+from orchestrator.summary import LATENCIES, Summary
 from tests.orchestrator.serving import Run, scheduler
 
-LATENCY = ("TTFT", "TPOT", "ITL", "end-to-end", "queuing delay")
 ROWS = [(13, 9, 0), (13, 9, 0), (3, 1, 900), (8, 2, 40_000)]
 
 
@@ -22,9 +23,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def summary(**facts: Any) -> dict[str, Any]:
-    run = Run(scheduler("orca", 8), ROWS)
-    return summarise(run.metrics, RunFacts("some/model", "H9000", 8, 4, 2, **facts))
+def summary(**facts: Any) -> Summary:
+    return Run(scheduler("orca", 8), ROWS).summary(**facts)
 
 
 def lines(printed: str) -> list[str]:
@@ -43,21 +43,27 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
     print_summary(shown, {"set-up": 1.25, "total": 2.5}, out)
     told = lines(out.getvalue())
     assert told[0] == "Latency" and told[1] == "ms  mean  P50  P90  P95  P99  P99.9"
-    for row, (label, name) in enumerate(
-        zip(LATENCY, ("ttft_ms", "tpot_ms", "itl_ms", "latency_ms", "queuing_delay_ms"), strict=True), start=2
-    ):
-        figures = "  ".join(f"{shown[name][key]:.3f}" for key in ("mean", "p50", "p90", "p95", "p99", "p99_9"))
-        assert told[row] == f"{label}  {figures}"
-    assert shown["evictions"] > 0 and shown["peak_kv_blocks"] == 8
+    for row, (name, label) in enumerate(LATENCIES.items(), start=2):
+        figures = shown.latency(name)
+        assert figures is not None
+        assert told[row] == "  ".join([label, *(f"{figures[key]:.3f}" for key in STATISTICS)])
+    assert shown.evictions > 0 and shown.peak_kv_blocks == 8
+    place = told.index("Where simulated time went")
+    parts = sorted(((spent, name) for name, spent in shown.simulated_time_s.items() if spent), reverse=True)
+    whole = sum(spent for spent, _ in parts)
+    assert len(parts) == 3 and parts[-1][1] == "attention"
+    assert told[place + 1 : place + 5] == [
+        "s  %", *(f"{name}  {spent:.3f}  {100 * spent / whole:.1f}" for spent, name in parts)
+    ]  # fmt: skip
     for words in (
         "model  some/model", "NPUs  8 x H9000 (TP 4 x PP 2 x EP 4)", "finished requests  4",
-        f"makespan  {shown['makespan_s']:.3f} s", f"iterations  {shown['iterations']}",
-        f"request throughput  {shown['requests_per_s']:.2f} requests/s",
-        f"prompt throughput  {shown['prompt_tokens_per_s']:.2f} tokens/s",
-        f"generation throughput  {shown['generated_tokens_per_s']:.2f} tokens/s",
-        "peak KV use  8 of 8 blocks (100.0 %)", f"preemptions  {shown['preemptions']}",
-        f"evictions  {shown['evictions']} ({shown['evicted_bytes'] / 1e9:.3f} GB to host memory)",
-        "skipped (never fit)  3", "ended early  yes, by an error", "set-up  1.2", "total  2.5",
+        f"makespan  {shown.makespan_s:.3f} s", f"iterations  {shown.iterations}",
+        f"request throughput  {shown.requests_per_s:.2f} requests/s",
+        f"prompt throughput  {shown.prompt_tokens_per_s:.2f} tokens/s",
+        f"generation throughput  {shown.generated_tokens_per_s:.2f} tokens/s",
+        "peak KV use  8 of 8 blocks (100.0 %)", f"preemptions  {shown.preemptions}",
+        f"evictions  {shown.evictions} ({shown.evicted_bytes / 1e9:.3f} GB to host memory)",
+        "skipped (never fit)  3", "ended early  the backend died", "set-up  1.2", "total  2.5",
     ):  # fmt: skip
         assert words in told
     assert ("┃" in out.getvalue()) == out.isatty(), "a frame on a terminal only"
@@ -69,7 +75,7 @@ def test_what_there_is_not_is_not_printed() -> None:
     told = "\n".join(lines(out.getvalue()))
     for words in ("skipped", "ended early", "EP"):
         assert words not in told
-    nothing = summarise(Run(scheduler("orca", 8), []).metrics, RunFacts("m", "h", 1, 1, 1))
+    nothing = Run(scheduler("orca", 8), []).summary()
     out = io.StringIO()
     print_summary(nothing, {}, out)
     told = "\n".join(lines(out.getvalue()))

@@ -3,11 +3,11 @@
 import pytest
 
 from foundation.errors import InternalError
-from orchestrator.kv_memory.block_pool import BlockPool, LifoBlockPool, LifoSharedBlockPool, SharedBlockPool
+from orchestrator.kv_memory.block_pool import LifoSharedBlockPool, SharedBlockPool
 
 
 def test_unused_blocks_come_in_order_and_freed_ones_after_them_tail_first() -> None:
-    pool = BlockPool(8)
+    pool = SharedBlockPool(8)
     first, second = pool.take(2), pool.take(3)
     assert (first, second, pool.free) == ([1, 2], [3, 4, 5], 2)
     pool.give_back(second)
@@ -17,7 +17,7 @@ def test_unused_blocks_come_in_order_and_freed_ones_after_them_tail_first() -> N
 
 
 def test_the_newer_pool_reuses_the_last_freed_tail_first() -> None:
-    pool = LifoBlockPool(8)
+    pool = LifoSharedBlockPool(8)
     first, second = pool.take(2), pool.take(3)
     pool.give_back(first)
     pool.give_back(second)
@@ -25,12 +25,13 @@ def test_the_newer_pool_reuses_the_last_freed_tail_first() -> None:
     assert pool.take(3) == [5, 4, 3]
 
 
-def test_the_newer_pool_keeps_findable_blocks_longest() -> None:
+@pytest.mark.parametrize("registered", [True, False])
+def test_the_newer_pool_keeps_findable_blocks_longest(registered: bool) -> None:
     pool = LifoSharedBlockPool(8)
     blocks = pool.take(4)
-    pool.register(1, "a")
-    pool.register(2, "b")
-    pool.give_back(blocks)
+    for block in blocks[:2] if registered else ():
+        pool.register(block, f"content of {block}")
+    pool.give_back(blocks, () if registered else blocks[:2])
     assert pool.order() == [4, 3, 5, 6, 7, 2, 1]
 
 
@@ -56,6 +57,14 @@ def test_of_equal_contents_the_first_registered_is_found() -> None:
     assert pool.find("a") == 1
 
 
+def test_a_block_has_one_content() -> None:
+    pool = SharedBlockPool(3)
+    (block,) = pool.take(1)
+    pool.register(block, "a")
+    with pytest.raises(InternalError, match="registered twice"):
+        pool.register(block, "b")
+
+
 def test_an_adopted_block_leaves_the_free_list_and_needs_both_owners_to_go() -> None:
     pool = SharedBlockPool(3)
     (block,) = pool.take(1)
@@ -74,4 +83,4 @@ def test_an_adopted_block_leaves_the_free_list_and_needs_both_owners_to_go() -> 
 
 def test_taking_more_than_there_are_is_a_defect() -> None:
     with pytest.raises(InternalError, match="3 KV blocks taken where 2 are free"):
-        BlockPool(3).take(3)
+        SharedBlockPool(3).take(3)

@@ -125,21 +125,30 @@ def test_a_missing_step_is_a_difference(case: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block_sise": 3}, "block_sise: unknown key 'block_sise'; did you mean block_size"),
+        ({"block_sise": 3}, "block_sise: unknown field; did you mean block_size"),
         ({"max_num_seqs": 100}, "max_num_batched_tokens: 64 tokens a step cannot serve max_num_seqs (100)"),
-        ({"requests": 5}, "requests: not a list"),
-        ({"requests": [{"id": "a", "arrival": 0}]}, "requests[0].output_len: the key is missing"),
-        ({"requests": [{"id": "a", "arrival": 0, "output_len": 1}]}, "requests[0]: a request has one of"),
-        ({"latency_model": {"a_us": 1}}, "latency_model."),
+        ({"requests": 5}, "requests: 5 is not a list"),
+        ({"requests": [{"id": "a", "arrival": 0}]}, "requests[0]: output_len is missing"),
+        (
+            {"requests": [{"id": "a", "arrival": 0, "output_len": 1}]},
+            "requests[0]: prompt_token_ids or prompt_segments or prompt_len is missing",
+        ),
+        ({"latency_model": {"a_us": 1}}, "latency_model: b_us_per_token is missing"),
         ({"requests": [CASE["requests"][0]] * 2}, "requests: id 'a' occurs twice"),
         (
             {"requests": [{"id": "a", "arrival": 0, "output_len": 1, "prompt_segments": [[1]]}]},
-            "requests[0].prompt_segments: [[1]] is not a prompt",
+            "requests[0].prompt_segments: [[1]] is not a list of [segment, tokens], whole numbers",
         ),
+        ({"requests": [{**CASE["requests"][0], "arrival": -10}]}, "requests[0].arrival: "),
+        ({"requests": [{**CASE["requests"][0], "prompt_len": 3}]}, "prompt_segments and prompt_len are both given"),
+        ({"num_gpu_blocks": 10**9}, "num_gpu_blocks: 1000000000 is not a whole number from 0 to 16777216"),
         (
-            {"requests": [{"id": "a", "arrival": 0, "output_len": 1, "prompt_len": 128}]},
-            "request a cannot run: its prompt of 128 tokens is not below max_model_len (128)",
+            {"max_model_len": 2**24, "requests": [{**CASE["requests"][0], "prompt_segments": [[1, 2**24 - 1]]}]},
+            "the requests up to this one have more than 8388608 token ids",
         ),
+        ({"requests": [{**CASE["requests"][0], "prompt_segments": [[1, 2**24]] * 9}]}, "more than any prompt has"),
+        ({"enable_prefix_caching": "maybe"}, "enable_prefix_caching: "),
+        ({"latency_model": {**CASE["latency_model"], "a_us": float("nan")}}, "NaN"),
     ],
 )
 def test_a_wrong_case_is_one_line_and_exit_code_2(case: Path, change: dict[str, Any], message: str) -> None:
@@ -149,6 +158,22 @@ def test_a_wrong_case_is_one_line_and_exit_code_2(case: Path, change: dict[str, 
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_request_that_is_too_long_is_rejected_and_the_others_are_served(case: Path) -> None:
+    long = {"id": "long", "arrival": 10, "output_len": 1, "prompt_len": 128}
+    case.write_text(json.dumps({**CASE, "requests": [CASE["requests"][0], long, CASE["requests"][1]]}))
+    document = json.loads(command(case).stdout)
+    assert document["steps"] == STEPS
+    assert document["requests"] == [REQUESTS[0], ["long", None, None, 0, 0, 0, "rejected"], REQUESTS[1]]
+
+
+def test_a_client_that_goes_away_gets_no_more(case: Path) -> None:
+    gone = {**CASE["requests"][0], "abort_at": 1500}
+    case.write_text(json.dumps({**CASE, "requests": [gone, CASE["requests"][1]]}))
+    document = json.loads(command(case).stdout)
+    assert document["steps"] == [STEPS[0], [*STEPS[1][:-1], []], STEPS[2]]
+    assert document["requests"] == [["a", 1346, 2373, 0, 0, 1, "aborted"], REQUESTS[1]]
 
 
 def test_files_that_are_not_there(case: Path) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from foundation.errors import InternalError, UserError
-from orchestrator.request import Request
-from orchestrator.schedulers.interface import Scheduler
-from orchestrator.schedulers.vllm import PipelinedVllmScheduler, VllmSchedulerConfig, vllm_scheduler
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.interface import EngineLoop
+from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 
 GOOD: dict[str, Any] = {"num_gpu_blocks": 11, "max_model_len": 200, "max_num_seqs": 4, "max_num_batched_tokens": 64}
 
@@ -24,7 +25,8 @@ GOOD: dict[str, Any] = {"num_gpu_blocks": 11, "max_model_len": 200, "max_num_seq
         ({"block_size": True}, "block_size: True is not"),
         ({"long_prefill_token_threshold": -1}, "long_prefill_token_threshold: -1 is not"),
         ({"version": "0.33", "long_prefill_token_threshold": 201}, r"201 is above max_model_len \(200\)"),
-        ({"async_scheduling": True, "pipeline_stages": 2}, "not modelled with 2 pipeline stages"),
+        ({"engine_loop": "0.20"}, "engine_loop: unknown engine_loop '0.20'; did you mean 0.33, 0.19"),
+        ({"prefix_cache_retention_interval": -1}, "prefix_cache_retention_interval: -1 is not"),
     ],
 )
 def test_settings_that_vllm_refuses(change: dict[str, Any], message: str) -> None:
@@ -37,60 +39,69 @@ def test_a_long_threshold_is_allowed_in_the_older_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "in_flight", "ahead"),
+    ("change", "places", "loop"),
     [
-        ({}, "VllmScheduler", 2, True),
-        ({"async_scheduling": False}, "VllmScheduler", 1, False),
-        ({"pipeline_stages": 3}, "PipelinedVllmScheduler", 3, False),
+        ({}, 2, EngineLoop.QUEUE),
+        ({"async_scheduling": False}, 1, EngineLoop.QUEUE),
+        ({"pipeline_stages": 3, "async_scheduling": False}, 3, EngineLoop.QUEUE),
+        ({"pipeline_stages": 3}, 3, EngineLoop.QUEUE),
+        ({"pipeline_stages": 3, "version": "0.33"}, 4, EngineLoop.FILLED_QUEUE),
+        ({"pipeline_stages": 3, "version": "0.33", "engine_loop": "0.19"}, 4, EngineLoop.QUEUE),
     ],
 )
-def test_batches_in_flight(change: dict[str, Any], kind: str, in_flight: int, ahead: bool) -> None:
-    scheduler: Scheduler = vllm_scheduler(VllmSchedulerConfig(**{**GOOD, **change}))
-    assert (type(scheduler).__name__, scheduler.max_in_flight, scheduler.decides_ahead) == (kind, in_flight, ahead)
-    assert isinstance(scheduler, PipelinedVllmScheduler) == ("pipeline_stages" in change)
+def test_places_in_the_batch_queue(change: dict[str, Any], places: int, loop: EngineLoop) -> None:
+    scheduler = VllmScheduler(VllmSchedulerConfig(**{**GOOD, **change}))
+    assert (scheduler.places, scheduler.loop) == (places, loop)
 
 
 @pytest.mark.parametrize(
     ("prompt", "output", "reason"),
     [
         (199, 1, "it needs 13 KV blocks of 16 tokens, the cache holds 10"),
-        (200, 1, "its prompt of 200 tokens is not below max_model_len (200)"),
         (160, 1, None),
         (100, 61, None),
         (100, 62, "it needs 11 KV blocks of 16 tokens, the cache holds 10"),
     ],
 )
 def test_requests_that_can_never_run(prompt: int, output: int, reason: str | None) -> None:
-    assert vllm_scheduler(VllmSchedulerConfig(**GOOD)).unfit(Request(0, 0, prompt, output)) == reason
+    request = Request(0, 0, prompt, output)
+    scheduler = VllmScheduler(VllmSchedulerConfig(**GOOD))
+    assert scheduler.unfit(request, Admission(request, 0).peak_tokens(output)) == reason
+    assert scheduler.rejects(request) is None
+
+
+def test_a_request_without_room_for_an_answer_is_rejected() -> None:
+    scheduler = VllmScheduler(VllmSchedulerConfig(**GOOD))
+    request = Request(7, 0, 200, 5, name="long")
+    assert scheduler.rejects(request) == "its prompt of 200 tokens is not below max_model_len (200)"
+    with pytest.raises(InternalError, match="request 7 should have been rejected"):
+        scheduler.add(Admission(request, 0), 0)
 
 
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
         (Request(7, 0, 0, 5, source_line=3), "line 3: request 7 has 0 prompt and 5 output tokens"),
-        (Request(7, 0, 200, 5, name="long"), r"request long cannot run: its prompt of 200 tokens is not below"),
         (Request(7, 0, 4, 5, prompt_token_ids=[1]), "request 7 has 1 prompt token ids for 4 prompt tokens"),
     ],
 )
-def test_requests_that_the_front_end_rejects(request_: Request, message: str) -> None:
+def test_requests_that_cannot_be(request_: Request, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        vllm_scheduler(VllmSchedulerConfig(**GOOD)).add(request_, 0)
+        VllmScheduler(VllmSchedulerConfig(**GOOD)).add(Admission(request_, 0), 0)
 
 
 def test_batches_are_updated_in_their_order() -> None:
-    scheduler = vllm_scheduler(VllmSchedulerConfig(**GOOD))
-    scheduler.add(Request(0, 0, 10, 10), 0)
+    scheduler = VllmScheduler(VllmSchedulerConfig(**GOOD))
+    scheduler.add(Admission(Request(0, 0, 10, 10), 0), 0)
     first, second = scheduler.schedule(0), scheduler.schedule(0)
     assert first is not None
     assert second is not None
-    with pytest.raises(InternalError, match="in the order"):
-        scheduler.update(second, 1)
-    with pytest.raises(InternalError, match="not the last"):
-        scheduler.steady(first)
+    with pytest.raises(InternalError, match="batch 1 finished out of the order"):
+        scheduler.update(second, frozenset(), 1)
 
 
-def test_a_request_that_drove_itself_out_is_reported_with_the_next_batch() -> None:
-    """Two of three usable blocks, then all: the lone request loses them and comes back in the same call."""
+def test_a_request_that_drives_itself_out_is_told_of_in_a_batch_of_nobody() -> None:
+    """Two of three blocks, then all: the lone request loses them, and comes back with the next decision."""
     config = VllmSchedulerConfig(
         num_gpu_blocks=3,
         max_model_len=64,
@@ -100,13 +111,12 @@ def test_a_request_that_drove_itself_out_is_reported_with_the_next_batch() -> No
         max_num_batched_tokens=20,
         max_num_seqs=4,
     )
-    scheduler = vllm_scheduler(config)
-    scheduler.add(Request(0, 0, 40, 2), 0)
-    for now in range(2):
+    scheduler = VllmScheduler(config)
+    scheduler.add(Admission(Request(0, 0, 40, 2), 0), 0)
+    told = []
+    for now in range(4):
         batch = scheduler.schedule(now)
         assert batch is not None
-        scheduler.update(batch, now)
-    batch = scheduler.schedule(2)
-    assert batch is not None
-    assert [request.id for request in batch.preempted] == [0]
-    assert [(request.id, hit) for request, hit in batch.admitted] == [(0, 0)]
+        scheduler.update(batch, frozenset(), now)
+        told.append((batch.new_tokens.tolist(), len(batch.preempted), [hit for _, hit in batch.admitted]))
+    assert told == [([20], 0, [0]), ([], 1, []), ([20], 0, [0]), ([], 1, [])]

@@ -1,15 +1,19 @@
-"""Random settings and requests for the scheduler's properties, and a clock in which every step lasts one unit."""
+"""Random settings and requests for the scheduler's properties, and an engine whose every step lasts one unit."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
-from orchestrator.batch import Batch, BatchOutcome
-from orchestrator.request import Request
-from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig, vllm_scheduler
+from orchestrator.engine.batch import Batch, Outcome
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import CompletedBatch
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.interface import Scheduler
+from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 from orchestrator.schedulers.vllm.config import POLICIES, VERSIONS
+from tests.orchestrator.serving import StageTimes, completed
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def workloads(
         enable_chunked_prefill=chunked,
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 5, 16])),
         policy=draw(st.sampled_from(list(policies))),
-        async_scheduling=draw(st.booleans()) if pipeline == 1 else False,
+        async_scheduling=draw(st.booleans()),
         scheduler_reserve_full_isl=draw(st.booleans()),
         pipeline_stages=pipeline,
         version=draw(st.sampled_from(VERSIONS)),
@@ -80,70 +84,55 @@ def _requests(draw: st.DrawFn, index: int, arrival: int, length: int, long_outpu
     )
 
 
-@dataclass
-class Flight:
-    """A batch in the queue; times in steps."""
+class Watched:
+    """A scheduler that is looked at: before and after each decision, and after each update."""
 
-    batch: Batch
-    start: int
+    def __init__(
+        self,
+        scheduler: VllmScheduler,
+        deciding: Callable[[VllmScheduler], None],
+        decided: Callable[[VllmScheduler, Batch], None],
+        updated: Callable[[VllmScheduler, Outcome], None],
+        most_steps: int,
+    ) -> None:
+        self._scheduler = scheduler
+        self._deciding, self._decided, self._updated = deciding, decided, updated
+        self._left = most_steps
 
-    @property
-    def end(self) -> int:
-        return self.start + self.batch.steps
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
 
-    @property
-    def last_start(self) -> int:
-        return self.end - 1
+    def schedule(self, now: int) -> Batch | None:
+        self._left -= 1
+        assert self._left, "the workload does not end"
+        self._deciding(self._scheduler)
+        batch = self._scheduler.schedule(now)
+        if batch is not None:
+            self._decided(self._scheduler, batch)
+        return batch
+
+    def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
+        outcome = self._scheduler.update(batch, ended, now)
+        self._updated(self._scheduler, outcome)
+        return outcome
+
+
+def nothing(*_: object) -> None:
+    """Look at nothing."""
 
 
 def drive(
     workload: Workload,
     *,
-    jump: Callable[[int], int] = lambda most: 0,
-    decided: Callable[[VllmScheduler, Batch], None] = lambda scheduler, batch: None,
-    updated: Callable[[VllmScheduler, BatchOutcome], None] = lambda scheduler, outcome: None,
+    max_steps: int = 1,
+    deciding: Callable[[VllmScheduler], None] = nothing,
+    decided: Callable[[VllmScheduler, Batch], None] = nothing,
+    updated: Callable[[VllmScheduler, Outcome], None] = nothing,
     most_steps: int = 20_000,
-) -> tuple[VllmScheduler, list[tuple[int, Batch, BatchOutcome]]]:
-    """Run `workload` as an instance does and return the scheduler with every batch, its start and its outcome.
-
-    `jump(k)` chooses how many of the `k` further like steps are taken at once; `decided` is called after every
-    decision (before further steps are given to it), `updated` after every update.
-    """
-    scheduler = vllm_scheduler(workload.config)
-    arrivals = deque(sorted(workload.requests, key=lambda request: request.arrival_ns))
-    flying: deque[Flight] = deque()
-    history: list[tuple[int, Batch, BatchOutcome]] = []
-    now = 0
-    while scheduler.has_unfinished() or arrivals:
-        assert len(history) < most_steps, "the workload does not end"
-        if scheduler.decides_ahead and flying:
-            now = max(now, flying[-1].last_start)
-        while arrivals and arrivals[0].arrival_ns <= now:
-            scheduler.add(arrivals.popleft(), now)
-        batch = scheduler.schedule(now)
-        if batch is not None:
-            flight = Flight(batch, flying[-1].end if flying else now)
-            decided(scheduler, batch)
-            most = min([scheduler.steady(batch), *_until(arrivals, flight, scheduler)])
-            batch.steps = 1 + jump(most)
-            flying.append(flight)
-            if len(flying) < scheduler.max_in_flight:
-                continue
-        if flying:
-            done = flying.popleft()
-            now = max(now, done.end)
-            outcome = scheduler.update(done.batch, now)
-            history.append((done.start, done.batch, outcome))
-            updated(scheduler, outcome)
-        elif arrivals:
-            now = arrivals[0].arrival_ns
-        else:
-            raise AssertionError("requests wait and nothing can run")
-    return scheduler, history
-
-
-def _until(arrivals: deque[Request], flight: Flight, scheduler: VllmScheduler) -> Iterator[int]:
-    """How many further steps are decided before the next arrival is seen."""
-    if arrivals:
-        ahead = 1 if scheduler.decides_ahead else 0
-        yield max(0, arrivals[0].arrival_ns - flight.start - 1 + ahead)
+) -> tuple[VllmScheduler, list[CompletedBatch]]:
+    """Serve `workload`, every step of each stage lasting one unit; return the scheduler and what the engine told."""
+    config = workload.config
+    scheduler = VllmScheduler(config)
+    watched = Watched(scheduler, deciding, decided, updated, most_steps)
+    engine = Engine(cast(Scheduler, watched), StageTimes([1] * config.pipeline_stages), max_steps=max_steps)
+    return scheduler, completed(engine, sorted(workload.requests, key=lambda request: request.arrival_ns))

@@ -17,6 +17,11 @@ class DenseMlp:
     gated: bool = True
     bias: bool = False
 
+    @property
+    def inner(self) -> int:
+        """See `Mlp.inner`."""
+        return self.width
+
     def operators(self, make: OperatorMaker, source: str) -> list[Operator]:
         """See `Mlp.operators`."""
         inner, hidden = ceil_div(self.width, make.tensor), make.hidden_size

@@ -57,6 +57,11 @@ class Experts:
     shared_gate: bool = False
 
     @property
+    def inner(self) -> int:
+        """See `Mlp.inner`."""
+        return self.per_token * self.width + self.shared_width
+
+    @property
     def router_outputs(self) -> int:
         """Scores that the router gives a token."""
         return self.count + self.shared_gate

@@ -41,7 +41,8 @@ class OrcaSettings:
 
     def scheduler(self, place: Place) -> OrcaScheduler:
         """Return the iteration-level scheduler."""
+        from orchestrator.schedulers.ledger import Ledger
         from orchestrator.schedulers.orca import OrcaScheduler
 
-        memory = self.kv_manage.memory(place.space, place.model_len)
-        return OrcaScheduler(memory, max_batch=self.max_batch, pipeline=place.pipeline, skip_prefill=self.gen)
+        memory = self.kv_manage.memory(place.space, place.groups, place.model_len)
+        return OrcaScheduler(Ledger(memory), max_batch=self.max_batch, pipeline=place.pipeline)

@@ -34,12 +34,12 @@ class StaticSettings:
 
     def scheduler(self, place: Place) -> StaticScheduler:
         """Return the request-level scheduler."""
+        from orchestrator.schedulers.ledger import Ledger
         from orchestrator.schedulers.static import StaticScheduler
 
         return StaticScheduler(
-            self.kv_manage.memory(place.space, place.model_len),
+            Ledger(self.kv_manage.memory(place.space, place.groups, place.model_len)),
             max_batch=self.max_batch,
             batch_delay=self.batch_delay,
             pipeline=place.pipeline,
-            skip_prefill=self.gen,
         )

@@ -28,7 +28,7 @@ class VllmSettings:
     async_scheduling: bool | None = setting(
         None,
         "decide a step while the step before still runs",
-        shown_default="on; off with pipeline stages",
+        shown_default="on",
     )
     reserve_full_isl: bool = setting(
         True, "admit a prompt only if all of it fits", aliases=("scheduler_reserve_full_isl",)
@@ -40,9 +40,9 @@ class VllmSettings:
 
     def scheduler(self, place: Place) -> VllmScheduler:
         """Return vLLM's scheduler; one block more than fit, because vLLM counts its null block."""
-        from orchestrator.schedulers.vllm import VllmSchedulerConfig, vllm_scheduler
+        from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 
-        return vllm_scheduler(
+        return VllmScheduler(
             VllmSchedulerConfig(
                 num_gpu_blocks=place.space.total_blocks + 1,
                 max_model_len=place.space.max_model_len or place.model_len,
@@ -57,5 +57,6 @@ class VllmSettings:
                 scheduler_reserve_full_isl=self.reserve_full_isl,
                 policy=self.policy,
                 version=self.vllm_version,
-            )
+            ),
+            place.groups,
         )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from orchestrator.schedulers.vllm.tracked import Tracked
+from orchestrator.schedulers.vllm.entry import Entry
 
 
 class WaitingQueue(Protocol):
@@ -15,22 +15,22 @@ class WaitingQueue(Protocol):
 
     def __len__(self) -> int: ...
 
-    def head(self) -> Tracked:
+    def head(self) -> Entry:
         """Return the request to be admitted next; the queue is not empty."""
 
-    def pop(self) -> Tracked:
+    def pop(self) -> Entry:
         """Remove and return the head."""
 
-    def add(self, item: Tracked) -> None:
+    def add(self, entry: Entry) -> None:
         """Take in a new request."""
 
-    def put_back(self, item: Tracked) -> None:
-        """Take in a request that was preempted."""
+    def put_back(self, entry: Entry) -> None:
+        """Take in a request that was preempted, or that was passed over."""
 
-    def remove(self, item: Tracked) -> None:
+    def remove(self, entry: Entry) -> None:
         """Drop a request that finished while it waited (its last token was in flight when it was preempted)."""
 
-    def victim(self, running: Sequence[Tracked]) -> int:
+    def victim(self, running: Sequence[Entry]) -> int:
         """Return the index of the running request to be preempted; `running` is not empty."""
 
 
@@ -38,32 +38,32 @@ class FcfsQueue:
     """First come, first served: the latest admitted loses its place and gets to the front of the queue."""
 
     def __init__(self) -> None:
-        self._items: deque[Tracked] = deque()
+        self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._entries)
 
-    def head(self) -> Tracked:
+    def head(self) -> Entry:
         """Return the longest-waiting request."""
-        return self._items[0]
+        return self._entries[0]
 
-    def pop(self) -> Tracked:
+    def pop(self) -> Entry:
         """Remove and return the head."""
-        return self._items.popleft()
+        return self._entries.popleft()
 
-    def add(self, item: Tracked) -> None:
+    def add(self, entry: Entry) -> None:
         """Append a new request."""
-        self._items.append(item)
+        self._entries.append(entry)
 
-    def put_back(self, item: Tracked) -> None:
+    def put_back(self, entry: Entry) -> None:
         """Prepend a preempted request: several victims of a step end up in their original order."""
-        self._items.appendleft(item)
+        self._entries.appendleft(entry)
 
-    def remove(self, item: Tracked) -> None:
-        """Drop `item`."""
-        self._items.remove(item)
+    def remove(self, entry: Entry) -> None:
+        """Drop `entry`."""
+        self._entries.remove(entry)
 
-    def victim(self, running: Sequence[Tracked]) -> int:
+    def victim(self, running: Sequence[Entry]) -> int:
         """Return the last of the running list."""
         return len(running) - 1
 
@@ -72,31 +72,31 @@ class PriorityQueue:
     """By (priority, arrival, id as text), lower first; the victim is the running request with the highest."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[tuple[int, int, str, int], Tracked]] = []
+        self._heap: list[tuple[tuple[int, int, str, int], Entry]] = []
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def head(self) -> Tracked:
+    def head(self) -> Entry:
         """Return the request with the lowest key."""
         return self._heap[0][1]
 
-    def pop(self) -> Tracked:
+    def pop(self) -> Entry:
         """Remove and return the head."""
         return heapq.heappop(self._heap)[1]
 
-    def add(self, item: Tracked) -> None:
-        """Insert by key; keys are unique, so items are never compared."""
-        heapq.heappush(self._heap, (item.key, item))
+    def add(self, entry: Entry) -> None:
+        """Insert by key; keys are unique, so entries are never compared."""
+        heapq.heappush(self._heap, (entry.key, entry))
 
     put_back = add
 
-    def remove(self, item: Tracked) -> None:
-        """Drop `item`."""
-        self._heap = [entry for entry in self._heap if entry[1] is not item]
+    def remove(self, entry: Entry) -> None:
+        """Drop `entry`."""
+        self._heap = [pair for pair in self._heap if pair[1] is not entry]
         heapq.heapify(self._heap)
 
-    def victim(self, running: Sequence[Tracked]) -> int:
+    def victim(self, running: Sequence[Entry]) -> int:
         """Return the first of those with the highest (priority, arrival); the id does not count here."""
         return max(range(len(running)), key=lambda index: running[index].key[:2])
 

@@ -1,0 +1,107 @@
+"""A scheduler's decision for one iteration, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.requests.request import Request
+from trace_gen.batch_shape import BatchShape, KVTransfer
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one engine computes in one iteration, or in `steps` iterations that differ by one token a request.
+
+    `new_tokens[i]` tokens of `requests[i]` are computed by each step, `context_tokens[i]` are in the KV cache
+    before the first; `samples[i]` logits are sampled by a step (0, 1, or 1 + drafts). These columns and `ids` have
+    shape ``[n]``; batches of the same requests may share them, so they are not to be written to. `admitted` pairs each
+    request that entered the running set now (new or resumed) with its prefix-cache hit in tokens; `preempted` lists
+    the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
+    `serial` counts an engine's iterations from 0.
+    """
+
+    serial: int
+    requests: Sequence[Request]
+    ids: IntArray
+    new_tokens: IntArray
+    context_tokens: IntArray
+    samples: IntArray
+    admitted: Sequence[tuple[Request, int]] = ()
+    preempted: Sequence[Request] = ()
+    kv_loads: tuple[KVTransfer, ...] = ()
+    kv_evictions: tuple[KVTransfer, ...] = ()
+    steps: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        serial: int,
+        requests: Sequence[Request],
+        new_tokens: Sequence[int],
+        context_tokens: Sequence[int],
+        samples: Sequence[int],
+        admitted: Sequence[tuple[Request, int]] = (),
+        preempted: Sequence[Request] = (),
+        kv_loads: tuple[KVTransfer, ...] = (),
+        kv_evictions: tuple[KVTransfer, ...] = (),
+    ) -> Batch:
+        """Return the batch of one iteration, from plain rows."""
+        return cls(
+            serial,
+            requests,
+            _column([request.id for request in requests]),
+            _column(new_tokens),
+            _column(context_tokens),
+            _column(samples),
+            admitted,
+            preempted,
+            kv_loads,
+            kv_evictions,
+        )
+
+    def shape(self) -> BatchShape:
+        """Return the token counts for the trace generator."""
+        return BatchShape(
+            request_ids=self.ids,
+            new_tokens=self.new_tokens,
+            context_tokens=self.context_tokens,
+            samples=self.samples,
+            kv_loads=self.kv_loads,
+            kv_evictions=self.kv_evictions,
+            steps=self.steps,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `Scheduler.update` reports of a finished batch: who got tokens, who is done, who goes on elsewhere.
+
+    `tokens[i]` tokens came out for `emitted[i]` (at each step, where the batch stands for several); None: one for each.
+    `handed_over` lists requests that left for another engine, which gets their KV cache.
+    """
+
+    emitted: Sequence[Request] = ()
+    finished: Sequence[Request] = ()
+    tokens: Sequence[int] | None = None
+    handed_over: Sequence[Request] = ()
+
+    def without(self, muted: Set[Request]) -> Outcome:
+        """Return what is to be told: all but what concerns `muted`."""
+        told = [request not in muted for request in self.emitted]
+        tokens = None if self.tokens is None else [n for n, tell in zip(self.tokens, told, strict=True) if tell]
+        return Outcome(
+            [request for request, tell in zip(self.emitted, told, strict=True) if tell],
+            [request for request in self.finished if request not in muted],
+            tokens,
+            self.handed_over,
+        )
+
+
+def _column(values: Sequence[int]) -> IntArray:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,59 @@
+"""What a run says of itself before it begins: its engines, memory, links, workload, and what a user should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.deployment import Deployment
+from orchestrator.observers.interface import Run
+from orchestrator.settings.engine import NetworkSettings
+from trace_gen.hardware import Hardware
+
+
+def introduction(run: Run) -> list[str]:
+    """Return the lines."""
+    lines = [line for one in run.kinds() for line in _engine(one, run.count(one))]
+    return [*lines, f"workload: {run.source.described}", *(f"note: {note}" for note in notes(run))]
+
+
+def notes(run: Run) -> list[str]:
+    """Return what a user should know of the run, each in one sentence, before it begins."""
+    found = [note for one in run.kinds() for note in _notes(one, run)]
+    if run.source.skipped:
+        found.append(f"{run.source.skipped} requests that can never fit are skipped")
+    return list(dict.fromkeys(found))
+
+
+def _engine(deployment: Deployment, count: int) -> Iterator[str]:
+    engine, space = deployment.engine, deployment.space
+    weights = deployment.generator.memory.max_rank_weight_bytes
+    yield (
+        f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system}, "
+        f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
+    )
+    yield (
+        f"memory of an NPU: {deployment.memory_bytes / 1e9:.2f} GB, weights {weights / 1e9:.2f} GB; KV cache: "
+        f"{space.total_blocks} blocks of {space.block_size} tokens, "
+        f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
+    )
+    if engine.parallelism.npus > 1:
+        yield f"links: {_links(engine.network, deployment.hardware)}"
+
+
+def _links(network: NetworkSettings, hardware: Hardware) -> str:
+    """Return which links are assumed."""
+    if network.network is not None or network.link_bw is None:
+        return f"those of {network.network}"
+    own = NetworkSettings().decided(hardware.link_bandwidth, hardware.link_latency_ns)
+    same = (network.link_bw, network.link_latency) == (own.link_bw, own.link_latency)
+    whose = f", {hardware.name}'s own" if same else ""
+    return f"{network.link_bw * 2**30 / 1e9:g} GB/s (1e9) a direction, {network.link_latency:g} ns{whose}"
+
+
+def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
+    yield from deployment.generator.warnings
+    yield from deployment.configurations.notes
+    positions = deployment.model.max_position
+    beyond = run.source.longer_than(positions)
+    if beyond and not deployment.engine.scheduling.ends_at_longest:
+        yield f"{beyond} requests go beyond the model's {positions} positions"

@@ -1,0 +1,100 @@
+"""Where simulated time went: what the engines computed and moved, by class of work, and when they had nothing to do.
+
+    busy      an iteration is under way           by class of work, as pricing tells it (`Cost.busy_ns`)
+    waiting   requests are there, nothing runs    they wait for memory, or for a batch to fill
+    idle      no request is there
+
+The classes of a batch are summed over its pipeline stages, which work at the same time on different batches; so in a
+pipeline the classes may add up to more than the time in which the engine was busy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.observers.interface import Observer
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAccount:
+    """Simulated ns, summed over `engines` engines of a run of `makespan_ns`: busy + waiting + idle = their product."""
+
+    engines: int
+    makespan_ns: int
+    busy_ns: int
+    waiting_ns: int
+    idle_ns: int
+    by_class: dict[str, int]
+
+    def parts(self) -> dict[str, int]:
+        """Return ns by what they went to: classes of work (``busy`` where pricing tells none apart), waiting, idle."""
+        work = self.by_class if self.by_class else {"busy": self.busy_ns}
+        return {**work, "waiting": self.waiting_ns, "idle": self.idle_ns}
+
+
+@dataclass(slots=True)
+class _EngineTime:
+    """One engine: until when it is known what it did, and who is there."""
+
+    told_ns: int = 0
+    busy_ns: int = 0
+    waiting_ns: int = 0
+    idle_ns: int = 0
+    present: set[int] = field(default_factory=set)
+    by_class: list[int] = field(default_factory=list)
+
+
+class TimeRecorder(Observer):
+    """Adds up the account of a run; `classes` are those of the engines' pricing."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+        self._engines: dict[int, _EngineTime] = {}
+
+    def batch(self, done: CompletedBatch) -> None:
+        """Take a completed batch."""
+        engine = self._engines.get(done.engine)
+        if engine is None:
+            engine = self._engines[done.engine] = _EngineTime(by_class=[0] * len(self._classes))
+        if done.batch.requests:
+            self._gap(engine, done)
+            began = max(done.start_ns, engine.told_ns)
+            engine.busy_ns += max(0, done.end_ns - began)
+            engine.told_ns = max(engine.told_ns, done.end_ns)
+            for place, spent in enumerate(done.busy_ns.tolist()):
+                engine.by_class[place] += spent
+        engine.present.update(seen.request.id for seen in done.seen)
+        engine.present.difference_update(request.id for request in done.outcome.finished)
+
+    def turned_away(self, record: Rejected | Aborted) -> None:
+        """Whom a client has given up is there no longer."""
+        engine = self._engines.get(record.engine)
+        if engine is not None:
+            engine.present.discard(record.request.id)
+
+    def account(self, makespan_ns: int, engines: int = 1) -> TimeAccount:
+        """Return the account of the whole run; what is left after an engine's last batch was idle."""
+        known = list(self._engines.values())
+        rest = sum(makespan_ns - engine.told_ns for engine in known) + makespan_ns * (engines - len(known))
+        sums = [sum(engine.by_class[place] for engine in known) for place in range(len(self._classes))]
+        return TimeAccount(
+            engines=engines,
+            makespan_ns=makespan_ns,
+            busy_ns=sum(engine.busy_ns for engine in known),
+            waiting_ns=sum(engine.waiting_ns for engine in known),
+            idle_ns=sum(engine.idle_ns for engine in known) + rest,
+            by_class=dict(zip(self._classes, sums, strict=True)),
+        )
+
+    def _gap(self, engine: _EngineTime, done: CompletedBatch) -> None:
+        """Charge the time before a batch in which nothing ran: waiting from the moment that a request was there."""
+        gap = done.start_ns - engine.told_ns
+        if gap <= 0:
+            return
+        there = engine.told_ns
+        if not engine.present:
+            there = min((seen.request.arrival_ns for seen in done.seen), default=done.start_ns)
+        waited = done.start_ns - min(done.start_ns, max(engine.told_ns, there))
+        engine.waiting_ns += waited
+        engine.idle_ns += gap - waited

@@ -1,0 +1,159 @@
+"""What the engines did when, in columns: one row a run of like iterations, and the sums that the page shows.
+
+The sums (`KindTotals`) are over the whole run and do not depend on how many like iterations were simulated at once; the
+rows do (in a pipeline, where batches take turns, each iteration is one), and only the first are kept, so that a run of
+any length needs bounded memory: together they make at most `most` slices, one a row and pipeline stage (but at least
+one row is kept).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.engine.records import CompletedBatch
+from orchestrator.observers.interface import Observer, Run
+from orchestrator.observers.requests import prompt_work
+
+IntArray = NDArray[np.int64]
+COLUMNS = (
+    "iteration", "start", "end", "last_step_start", "steps", "requests", "prefills", "prompt_tokens",
+    "running", "waiting", "used_blocks", "total_blocks", "evicted_bytes", "reloaded_bytes",
+)  # fmt: skip
+PREFILL, MIXED, DECODE = KINDS = ("prefill", "prefill and decode", "decode")
+MOST_SLICES = 64_000
+
+
+@dataclass(slots=True)
+class KindTotals:
+    """Sums over the iterations of one kind. `elapsed_ns`: simulated time in which one of them was the next to end."""
+
+    elapsed_ns: int = 0
+    iterations: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class EngineHistory:
+    """What one engine did; at most `most` slices are kept."""
+
+    def __init__(self, most: int) -> None:
+        self.kinds = {kind: KindTotals() for kind in KINDS}
+        self.batches = 0
+        self._most = most
+        self._end_ns = 0
+        self._columns = {name: array("q") for name in COLUMNS}
+        self._spans: list[tuple[array[int], array[int]]] = []
+
+    def record(self, done: CompletedBatch) -> None:
+        """Take a batch that computed something."""
+        prefills, tokens = _prompt_work(done)
+        self._count(done, prefills, tokens)
+        runs, stages = len(done.stages_ns), done.stages_ns.shape[2]
+        for run in range(runs):
+            if not self.batches or (self.batches + 1) * stages <= self._most:
+                self._keep(done, run, prefills, tokens)
+            self.batches += 1
+
+    def columns(self) -> dict[str, IntArray]:
+        """Return `COLUMNS` of the rows kept, in order of iterations; times in ns."""
+        order = self._order()
+        return {name: np.array(values, dtype=np.int64)[order] for name, values in self._columns.items()}
+
+    def stage_spans(self) -> list[tuple[IntArray, IntArray]]:
+        """Return when each pipeline stage began and ended the rows kept (ns), one pair of columns a stage."""
+        order, spans = self._order(), self._spans
+        return [
+            (np.array(begins, dtype=np.int64)[order], np.array(ends, dtype=np.int64)[order]) for begins, ends in spans
+        ]
+
+    def _order(self) -> IntArray:
+        """Return the rows in order of iterations: a pipeline tells of batches that took turns one after another."""
+        return np.argsort(np.array(self._columns["iteration"], dtype=np.int64), kind="stable")
+
+    def _count(self, done: CompletedBatch, prefills: int, tokens: int) -> None:
+        totals = self.kinds[kind_of(prefills, len(done.batch.requests))]
+        began = max(done.start_ns, self._end_ns)
+        self._end_ns = done.end_ns
+        totals.elapsed_ns += done.end_ns - began
+        totals.iterations += done.batch.steps
+        totals.prompt_tokens += tokens
+        totals.generated_tokens += len(done.outcome.emitted) * done.batch.steps
+
+    def _keep(self, done: CompletedBatch, run: int, prefills: int, tokens: int) -> None:
+        """Keep one of the runs of a batch: all its steps, or one."""
+        batch, (begins, ends) = done.batch, done.stages_ns[run].tolist()
+        alone = len(done.stages_ns) == 1
+        steps, usage = (batch.steps, done.usages.last) if alone else (1, done.usages.at(run))
+        row = (
+            int(done.serials[run]), begins[0], ends[-1], done.last_step_start_ns if alone else begins[0], steps,
+            len(batch.requests),
+            prefills, tokens, usage.running, usage.waiting, usage.total_blocks - usage.free_blocks, usage.total_blocks,
+            sum(transfer.bytes for transfer in batch.kv_evictions), sum(transfer.bytes for transfer in batch.kv_loads),
+        )  # fmt: skip
+        for name, value in zip(COLUMNS, row, strict=True):
+            self._columns[name].append(value)
+        if not self._spans:
+            self._spans = [(array("q"), array("q")) for _ in begins]
+        for (stage_begins, stage_ends), begin, end in zip(self._spans, begins, ends, strict=True):
+            stage_begins.append(begin)
+            stage_ends.append(end)
+
+
+class History(Observer):
+    """Takes completed batches of all engines; see the module's docstring."""
+
+    def __init__(self, *, most: int = MOST_SLICES) -> None:
+        self.engines: dict[int, EngineHistory] = {}
+        self._most = most
+
+    def begin(self, run: Run) -> None:
+        """Share what may be kept among the engines."""
+        self._most = max(1, self._most // len(run.deployments))
+
+    def batch(self, done: CompletedBatch) -> None:
+        """Take a completed batch; one that only preempted took no time."""
+        if not done.batch.requests:
+            return
+        engine = self.engines.get(done.engine)
+        if engine is None:
+            engine = self.engines[done.engine] = EngineHistory(self._most)
+        engine.record(done)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there were."""
+        return sum(engine.batches for engine in self.engines.values())
+
+    @property
+    def kinds(self) -> dict[str, KindTotals]:
+        """The sums over the engines, by kind of iteration."""
+        return {kind: sum_kinds(engine.kinds[kind] for engine in self.engines.values()) for kind in KINDS}
+
+
+def sum_kinds(parts: Iterable[KindTotals]) -> KindTotals:
+    """Return the sums of several engines' sums."""
+    total = KindTotals()
+    for part in parts:
+        total.elapsed_ns += part.elapsed_ns
+        total.iterations += part.iterations
+        total.prompt_tokens += part.prompt_tokens
+        total.generated_tokens += part.generated_tokens
+    return total
+
+
+def kind_of(prefills: int, requests: int) -> str:
+    """Return the kind of an iteration in which `prefills` of `requests` computed prompt tokens."""
+    if not prefills:
+        return DECODE
+    return PREFILL if prefills == requests else MIXED
+
+
+def _prompt_work(done: CompletedBatch) -> tuple[int, int]:
+    """Return how many requests computed prompt tokens in a batch, and how many tokens those were."""
+    work = [tokens for tokens in prompt_work(done.batch) if tokens > 0]
+    return len(work), sum(work)

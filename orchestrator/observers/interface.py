@@ -1,0 +1,107 @@
+"""The contract of observers: what they are told of a run, in order of simulated time, and how one ends it.
+
+    begin(run)            before the first event
+    batch(done)           a batch has ended; those of one engine come in order of their ends
+    turned_away(record)   a request was rejected, or given up by its client
+    finished(rows)        requests have finished: columns, in order of (end, id) over the whole run, in blocks
+    interval(interval)    a piece of time is over, and everything in it has been told
+    end(result)           after the last event, however the run ended
+    close()               last of all, also after a defect that left no result
+
+An observer derives from `Observer` and overrides what it wants to hear; what it does not override costs nothing. Any of
+them may raise `Stop`, which ends the run in order: what finished until then is the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from orchestrator.deployment import Deployment
+    from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+    from orchestrator.observers.intervals import Interval
+    from orchestrator.request_source import RequestSource
+    from orchestrator.requests.admission import Admission
+    from orchestrator.result import RunResult
+    from orchestrator.settings.specification import RunSpec
+
+IntArray = NDArray[np.int64]
+
+
+class Stop(Exception):
+    """Raised by an observer to end the run; `str(stop)` is the reason, one clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is about to be simulated: what was asked for, the same with nothing left open, its engines, its requests."""
+
+    asked: RunSpec
+    spec: RunSpec
+    deployments: Sequence[Deployment]
+    source: RequestSource
+
+    def kinds(self) -> list[Deployment]:
+        """The deployments that differ, in the order of their first engines."""
+        return list(dict.fromkeys(self.deployments))
+
+    def count(self, deployment: Deployment) -> int:
+        """Return how many engines there are of a kind."""
+        return self.deployments.count(deployment)
+
+    def admissions(self) -> Iterator[Admission]:
+        """Return how the requests enter, in order of arrival."""
+        return self.deployments[0].admissions(self.source.requests())
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRows:
+    """Requests that have finished, as columns ``[n]`` (see `orchestrator.observers.requests.COLUMNS`), times in ns.
+
+    `itl`: the times between each one's tokens, where these are asked for.
+    """
+
+    columns: dict[str, IntArray]
+    itl: Sequence[IntArray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+
+class Observer:
+    """Is told of a run; see the module's docstring. Every method does nothing until it is overridden."""
+
+    wants_itl = False
+    """Whether rows of finished requests shall bring the times between their tokens; asked once, after `begin`."""
+
+    def begin(self, run: Run) -> None:
+        """Hear what is about to be simulated."""
+
+    def batch(self, done: CompletedBatch) -> None:
+        """Hear that a batch has ended."""
+
+    def turned_away(self, record: Rejected | Aborted) -> None:
+        """Hear that a request was rejected or given up."""
+
+    def finished(self, rows: FinishedRows) -> None:
+        """Hear that requests have finished."""
+
+    def interval(self, interval: Interval) -> None:
+        """Hear that an interval is over."""
+
+    def end(self, result: RunResult) -> None:
+        """Hear how the run ended."""
+
+    def close(self) -> None:
+        """Let go of files and the like."""
+
+
+def hooks(observers: Sequence[Observer], name: str) -> list[Callable[[Any], None]]:
+    """Return the methods called `name` of those observers that override it."""
+    plain = getattr(Observer, name)
+    return [getattr(one, name) for one in observers if getattr(type(one), name) is not plain]

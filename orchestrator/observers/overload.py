@@ -1,0 +1,50 @@
+"""Notices overload: requests that arrive faster than they are served, so that the queue grows as long as they come."""
+
+from __future__ import annotations
+
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.observers.interface import Observer
+from orchestrator.request_source import RequestSource
+
+_SERVED_SHARE = 0.9
+_LEAST_WAITING = 10
+
+
+class OverloadWatch(Observer):
+    """Looks at the moment of the last arrival: who was done by then, and who had not even begun."""
+
+    def __init__(self, source: RequestSource) -> None:
+        arrivals = source.table.arrival_ns
+        self._first_ns, self._last_ns = int(arrivals[0]), int(arrivals[-1])
+        self._count = source.count
+        self._served = 0
+        self._begun: set[int] = set()
+
+    def batch(self, done: CompletedBatch) -> None:
+        """Count requests that had begun, and those that were done, when the last one arrived."""
+        if done.start_ns <= self._last_ns:
+            self._begun.update(request.id for request, _ in done.batch.admitted)
+            if done.end_ns <= self._last_ns:
+                self._served += len(done.outcome.finished)
+
+    def turned_away(self, record: Rejected | Aborted) -> None:
+        """Who is turned away does not wait."""
+        if record.now <= self._last_ns:
+            self._begun.add(record.request.id)
+
+    def notes(self) -> list[str]:
+        """Return a sentence where the run was overloaded, else nothing."""
+        seconds = (self._last_ns - self._first_ns) / 1e9
+        waiting = self._count - len(self._begun)
+        begun = len(self._begun)
+        if seconds <= 0 or waiting < _LEAST_WAITING or begun >= _SERVED_SHARE * self._count:
+            return []
+        return [
+            f"overload: requests arrived at {_shown((self._count - 1) / seconds)} a second and were served at "
+            f"{_shown(self._served / seconds)}; {waiting} of {self._count} had not begun when the last one arrived, so "
+            "latencies grow with the length of the run"
+        ]
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"

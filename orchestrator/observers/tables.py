@@ -1,0 +1,104 @@
+"""The summary as tables for people: framed on a terminal, in plain columns elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TextIO
+
+from foundation.printable import printable
+from orchestrator.statistics import STATISTICS
+from orchestrator.summary import LATENCIES, Summary
+
+Row = tuple[str, ...]
+_LONGEST = 60
+
+
+def print_summary(summary: Summary, milliseconds: Mapping[str, float], stream: TextIO) -> None:
+    """Print latencies, the figures of the whole run, where simulated time went, and the simulator's own time."""
+    spent: list[Row] = [(component, f"{value:.1f}") for component, value in milliseconds.items()]
+    tables = (
+        ("Latency", ("ms", *STATISTICS.values()), _latency_rows(summary)),
+        ("Run", ("", ""), _run_rows(summary)),
+        ("Where simulated time went", ("", "s", "%"), time_rows(summary)),
+        ("Time of the simulator itself", ("component", "ms"), spent),
+    )
+    print_table = _print_rich if stream.isatty() else _print_plain
+    for title, header, rows in tables:
+        if rows:
+            print_table(title, header, rows, stream)
+
+
+def time_rows(summary: Summary) -> list[Row]:
+    """Return each part of the engines' time with its seconds and its share (%), the longest first."""
+    parts = sorted(summary.simulated_time_s.items(), key=lambda part: -part[1])
+    total = sum(spent for _, spent in parts)
+    return [(name, f"{spent:.3f}", f"{100 * spent / total:.1f}") for name, spent in parts if spent]
+
+
+def _latency_rows(summary: Summary) -> list[Row]:
+    rows = []
+    for name, label in LATENCIES.items():
+        figures = summary.latency(name)
+        rows.append((label, *(f"{figures[statistic]:.3f}" if figures else "-" for statistic in STATISTICS)))
+    return rows
+
+
+def _run_rows(summary: Summary) -> list[Row]:
+    used, total = summary.peak_kv_blocks, summary.kv_blocks
+    share = f" ({100 * used / total:.1f} %)" if total else ""
+    rows: list[Row] = [
+        ("model", printable(summary.model)),
+        ("NPUs", f"{summary.npus} x {summary.hardware} ({layout(summary)})"),
+        ("finished requests", str(summary.finished_requests)),
+        ("makespan", f"{summary.makespan_s:.3f} s"),
+        ("iterations", str(summary.iterations)),
+        ("request throughput", _rate(summary.requests_per_s, "requests/s")),
+        ("prompt throughput", _rate(summary.prompt_tokens_per_s, "tokens/s")),
+        ("generation throughput", _rate(summary.generated_tokens_per_s, "tokens/s")),
+        ("peak KV use", f"{used} of {total} blocks{share}"),
+        ("preemptions", str(summary.preemptions)),
+        ("evictions", f"{summary.evictions} ({summary.evicted_bytes / 1e9:.3f} GB to host memory)"),
+    ]
+    seldom = {
+        "rejected": summary.rejected_requests,
+        "given up by clients": summary.aborted_requests,
+        "skipped (never fit)": summary.skipped,
+    }
+    rows += [(label, str(count)) for label, count in seldom.items() if count]
+    if summary.error:
+        rows.append(("ended early", printable(summary.error)[:_LONGEST]))
+    return rows
+
+
+def layout(summary: Summary) -> str:
+    """Return how the NPUs of an engine share the model, and how many engines there are, in short."""
+    text = f"TP {summary.tensor} x PP {summary.pipeline}"
+    text += f" x EP {summary.expert}" if summary.expert > 1 else ""
+    return f"{summary.engines} x {text}" if summary.engines > 1 else text
+
+
+def _rate(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.2f} {unit}"
+
+
+def _print_plain(title: str, header: Row, rows: list[Row], stream: TextIO) -> None:
+    """Print a table in plain columns: the first to the left, the others to the right."""
+    lines = [row for row in (header, *rows) if any(row)]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    print(f"\n{title}", file=stream)
+    for row in lines:
+        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        print("  ".join(["", row[0].ljust(widths[0]), *rest]).rstrip(), file=stream)
+
+
+def _print_rich(title: str, header: Row, rows: list[Row], stream: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=any(header))
+    for position, name in enumerate(header):
+        table.add_column(name, justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(file=stream).print(table)

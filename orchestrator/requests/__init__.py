@@ -1,0 +1,1 @@
+"""Requests: as they arrive (`request`), and as they enter an engine (`admission`)."""

@@ -1,0 +1,129 @@
+"""What every policy must keep of its batches in flight: their order and numbers, and many like steps counted at once.
+
+A policy decides who computes what; the ledger books it. Where all batches in flight are plain decodes that come again
+in turn, each is a *lane* of its own cohort::
+
+    flights   A0 B0 C0   ->  (A0 done, A1 decided)  B0 C0 A1  ->  (B0 done, B1 decided)  C0 A1 B1
+
+or all are steps of one cohort, where decisions do not wait for tokens::
+
+    flights   A0 A1      ->  (A0 done, A2 decided)  A1 A2
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.errors import InternalError
+from orchestrator.engine.batch import Batch
+from orchestrator.kv_memory.store import KVStore
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.cohort import Cohort, Member
+from orchestrator.schedulers.interface import Alike
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(slots=True, eq=False)
+class Flight(Generic[Member]):
+    """A batch in flight and the requests behind its rows.
+
+    `plain`: every request decodes one token, and nothing else happened. `cohort`: all its members get a token, which it
+    counts when they arrive; the rows of `others` count for themselves.
+    """
+
+    batch: Batch
+    members: Sequence[Member]
+    plain: bool = False
+    cohort: Cohort[Member] | None = None
+    others: Sequence[int] = ()
+
+
+class Ledger(Generic[Member]):
+    """The batches in flight of one policy over `kv`; `serial` is the number of the next."""
+
+    def __init__(self, kv: KVStore) -> None:
+        self.kv = kv
+        self.flights: deque[Flight[Member]] = deque()
+        self.serial = 0
+        self._lanes: list[Cohort[Member]] = []
+
+    def launch(self, flight: Flight[Member]) -> Batch:
+        """Book a decision."""
+        self.flights.append(flight)
+        self.serial += 1
+        return flight.batch
+
+    def land(self, batch: Batch) -> Flight[Member]:
+        """Return the flight of the oldest batch, which has finished."""
+        if not self.flights or self.flights[0].batch is not batch:
+            raise InternalError(f"batch {batch.serial} finished out of the order in which batches were scheduled")
+        return self.flights.popleft()
+
+    def forget(self, request: Request) -> None:
+        """Note that `request` is gone: what is in flight of it counts for nothing, and does not come again."""
+        for flight in self.flights:
+            for member in flight.members:
+                if member.request is request:
+                    member.gone = True
+                    flight.plain = False
+
+    def alike_in_turn(self, most: int, steps_left: Callable[[Member], int]) -> Alike | None:
+        """Foresee that the batches in flight, of different requests, come again in turn, each while steps are left."""
+        lanes = []
+        for flight in self.flights:
+            kv = self.kv.cohort(flight.members) if flight.plain else None
+            if kv is None:
+                return None
+            lanes.append(Cohort(flight.members, kv))
+        rounds = [min(map(steps_left, lane.members)) for lane in lanes]
+        return self.alike(lanes, min([most, *(len(lanes) * left + place for place, left in enumerate(rounds))]))
+
+    def alike(self, lanes: list[Cohort[Member]], most: int) -> Alike | None:
+        """Foresee up to `most` decisions of `lanes`: as many as find KV blocks, never counting on a step's own."""
+        if most < 1 or not lanes:
+            return None
+        taken, given = self._flow(lanes, most)
+        enough = taken - np.concatenate(([0], given[:-1])) <= self.kv.free
+        times = most if enough.all() else int(np.argmin(enough))
+        self._lanes = lanes
+        free = self.kv.free - np.concatenate(([0], taken - given))
+        return Alike(times, len(lanes), free) if times else None
+
+    def repeat(self, times: int) -> list[Batch]:
+        """Book `times` of the decisions foreseen, and as many arrivals; return the batches in flight, oldest first."""
+        lanes, flights = self._lanes, list(self.flights)
+        period = len(lanes)
+        for time in range(times):
+            lanes[time % period].arrived += 1
+            if not lanes[(len(flights) + time) % period].step():
+                raise InternalError("a decision that was foreseen lacks KV blocks")
+        self.serial += times
+        first = self.serial - len(flights)
+        self.flights.clear()
+        for place in range(len(flights)):
+            lane = lanes[(times + place) % period]
+            before = flights[(times + place) % period]
+            back = (len(flights) - 1 - place) // period + 1
+            if lane.decided or before.cohort is not None:
+                before = Flight(lane.batch(first + place, back), lane.members, plain=True, cohort=before.cohort)
+            self.flights.append(before)
+        for lane, flight in zip(lanes, flights, strict=False):
+            if flight.cohort is None:
+                lane.settle()
+        self._lanes = []
+        return [flight.batch for flight in self.flights]
+
+    def _flow(self, lanes: Sequence[Cohort[Member]], most: int) -> tuple[IntArray, IntArray]:
+        """Return the blocks taken, and given back, by the first so many decisions, ``[most]`` each."""
+        period, first = len(lanes), len(self.flights)
+        rounds = -(-most // period)
+        flows = [lanes[(first + place) % period].kv.flow(rounds) for place in range(period)]
+        taken, given = (np.stack([flow[side] for flow in flows], axis=1).ravel()[:most] for side in (0, 1))
+        return taken.cumsum(), given.cumsum()

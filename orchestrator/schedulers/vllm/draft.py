@@ -1,0 +1,68 @@
+"""One step being decided: its rows in scheduling order, and the tokens that may still be given out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from orchestrator.engine.batch import Batch
+from orchestrator.requests.request import Request
+from orchestrator.schedulers.cohort import Cohort
+from orchestrator.schedulers.vllm.entry import Entry
+
+
+class Refusal(Enum):
+    """Why admission stopped at the head of the waiting queue."""
+
+    NOBODY = "nobody waits"
+    SEATS = "as many run as may"
+    TOKENS = "too few tokens of the step are left"
+    BLOCKS = "too few KV blocks are free for all of its tokens"
+    CHUNK = "too few KV blocks are free for those of its tokens that the step has left"
+    VICTIMS = "the step preempted"
+    STALE = "somebody was passed over"
+
+
+@dataclass(slots=True)
+class Draft:
+    """See the module's docstring. `cohort`: its members have the first rows, one token each."""
+
+    budget: int
+    entries: list[Entry] = field(default_factory=list)
+    new: list[int] = field(default_factory=list)
+    context: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    admitted: list[tuple[Request, int]] = field(default_factory=list)
+    preempted: list[Request] = field(default_factory=list)
+    cohort: Cohort[Entry] | None = None
+    refusal: Refusal = Refusal.NOBODY
+
+    def append(self, entry: Entry, tokens: int, samples: bool) -> None:
+        """Add a row: `tokens` are computed after those that `entry` has in its KV blocks."""
+        self.entries.append(entry)
+        self.new.append(tokens)
+        self.context.append(entry.computed)
+        self.samples.append(int(samples))
+        self.budget -= tokens
+
+    def drop(self, entry: Entry) -> bool:
+        """Take back `entry`'s row and tokens if it has any; return whether it had."""
+        if entry not in self.entries:
+            return False
+        row = self.entries.index(entry)
+        self.budget += self.new[row]
+        entry.in_flight -= self.new[row]
+        entry.placeholders -= self.samples[row] if entry.placeholders else 0
+        for column in (self.entries, self.new, self.context, self.samples):
+            del column[row]
+        return True
+
+    @property
+    def plain(self) -> bool:
+        """Whether every row is a decode of one token, and nobody came or went."""
+        return not (self.admitted or self.preempted) and sum(self.new) == len(self.new) == sum(self.samples)
+
+    def batch(self, serial: int) -> Batch:
+        """Return the step as a batch."""
+        requests = [entry.request for entry in self.entries]
+        return Batch.of(serial, requests, self.new, self.context, self.samples, self.admitted, self.preempted)

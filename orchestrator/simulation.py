@@ -1,0 +1,246 @@
+"""A run, from its specification to its result: the one way in for the command line and for programs.
+
+    deploy (every check) -> workload read and checked -> observers begin -> the clock runs, observers hear -> they end
+
+    from orchestrator import RunSpec, Simulation
+
+    result = Simulation(RunSpec.of(model_name="gpt2", scheduling="vllm")).run()
+    print(result.summary.ttft_ms, result.requests)
+
+What fails in mid-run loses nothing that was finished: the result is made, observers hear it, then the error goes on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
+
+from foundation.errors import InternalError, OrreryError, SimulationError
+from foundation.settings.reading import check
+from orchestrator.cluster.clock import Clock
+from orchestrator.deployment import Deployment, Started, deploy
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.introduction import notes
+from orchestrator.observers.account import TimeRecorder
+from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
+from orchestrator.observers.intervals import Interval, Intervals
+from orchestrator.observers.overload import OverloadWatch
+from orchestrator.observers.requests import RequestRecorder
+from orchestrator.request_source import open_source
+from orchestrator.requests.request import Request
+from orchestrator.result import RunResult, TurnedAway
+from orchestrator.settings.specification import RunSpec
+from orchestrator.stopwatch import Stopwatch
+from orchestrator.summary import RunFacts, summarise
+
+Failure = OrreryError | KeyboardInterrupt
+
+
+class Simulation:
+    """One run of `spec`, told to `observers` in the order given."""
+
+    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = ()) -> None:
+        self.spec = spec
+        self.result: RunResult | None = None
+        self._observers = tuple(observers)
+
+    def run(self) -> RunResult:
+        """Simulate and return the result, which `result` holds, too.
+
+        Wrong input is a `foundation.errors.UserError` before anything is written or said. What fails in mid-run is
+        raised after observers were told of the result until then. A run that an observer stopped ends in order.
+        """
+        stopwatch = Stopwatch()
+        with ExitStack() as observing, ExitStack() as running:
+            with stopwatch.measure("set-up"):
+                run = prepare(self.spec)
+                started = _start(run, running, stopwatch)
+            for observer in self._observers:
+                observing.callback(observer.close)
+                observer.begin(run)
+            going = _Going(run, [engine for one in started for engine in one.engines], self._observers)
+            ending = going.simulate()
+            counted = _added(one.statistics() for one in started)
+            running.close()
+            self.result = replace(going.result(ending), backend=counted, wall_ms=stopwatch.milliseconds())
+            for observer in self._observers:
+                observer.end(self.result)
+        if self.result.error is not None:
+            raise self.result.error
+        return self.result
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total = Counter[str]()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def prepare(spec: RunSpec) -> Run:
+    """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
+    check(spec)
+    deployments: list[Deployment] = []
+    for engine in spec.engines:
+        deployment = deploy(spec, engine)
+        deployments += [deployment] * engine.instances
+    source = open_source(spec.workload, lambda request: _refused(deployments, request))
+    decided = replace(spec, engines=tuple(one.engine for one in dict.fromkeys(deployments)))
+    return Run(spec, decided, deployments, source)
+
+
+def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
+    """Start the engines, kind after kind, numbered on."""
+    started: list[Started] = []
+    for one in run.kinds():
+        first = sum(len(earlier.engines) for earlier in started)
+        started.append(one.start(stack, stopwatch, run.count(one), first))
+    return started
+
+
+def _refused(deployments: Sequence[Deployment], request: Request) -> str | None:
+    """Return why one of the engines could never serve `request` to its end, or None."""
+    return next((reason for one in dict.fromkeys(deployments) if (reason := one.refuses(request)) is not None), None)
+
+
+class _Going:
+    """A run under way: the clock, what is always recorded, and the observers."""
+
+    def __init__(self, run: Run, engines: Sequence[Engine], observers: Sequence[Observer]) -> None:
+        self._run = run
+        self._engines = engines
+        self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
+        self._time = TimeRecorder(engines[0].classes)
+        self._overload = OverloadWatch(run.source)
+        self._intervals = Intervals(run.spec.output.log_interval_ns)
+        self._kept_intervals: list[Interval] = []
+        self._turned_away: list[TurnedAway] = []
+        everyone = (self._recorder, self._time, self._overload, self._intervals, *observers)
+        self._hear_batch = hooks(everyone, "batch")
+        self._hear_turned_away = hooks(everyone, "turned_away")
+        self._hear_finished = hooks(everyone, "finished")
+        self._hear_interval = hooks(everyone, "interval")
+
+    def simulate(self) -> Stop | Failure | None:
+        """Simulate to the end and return None, or why it ended early."""
+        ending: Stop | Failure | None = None
+        clock = Clock(self._engines, self._run.spec.router.router(), self._run.admissions())
+        try:
+            self._listen(clock)
+            self._check_ended()
+        except (Stop, OrreryError, KeyboardInterrupt) as error:
+            ending = error
+        self._close(None, last=True)
+        return ending
+
+    def result(self, ending: Stop | Failure | None) -> RunResult:
+        """Return what was measured."""
+        recorder, run = self._recorder, self._run
+        account = self._time.account(recorder.totals.end_ns, len(self._engines))
+        error = ending if not isinstance(ending, Stop) else None
+        return RunResult(
+            spec=run.spec,
+            summary=summarise(recorder, account, _facts(run, ending)),
+            columns=recorder.columns(),
+            unfinished=recorder.unfinished(),
+            itl_ns=recorder.itl.columns(),
+            intervals=self._kept_intervals,
+            time=account,
+            turned_away=self._turned_away,
+            notes=(*notes(run), *self._overload.notes()),
+            stopped=str(ending) if isinstance(ending, Stop) else None,
+            error=error,
+        )
+
+    def _listen(self, clock: Clock) -> None:
+        """Tell observers what the clock tells, intervals when nothing more can fall into them."""
+        length = self._run.spec.output.log_interval_ns
+        due = length
+        for told in clock.run():
+            if isinstance(told, CompletedBatch):
+                for hear in self._hear_batch:
+                    hear(told)
+            else:
+                self._turn_away(told)
+            if clock.now >= due:
+                self._close(clock.told_until())
+                due = (clock.now // length + 1) * length
+            elif self._recorder.due():
+                self._tell_finished(clock.told_until())
+
+    def _turn_away(self, told: Rejected | Aborted) -> None:
+        request = told.request
+        reason = told.reason if isinstance(told, Rejected) else "its client gave it up"
+        self._turned_away.append(
+            TurnedAway(
+                request.id,
+                request.arrival_ns,
+                request.prompt_tokens,
+                request.output_tokens,
+                told.now,
+                told.engine,
+                reason,
+            )
+        )
+        for hear in self._hear_turned_away:
+            hear(told)
+
+    def _close(self, until_ns: int | None, *, last: bool = False) -> None:
+        """Tell what is known for good: requests that have finished, then intervals that are over.
+
+        At the `last` time there is nothing left to stop.
+        """
+        with suppress(Stop) if last else nullcontext():
+            self._tell_finished(until_ns)
+        for interval in self._intervals.complete(until_ns):
+            self._kept_intervals.append(interval)
+            for hear in self._hear_interval:
+                with suppress(Stop) if last else nullcontext():
+                    hear(interval)
+
+    def _tell_finished(self, until_ns: int | None) -> None:
+        rows: FinishedRows | None = self._recorder.hand_on(until_ns)
+        if rows is None:
+            return
+        stop: Stop | None = None
+        for hear in self._hear_finished:
+            try:
+                hear(rows)
+            except Stop as raised:
+                stop = stop or raised
+        if stop is not None:
+            raise stop
+
+    def _check_ended(self) -> None:
+        for engine in self._engines:
+            usage = engine.usage()
+            if not engine.idle():
+                raise SimulationError(
+                    f"the scheduler stalled at {engine.now / 1e9:.6f} s: {usage.running} running and {usage.waiting} "
+                    f"waiting requests, {usage.free_blocks} of {usage.total_blocks} KV blocks free"
+                )
+            if usage.free_blocks != usage.total_blocks:
+                raise InternalError(f"{usage.total_blocks - usage.free_blocks} KV blocks were never freed")
+
+
+def _facts(run: Run, ending: BaseException | None) -> RunFacts:
+    kinds = list(run.kinds())
+    shared = kinds[0].engine.parallelism
+    return RunFacts(
+        model=_joined(one.model.name for one in kinds),
+        hardware=_joined(one.hardware.name for one in kinds),
+        npus=sum(one.engine.parallelism.npus for one in run.deployments),
+        tensor=shared.tensor,
+        pipeline=shared.stages,
+        expert=shared.expert,
+        engines=len(run.deployments),
+        skipped=run.source.skipped,
+        error=None if ending is None else str(ending) or "interrupted",
+    )
+
+
+def _joined(names: Iterator[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

@@ -1,0 +1,98 @@
+"""Like iterations worked out at once are the iterations one by one, whatever the policy and whatever intervenes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from orchestrator.kv_memory.groups import FULL, LayerGroup
+from orchestrator.requests.request import Request
+from tests.helpers.reached import Reached, reaches
+from tests.orchestrator.serving import Run, scheduler
+
+WINDOW = LayerGroup(7)
+BLOCKS = st.integers(26, 60)
+INTERVALS = st.sampled_from([700, 5_000, 10**9])
+POLICIES: list[tuple[str, dict[str, Any]]] = [
+    ("orca", {}),
+    ("orca", {"max_batch": 3}),
+    ("orca", {"pipeline": 3}),
+    ("orca", {"pipeline": 2, "max_batch": 2}),
+    ("orca", {"kv_manage": "pow2"}),
+    ("orca", {"gen": True}),
+    ("orca", {"groups": (WINDOW,)}),
+    ("none", {"max_batch": 4, "batch_delay": 3000}),
+    ("none", {"pipeline": 2, "max_batch": 2}),
+    ("vllm", {"async_scheduling": False, "max_num_batched_tokens": 256}),
+    ("vllm", {"async_scheduling": False, "enable_prefix_caching": False}),
+    ("vllm", {"async_scheduling": True, "max_num_batched_tokens": 256}),
+    ("vllm", {"async_scheduling": True, "groups": (WINDOW, FULL)}),
+    ("vllm", {"async_scheduling": True, "vllm_version": "0.33", "groups": (WINDOW,)}),
+    ("vllm", {"pipeline": 2, "async_scheduling": False}),
+    ("vllm", {"pipeline": 3, "async_scheduling": False, "policy": "priority"}),
+    ("vllm", {"pipeline": 2}),
+    ("vllm", {"pipeline": 3, "enable_prefix_caching": False}),
+    ("vllm", {"pipeline": 2, "vllm_version": "0.33"}),
+]
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> list[Request]:
+    """Up to a dozen requests that fit alone; some end before what their client allowed, some clients go away."""
+    rows = draw(
+        st.lists(
+            st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000), st.integers(0, 3)),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    made = []
+    for prompt, output, arrival, kind in sorted(rows, key=lambda row: row[2]):
+        request = Request(len(made), arrival, prompt, output, name=str(len(made)), priority=kind)
+        if kind == 1:
+            request.abort_ns = arrival + draw(st.integers(0, 40_000))
+        if kind == 2:
+            request.max_tokens = output + draw(st.integers(1, 20))
+        made.append(request)
+    return made
+
+
+def again(rows: list[Request]) -> list[Request]:
+    return [
+        Request(
+            r.id, r.arrival_ns, r.prompt_tokens, r.output_tokens, r.name, r.priority,
+            max_tokens=r.max_tokens, abort_ns=r.abort_ns,
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "options"), POLICIES)
+def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
+    # Windows of 0.33, and requests that wait their turn in its pipelines, are told step by step.
+    foreseen = 0.0 if options.get("vllm_version") == "0.33" else 0.4
+
+    @reaches(foreseen, examples=40, rows=workloads(), blocks=BLOCKS, interval=INTERVALS)
+    def compare(reached: Reached, rows: list[Request], blocks: int, interval: int) -> None:
+        groups = len(options.get("groups", (FULL,)))
+        single, few, many = (
+            Run(
+                scheduler(policy, blocks * groups, **options),
+                again(rows),
+                stages=options.get("pipeline", 1),
+                max_steps=steps,
+                interval_ns=interval,
+                computed=options.get("gen", False),
+            )
+            for steps in (1, 5, 512)
+        )
+        assert few.outcome() == single.outcome()
+        assert many.outcome() == single.outcome()
+        assert len(many.rows()) + len(many.aborted) == len(rows)
+        assert many.engine.idle()
+        if len(many.batches) < len(single.batches):
+            reached()
+
+    compare()
