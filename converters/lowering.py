@@ -94,7 +94,8 @@ class Lowering:
         multiply to the number of ranks.
         """
         plan, sizes = self._known(trace)
-        graphs = [self._graph(own, size, trace) for own, size in zip(plan.rank_plans, sizes, strict=True)]
+        work = self._filling.work(trace)
+        graphs = [self._graph(own, size, trace, work) for own, size in zip(plan.rank_plans, sizes, strict=True)]
         return ExecutionGraph(graphs, plan.groups)
 
     @property
@@ -102,10 +103,10 @@ class Lowering:
         """How often a trace brought columns that are not those of a recent one, and how often another structure."""
         return self._recent.misses, self._entries.misses
 
-    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace) -> RankGraph:
+    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
         if plan.row.size == 0:
             return self._filling.idle(plan.ranks, trace.steps)
-        return self._filling.fill(plan, sizes, trace)
+        return self._filling.fill(plan, sizes, trace, work)
 
     def _known(self, trace: Trace) -> tuple[GraphPlan, list[Sizes]]:
         """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
@@ -125,16 +126,24 @@ class Filling:
     true_work: bool
     annotate: bool
 
-    def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace) -> RankGraph:
-        """Return the nodes of `plan` with the durations of `trace`, of which it was made."""
+    def work(self, trace: Trace) -> IntArray:
+        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``."""
+        if self.true_work:
+            return np.maximum(trace.flops, 1)
+        work = np.maximum(trace.latency_ns, 1)
+        work *= 1000
+        work += 500
+        return work
+
+    def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
+        """Return the nodes of `plan` with the durations of `trace`, of which it was made; `work` is the trace's own."""
         at, rows = plan.comp_at, plan.row[plan.comp_at]
         num_ops = np.full((trace.steps, plan.row.size), ABSENT)
+        num_ops[:, at] = work[:, rows]
         if self.true_work:
-            num_ops[:, at] = np.maximum(trace.flops[:, rows], 1)
             tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
             tensor_size[:, at] = np.maximum(trace.mem_bytes[:, rows], 1)
         else:
-            num_ops[:, at] = np.maximum(trace.latency_ns[:, rows], 1) * 1000 + 500
             tensor_size = sizes.tensor_size_of(trace.steps)
         if plan.closed:
             num_ops[:, -1] = ZERO_NS_OPS

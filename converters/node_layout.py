@@ -133,14 +133,13 @@ def _anchor_places(layout: Layout, *, sent: bool) -> IntArray:
 
 def _within_rows(layout: Layout) -> list[Pairs]:
     """Return the pairs between the slots of a row."""
-    grid = layout.grid
-    pairs = []
-    for slot, awaited in ((COMP, LOAD_INPUT), (COMP, LOAD_WEIGHT), (COLL, COMP), (STORE, COLL)):
-        both = (grid[:, slot] >= 0) & (grid[:, awaited] >= 0)
-        pairs.append((grid[both, slot], layout.base + grid[both, awaited]))
-    direct = (grid[:, STORE] >= 0) & (grid[:, COLL] < 0) & (grid[:, COMP] >= 0)
-    pairs.append((grid[direct, STORE], layout.base + grid[direct, COMP]))
-    return pairs
+    grid, filled = layout.grid, layout.grid >= 0
+    waits = [
+        (slot, awaited, filled[:, slot] & filled[:, awaited])
+        for slot, awaited in ((COMP, LOAD_INPUT), (COMP, LOAD_WEIGHT), (COLL, COMP), (STORE, COLL))
+    ]
+    waits.append((STORE, COMP, filled[:, STORE] & ~filled[:, COLL] & filled[:, COMP]))
+    return [(grid[both, slot], layout.base + grid[both, awaited]) for slot, awaited, both in waits if both.any()]
 
 
 def _entries(layout: Layout) -> Pairs:

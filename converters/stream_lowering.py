@@ -33,8 +33,9 @@ def stream_lower(
         files.append(range(planner.ranks), HEADER)
         for block in blocks(stream):
             moved = np.concatenate([moved_bytes(block), planner.transfer_bytes])
+            work = filling.work(block)
             for plan in planner.plan(block):
-                graph = filling.fill(plan, plan_sizes(plan, moved), block)
+                graph = filling.fill(plan, plan_sizes(plan, moved), block, work)
                 for ranks, content in encode_nodes(graph, step, heads(graph, graph.dep_index)):
                     files.append(ranks, content)
         for ranks in planner.idle_ranks():

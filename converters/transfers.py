@@ -43,19 +43,19 @@ class Transfer:
 class _Stage:
     """One stage as its ranks see it: arrays ``[ranks]`` by sub-batch, None for all of them together; -1 is no row."""
 
-    def __init__(self, survey: Survey, stage: int) -> None:
-        self._ranks = survey.ranks()
+    def __init__(self, survey: Survey, stage: int, ranks: int) -> None:
+        self._ranks = ranks
         self._last: dict[int | None, IntArray] = {}
         self._last_working: dict[int | None, IntArray] = {}
         self._first: dict[int, IntArray] = {}
         self.bytes_of_row: dict[int, int] = {}
         self.set_of_row: dict[int, int] = {}
-        present = np.zeros(self._ranks, dtype=np.bool_)
+        self.present = np.zeros(ranks, dtype=np.bool_)
         for (_, rank_set, batch), span in survey.spans_of(stage):
             members = np.array(survey.rank_sets[rank_set], dtype=np.int64)
-            present[members] = True
+            self.present[members] = True
             self._add(members, batch, rank_set, span)
-        self.ranks = np.flatnonzero(present)
+        self.ranks = np.flatnonzero(self.present)
         self.batches = sorted(self._first)
 
     def sent_after(self, rank: int, batch: int) -> int:
@@ -97,7 +97,8 @@ def boundary_transfers(survey: Survey) -> tuple[list[Transfer], int]:
     """Return the transfers between stages that work, in order, and how many tags they have: one for each sub-batch."""
     transfers: list[Transfer] = []
     tag = 0
-    stages = {stage: _Stage(survey, stage) for stage in sorted(survey.working)}
+    ranks = survey.ranks()
+    stages = {stage: _Stage(survey, stage, ranks) for stage in sorted(survey.working)}
     for stage, following in pairwise(stages.values()):
         for batch in following.batches:
             found = _boundary(survey, stage, following, batch, tag)
@@ -107,7 +108,7 @@ def boundary_transfers(survey: Survey) -> tuple[list[Transfer], int]:
 
 
 def _boundary(survey: Survey, stage: _Stage, following: _Stage, batch: int, tag: int) -> list[Transfer]:
-    sender_of = np.full(survey.ranks(), -1, dtype=np.int64)
+    sender_of = np.full(stage.present.size, -1, dtype=np.int64)
     sender_of[following.ranks] = stage.ranks[np.arange(following.ranks.size) % stage.ranks.size]
     fed: dict[int, int] = {}
     transfers = []
