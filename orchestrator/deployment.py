@@ -21,8 +21,8 @@ from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
-from orchestrator.schedulers.settings import Place
-from orchestrator.settings.decided import decided
+from orchestrator.schedulers.settings import MemoryShare, Place
+from orchestrator.settings.decided import decided, machine
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
@@ -43,6 +43,14 @@ class Started:
     statistics: Callable[[], dict[str, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a request can never be served to its end (one clause, both sizes), and what would help."""
+
+    why: str
+    fix: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet.
@@ -57,6 +65,7 @@ class Deployment:
     generator: TraceGenerator
     configurations: Configurations
     memory_bytes: int
+    share: MemoryShare
     space: KVSpace
     place: Place
     scheduler: Scheduler
@@ -92,10 +101,20 @@ class Deployment:
         """Return how `requests` enter: with `gen` their prompts count as computed already."""
         return map(self._admission, requests)
 
-    def refuses(self, request: Request) -> str | None:
-        """Return why `request` can never be served to its end (one clause, both sizes), or None."""
+    def refuses(self, request: Request) -> Unfit | None:
+        """Return why `request` can never be served to its end, or None; what is turned away at the door need not."""
+        return None if self.scheduler.rejects(request) else self.unfit(request)
+
+    def unfit(self, request: Request) -> Unfit | None:
+        """Return why `request` does not fit, or None; where it does, all that are no longer do."""
         peak = self._admission(request).peak_tokens(request.output_tokens)
-        return self.scheduler.rejects(request) or self.scheduler.unfit(request, peak)
+        why = self.scheduler.unfit(request, peak)
+        if why is None:
+            return None
+        longest = self.engine.memory.max_model_len
+        if longest is not None and peak > longest:
+            return Unfit(why, "give a larger --max_model_len")
+        return Unfit(why, "give more memory (--npu_mem, --npu_num)")
 
     def _admission(self, request: Request) -> Admission:
         computed = bool(getattr(self.engine.scheduling, "gen", False))
@@ -145,19 +164,21 @@ def deploy(spec: RunSpec, given: EngineSpec) -> Deployment:
     perf_model = _perf_model(engine, model, hardware)
     configurations = effective_configurations(engine, hardware, backend_decides=perf_model.latency_source == "backend")
     generator = _generator(engine, model, perf_model)
-    memory_bytes = round((engine.parallelism.npu_mem or 0) * 1e9)
+    npu = machine(engine, model, hardware)
+    share = engine.scheduling.memory_share(npu)
     layout = kv_layout(generator.memory, engine.block_size)
-    space = kv_space(generator.memory, layout, memory_bytes, engine.block_size, engine.memory.max_model_len)
+    space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine)
     place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
     scheduler = engine.scheduling.scheduler(place)
-    return Deployment(spec, engine, model, hardware, generator, configurations, memory_bytes, space, place, scheduler)
+    return Deployment(
+        spec, engine, model, hardware, generator, configurations, npu.memory_bytes, share, space, place, scheduler
+    )
 
 
 def kv_space(
-    memory: ModelMemory, layout: KVLayout, memory_bytes: int, block_size: int, max_model_len: int | None
+    memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec
 ) -> KVSpace:
     """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
-    stages = range(memory.mesh.pipeline)
     weights = memory.max_rank_weight_bytes
     if weights > memory_bytes:
         raise UserError(
@@ -166,16 +187,35 @@ def kv_space(
             field="--npu_mem",
             fix="give more memory, more NPUs, or fewer bits (--fp)",
         )
-    blocks = min((memory_bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
+    override = engine.scheduling.num_gpu_blocks_override
+    blocks = _fitting_blocks(memory, layout, share) if override is None else override - 1
     if blocks < 1:
-        raise UserError(
-            f"{(memory_bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of "
-            f"{memory.architecture.name}, less than one KV block of {block_size} tokens",
+        raise _nothing_left(memory, share, engine)
+    block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
+    return KVSpace(blocks, engine.block_size, block_bytes, engine.memory.max_model_len)
+
+
+def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec) -> UserError:
+    """Return the error of a device that holds the weights but no KV cache beside them."""
+    name, weights = memory.architecture.name, memory.max_rank_weight_bytes
+    if not share.part:
+        return UserError(
+            f"{(share.bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of {name}, less than one KV "
+            f"block of {engine.block_size} tokens",
             field="--npu_mem",
             fix="give more memory or a smaller --block_size",
         )
-    block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
-    return KVSpace(blocks, block_size, block_bytes, max_model_len)
+    return UserError(
+        f"{share.bytes / 1e9:.3f} GB an NPU ({share.part}) do not hold {weights / 1e9:.3f} GB of weights of {name} and "
+        "a KV block",
+        field="--gpu_memory_utilization",
+        fix="give more of it, more memory or NPUs, or less --max_num_seqs, --max_num_batched_tokens or --max_model_len",
+    )
+
+
+def _fitting_blocks(memory: ModelMemory, layout: KVLayout, share: MemoryShare) -> int:
+    stages = range(memory.mesh.pipeline)
+    return min((share.bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
 
 
 def _perf_model(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> PerfModel:

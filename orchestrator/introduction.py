@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.deployment import Deployment
 from orchestrator.observers.interface import Run
+from orchestrator.requests.request import Request
 from orchestrator.settings.engine import NetworkSettings
 from trace_gen.hardware import Hardware
 
@@ -31,8 +32,12 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system}, "
         f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
     )
+    part = f" ({deployment.share.part})" if deployment.share.part else ""
+    limits = engine.scheduling.step_limits()
+    if limits:
+        yield f"a step: at most {' and '.join(f'{most} {counted}' for counted, most in limits.items())}"
     yield (
-        f"memory of an NPU: {deployment.memory_bytes / 1e9:.2f} GB, weights {weights / 1e9:.2f} GB; KV cache: "
+        f"memory of an NPU: {deployment.share.bytes / 1e9:.2f} GB{part}, weights {weights / 1e9:.2f} GB; KV cache: "
         f"{space.total_blocks} blocks of {space.block_size} tokens, "
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
     )
@@ -54,6 +59,13 @@ def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
     positions = deployment.model.max_position
+    longest = deployment.engine.memory.max_model_len
+    if longest and deployment.engine.scheduling.ends_at_longest and deployment.unfit(Request(-1, 0, longest - 1, 1)):
+        held = deployment.space.total_blocks * deployment.space.block_size
+        yield (
+            f"the KV cache holds {held} tokens, less than one sequence of {longest} (max_model_len); an engine would "
+            "not start, it needs a lower --max_model_len"
+        )
     beyond = run.source.longer_than(positions)
     if beyond and not deployment.engine.scheduling.ends_at_longest:
         yield f"{beyond} requests go beyond the model's {positions} positions"

@@ -9,13 +9,16 @@ from itertools import islice
 import numpy as np
 
 from foundation.errors import UserError
+from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import WorkloadSettings
 from orchestrator.workload import ReadWorkload, read_workload
 
-Refuses = Callable[[Request], str | None]
-"""Why a request can never be served to its end; None: it can."""
+Refuses = Callable[[Request], Unfit | None]
+"""Why a request can never be served to its end; None: it can, or it is turned away at the door."""
+Holds = Callable[[Request], bool]
+"""Whether there is room for a request, and so for all that are no longer."""
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
 SAMPLE_REQUESTS = 100
@@ -53,21 +56,22 @@ class RequestSource:
         return iter(self.table)
 
 
-def open_source(workload: WorkloadSettings, refuses: Refuses) -> RequestSource:
+def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> RequestSource:
     """Read the workload and check it from its first row to its last.
 
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
     read = _read(workload)
     table = read.requests
-    fits = _fitting(table, refuses)
-    if not workload.skip_unfit and not fits.all():
-        request = next(iter(table.at(~fits)))
-        raise _unfit(workload, request, str(refuses(request)))
+    fits = _fitting(table, refuses, holds)
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
-    if not fits.any():
-        what = f"none of the {len(table)} requests fits"
-        raise UserError(what, path=name, fix="give more memory (--npu_mem, --npu_num)")
+    if not fits.all():
+        first = next(iter(table.at(~fits)))
+        unfit = refuses(first)
+        if unfit is not None and not workload.skip_unfit:
+            raise _unfit(workload, first, unfit)
+        if unfit is not None and not fits.any():
+            raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
     return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
 
 
@@ -81,14 +85,14 @@ def _read(workload: WorkloadSettings) -> ReadWorkload:
     return ReadWorkload(table, count)
 
 
-def _fitting(table: RequestTable, refuses: Refuses) -> np.typing.NDArray[np.bool_]:
-    """Return which requests may fit. Where one does, all that are no longer do, so mostly one question is enough."""
-    if refuses(table.longest()) is None:
+def _fitting(table: RequestTable, refuses: Refuses, holds: Holds) -> np.typing.NDArray[np.bool_]:
+    """Return which requests are not refused. Mostly there is room for the longest, and one question is enough."""
+    if holds(table.longest()):
         return np.ones(len(table), dtype=np.bool_)
     return np.fromiter((refuses(request) is None for request in table), np.bool_, len(table))
 
 
-def _unfit(workload: WorkloadSettings, request: Request, why: str) -> UserError:
-    what = why if workload.dataset else f"request {request.id} of the sample: {why}"
-    fix = "give more memory (--npu_mem, --npu_num), or drop such requests with --skip_unfit"
+def _unfit(workload: WorkloadSettings, request: Request, unfit: Unfit) -> UserError:
+    what = unfit.why if workload.dataset else f"request {request.id} of the sample: {unfit.why}"
+    fix = f"{unfit.fix}, or drop such requests with --skip_unfit"
     return UserError(what, path=workload.dataset, line=request.source_line, fix=fix)

@@ -30,7 +30,6 @@ from orchestrator.observers.intervals import Interval, Intervals
 from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import open_source
-from orchestrator.requests.request import Request
 from orchestrator.result import RunResult, TurnedAway
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
@@ -87,8 +86,13 @@ def prepare(spec: RunSpec) -> Run:
     for engine in spec.engines:
         deployment = deploy(spec, engine)
         deployments += [deployment] * engine.instances
-    source = open_source(spec.workload, lambda request: _refused(deployments, request))
-    decided = replace(spec, engines=tuple(one.engine for one in dict.fromkeys(deployments)))
+    kinds = list(dict.fromkeys(deployments))
+    source = open_source(
+        spec.workload,
+        lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
+        lambda longest: all(one.unfit(longest) is None for one in kinds),
+    )
+    decided = replace(spec, engines=tuple(one.engine for one in kinds))
     return Run(spec, decided, deployments, source)
 
 
@@ -99,11 +103,6 @@ def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
         first = sum(len(earlier.engines) for earlier in started)
         started.append(one.start(stack, stopwatch, run.count(one), first))
     return started
-
-
-def _refused(deployments: Sequence[Deployment], request: Request) -> str | None:
-    """Return why one of the engines could never serve `request` to its end, or None."""
-    return next((reason for one in dict.fromkeys(deployments) if (reason := one.refuses(request)) is not None), None)
 
 
 class _Going:
@@ -237,6 +236,7 @@ def _facts(run: Run, ending: BaseException | None) -> RunFacts:
         pipeline=shared.stages,
         expert=shared.expert,
         engines=len(run.deployments),
+        step_limits=kinds[0].engine.scheduling.step_limits(),
         skipped=run.source.skipped,
         error=None if ending is None else str(ending) or "interrupted",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.observers.account import TimeAccount
@@ -33,6 +33,7 @@ class RunFacts:
     pipeline: int
     expert: int = 1
     engines: int = 1
+    step_limits: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
     error: str | None = None
 
@@ -41,7 +42,8 @@ class RunFacts:
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
-    `simulated_time_s`: where the engines' time went, summed over them: each class of work, ``waiting`` and ``idle``.
+    `step_limits`: what a step of an engine holds at most, by what is counted (requests, tokens), as far as there is a
+    limit. `simulated_time_s`: where the engines' time went, summed over them: classes of work, ``waiting``, ``idle``.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Summary:
     pipeline: int
     expert: int
     engines: int
+    step_limits: Mapping[str, int]
     skipped: int
     complete: bool
     error: str | None

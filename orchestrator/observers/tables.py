@@ -49,6 +49,7 @@ def _run_rows(summary: Summary) -> list[Row]:
     rows: list[Row] = [
         ("model", printable(summary.model)),
         ("NPUs", f"{summary.npus} x {summary.hardware} ({layout(summary)})"),
+        *_limits(summary),
         ("finished requests", str(summary.finished_requests)),
         ("makespan", f"{summary.makespan_s:.3f} s"),
         ("iterations", str(summary.iterations)),
@@ -68,6 +69,11 @@ def _run_rows(summary: Summary) -> list[Row]:
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
     return rows
+
+
+def _limits(summary: Summary) -> list[Row]:
+    text = ", ".join(f"{most} {counted}" for counted, most in summary.step_limits.items())
+    return [("limits of a step", text)] if text else []
 
 
 def layout(summary: Summary) -> str:

@@ -1,13 +1,16 @@
 """What a policy is before it runs: its settings, and how a scheduler is built from them; the registry (`--scheduling`).
 
-To add one: put a module into `orchestrator.schedulers.policies` that registers a record of its settings under a name.
-The scheduler may stand in the same module; where it loads something heavy, beside it, and `scheduler` imports it.
+To add one: put a module into `orchestrator.schedulers.policies` that registers a record of its settings, a `Policy`,
+under a name. The scheduler may stand in the same module; where it loads something heavy, beside it, and `scheduler`
+imports it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from foundation.registry import Registry
 
@@ -15,6 +18,30 @@ if TYPE_CHECKING:
     from orchestrator.kv_memory.groups import LayerGroup
     from orchestrator.kv_memory.store import KVSpace
     from orchestrator.schedulers.interface import Scheduler
+    from trace_gen.architecture import ModelArchitecture
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An NPU and the model on it, as far as a policy decides by them.
+
+    `device` is the product's name, `memory_bytes` the NPU's memory, `tensor` the NPUs that share a stage,
+    `max_model_len` (tokens) the longest sequence that is served.
+    """
+
+    device: str
+    memory_bytes: int
+    tensor: int
+    model: ModelArchitecture
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShare:
+    """The bytes of an NPU's memory for weights and KV cache, and what part of it they are (empty: all)."""
+
+    bytes: int
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +58,39 @@ class Place:
     pipeline: int = 1
 
 
-class Policy(Protocol):
-    """The settings of a policy."""
+class Policy(ABC):
+    """The settings of a policy: a frozen dataclass that derives from this."""
 
     default_block_size: ClassVar[int]
     """Tokens in a KV block where the user says nothing."""
 
+    sees_driver_memory: ClassVar[bool] = False
+    """Whether an NPU's memory is what its driver shows to programs; else it is what the datasheet says."""
+
+    num_gpu_blocks_override: int | None = None
+    """KV blocks whatever memory there is, one of which stays empty; None: as many as fit."""
+
     @property
+    @abstractmethod
     def ends_at_longest(self) -> bool:
         """Whether a sequence ends at the longest that the model takes."""
 
+    @abstractmethod
     def scheduler(self, place: Place) -> Scheduler:
         """Return a new scheduler; settings that do not suit the place are a `foundation.errors.UserError`."""
 
+    def decided(self, machine: Machine) -> Self:
+        """Return the same settings with what device and model decide; deciding again changes nothing."""
+        return self
+
+    def memory_share(self, machine: Machine) -> MemoryShare:
+        """Return how much of an NPU's memory weights and KV cache may take."""
+        return MemoryShare(machine.memory_bytes)
+
+    def step_limits(self) -> Mapping[str, int]:
+        """Return what a step holds at most, by what is counted; what has no limit is left out."""
+        return {}
+
 
 policies: Registry[type[Policy]] = Registry("scheduling policy", package="orchestrator.schedulers.policies")
+"""The policies, a file each: what it is called, its settings, how its scheduler is built. All load lightly."""

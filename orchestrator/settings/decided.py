@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foundation.errors import UserError
+from orchestrator.schedulers.settings import Machine
 from orchestrator.settings.engine import (
     DTYPES,
     KV_DTYPES,
@@ -19,12 +20,25 @@ from trace_gen.hardware import Hardware
 
 def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> EngineSpec:
     """Return `engine` with nothing left open; deciding again changes nothing. Raises `UserError`."""
-    return replace(
+    shows = hardware.driver_memory_bytes if engine.scheduling.sees_driver_memory else hardware.memory_bytes
+    made = replace(
         engine,
         model=_numbers(engine.model, model).decided(hardware.memory_bandwidth),
-        parallelism=_parallelism(engine, model).decided(hardware.memory_bytes),
+        parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
+    )
+    return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
+
+
+def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:
+    """Return what a policy decides by, of an engine whose memory and longest sequence are decided."""
+    return Machine(
+        device=hardware.device,
+        memory_bytes=round((engine.parallelism.npu_mem or 0) * 1e9),
+        tensor=engine.parallelism.tensor,
+        model=model,
+        max_model_len=engine.memory.max_model_len or model.max_position,
     )
 
 

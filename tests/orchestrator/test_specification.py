@@ -192,7 +192,9 @@ def test_what_model_and_device_decide_is_written_down_once_and_for_all(hardware:
     model, device = load_model("gpt2"), load_hardware(hardware)
     first = decided(RunSpec.of(hardware=hardware, npu_num=4, scheduling="vllm").engine, model, device)
     assert decided(first, model, device) == first
-    assert round(first.parallelism.npu_mem * 1e9) == device.memory_bytes
+    assert round(first.parallelism.npu_mem * 1e9) == device.driver_memory_bytes
+    plain = decided(RunSpec.of(hardware=hardware, npu_num=4).engine, model, device)
+    assert round(plain.parallelism.npu_mem * 1e9) == device.memory_bytes
     assert first.model.local_bw * 1e9 == pytest.approx(device.memory_bandwidth, rel=1e-15)
     assert first.network.link_bw * 2**30 == pytest.approx(device.link_bandwidth, rel=1e-15)
     assert (first.network.link_latency, first.memory.max_model_len) == (device.link_latency_ns, 1024)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from foundation.settings import choice, setting
 from foundation.settings.reading import Problem
 from orchestrator.kv_memory.managers import KVManager, kv_managers
-from orchestrator.schedulers.settings import Place, policies
+from orchestrator.schedulers.settings import Place, Policy, policies
 
 if TYPE_CHECKING:
     from orchestrator.schedulers.orca import OrcaScheduler
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @policies.register("orca")
 @dataclass(frozen=True)
-class OrcaSettings:
+class OrcaSettings(Policy):
     """Iteration level. See `orchestrator.schedulers.orca`."""
 
     default_block_size: ClassVar[int] = 8
@@ -38,6 +38,10 @@ class OrcaSettings:
     def ends_at_longest(self) -> bool:
         """Whether the longest sequence is reserved."""
         return self.kv_manage.reserves_longest
+
+    def step_limits(self) -> Mapping[str, int]:
+        """See `Policy.step_limits`."""
+        return {"requests": self.max_batch} if self.max_batch else {}
 
     def scheduler(self, place: Place) -> OrcaScheduler:
         """Return the iteration-level scheduler."""

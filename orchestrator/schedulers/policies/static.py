@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from foundation.settings import choice, setting
 from orchestrator.kv_memory.managers import KVManager, kv_managers
-from orchestrator.schedulers.settings import Place, policies
+from orchestrator.schedulers.settings import Place, Policy, policies
 
 if TYPE_CHECKING:
     from orchestrator.schedulers.static import StaticScheduler
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @policies.register("none")
 @dataclass(frozen=True)
-class StaticSettings:
+class StaticSettings(Policy):
     """Request level, static batches. See `orchestrator.schedulers.static`."""
 
     default_block_size: ClassVar[int] = 8
@@ -31,6 +32,10 @@ class StaticSettings:
     def ends_at_longest(self) -> bool:
         """Whether the longest sequence is reserved."""
         return self.kv_manage.reserves_longest
+
+    def step_limits(self) -> Mapping[str, int]:
+        """See `Policy.step_limits`."""
+        return {"requests": self.max_batch} if self.max_batch else {}
 
     def scheduler(self, place: Place) -> StaticScheduler:
         """Return the request-level scheduler."""
