@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from foundation.errors import InternalError
 from foundation.settings import setting
 from orchestrator.schedulers.settings import Machine, MemoryShare, Place, Policy, policies
 
@@ -105,19 +104,20 @@ class VllmSettings(Policy):
         return {counted: most for counted, most in limits.items() if most is not None}
 
     def scheduler(self, place: Place) -> VllmScheduler:
-        """Return vLLM's scheduler; one block more than fit, because vLLM counts its null block."""
+        """Return vLLM's scheduler; one block more than fit, because vLLM counts its null block.
+
+        Limits of a step that nobody decided are `VllmSchedulerConfig`'s own.
+        """
         from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 
-        if self.max_num_seqs is None or self.max_num_batched_tokens is None:
-            raise InternalError("what a step of vLLM's holds is not decided")
+        given = {"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": self.max_num_batched_tokens}
+        limits: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return VllmScheduler(
             VllmSchedulerConfig(
                 num_gpu_blocks=place.space.total_blocks + 1,
                 max_model_len=place.space.max_model_len or place.model_len,
                 block_size=place.space.block_size,
                 pipeline_stages=place.pipeline,
-                max_num_seqs=self.max_num_seqs,
-                max_num_batched_tokens=self.max_num_batched_tokens,
                 long_prefill_token_threshold=self.long_prefill_token_threshold,
                 enable_prefix_caching=self.enable_prefix_caching,
                 enable_chunked_prefill=self.enable_chunked_prefill,
@@ -125,6 +125,7 @@ class VllmSettings(Policy):
                 scheduler_reserve_full_isl=self.reserve_full_isl,
                 policy=self.policy,
                 version=self.vllm_version,
+                **limits,
             ),
             place.groups,
         )
