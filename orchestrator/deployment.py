@@ -16,6 +16,7 @@ from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.engine.engine import Engine
 from orchestrator.kv_memory.layout import KVLayout, kv_layout
 from orchestrator.kv_memory.store import KVSpace
+from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interfaces import FileInterface, Lower
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
@@ -87,6 +88,7 @@ class Deployment:
             self._lower(stack),
             backend,
             mesh=self.generator.mesh,
+            classes=self._classes(),
             max_steps=1 if one_step else execution.macro_steps,
             stopwatch=stopwatch,
         )
@@ -135,6 +137,13 @@ class Deployment:
         names = (backends.name_of(type(engine.backend)), backends.name_of(type(engine.cross_check)))
         work_dir = getattr(engine.cross_check, "work_dir", None) or getattr(engine.backend, "work_dir", None)
         return CrossCheckedBackend(first, second, names=names, files=self.configurations.texts(), work_dir=work_dir)
+
+    def _classes(self) -> WorkClasses:
+        memory = self.configurations.memory
+        return WorkClasses(
+            lambda sizes: memory.remote_mem_latency + sizes // max(1, memory.remote_mem_bw),
+            backend_decides=self.generator.perf_model.latency_source == "backend",
+        )
 
     def _start_backend(self, settings: BackendFactory) -> Backend:
         files = self.configurations

@@ -244,7 +244,9 @@ def test_requests_beyond_the_models_positions_are_noted(tmp_path: Path, capsys: 
 
 
 def test_settings_written_beside_results_repeat_the_run(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text("".join(f"{10 * n}\t{n}\t{n}\n" for n in range(1, 7)))
     flags = "--model_name openai-community/gpt2 --scheduling vllm --max_num_seqs 3 --req_num 4 --no_prefix_caching"
+    flags += f" --dataset {tmp_path / 'rows.tsv'}"
     flags += " --tensor-parallel-size 2"
     first, second = tmp_path / "a" / "out.csv", tmp_path / "b" / "out.csv"
     assert simulate([*flags.split(), "--interface", "text", "--output", str(first)]) == 0

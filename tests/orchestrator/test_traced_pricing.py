@@ -17,6 +17,7 @@ from converters.lowering import Lowering
 from orchestrator.cli import simulate
 from orchestrator.deployment import Deployment, deploy
 from orchestrator.engine.batch import Batch
+from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interfaces import FileInterface
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.request import Request
@@ -90,6 +91,7 @@ def test_steps_at_once_are_the_steps_one_by_one(npus: int, stages: int, placemen
                 options={},
             ),
             mesh=built.generator.mesh,
+            classes=WorkClasses(lambda sizes: sizes, backend_decides=False),
             max_steps=steps,
             stopwatch=Stopwatch(),
         )
