@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from foundation.errors import UserError
 from foundation.settings import setting
 from orchestrator.schedulers.settings import Machine, MemoryShare, Place, Policy, policies
 
 if TYPE_CHECKING:
-    from orchestrator.schedulers.vllm import VllmScheduler
+    from orchestrator.kv_memory.store import KVSpace
+    from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 
 
 @policies.register("vllm")
@@ -70,13 +72,24 @@ class VllmSettings(Policy):
         share = self.gpu_memory_utilization
         if share is None and self.num_gpu_blocks_override is None:
             share = utilization(self.vllm_version)
-        return replace(
+        made = replace(
             self,
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             gpu_memory_utilization=share,
             async_scheduling=self.async_scheduling is not False,
         )
+        made.check(machine.max_model_len)
+        return made
+
+    def check(self, max_model_len: int) -> None:
+        """Refuse what vLLM's configuration refuses, by the names of the flags, before memory is divided."""
+        from orchestrator.kv_memory.store import KVSpace
+
+        try:
+            self._config(KVSpace(1, self.default_block_size, 0, max_model_len), max_model_len, 1)
+        except UserError as error:
+            raise UserError(error.what, field=f"--{error.field}", fix=error.fix) from None
 
     def memory_share(self, machine: Machine) -> MemoryShare:
         """Return vLLM's share of the memory less what its profiling run needs, as far as that is known."""
@@ -104,28 +117,31 @@ class VllmSettings(Policy):
         return {counted: most for counted, most in limits.items() if most is not None}
 
     def scheduler(self, place: Place) -> VllmScheduler:
-        """Return vLLM's scheduler; one block more than fit, because vLLM counts its null block.
+        """Return vLLM's scheduler."""
+        from orchestrator.schedulers.vllm import VllmScheduler
+
+        return VllmScheduler(self._config(place.space, place.model_len, place.pipeline), place.groups)
+
+    def _config(self, space: KVSpace, model_len: int, pipeline: int) -> VllmSchedulerConfig:
+        """Return vLLM's configuration; one block more than fit, because vLLM counts its null block.
 
         Limits of a step that nobody decided are `VllmSchedulerConfig`'s own.
         """
-        from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
+        from orchestrator.schedulers.vllm import VllmSchedulerConfig
 
         given = {"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": self.max_num_batched_tokens}
         limits: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return VllmScheduler(
-            VllmSchedulerConfig(
-                num_gpu_blocks=place.space.total_blocks + 1,
-                max_model_len=place.space.max_model_len or place.model_len,
-                block_size=place.space.block_size,
-                pipeline_stages=place.pipeline,
-                long_prefill_token_threshold=self.long_prefill_token_threshold,
-                enable_prefix_caching=self.enable_prefix_caching,
-                enable_chunked_prefill=self.enable_chunked_prefill,
-                async_scheduling=self.async_scheduling,
-                scheduler_reserve_full_isl=self.reserve_full_isl,
-                policy=self.policy,
-                version=self.vllm_version,
-                **limits,
-            ),
-            place.groups,
+        return VllmSchedulerConfig(
+            num_gpu_blocks=space.total_blocks + 1,
+            max_model_len=space.max_model_len or model_len,
+            block_size=space.block_size,
+            pipeline_stages=pipeline,
+            long_prefill_token_threshold=self.long_prefill_token_threshold,
+            enable_prefix_caching=self.enable_prefix_caching,
+            enable_chunked_prefill=self.enable_chunked_prefill,
+            async_scheduling=self.async_scheduling,
+            scheduler_reserve_full_isl=self.reserve_full_isl,
+            policy=self.policy,
+            version=self.vllm_version,
+            **limits,
         )
