@@ -45,6 +45,13 @@ def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
 def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
     """Return the widths of numbers; a quantised checkpoint decides its own weights, and maybe its KV cache."""
     quantized = model.quantization
+    method = None if quantized is None else quantized.method
+    if given.quantization not in (None, method):
+        raise UserError(
+            f"{given.quantization}, but the checkpoint of {model.name} is {method or 'not quantised'}",
+            field="--quantization",
+            fix="leave it out, or name such a checkpoint",
+        )
     if quantized is None:
         return given
     if given.bits != DTYPES["auto"]:

@@ -139,6 +139,12 @@ class RunCommand:
     )
     run: RunSpec = section(RunSpec)
 
+    def problems(self) -> Iterator[Problem]:
+        """Results do not replace the file that the run starts from."""
+        output = self.run.output.output
+        if self.settings is not None and output is not None and output.absolute() == self.settings.absolute():
+            yield Problem("output", "the run reads this file", "name another file")
+
 
 def from_flags(arguments: Sequence[str]) -> RunSpec:
     """Return the run that a command line asks for; a `UserError` tells everything that is wrong with it."""
@@ -161,6 +167,8 @@ def _taken_apart(arguments: Sequence[str]) -> Layers:
         from foundation.settings.files import read_file
 
         layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
+        if "settings" in layers.file:
+            raise layers.file["settings"].problem("a run file starts from no other", "give it with --settings")
     return replace(layers, flags=given)
 
 

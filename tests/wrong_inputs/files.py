@@ -1,0 +1,306 @@
+"""The files that the table names: good ones, and the same with one thing wrong, in a folder a kind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+HEADER = "input_toks\toutput_toks\tarrival_time_ns\n"
+Files = Iterator[tuple[str, str | bytes]]
+
+WORKLOADS: dict[str, str | bytes] = {
+    "good.tsv": HEADER + "10\t5\t0\n20\t3\t10\n30\t2\t20\n",
+    "empty.tsv": "",
+    "header.tsv": HEADER,
+    "blank.tsv": "\n\n\n",
+    "two.tsv": "10\t5\n",
+    "four.tsv": "10\t5\t0\t9\n",
+    "word.tsv": "10\tfive\t0\n",
+    "float.tsv": "10\t5.5\t0\n",
+    "neg.tsv": "10\t5\t-1\n",
+    "zero.tsv": "0\t5\t0\n",
+    "zeroout.tsv": "5\t0\t0\n",
+    "under.tsv": "1_0\t5\t0\n",
+    "wide.tsv": "\uff11\uff10\t5\t0\n",
+    "arab.tsv": "\u0661\u0660\t5\t0\n",
+    "hex.tsv": "0x10\t5\t0\n",
+    "exp.tsv": "1e2\t5\t0\n",
+    "nan.tsv": "nan\t5\t0\n",
+    "huge.tsv": "10\t5\t" + "9" * 30 + "\n",
+    "digits.tsv": "1" * 5000 + "\t5\t0\n",
+    "manytok.tsv": "1000000001\t5\t0\n",
+    "comma.csv": "10,5,0\n",
+    "utf16.tsv": "10\t5\t0\n".encode("utf-16"),
+    "bin.tsv": bytes(range(256)) * 3,
+    "nul.tsv": "10\t5\t0\x00\n",
+    "longline.tsv": "1" * 100_000,
+    "quoted.tsv": '"10"\t"5"\t"0"\n',
+    "jsonl.jsonl": '{"prompt": 10}\n',
+    "headeronly2.tsv": "10\t5\t0\n" + HEADER,
+    "badheader.tsv": "in\tout\tarr\n1\t2\t3\n",
+    "long.tsv": "10\t5\t0\n900000\t5\t0\n",
+    "ansi.tsv": "10\t\x1b[31m5\t0\n",
+}
+
+MODEL = {
+    "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "num_hidden_layers": 4, "vocab_size": 1000, "max_position_embeddings": 4096,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "neox": {"model_type": "gpt_neox"},
+    "llama4": {"model_type": "llama4"},
+    "notype": {"model_type": None},
+    "typenum": {"model_type": 5},
+    "nohidden": {"hidden_size": None},
+    "hidden0": {"hidden_size": 0},
+    "hidden1": {"hidden_size": 1},
+    "hiddenneg": {"hidden_size": -512},
+    "hiddenf": {"hidden_size": 512.5},
+    "hiddens": {"hidden_size": "512"},
+    "hiddenbig": {"hidden_size": 10**400},
+    "hiddennull": {"hidden_size": None},
+    "hiddentrue": {"hidden_size": True},
+    "heads7": {"num_attention_heads": 7},
+    "kv3": {"num_key_value_heads": 3},
+    "layers0": {"num_hidden_layers": 0},
+    "layersbig": {"num_hidden_layers": 10**9},
+    "vocab0": {"vocab_size": 0},
+    "pos0": {"max_position_embeddings": 0},
+    "quant": {"quantization_config": {"quant_method": "gguf"}},
+    "quantbits": {"quantization_config": {"quant_method": "awq", "bits": 3}},
+    "quantlist": {"quantization_config": [1]},
+}
+MODEL_TEXTS: dict[str, str | bytes] = {
+    "dup": '{"model_type":"llama","hidden_size":512,"hidden_size":1024}',
+    "list": "[1,2]",
+    "trunc": '{"model_type":',
+    "nan": json.dumps(MODEL).replace("512", "NaN"),
+    "inf": json.dumps(MODEL).replace("512", "Infinity"),
+    "deep": "[" * 100_000,
+    "bigint": json.dumps(MODEL).replace("512", "9" * 5000),
+    "comment": "// a comment\n" + json.dumps(MODEL),
+    "latin": b'{"model_type":"ll\xe9ma"}',
+    "nulbyte": b"\x00" * 10,
+    "empty": "",
+}
+
+HARDWARE: dict[str, dict[str, Any]] = {
+    "nobw": {"memory_bandwidth_gb_s": None},
+    "bw0": {"memory_bandwidth_gb_s": 0},
+    "bwneg": {"memory_bandwidth_gb_s": -3},
+    "bwstr": {"memory_bandwidth_gb_s": "fast"},
+    "two": {"memory_gib": 80},
+    "neither": {"memory_gb": None},
+    "eff7": {"efficiency": {"gemm": {"compute": 7}}},
+    "effx": {"efficiency": {"gem": {"compute": 0.7}}},
+    "peakx": {"peak_tflops": {"fp17": 5}},
+    "peak0": {"peak_tflops": {"bf16": 0}},
+    "peaknone": {"peak_tflops": {"fp32": 5}},
+    "unknown": {"clock": 5},
+    "link0": {"link_gb_s": 0},
+    "units0": {"compute_units": 0},
+    "unitsf": {"compute_units": 1.5},
+}
+
+NETWORK = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [50.0], "latency": [500.0]}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "n8": {"npus_count": [8]},
+    "rang": {"topology": ["Rang"]},
+    "notop": {"topology": None},
+    "len": {"bandwidth": [50.0, 50.0]},
+    "bw0": {"bandwidth": [0]},
+    "bwneg": {"bandwidth": [-5]},
+    "bwtiny": {"bandwidth": [1e-320]},
+    "npus1": {"npus_count": [1]},
+    "npusf": {"npus_count": [4.5]},
+    "npusneg": {"npus_count": [-4]},
+    "npus0": {"npus_count": [0]},
+    "latneg": {"latency": [-1]},
+    "scalar": {"npus_count": 4},
+}
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""427 bytes that unfold to 9^9 values."""
+NETWORK_TEXTS: dict[str, str | bytes] = {
+    "bwnan": "topology: [Ring]\nnpus_count: [4]\nbandwidth: [.nan]\nlatency: [1]\n",
+    "broken": "topology: [Ring\n",
+    "dup": "topology: [Ring]\ntopology: [Switch]\nnpus_count: [4]\nbandwidth: [50]\nlatency: [1]\n",
+    "list": "- a\n- b\n",
+    "empty": "",
+    "date": "2020-01-01: 5\n",
+    "tab": "topology:\t[Ring]\n\tx: 1\n",
+    "obj": "!!python/object:os.system {}\n",
+    "bomb": BOMB,
+}
+
+SYSTEM = {
+    "scheduling-policy": "LIFO", "collective-optimization": "localBWAware", "endpoint-delay": 10,
+    "preferred-dataset-splits": 4, "roofline-enabled": 1,
+    **{f"{name}-implementation": ["ring"] for name in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")},
+}  # fmt: skip
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "nopolicy": {"scheduling-policy": None},
+    "policy": {"scheduling-policy": "SJF"},
+    "track": {"track-local-mem": 1},
+    "splits": {"preferred-dataset-splits": 2147483647},
+    "splits0": {"preferred-dataset-splits": 0},
+    "delay": {"endpoint-delay": 10**12},
+    "delayneg": {"endpoint-delay": -1},
+    "impl": {"all-reduce-implementation": ["rings"]},
+    "impltwo": {"all-reduce-implementation": ["ring", "ring"]},
+    "implnone": {"all-reduce-implementation": None},
+    "bw": {"local-mem-bw": 0.5},
+    "replay": {"replay-only": 1},
+    "string": {"endpoint-delay": "ten"},
+    "peakneg": {"peak-perf": -5},
+}
+SYSTEM_TEXTS: dict[str, str | bytes] = {
+    "list": "[]",
+    "broken": "{,}",
+    "dup": '{"scheduling-policy":"LIFO","scheduling-policy":"FIFO"}',
+}
+
+MEMORY = {"memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-latency": 0, "remote-mem-bw": 512}
+MEMORIES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "type": {"memory-type": "PER_CHIP"},
+    "notype": {"memory-type": None},
+    "bwneg": {"remote-mem-bw": -5},
+    "bwbig": {"remote-mem-bw": 2**70},
+    "latbig": {"remote-mem-latency": 10**15},
+    "nodes": {"memory-type": "PER_NODE_MEMORY_EXPANSION"},
+    "str": {"remote-mem-bw": "fast"},
+}
+
+RUN_FILES: dict[str, str | bytes] = {
+    "unknown.yaml": "npu_nmu: 4\n",
+    "type.yaml": "npu_num: four\n",
+    "bool.yaml": "gen: maybe\n",
+    "yes.yaml": "gen: yes\n",
+    "list.yaml": "- a\n",
+    "nested.yaml": "model:\n  model_name: gpt2\n",
+    "dup.yaml": "npu_num: 2\nnpu_num: 4\n",
+    "unread.yaml": "max_num_seqs: 4\n",
+    "broken.yaml": "npu_num: [\n",
+    "engines.yaml": "engines: 4\n",
+    "engines0.yaml": "engines: []\n",
+    "enginesx.yaml": "engines:\n  - npu_nmu: 4\n",
+    "enginesw.yaml": "engines:\n  - workload: 4\n",
+    "float.yaml": "npu_num: 2.0\n",
+    "choice.yaml": "scheduling: orka\n",
+    "nan.json": '{"npu_mem": NaN}',
+    "inf.yaml": "npu_mem: .inf\n",
+    "settings.yaml": "settings: x.yaml\n",
+    "under.yaml": "req_num: 1_000\n",
+    "oct.yaml": "req_num: 010\n",
+    "date.yaml": "model_name: 2020-01-01\n",
+    "both.yaml": "fp: 8\ndtype: float32\n",
+    "empty.yaml": "",
+    "good.yaml": "npu-num: 2\n",
+    "flag.yaml": "--npu_num: 2\n",
+    "conflict.json": '{"npu_num": 4, "npu_group": 3}',
+    "bombs.yaml": BOMB,
+    "deep.json": "[" * 200_000,
+    "utf16.yaml": "npu_num: 2\n".encode("utf-16"),
+}
+
+REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
+SEGMENTS = {"id": "a", "arrival": 0, "output_len": 2}
+LATENCY = {"a_us": 1000, "b_us_per_token": 10, "c_us_per_kv_token": 0.5}
+CASE = {
+    "max_num_seqs": 4, "max_num_batched_tokens": 64, "block_size": 16, "num_gpu_blocks": 20, "max_model_len": 128,
+    "latency_model": LATENCY, "requests": [REQUEST],
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "arrneg": {"requests": [REQUEST | {"arrival": -10}]},
+    "boolmaybe": {"enable_prefix_caching": "maybe"},
+    "hugearr": {"requests": [REQUEST | {"arrival": 10**400}]},
+    "hugeprompt": {"requests": [REQUEST | {"prompt_len": 10**12}]},
+    "noreq": {"requests": 5},
+    "blocks1": {"num_gpu_blocks": 1},
+    "seqbudget": {"max_num_batched_tokens": 2},
+    "unknown": {"max_num_seq": 4},
+    "twice": {"requests": [REQUEST, REQUEST]},
+    "segbig": {"requests": [SEGMENTS | {"prompt_segments": [[1, 10**12]]}]},
+    "segneg": {"requests": [SEGMENTS | {"prompt_segments": [[1, -5]]}]},
+    "segstr": {"requests": [SEGMENTS | {"prompt_segments": "x"}]},
+    "noprompt": {"requests": [SEGMENTS]},
+    "out0": {"requests": [REQUEST | {"output_len": 0}]},
+    "outneg": {"requests": [REQUEST | {"output_len": -3}]},
+    "prompt0": {"requests": [REQUEST | {"prompt_len": 0}]},
+    "policy": {"policy": "sjf"},
+    "groups": {"kv_cache_groups": [{"kind": "ring"}]},
+    "version": {"vllm_version": "1.0"},
+    "latmiss": {"latency_model": {"a_us": 1}},
+    "abort": {"requests": [REQUEST | {"abort_at": -5}]},
+    "maxtok": {"requests": [REQUEST | {"max_tokens": -5}]},
+    "prio": {"requests": [REQUEST | {"priority": "high"}]},
+    "idlist": {"requests": [REQUEST | {"id": [1]}]},
+    "hugeblocks": {"num_gpu_blocks": 10**12},
+    "hugeblock": {"block_size": 10**12},
+}
+CASE_TEXTS: dict[str, str | bytes] = {
+    "nanlat": json.dumps(CASE).replace("1000,", "NaN,", 1),
+    "inflat": json.dumps(CASE).replace("1000,", "Infinity,", 1),
+    "bignum": json.dumps(CASE).replace('"arrival": 0', '"arrival": ' + "9" * 5000),
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "broken": "{",
+    "dup": '{"requests":1,"requests":2}',
+}
+
+OTHERS: dict[str, str | bytes] = {
+    "folder/readme.txt": "x",
+    "t/short.csv": "hardware,model,layer_name,input,kv_cache,latency(ns)\nRTX3090,huggyllama/llama-7b,attn,1,0,5\n",
+    "c/bomb.json.gz": gzip.compress(b" " * 50_000_000),
+    "x.et": b"\x00\x01\x02",
+    "pre.0.et": b"\xff" * 50,
+    "text.txt": "hello\n",
+    "g/empty.0.et": b"",
+}
+
+
+def write_all(folder: Path) -> None:
+    """Write every file into `folder`."""
+    for name, content in _files():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _files() -> Files:
+    hardware = json.loads((ROOT / "configs" / "hardware" / "H100.json").read_text())
+    yield from WORKLOADS.items()
+    yield from _changed("m", MODEL, MODELS, MODEL_TEXTS)
+    yield from _changed("h", hardware, HARDWARE, {})
+    for name, values in NETWORKS.items():
+        yield f"n/{name}.yml", "".join(f"{key}: {json.dumps(value)}\n" for key, value in _with(NETWORK, values).items())
+    yield from ((f"n/{name}.yml", text) for name, text in NETWORK_TEXTS.items())
+    yield from _changed("s", SYSTEM, SYSTEMS, SYSTEM_TEXTS)
+    yield from _changed("r", MEMORY, MEMORIES, {"broken": "{"})
+    yield from ((f"f/{name}", text) for name, text in RUN_FILES.items())
+    yield from _changed("c", CASE, CASES, CASE_TEXTS)
+    yield from OTHERS.items()
+
+
+def _changed(
+    folder: str, good: dict[str, Any], changes: dict[str, dict[str, Any]], texts: dict[str, str | bytes]
+) -> Files:
+    for name, values in changes.items():
+        yield f"{folder}/{name}.json", json.dumps(_with(good, values))
+    for name, text in texts.items():
+        yield f"{folder}/{name}.json", text
+
+
+def _with(good: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return `good` with `values`; None takes a field out."""
+    return {name: value for name, value in {**good, **values}.items() if value is not None}

@@ -1,0 +1,100 @@
+"""A table of wrong inputs: each is one line on stderr that says what is wrong, exit code 2, and nothing is written.
+
+The ``.txt`` files beside this one are the table: a command line, and indented below it what its line must hold.
+`files` has the files that it names.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from foundation.commands import run_command
+from tests.wrong_inputs.files import write_all
+
+HERE = Path(__file__).parent
+COMMANDS = {
+    "main": "orchestrator.cli",
+    "analytical": "analytical.__main__",
+    "converters": "converters.__main__",
+    "trace_test": "trace_test.__main__",
+    "replay": "orchestrator.replay.__main__",
+    "generator": "orchestrator.workload_generator",
+    "astra_sim": "external.astra_sim.__main__",
+}
+LONGEST = 600
+"""Characters of a line; nobody reads more."""
+GOOD = (
+    "main --req_num 2 --model_name gpt2 --dataset good.tsv",
+    "main --req_num 2 --model_name m/good.json --network n/good.yml --system s/good.json --npu_num 4",
+    "main --req_num 2 --model_name gpt2 --remote_memory r/good.json --settings f/good.yaml",
+    "replay c/good.json",
+)
+
+
+def table() -> Iterator[tuple[str, list[str]]]:
+    """Yield command lines and what each must be told."""
+    for path in sorted(HERE.glob("*.txt")):
+        command, said = "", list[str]()
+        for line in path.read_text().splitlines():
+            if line.startswith("    "):
+                said.append(line.strip())
+                continue
+            if command:
+                yield command, said
+            command, said = line, []
+        yield command, said
+
+
+TABLE = list(table())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("wrong")
+    write_all(made)
+    return made
+
+
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(command: str) -> int:
+        words = shlex.split(command)
+        monkeypatch.setattr("sys.argv", words)
+        return run_command(import_module(COMMANDS[words[0]]).main)
+
+    return run
+
+
+@pytest.mark.parametrize(("command", "said"), TABLE, ids=[command for command, _ in TABLE])
+def test_wrong_input_is_one_line_and_exit_code_2(
+    command: str, said: list[str], folder: Path, call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.rglob("*"))
+    code = call(command)
+    told = capsys.readouterr()
+    assert code == 2, told.out + told.err
+    assert told.err.startswith("error: ") and told.err.count("\n") == 1
+    for words in said:
+        assert words in told.err
+    assert len(told.err) <= LONGEST and told.err.isprintable() is False  # its newline alone is not
+    assert told.err.rstrip("\n").isprintable()
+    assert sorted(folder.rglob("*")) == before, "nothing is written"
+
+
+@pytest.mark.parametrize("command", GOOD)
+def test_the_same_files_without_their_faults_are_taken(command: str, call) -> None:
+    assert call(command) == 0
+
+
+def test_the_table_is_long_and_says_something_of_every_line() -> None:
+    assert len(TABLE) >= 400 and len({command for command, _ in TABLE}) == len(TABLE)
+    assert all(said and all(len(words) > 8 for words in said) for _, said in TABLE)
+    assert {command.split()[0] for command, _ in TABLE} == set(COMMANDS)
