@@ -58,6 +58,8 @@ def _links(network: NetworkSettings, hardware: Hardware) -> str:
 def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
+    if deployment.engine.scheduling.reuses_prefixes:
+        yield "prompts have no token ids: prefix caching finds nothing but the blocks of a request that was preempted"
     positions = deployment.model.max_position
     longest = deployment.engine.memory.max_model_len
     if longest and deployment.engine.scheduling.ends_at_longest and deployment.unfit(Request(-1, 0, longest - 1, 1)):

@@ -71,6 +71,11 @@ class Policy(ABC):
     """KV blocks whatever memory there is, one of which stays empty; None: as many as fit."""
 
     @property
+    def reuses_prefixes(self) -> bool:
+        """Whether KV blocks of equal prompts are shared."""
+        return False
+
+    @property
     @abstractmethod
     def ends_at_longest(self) -> bool:
         """Whether a sequence ends at the longest that the model takes."""

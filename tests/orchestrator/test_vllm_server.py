@@ -121,6 +121,13 @@ def test_a_sequence_that_the_cache_cannot_hold_is_noted(flags: str, noted: bool)
     assert (said in out.getvalue()) is noted
 
 
+@pytest.mark.parametrize(("flags", "times"), [("", 1), ("--no_prefix_caching", 0)])
+def test_prompts_without_token_ids_are_noted_once(flags: str, times: int) -> None:
+    out = io.StringIO()
+    assert run(from_flags(f"--scheduling vllm --model_name gpt2 --req_num 2 --instances 2 {flags}".split()), out) == 0
+    assert out.getvalue().count("prompts have no token ids") == times
+
+
 def test_what_the_door_turns_away_need_not_fit(tmp_path: Path) -> None:
     """A prompt beyond max_model_len is rejected when it comes, the others are served; what cannot fit is refused."""
     rows = tmp_path / "rows.tsv"

@@ -56,6 +56,11 @@ class VllmSettings(Policy):
     )
     vllm_version: str = setting("0.19", "rule set", choices=("0.19", "0.33"))
 
+    @property
+    def reuses_prefixes(self) -> bool:
+        """See `Policy.reuses_prefixes`."""
+        return self.enable_prefix_caching
+
     def decided(self, machine: Machine) -> Self:
         """Return the same with vLLM's own defaults for the device and the version."""
         from orchestrator.schedulers.vllm.server import step_limits, utilization
