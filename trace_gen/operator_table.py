@@ -37,11 +37,12 @@ class AttentionColumns:
 
 @dataclass(frozen=True, slots=True)
 class MixtureColumns:
-    """The columns, as a mask ``[m]``, whose rows one member (or the wave) routes to experts in one way."""
+    """The columns whose rows one member (or the wave) routes to experts in one way; `grouped` are the experts' own."""
 
     member: int
     routing: ExpertRouting
-    columns: NDArray[np.bool_]
+    columns: IntArray
+    grouped: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ class TableShape:
     per_row: IntArray
     """``[7, m]``: FLOPs and bytes a row, see `_per_row`."""
     row_kinds: IntArray
-    """``[4, m]``: the `Rows` of input, work, output and collective."""
+    """``[4, m]``: where in `_rows`' choices, laid end to end, the rows of input, work, output and collective stand."""
+    by_request: IntArray
+    """The columns that stand for single requests."""
 
     @staticmethod
     def of(entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool) -> TableShape:
@@ -69,7 +72,9 @@ class TableShape:
         kinds = np.array([operator.kind for operator in operators], dtype=np.int8)
         request = np.array([entry.request for entry in entries], dtype=np.int64)
         per_row = [_per_row(operator) for operator in operators]
-        row_kinds = [(o.input_rows, o.work_rows, o.output_rows, o.comm_rows) for o in operators]
+        row_kinds = np.array(
+            [(o.input_rows, o.work_rows, o.output_rows, o.comm_rows) for o in operators], dtype=np.int64
+        )
         return TableShape(
             names=tuple(operator.name for operator in operators),
             kinds=kinds,
@@ -81,7 +86,8 @@ class TableShape:
             attention=_attention_columns(entries, facts),
             mixtures=_mixture_columns(entries, facts),
             per_row=np.array(per_row, dtype=np.int64).T,
-            row_kinds=np.array(row_kinds, dtype=np.int64).T,
+            row_kinds=row_kinds.T * len(entries) + np.arange(len(entries)),
+            by_request=np.flatnonzero(request >= 0),
         )
 
 
@@ -103,11 +109,11 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSize
     tokens = [batch.total_tokens for batch in batches]
     rows_in, rows, rows_out, rows_carried = _rows(shape, batches, tokens)
     flops, traffic, weight_traffic, into, weights, out, comm = shape.per_row
-    grouped = shape.kinds == OperatorClass.GROUPED_GEMM
+    if shape.mixtures:
+        weight_traffic = weight_traffic.copy()
     for part in shape.mixtures:
         seen = sum(tokens) if part.member == WAVE else tokens[part.member]
-        read = np.rint(weight_traffic * part.routing.activated_share(seen)).astype(np.int64)
-        weight_traffic = np.where(part.columns & grouped, read, weight_traffic)
+        weight_traffic[part.grouped] = np.rint(weight_traffic[part.grouped] * part.routing.activated_share(seen))
     return ColumnSizes(
         rows=rows,
         flops=flops * rows,
@@ -159,12 +165,14 @@ def operator_table(
 
 def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int]) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
-    new_tokens = np.concatenate([batch.new_tokens for batch in batches])
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
     of_member = np.array([*tokens, max(tokens)])
     logits = np.array([*(batch.sampled_tokens for batch in batches), 0])
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
-    choices[int(Rows.TOKENS)] = np.where(shape.request >= 0, new_tokens[shape.request], of_member[shape.member])
+    choices[int(Rows.TOKENS)] = of_member[shape.member]
+    if shape.by_request.size:
+        new_tokens = np.concatenate([batch.new_tokens for batch in batches])
+        choices[int(Rows.TOKENS), shape.by_request] = new_tokens[shape.request[shape.by_request]]
     choices[int(Rows.LOGITS)] = logits[shape.member]
     for part in shape.mixtures:
         routing, most = part.routing, of_member[part.member].item()
@@ -173,8 +181,7 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
         choices[Rows.OWN, part.columns] = routing.own_tokens(most)
         choices[Rows.EXCHANGED, part.columns] = routing.own_copies(most)
         choices[Rows.GATHERED, part.columns] = routing.gathered_tokens(most)
-    rows: IntArray = choices[shape.row_kinds, np.arange(len(shape.member))]
-    return rows
+    return choices.ravel()[shape.row_kinds]
 
 
 def _attention_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[AttentionColumns, ...]:
@@ -194,12 +201,11 @@ def _mixture_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts])
         routing = facts[entry.layer_kind].routing if entry.layer_kind >= 0 else None
         if routing is not None:
             places.setdefault((entry.member, routing), []).append(column)
-    masks = []
+    parts = []
     for (member, routing), columns in places.items():
-        mask = np.zeros(len(entries), dtype=np.bool_)
-        mask[columns] = True
-        masks.append(MixtureColumns(member, routing, mask))
-    return tuple(masks)
+        grouped = [column for column in columns if entries[column].operator.kind is OperatorClass.GROUPED_GEMM]
+        parts.append(MixtureColumns(member, routing, np.array(columns), np.array(grouped, dtype=np.int64)))
+    return tuple(parts)
 
 
 def _per_row(row: Operator) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ their place in the pool and are reloaded when the prefix reaches them again. At 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from itertools import chain
 
 from orchestrator.engine.batch import Batch, Outcome
@@ -27,12 +28,24 @@ ENDLESS = 2**62
 
 
 class OrcaScheduler:
-    """See the module's docstring. `max_batch` 0 is no limit."""
+    """See the module's docstring. `max_batch` 0 is no limit.
+
+    `order`: of the requests that wait, the one with the least goes first, of equals the first to come; by default all
+    are equal.
+    """
 
     loop = EngineLoop.STAGE_FREE
 
-    def __init__(self, ledger: Ledger[Tracked], *, max_batch: int = 0, pipeline: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: Ledger[Tracked],
+        *,
+        max_batch: int = 0,
+        pipeline: int = 1,
+        order: Callable[[Request], int] = lambda request: 0,
+    ) -> None:
         self.places = pipeline
+        self._order = order
         self._ledger = ledger
         self._kv = ledger.kv
         self._max_batch = max_batch
@@ -42,7 +55,7 @@ class OrcaScheduler:
 
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        self._waiting.append(Tracked(admission, self._added))
+        insort(self._waiting, Tracked(admission, self._added), key=lambda waiting: self._order(waiting.request))
         self._added += 1
 
     def abort(self, request: Request, now: int) -> bool:

@@ -12,6 +12,7 @@ from orchestrator.engine.batch import Batch
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
+from orchestrator.schedulers.orca import OrcaScheduler
 from tests.orchestrator.serving import BLOCK_BYTES, Run, requests, scheduler
 
 ROWS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 30_000)), min_size=1, max_size=12).map(
@@ -42,6 +43,17 @@ def step(policy: Scheduler) -> Batch:
 
 def ids(batch: Batch) -> list[int]:
     return [request.id for request in batch.requests]
+
+
+def test_an_order_of_those_that_wait() -> None:
+    """The shortest prompt first, of equals the first to come; who has started is not overtaken."""
+    kv = scheduler("orca", 100)._ledger  # type: ignore[attr-defined]
+    policy = OrcaScheduler(kv, max_batch=1, order=lambda request: request.prompt_tokens)
+    add(policy, [(9, 1), (4, 1), (9, 1), (4, 2), (6, 1)])
+    assert [ids(step(policy)) for _ in range(6)] == [[1], [3], [3], [4], [0], [2]]
+    policy = OrcaScheduler(kv, max_batch=1)
+    add(policy, [(9, 1), (4, 1), (6, 1)])
+    assert [ids(step(policy)) for _ in range(3)] == [[0], [1], [2]]
 
 
 def test_prompts_and_decodes_share_an_iteration() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_cases import FAMILIES, LLAMA, batch, batches, decodes, generator, model, only_layer, rows_named
+from trace_cases import FAMILIES, LLAMA, QWEN, batch, batches, decodes, generator, model, only_layer, rows_named
 
 from foundation.errors import InternalError
 from trace_gen.batch_shape import BatchShape, KVTransfer
@@ -320,9 +320,17 @@ def test_heads_that_ranks_do_not_divide_are_reported() -> None:
 
 
 def test_batches_that_cannot_be() -> None:
-    several = (batch([2, 1], steps=2), batch([1], samples=[0], steps=2), batch([1, 1], samples=[2, 0], steps=2))
-    for wrong in (batch([]), batch([0]), *several, batch([2], samples=[3]), batch([2], samples=[-1])):
-        with pytest.raises(InternalError):
+    samples, decodes_only = "samples at least none and at most all of the tokens", "several steps holds decodes only"
+    for wrong, message in (
+        (batch([]), "at least one request"),
+        (batch([0]), "computes at least one token"),
+        (batch([2, 1], steps=2), decodes_only),
+        (batch([1], samples=[0], steps=2), decodes_only),
+        (batch([1, 1], samples=[2, 0], steps=2), samples),
+        (batch([2], samples=[3]), samples),
+        (batch([2], samples=[-1]), samples),
+    ):
+        with pytest.raises(InternalError, match=message):
             generator().generate([wrong])
 
 
@@ -333,3 +341,19 @@ def assert_equal(one: Trace, other: Trace) -> None:
             np.testing.assert_array_equal(left, right, field)
         else:
             assert left == right, field
+
+
+@pytest.mark.parametrize(("name", "placement", "expert"), [(LLAMA, "requests", 1), (QWEN, "heads", 2)])
+def test_columns_have_the_types_that_are_declared(name: str, placement: str, expert: int) -> None:
+    """Whole numbers stay whole: what goes on to files and backends is never rounded on the way."""
+    made = generator(name, 2, 2, expert=expert, attention_placement=placement)
+    moved = (KVTransfer(1, 1, 16, 4096),)
+    trace = made.generate([batch([5, 1], [0, 30], loads=moved, evictions=moved)])
+    checked = 0
+    for column in fields(trace):
+        value = getattr(trace, column.name)
+        if isinstance(value, np.ndarray):
+            declared = "int64" if column.type == "IntArray" else str(column.type).partition("np.")[2].rstrip("]")
+            assert value.dtype == np.dtype(declared), column.name
+            checked += 1
+    assert checked == 27

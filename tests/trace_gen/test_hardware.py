@@ -58,7 +58,9 @@ def test_narrow_formats_fall_back() -> None:
     assert load_hardware("A100").rate(Arithmetic.EIGHT) == load_hardware("A100").rate(Arithmetic.INT8) == 624e12
     assert load_hardware("A100").rate(Arithmetic.FP8) == 312e12, "no fp8 units: 16 bits"
     assert load_hardware("H100").rate(Arithmetic.of(4)) == load_hardware("H100").peak_flops["fp8"]
-    with pytest.raises(UserError, match="TPU-v5e states no rate for 32-bit numbers"):
+    with pytest.raises(
+        UserError, match=r"TPU-v5e states no rate for 32-bit numbers; use fewer bits or other hardware$"
+    ):
         load_hardware("TPU-v5e").rate(Arithmetic.SINGLE)
 
 

@@ -268,3 +268,41 @@ def test_a_run_is_told_what_the_checkpoint_is(tmp_path: Path) -> None:
     ):
         (told,) = make_generator(quantized(tmp_path, LLAMA, config)).warnings
         assert said in told
+
+
+GPTQ_NULLS = (
+    *("block_name_to_quantize", "cache_block_outputs", "dataset", "exllama_config", "max_input_length", "dynamic"),
+    *("model_file_base_name", "model_name_or_path", "model_seqlen", "module_name_preceding_first_block"),
+    *("modules_in_block_to_quantize", "pad_token_id", "tokenizer", "modules_to_not_convert", "ignored_layers"),
+)
+WRITTEN_BY_OTHERS: dict[str, dict[str, Any]] = {
+    # What AutoAWQ, GPTQModel and transformers write beside what counts; they write nulls, too.
+    "awq": dict.fromkeys(("exllama_config", "fuse_max_seq_len", "modules_to_fuse", "modules_to_not_convert"))
+    | {"backend": "autoawq", "do_fuse": False},
+    "gptq": dict.fromkeys(GPTQ_NULLS)
+    | {"batch_size": 1, "backend": "auto", "checkpoint_format": "gptq", "damp_auto_increment": 0.0015}
+    | {"damp_percent": 0.1, "disable_exllama": False, "is_marlin_format": False, "lm_head": False}
+    | {"meta": {"quantizer": "gptqmodel:1.0"}, "pack_dtype": "int32", "quantizer": "x", "static_groups": False}
+    | {"true_sequential": True, "use_cuda_fp16": False, "use_exllama": True},
+    "fp8": {"fmt": "e4m3", "kv_cache_scheme": None, "modules_to_not_convert": ["lm_head"], "ignored_layers": None},
+    "compressed-tensors": {"format": "float-quantized", "global_compression_ratio": 1.5, "kv_cache_scheme": None}
+    | {"quantization_status": "compressed", "sparsity_config": {"format": "dense"}, "transform_config": {}}
+    | {"version": "0.9.0"},
+}
+
+
+@pytest.mark.parametrize(
+    "config", [AWQ, GPTQ, FP8, tensors(FLOAT, DYNAMIC)], ids=lambda config: str(config["quant_method"])
+)
+def test_what_others_write_beside_it_changes_nothing(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Every field is known, so that an unknown one can be refused."""
+    written = WRITTEN_BY_OTHERS[config["quant_method"]]
+    assert quantized(tmp_path, LLAMA, config | written) == quantized(tmp_path, LLAMA, config)
+    with pytest.raises(UserError, match=r"quantization_config\.modules_in_blocks: unknown field"):
+        quantized(tmp_path, LLAMA, config | {"modules_in_blocks": None})
+
+
+@pytest.mark.parametrize("field", ["dynamic", "modules_in_block_to_quantize"])
+def test_gptq_that_leaves_modules_out_otherwise_is_refused(tmp_path: Path, field: str) -> None:
+    with pytest.raises(UserError, match=rf"quantization_config\.{field}: is not modelled: all matrices of all layers"):
+        quantized(tmp_path, LLAMA, GPTQ | {field: [["self_attn.q_proj"]]})
