@@ -12,7 +12,7 @@ from foundation.errors import UserError
 from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
-from orchestrator.settings.run import WorkloadSettings
+from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
 from orchestrator.workload import ReadWorkload, read_workload
 
 Refuses = Callable[[Request], Unfit | None]
@@ -21,7 +21,6 @@ Holds = Callable[[Request], bool]
 """Whether there is room for a request, and so for all that are no longer."""
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
-SAMPLE_REQUESTS = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def prepare(spec: RunSpec) -> Run:
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
         lambda longest: all(one.unfit(longest) is None for one in kinds),
     )
-    decided = replace(spec, engines=tuple(one.engine for one in kinds))
+    decided = replace(spec, engines=tuple(one.engine for one in kinds), workload=spec.workload.decided())
     return Run(spec, decided, deployments, source)
 
 
@@ -149,7 +149,7 @@ class _Going:
             intervals=self._kept_intervals,
             time=account,
             turned_away=self._turned_away,
-            notes=(*notes(run), *self._overload.notes()),
+            notes=(*notes(run), *self._overload.notes(recorder.totals.end_ns)),
             stopped=str(ending) if isinstance(ending, Stop) else None,
             error=error,
         )

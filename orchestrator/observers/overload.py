@@ -32,12 +32,12 @@ class OverloadWatch(Observer):
         if record.now <= self._last_ns:
             self._begun.add(record.request.id)
 
-    def notes(self) -> list[str]:
-        """Return a sentence where the run was overloaded, else nothing."""
+    def notes(self, end_ns: int) -> list[str]:
+        """Return a sentence where the run, which ended at `end_ns`, was overloaded; nothing where not all arrived."""
         seconds = (self._last_ns - self._first_ns) / 1e9
         waiting = self._count - len(self._begun)
         begun = len(self._begun)
-        if seconds <= 0 or waiting < _LEAST_WAITING or begun >= _SERVED_SHARE * self._count:
+        if end_ns < self._last_ns or seconds <= 0 or waiting < _LEAST_WAITING or begun >= _SERVED_SHARE * self._count:
             return []
         return [
             f"overload: requests arrived at {_shown((self._count - 1) / seconds)} a second and were served at "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foundation.settings import setting
 
 DEFAULT_INTERVAL_S = 0.5
+SAMPLE_REQUESTS = 100
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,14 @@ class WorkloadSettings:
         "requests to take from the workload; 0: all",
         least=0,
         aliases=("num_prompts",),
-        shown_default="all of a dataset, 100 of the sample",
+        shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
     seed: int = setting(0, "seed of the sample workload")
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
+
+    def decided(self) -> WorkloadSettings:
+        """Return the same with as many requests of the sample as there are by default."""
+        return self if self.dataset is not None else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,12 @@ def test_overload_is_named_with_both_rates() -> None:
     for second, one in enumerate(served):
         end = (second + 1) * 10**9
         watched.batch(done(second * 10**9, [end], [one], admitted=[one], finished=[one]))
-    (note,) = watched.notes()
+    (note,) = watched.notes(11 * 10**9)
     assert note.startswith(
         "overload: requests arrived at 4 a second and were served at 1; 30 of 41 had not begun when the last"
     )
+    assert watched.notes(10 * 10**9) == [note]
+    assert watched.notes(10 * 10**9 - 1) == [], "of a run that ended before the last arrival nothing is known"
 
 
 @pytest.mark.parametrize("begun", [38, 41])
@@ -183,15 +185,15 @@ def test_a_few_who_wait_are_no_overload(begun: int) -> None:
     watched = watch([10**8 * place for place in range(41)])
     some = [request(identity) for identity in range(begun)]
     watched.batch(done(0, [10], some, admitted=some))
-    assert watched.notes() == []
+    assert watched.notes(10**10) == []
 
 
 def test_all_at_once_is_a_burst_and_who_is_turned_away_does_not_wait() -> None:
-    assert watch([0] * 50).notes() == []
+    assert watch([0] * 50).notes(10**9) == []
     watched = watch([10**8 * place for place in range(41)])
     for identity in range(41):
         watched.turned_away(Rejected(0, request(identity), 0, "too long"))
-    assert watched.notes() == []
+    assert watched.notes(10**10) == []
 
 
 def test_hand_made_records_are_of_int64() -> None:
