@@ -77,15 +77,25 @@ class Deployment:
         shared = self.engine.parallelism
         return f"{shared.npus} x {self.hardware.name} ({shared.layout})"
 
-    def start(self, stack: ExitStack, stopwatch: Stopwatch, count: int = 1, first: int = 0) -> Started:
-        """Return `count` engines, numbered from `first`, with their backend started; `stack` closes what it opens."""
+    @property
+    def computes_prompts(self) -> bool:
+        """Whether requests come with prompts that are still to be computed."""
+        return not getattr(self.engine.scheduling, "gen", False)
+
+    def start(
+        self, stack: ExitStack, stopwatch: Stopwatch, count: int = 1, first: int = 0, *, traces: Path | None = None
+    ) -> Started:
+        """Return `count` engines, numbered from `first`, with their backend started; `stack` closes what it opens.
+
+        `traces`: the folder that every iteration's files are left in.
+        """
         execution = self.spec.execution
         backend = self._backend()
         stack.callback(backend.close)
-        one_step = execution.trace_dir is not None or execution.interface != "memory"
+        one_step = traces is not None or execution.interface != "memory"
         pricing = TracedPricing(
             self.generator.generate,
-            self._lower(stack),
+            self._lower(stack, traces),
             backend,
             mesh=self.generator.mesh,
             classes=self._classes(),
@@ -119,8 +129,7 @@ class Deployment:
         return Unfit(why, "give more memory (--npu_mem, --npu_num)")
 
     def _admission(self, request: Request) -> Admission:
-        computed = bool(getattr(self.engine.scheduling, "gen", False))
-        return Admission(request, request.prompt_tokens if computed else 0)
+        return Admission(request, 0 if self.computes_prompts else request.prompt_tokens)
 
     def _backend(self) -> Backend:
         engine = self.engine
@@ -151,15 +160,15 @@ class Deployment:
             network=files.network.to_text(), system=files.system.to_text(), memory=files.memory.to_text()
         )
 
-    def _lower(self, stack: ExitStack) -> Lower:
+    def _lower(self, stack: ExitStack, traces: Path | None) -> Lower:
         execution = self.spec.execution
         lowering = Lowering(
             network_dims=self.configurations.network.npus_count,
             true_work=self.generator.perf_model.latency_source == "backend",
         )
-        if execution.trace_dir is not None:
-            self.configurations.write(execution.trace_dir)  # what the graphs were made for, and can be simulated with
-            return FileInterface(lowering, execution.interface, execution.trace_dir, keep=True)
+        if traces is not None:
+            self.configurations.write(traces)  # what the graphs were made for, and can be simulated with
+            return FileInterface(lowering, execution.interface, traces, keep=True)
         if execution.interface != "memory":
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="orrery-")))
             return FileInterface(lowering, execution.interface, folder, keep=False)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 
-from foundation.errors import InternalError, OrreryError, SimulationError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
 from orchestrator.cluster.clock import Clock
 from orchestrator.deployment import Deployment, Started, deploy
@@ -92,6 +92,10 @@ def prepare(spec: RunSpec) -> Run:
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
         lambda longest: all(one.unfit(longest) is None for one in kinds),
     )
+    if len({one.computes_prompts for one in kinds}) > 1:
+        raise UserError(
+            "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
+        )
     decided = replace(spec, engines=tuple(one.engine for one in kinds), workload=spec.workload.decided())
     return Run(spec, decided, deployments, source)
 
@@ -99,9 +103,11 @@ def prepare(spec: RunSpec) -> Run:
 def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
     """Start the engines, kind after kind, numbered on."""
     started: list[Started] = []
-    for one in run.kinds():
+    kinds, traces = run.kinds(), run.spec.execution.trace_dir
+    for number, one in enumerate(kinds):
         first = sum(len(earlier.engines) for earlier in started)
-        started.append(one.start(stack, stopwatch, run.count(one), first))
+        own = traces / f"engine{number}" if traces is not None and len(kinds) > 1 else traces
+        started.append(one.start(stack, stopwatch, run.count(one), first, traces=own))
     return started
 
 
@@ -112,7 +118,7 @@ class _Going:
         self._run = run
         self._engines = engines
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
-        self._time = TimeRecorder(engines[0].classes)
+        self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source)
         self._intervals = Intervals(run.spec.output.log_interval_ns)
         self._kept_intervals: list[Interval] = []
@@ -138,7 +144,7 @@ class _Going:
     def result(self, ending: Stop | Failure | None) -> RunResult:
         """Return what was measured."""
         recorder, run = self._recorder, self._run
-        account = self._time.account(recorder.totals.end_ns, len(self._engines))
+        account = self._time.account(recorder.totals.end_ns)
         error = ending if not isinstance(ending, Stop) else None
         return RunResult(
             spec=run.spec,

@@ -10,6 +10,7 @@ pipeline the classes may add up to more than the time in which the engine was bu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -46,9 +47,9 @@ class _EngineTime:
 
 
 class TimeRecorder(Observer):
-    """Adds up the account of a run; `classes` are those of the engines' pricing."""
+    """Adds up the account of a run; `classes` are those of each engine's pricing, by its number."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
+    def __init__(self, classes: Sequence[tuple[str, ...]]) -> None:
         self._classes = classes
         self._engines: dict[int, _EngineTime] = {}
 
@@ -56,7 +57,7 @@ class TimeRecorder(Observer):
         """Take a completed batch."""
         engine = self._engines.get(done.engine)
         if engine is None:
-            engine = self._engines[done.engine] = _EngineTime(by_class=[0] * len(self._classes))
+            engine = self._engines[done.engine] = _EngineTime(by_class=[0] * len(self._classes[done.engine]))
         if done.batch.requests:
             self._gap(engine, done)
             began = max(done.start_ns, engine.told_ns)
@@ -73,18 +74,21 @@ class TimeRecorder(Observer):
         if engine is not None:
             engine.present.discard(record.request.id)
 
-    def account(self, makespan_ns: int, engines: int = 1) -> TimeAccount:
+    def account(self, makespan_ns: int) -> TimeAccount:
         """Return the account of the whole run; what is left after an engine's last batch was idle."""
-        known = list(self._engines.values())
+        known, engines = list(self._engines.values()), len(self._classes)
         rest = sum(makespan_ns - engine.told_ns for engine in known) + makespan_ns * (engines - len(known))
-        sums = [sum(engine.by_class[place] for engine in known) for place in range(len(self._classes))]
+        sums = dict.fromkeys((name for classes in self._classes for name in classes), 0)
+        for number, engine in self._engines.items():
+            for name, spent in zip(self._classes[number], engine.by_class, strict=True):
+                sums[name] += spent
         return TimeAccount(
             engines=engines,
             makespan_ns=makespan_ns,
             busy_ns=sum(engine.busy_ns for engine in known),
             waiting_ns=sum(engine.waiting_ns for engine in known),
             idle_ns=sum(engine.idle_ns for engine in known) + rest,
-            by_class=dict(zip(self._classes, sums, strict=True)),
+            by_class=sums,
         )
 
     def _gap(self, engine: _EngineTime, done: CompletedBatch) -> None:

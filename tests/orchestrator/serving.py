@@ -114,7 +114,7 @@ class Run:
         self.metrics = RequestRecorder(keep_itl=True)
         self.batches: list[CompletedBatch] = []
         self.aborted: list[tuple[int, int]] = []
-        self.time = TimeRecorder((pricing or FormulaPricing()).classes)
+        self.time = TimeRecorder([(pricing or FormulaPricing()).classes])
         cutter = Intervals(interval_ns)
         arriving = [row if isinstance(row, Request) else requests([row])[0] for row in rows]
         for index, request in enumerate(arriving):

@@ -125,7 +125,7 @@ def test_blocks_of_engines_are_added_each_at_its_own_peak() -> None:
 
 
 def test_time_is_busy_waiting_or_idle_and_adds_up() -> None:
-    recorder = TimeRecorder(("gemm", "attention"))
+    recorder = TimeRecorder([("gemm", "attention")])
     one, two = request(0, arrival=100), request(1, arrival=900)
     recorder.batch(done(150, [300], [one], seen=[one], busy=(100, 50)))
     recorder.batch(done(400, [500], [one], finished=[one], busy=(60, 40)))
@@ -136,13 +136,21 @@ def test_time_is_busy_waiting_or_idle_and_adds_up() -> None:
     assert (account.idle_ns, account.waiting_ns) == (100 + 400, 50 + 100 + 100)
     assert account.busy_ns + account.waiting_ns + account.idle_ns == account.makespan_ns == 1010
     assert account.parts() == {"gemm": 170, "attention": 90, "waiting": 250, "idle": 500}
-    with_idle_engine = recorder.account(1010, engines=2)
-    assert with_idle_engine.idle_ns == 500 + 1010 and with_idle_engine.engines == 2
-    assert TimeRecorder(()).account(0).parts() == {"busy": 0, "waiting": 0, "idle": 0}
+    assert TimeRecorder([()]).account(0).parts() == {"busy": 0, "waiting": 0, "idle": 0}
+
+
+def test_engines_of_other_classes_and_idle_ones_are_in_one_account() -> None:
+    recorder = TimeRecorder([("gemm", "attention"), (), ("compute", "attention")])
+    one = request(0)
+    recorder.batch(done(0, [150], [one], seen=[one], finished=[one], busy=(100, 50)))
+    recorder.batch(done(10, [30], [one], seen=[one], finished=[one], busy=(15, 5), engine=2))
+    account = recorder.account(150)
+    assert account.by_class == {"gemm": 100, "attention": 55, "compute": 15} and account.engines == 3
+    assert (account.busy_ns, account.waiting_ns, account.idle_ns) == (170, 10, 150 + 120)
 
 
 def test_batches_that_overlap_in_a_pipeline_count_once_as_busy() -> None:
-    recorder = TimeRecorder(())
+    recorder = TimeRecorder([()])
     one, two = request(0), request(1)
     recorder.batch(done(0, [100], [one], seen=[one, two]))
     recorder.batch(done(40, [140], [two]))
@@ -152,7 +160,7 @@ def test_batches_that_overlap_in_a_pipeline_count_once_as_busy() -> None:
 
 
 def test_a_request_that_was_given_up_does_not_wait() -> None:
-    recorder = TimeRecorder(())
+    recorder = TimeRecorder([()])
     one, two = request(0), request(1, arrival=90)
     recorder.batch(done(0, [10], [one], seen=[one]))
     recorder.turned_away(Aborted(0, one, 10))

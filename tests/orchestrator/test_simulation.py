@@ -203,3 +203,21 @@ def test_engines_alone_on_their_requests_are_runs_of_their_own(dataset: Path, tm
         mine = result.columns["engine"] == engine
         for name in ("arrival", "queued", "scheduled", "first_token", "end", "output"):
             assert result.columns[name][mine].tolist() == alone.columns[name].tolist()
+
+
+def test_kinds_of_engines_may_time_operators_differently_and_keep_files_apart(dataset: Path, tmp_path: Path) -> None:
+    engines = [{"perf_model": "backend"}, {"npu_num": 2}]
+    traces = tmp_path / "traces"
+    result = Simulation(spec(dataset, engines=engines, trace_dir=str(traces))).run()
+    assert {"computation", "matrix products", "exposed communication"} <= {
+        n for n, t in result.time.by_class.items() if t
+    }
+    kept = [len(list((traces / f"engine{number}").glob("*.txt"))) for number in range(2)]
+    assert sum(kept) == result.summary.iterations and min(kept) > 0
+    assert (traces / "engine1" / "network.yml").is_file() and not list(traces.glob("*.txt"))
+
+
+def test_engines_that_compute_prompts_and_such_that_do_not_are_no_one_run(dataset: Path) -> None:
+    with pytest.raises(UserError, match=r"--gen: some engines compute prompts and some do not; give it for all"):
+        Simulation(spec(dataset, engines=[{"gen": True}, {}])).run()
+    assert Simulation(spec(dataset, engines=[{"gen": True}, {"npu_num": 2}], gen=True)).run().complete
