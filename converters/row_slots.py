@@ -49,11 +49,20 @@ def row_slots(trace: Trace) -> BoolArray:
     """
     slots = np.zeros((trace.rows, SLOTS), dtype=np.bool_)
     compute = trace.kind == RowKind.COMPUTE
-    slots[:, LOAD_INPUT] = compute & (trace.input_loc != Location.LOCAL) & (trace.input_bytes > 0)
-    slots[:, LOAD_INPUT] |= trace.kind == RowKind.MEM_LOAD
-    slots[:, LOAD_WEIGHT] = compute & (trace.weight_loc != Location.LOCAL) & (trace.weight_bytes > 0)
     slots[:, COMP] = compute
-    slots[:, COLL] = (trace.comm_type != CommType.NONE) & (compute | (trace.kind == RowKind.COMM))
-    slots[:, STORE] = compute & (trace.output_loc != Location.LOCAL) & (trace.output_bytes > 0)
-    slots[:, STORE] |= trace.kind == RowKind.MEM_STORE
+    operands = (
+        (LOAD_INPUT, trace.input_loc, trace.input_bytes),
+        (LOAD_WEIGHT, trace.weight_loc, trace.weight_bytes),
+        (STORE, trace.output_loc, trace.output_bytes),
+    )
+    for slot, location, size in operands:
+        away = location != Location.LOCAL
+        if away.any():  # of most traces nothing is
+            slots[:, slot] = compute & away & (size > 0)
+    collective = trace.comm_type != CommType.NONE
+    if collective.any():
+        slots[:, COLL] = collective & (compute | (trace.kind == RowKind.COMM))
+    if not compute.all():
+        slots[:, LOAD_INPUT] |= trace.kind == RowKind.MEM_LOAD
+        slots[:, STORE] |= trace.kind == RowKind.MEM_STORE
     return slots
