@@ -49,7 +49,9 @@ class PagedKV(KVBlocks):
     def need(self, holder: Holder, tokens: int) -> int:
         """Return how many free blocks it takes to have `tokens` tokens of the request on the device."""
         more = self.columns(self.reserved(holder.request, tokens)) - holder.room // self.block_size
-        back = holder.away or sum(holder.dropped) - sum(self.outside(holder))
+        back = holder.away
+        if self.windowed and not back:
+            back = sum(holder.dropped) - sum(self.outside(holder))
         return len(self.groups) * max(0, more) + back
 
     def grow(self, holder: Holder, tokens: int) -> bool:
