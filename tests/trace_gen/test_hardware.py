@@ -120,3 +120,6 @@ def test_a_users_own_file(tmp_path: Path) -> None:
     mine = load_hardware(str(path))
     assert (mine.name, mine.efficiencies["gemm"].memory) == ("mine", 0.5)
     assert mine.memory_bytes == 24 * 2**30
+    assert load_hardware(str(path.rename(tmp_path / "mine.device"))) == mine, "whatever the file is called"
+    with pytest.raises(UserError, match=r"mine\.json: the hardware configuration does not exist; check the path$"):
+        load_hardware(str(path))
