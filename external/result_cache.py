@@ -78,11 +78,11 @@ class ResultCache:
             return None
         if row is None:
             return None
-        check, value = bytes(row[0][:_CHECK_BYTES]), bytes(row[0][_CHECK_BYTES:])
-        if check != _checksum(key, value):
+        stored = row[0]
+        if not isinstance(stored, bytes) or stored[:_CHECK_BYTES] != _checksum(key, stored[_CHECK_BYTES:]):
             self._set_aside("a stored answer does not match its checksum")
             return None
-        return value
+        return stored[_CHECK_BYTES:]
 
     def _open(self) -> sqlite3.Connection | None:
         if self._connection is None and not self._disabled:

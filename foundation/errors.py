@@ -6,11 +6,16 @@ traceback (see `foundation.commands`). Anything else that escapes is a defect of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from foundation.printable import printable
+
+_REPORTED = 20
+"""Problems that one error tells; of more it says how many."""
+_LONGEST_NAME = 80
+"""Characters of a field's or flag's name, which may be a file's own."""
 
 
 class OrreryError(Exception):
@@ -24,7 +29,7 @@ class UserError(OrreryError):
 
     `what` says what is wrong (with the offending value), `fix` what would be right, and `path`, `line`
     (1-based) and `field` where. They are joined into one line: ``where: what; fix``; whatever is not printable in them
-    (names and values are others') is escaped.
+    (names and values are others') is escaped, and a name that is too long is cut.
     """
 
     exit_code = 2
@@ -43,7 +48,8 @@ class UserError(OrreryError):
         if line is not None:
             where += f", line {line}" if where else f"line {line}"
         if field is not None:
-            where += f", {field}" if where else field
+            named = _cut(field)
+            where += f", {named}" if where else named
         message = f"{where}: {what}" if where else what
         super().__init__(printable(f"{message}; {fix}" if fix else message))
 
@@ -56,11 +62,33 @@ class InternalError(Exception):
     """An invariant of our own is broken. Never caught: the traceback is what we want to see."""
 
 
+def raise_all(problems: Sequence[UserError]) -> None:
+    """Raise the problems, if there are any, as one error; a path that all share is said once."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0]
+    paths = {problem.path for problem in problems}
+    shared = paths.pop() if len(paths) == 1 else None
+    told = list(dict.fromkeys(str(one) if shared is None else str(_without_path(one)) for one in problems))
+    more = f"; and {len(told) - _REPORTED} more" if len(told) > _REPORTED else ""
+    raise UserError("; ".join(told[:_REPORTED]) + more, path=shared)
+
+
+def _without_path(problem: UserError) -> UserError:
+    return UserError(problem.what, fix=problem.fix, line=problem.line, field=problem.field)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+
+
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``did you mean a, b?`` for the known names closest to `name`, else all of them in short form."""
     names = sorted(known)
     folded = {candidate.casefold(): candidate for candidate in names}
-    close = [folded[key] for key in get_close_matches(name.casefold(), folded, n=limit, cutoff=0.5)]
+    wanted = name[:_LONGEST_NAME].casefold()  # comparing takes time in proportion to its length
+    close = [folded[key] for key in get_close_matches(wanted, folded, n=limit, cutoff=0.5)]
     if close:
         return f"did you mean {', '.join(close)}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from foundation.documents import Document, Place
-from foundation.errors import UserError, near_names
+from foundation.errors import UserError, near_names, raise_all
 from foundation.printable import brief, printable
 
 D = TypeVar("D")
@@ -31,7 +31,8 @@ LARGEST = 2**24
 INT64_MAX = 2**63 - 1
 SMALLEST_NUMBER, LARGEST_NUMBER = 1e-15, 1e15
 """Numbers other than 0 are taken between these, so that their products and quotients stay finite."""
-_REPORTED = 20
+_LINES_LOOKED_UP = 20
+"""Of the problems of one file: looking up the line of a value reads the text again."""
 
 
 class _Required(Enum):
@@ -228,16 +229,11 @@ class Fields:
 
     def finish(self) -> None:
         """Raise a `UserError` with all the problems found in the document, if there are any."""
-        if len(self.problems) == 1:
-            raise self.problems[0]
-        if self.problems:
-            told = [str(UserError(one.what, line=one.line, field=one.field, fix=one.fix)) for one in self.problems]
-            more = f"; and {len(told) - _REPORTED} more" if len(told) > _REPORTED else ""
-            raise UserError("; ".join(told[:_REPORTED]) + more, path=self.path)
+        raise_all(self.problems)
 
     def _report(self, text: str, place: Place, fix: str = "") -> None:
-        known = len(self.problems) < _REPORTED
-        line = self.document.line(place) if known and place else None
+        looked_up = len(self.problems) < _LINES_LOOKED_UP
+        line = self.document.line(place) if looked_up and place else None
         self.problems.append(UserError(text, path=self.path, line=line, field=_shown(place) or None, fix=fix))
 
     def _wrong_item(self, name: str, index: int, expected: str) -> None:

@@ -22,7 +22,7 @@ from analytical.machine.loggp import SharedBus
 from analytical.machine.messages import Messenger, RendezvousMessenger, point_to_point_tag
 from analytical.machine.network import AwareTransport, UnawareTransport
 from analytical.machine.remote_memory import RemoteMemory
-from converters.execution_graph import CollectiveType
+from converters.execution_graph import ABSENT, CollectiveType
 from foundation.errors import SimulationError
 
 
@@ -226,9 +226,19 @@ class Simulation:
             return f"{text} for {size} bytes with tag {tag} from rank {source}"
         if task == Task.SEND:
             return f"{text} to rank {peer(run, program.attribute('comm_dst_delta', row))}"
-        group = program.attribute("comm_group", row)
-        members = f"group {group}" if group else "all ranks"
+        members = self._members(program, row)
         return f"{text} over {members}: another member has not entered, or with another type, size or order"
+
+    def _members(self, program: Program, row: int) -> str:
+        """Say over whom a collective runs."""
+        group, involved = program.attribute("comm_group", row), program.attribute("involved_dims", row)
+        dimensions = range(len(self.machine.network.npus_count))
+        taking_part = [at for at in dimensions if involved == ABSENT or involved >> at & 1]
+        if group:
+            return f"group {group}"
+        if len(taking_part) == len(dimensions):
+            return "all ranks"
+        return f"dimension {' and '.join(map(str, taking_part))} of the network"
 
 
 def _fire(run: RankRun) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import signal
 
+from analytical.machine.limits import LONGEST_RUN_NS
 from external.astra_sim.runner import Output, RunFailedError
+from foundation.printable import printable
 
-_FINISHED = re.compile(r"sys\[(\d+)\] finished, (\d+) cycles, exposed communication (-?\d+) cycles")
+_FINISHED = re.compile(
+    r"sys\[([0-9]{1,12})\] finished, ([0-9]{1,24}) cycles, exposed communication (-?[0-9]{1,24}) cycles"
+)
 _CRITICAL = re.compile(r"\[critical\]\s*(.*)")
-_LIMIT = 2**63
 _TAIL_LINES = 4
+_LONGEST_LINE = 200
 _NAMED_RANKS = 12
 
 # What upstream says or does (left: a text of its output) and what it means for the user.
@@ -41,7 +45,7 @@ def read_cycles(output: Output, ranks: int) -> dict[int, tuple[int, int]]:
             f"it exited 0, but {_ranks(missing)} printed no finished line (waiting for ever){_explained(output)}"
         )
     for rank, (finish, exposed) in cycles.items():
-        if finish >= _LIMIT or not -_LIMIT < exposed < _LIMIT:
+        if finish > LONGEST_RUN_NS or abs(exposed) > LONGEST_RUN_NS:
             raise RunFailedError(
                 f"rank {rank} finished after {finish} cycles, which is no duration: a compute node without operations "
                 "or a bandwidth of 0"
@@ -75,7 +79,7 @@ def _explained(output: Output) -> str:
             return f": {meaning} (it said {_line_with(text, everything)!r})"
     critical = list(dict.fromkeys(_CRITICAL.findall(output.stdout)))
     lines = critical or output.stderr.strip().splitlines() or _telling(output.stdout)
-    tail = " | ".join(line.strip() for line in lines[-_TAIL_LINES:])
+    tail = " | ".join(map(_shown, lines[-_TAIL_LINES:]))
     return f": {tail}" if tail else ", and it said nothing of the cause"
 
 
@@ -86,4 +90,9 @@ def _telling(stdout: str) -> list[str]:
 
 
 def _line_with(text: str, everything: str) -> str:
-    return next(line.strip() for line in everything.splitlines() if text in line)[:200]
+    return _shown(next(line for line in everything.splitlines() if text in line))
+
+
+def _shown(line: str) -> str:
+    """Return a line of another program's as an error may quote it: without control characters, and cut."""
+    return printable(line.strip()[:_LONGEST_LINE])

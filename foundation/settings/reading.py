@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from foundation.errors import UserError, near_names
+from foundation.errors import UserError, near_names, raise_all
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.declare import Choice, Records, Section, Setting, declared
 from foundation.settings.values import WrongValueError, from_text, from_value, to_file
@@ -108,22 +108,6 @@ def choice_names(record: object) -> dict[str, str]:
     """Return the names of the choices that a record itself has made, by setting."""
     made = ((one, getattr(record, one.name)) for one in declared(type(record)) if isinstance(one, Choice))
     return {one.name: one.registry.name_of(type(value)) for one, value in made if value is not None}
-
-
-def raise_all(problems: Sequence[UserError]) -> None:
-    """Raise the problems, if there are any, as one error; a path that all share is said once."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise problems[0]
-    paths = {problem.path for problem in problems}
-    shared = paths.pop() if len(paths) == 1 else None
-    told = [str(problem) if shared is None else str(_without_path(problem)) for problem in problems]
-    raise UserError("; ".join(dict.fromkeys(told)), path=shared)
-
-
-def _without_path(problem: UserError) -> UserError:
-    return UserError(problem.what, fix=problem.fix, line=problem.line, field=problem.field)
 
 
 class _Reading:

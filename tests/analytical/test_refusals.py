@@ -64,6 +64,18 @@ DEADLOCKS: dict[str, tuple[Change, str]] = {
         both(ranks(6), change("system/all-reduce-implementation", ["halvingDoubling"])),
         waits(0, 1, 2, 3) + "; 2 more ranks are stuck",
     ),
+    "one dimension of two": (
+        both(dimensions(2, 2), every(COMPUTE, {**COLLECTIVE, "involved_dims": 2}), lambda case: case["ranks"][3].pop()),
+        waits(1, over="dimension 1 of the network"),
+    ),
+    "two dimensions of three": (
+        both(
+            dimensions(2, 2, 2),
+            every(COMPUTE, {**COLLECTIVE, "comm_type": "ALL_GATHER", "involved_dims": 5}),
+            lambda case: case["ranks"][5].pop(),
+        ),
+        waits(0, 1, 4, over="dimension 0 and 2 of the network"),
+    ),
     "a member of a group that never enters": (
         both(
             change("groups/1", [0, 1]),

@@ -19,8 +19,20 @@ FAILURES = {
         r"rank 0 printed no finished line .*stuck here",
     ),
     "gives no duration": (
-        'for r in 0 1; do echo "sys[$r] finished, 9223372036854775808 cycles, exposed communication 0 cycles."; done',
-        r"rank 0 finished after 9223372036854775808 cycles, which is no duration",
+        'for r in 0 1; do echo "sys[$r] finished, 4611686018427387905 cycles, exposed communication 0 cycles."; done',
+        r"rank 0 finished after 4611686018427387905 cycles, which is no duration",
+    ),
+    "takes no time": (
+        'for r in 0 1; do echo "sys[$r] finished, 0 cycles, exposed communication 0 cycles."; done',
+        r"rank 0 finished after 0 cycles, but its first node takes longer",
+    ),
+    "counts beyond all numbers": (
+        f'for r in 0 1; do echo "sys[$r] finished, {"9" * 5000} cycles, exposed communication 0 cycles."; done',
+        r"exited 0, but ranks 0, 1 printed no finished line",
+    ),
+    "ends in escape sequences": (
+        r"printf '\033[2Jgone %0300d' 7 >&2; exit 3",
+        r"exit code 3: \\x1b\[2Jgone 0{190,200}",
     ),
     "hangs": ("sleep 60", r"it hung: no (end after|answer) 0.5 s"),
 }

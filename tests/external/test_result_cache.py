@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,40 @@ def test_an_answer_that_rotted_is_not_believed(tmp_path: Path, capsys: pytest.Ca
     cache.put(b"key", b"the right answer")
     assert cache.get(b"key") == b"the right answer"
     cache.close()
+
+
+@pytest.mark.parametrize("value", ["7", "1.5", "NULL", "'text'", "X''", "randomblob(7)"])
+def test_values_of_any_type_are_not_believed(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("CREATE TABLE results (key BLOB PRIMARY KEY, value) WITHOUT ROWID")
+        connection.execute(f"INSERT INTO results VALUES (CAST('key' AS BLOB), {value})")
+    connection.close()
+    cache = ResultCache(tmp_path)
+    assert cache.get(b"key") is None
+    assert "does not match its checksum" in capsys.readouterr().err
+    cache.put(b"key", b"the right answer")
+    assert cache.get(b"key") == b"the right answer"
+    cache.close()
+
+
+@pytest.mark.parametrize("forged", [(0, 0, 0, 0), (-5, 7, 0, 0), (7, -(2**63), 0, 0), (7, 2**62 + 1, 0, 0), (5,), ()])
+def test_a_forged_answer_is_worked_out_anew(forged: tuple[int, ...], counted: Path, tmp_path: Path) -> None:
+    """Entries that no run can have left, with the right checksum: the binary runs, and its answer replaces them."""
+    first = backend(counted, tmp_path)
+    expected = first.simulate(tensor_parallel()).by_rank()
+    first.close()
+    [path] = tmp_path.rglob(FILE_NAME)
+    with sqlite3.connect(path) as connection:
+        [(key,)] = connection.execute("SELECT key FROM results").fetchall()
+    connection.close()
+    cache = ResultCache(path.parent)
+    cache.put(key, struct.pack(f"<{len(forged)}q", *forged))
+    cache.close()
+    for _ in range(2):
+        again = backend(counted, tmp_path)
+        assert again.simulate(tensor_parallel()).by_rank() == expected
+        again.close()
+    assert runs(counted) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_worked_around(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

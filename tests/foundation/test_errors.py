@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from foundation.commands import run_command
-from foundation.errors import SimulationError, UserError, near_names
+from foundation.errors import SimulationError, UserError, near_names, raise_all
 
 
 def test_place_comes_first_then_the_fault_then_the_remedy() -> None:
@@ -25,6 +25,29 @@ def test_near_names_ignore_case() -> None:
 
 def test_without_a_near_name_the_known_ones_are_listed() -> None:
     assert near_names("zzz", ["b", "a"]) == "known: a, b"
+
+
+def test_names_of_others_are_cut() -> None:
+    assert str(UserError("bad", field="x" * 80)) == f"{'x' * 80}: bad"
+    error = UserError("bad", field="x" * 81, path="f")
+    assert str(error) == f"f, {'x' * 77}...: bad" and error.field == "x" * 81
+    assert near_names("b" * 10**6, ["bbb", "a"]) == "known: a, bbb"
+
+
+def test_all_problems_are_told_once_and_no_more_than_twenty() -> None:
+    raise_all([])
+    only = UserError("bad", path="f")
+    with pytest.raises(UserError) as raised:
+        raise_all([only])
+    assert raised.value is only
+    for count, end in ((20, "19: bad"), (21, "19: bad; and 1 more"), (35, "19: bad; and 15 more")):
+        problems = [UserError("bad", path="f", field=str(number), line=number) for number in range(count)]
+        with pytest.raises(UserError) as raised:
+            raise_all([*problems, problems[0]])
+        said = str(raised.value)
+        assert said.startswith("f: line 0, 0: bad; line 1, 1: bad; ") and said.endswith(f"line 19, {end}")
+    with pytest.raises(UserError, match=r"^f: bad; g: worse$"):
+        raise_all([only, UserError("worse", path="g")])
 
 
 @pytest.mark.parametrize(
