@@ -1,0 +1,54 @@
+"""What describes models and devices: read, and used for a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.fuzz.target import Target, targets
+from trace_gen.batch_shape import BatchShape
+from trace_gen.generator import TraceGenerator
+from trace_gen.hardware import load_hardware
+from trace_gen.memory import ModelMemory, parameter_count
+from trace_gen.mesh import Mesh
+from trace_gen.models import load_model
+from trace_gen.perf_model import PerfModelOptions, make_perf_model
+from trace_gen.perf_models.table_v0.table import load_table_v0
+
+
+def _batch() -> BatchShape:
+    new, context, samples = ((3, 1), (0, 7), (1, 1))
+    columns = [np.array(column, dtype=np.int64) for column in ((0, 1), new, context, samples)]
+    return BatchShape(*columns, kv_loads=(), kv_evictions=(), steps=1)
+
+
+def _model(path: Path) -> None:
+    architecture = load_model(str(path))
+    parameter_count(architecture)
+    memory = ModelMemory(architecture, Mesh())
+    assert memory.max_rank_weight_bytes > 0 and memory.kv_groups
+    if architecture.num_layers > 500:
+        return  # as many rows as layers: time, not an error
+    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
+    trace = TraceGenerator(architecture, Mesh(), perf).generate([_batch()])
+    assert (trace.latency_ns >= 1).all()
+
+
+def _hardware(path: Path) -> None:
+    architecture = load_model("gpt2")
+    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware(str(path))))
+    trace = TraceGenerator(architecture, Mesh(), perf).generate([_batch()])
+    assert (trace.latency_ns >= 1).all()
+
+
+def _table(path: Path) -> None:
+    options = PerfModelOptions(load_model("gpt3-7b"), load_hardware("RTX3090"))
+    perf = load_table_v0(options, path)
+    trace = TraceGenerator(options.architecture, Mesh(), perf).generate([_batch()])
+    assert (trace.latency_ns >= 1).all()
+
+
+targets.register("model")(Target("a model's config.json", _model, "config.json"))
+targets.register("hardware")(Target("a device's file", _hardware, "device.json"))
+targets.register("latency_table")(Target("a latency table (v0.2.1's CSV)", _table, "table.csv"))
