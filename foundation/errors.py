@@ -10,12 +10,10 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from foundation.printable import printable
+from foundation.printable import printable, shorten
 
 _REPORTED = 20
 """Problems that one error tells; of more it says how many."""
-_LONGEST_NAME = 80
-"""Characters of a field's or flag's name, which may be a file's own."""
 
 
 class OrreryError(Exception):
@@ -48,7 +46,7 @@ class UserError(OrreryError):
         if line is not None:
             where += f", line {line}" if where else f"line {line}"
         if field is not None:
-            named = _cut(field)
+            named = shorten(field)
             where += f", {named}" if where else named
         message = f"{where}: {what}" if where else what
         super().__init__(printable(f"{message}; {fix}" if fix else message))
@@ -79,15 +77,11 @@ def _without_path(problem: UserError) -> UserError:
     return UserError(problem.what, fix=problem.fix, line=problem.line, field=problem.field)
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
-
-
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``did you mean a, b?`` for the known names closest to `name`, else all of them in short form."""
     names = sorted(known)
     folded = {candidate.casefold(): candidate for candidate in names}
-    wanted = name[:_LONGEST_NAME].casefold()  # comparing takes time in proportion to its length
+    wanted = shorten(name).casefold()  # comparing takes time in proportion to its length
     close = [folded[key] for key in get_close_matches(wanted, folded, n=limit, cutoff=0.5)]
     if close:
         return f"did you mean {', '.join(close)}?"

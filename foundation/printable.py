@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _SHOWN = 40
+_LONGEST_NAME = 80
+"""Characters of a field's, a flag's or a node's name, which may be a file's own."""
 _LONGEST_INTEGER_BITS = 128
 _DEEPEST = 3
 
@@ -18,6 +20,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def shorten(text: str, limit: int = _LONGEST_NAME) -> str:
+    """Return a name of others' that is printable, cut at `limit` characters."""
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
 
 
 def brief(value: object, limit: int = _SHOWN) -> str:

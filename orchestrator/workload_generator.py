@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -98,16 +98,25 @@ class GeneratorSettings:
             )
 
 
+def read_flags(arguments: Sequence[str]) -> GeneratorSettings:
+    """Return what a command line asks for; a `UserError` tells everything that is wrong with it."""
+    return read(GeneratorSettings, Layers(flags=parse(arguments, catalogue(GeneratorSettings), first="output")))
+
+
 def main() -> int:
     """Write the workload that the command line asks for."""
-    known = catalogue(GeneratorSettings)
     if {"-h", "--help"} & set(sys.argv[1:]):
         usage = "python -m orchestrator.workload_generator OUTPUT [FLAGS]"
         print(
-            help_text(known, usage, "Write a workload: Poisson arrivals, log-normal lengths of a published mean.", "")
+            help_text(
+                catalogue(GeneratorSettings),
+                usage,
+                "Write a workload: Poisson arrivals, log-normal lengths of a published mean.",
+                "",
+            )
         )
         return 0
-    wanted = read(GeneratorSettings, Layers(flags=parse(sys.argv[1:], known, first="output")))
+    wanted = read_flags(sys.argv[1:])
     assert wanted.output is not None, "checked by `problems`"
     requests = generate(wanted.profile, wanted.rate, wanted.seed)
     count = write_workload(wanted.output, islice(requests, wanted.req_num))

@@ -8,9 +8,12 @@ CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 
 
 def is_file(path: Path) -> bool:
-    """Whether `path` is a file; what cannot be a path at all (too long, a NUL in it) is none."""
+    """Whether `path` is there and no folder; what cannot be a path at all (too long, a NUL in it) is none.
+
+    A pipe or a device is meant as a file, too: its reader refuses it by what it is.
+    """
     try:
-        return path.is_file()
+        return path.exists() and not path.is_dir()
     except (OSError, ValueError):
         return False
 

@@ -17,6 +17,7 @@ from analytical.machine.limits import LONGEST_NS
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError
+from foundation.printable import shorten
 
 
 class Task(IntEnum):
@@ -90,7 +91,7 @@ class Program:
 
     def describe(self, row: int) -> str:
         """Return how messages call a node: ``node 7 (name, COMM_COLL)``."""
-        name = self.graph.names[self.attribute("name", row)]
+        name = shorten(self.graph.names[self.attribute("name", row)])
         kind = NodeType(self.attribute("node_type", row)).name
         number = self.attribute("node_id", row)
         return f"node {number} ({name}, {kind})" if name else f"node {number} ({kind})"

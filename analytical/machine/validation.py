@@ -17,6 +17,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError, UserError
+from foundation.printable import brief, shorten
 
 MAX_GROUP = 2147
 """Streams of a group are numbered from a million times its id, in 32 bits."""
@@ -192,11 +193,13 @@ def _check_groups(groups: dict[int, tuple[int, ...]], npus: int) -> None:
             raise UserError("the id is out of range", field=name, fix=f"use ids 1..{MAX_GROUP} (0 means all ranks)")
         if len(set(ranks)) < len(ranks) or not all(0 <= rank < npus for rank in ranks):
             raise UserError(
-                f"{list(ranks)} are not distinct ranks", field=name, fix=f"list each rank of 0..{npus - 1} once at most"
+                f"{brief(list(ranks))} are not distinct ranks",
+                field=name,
+                fix=f"list each rank of 0..{npus - 1} once at most",
             )
 
 
 def _name(graph: RankGraph, position: int) -> str:
     kind = NodeType(int(graph.node_type[position])).name
-    name = graph.names[int(graph.name[position])]
+    name = shorten(graph.names[int(graph.name[position])])
     return f"node {int(graph.node_id[position])} ({f'{name}, ' if name else ''}{kind})"

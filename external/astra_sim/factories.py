@@ -14,14 +14,17 @@ from collections.abc import Callable, Mapping
 from external.astra_sim.adapt import adapt_configuration
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.runner import Runner
+from external.astra_sim.settings import LONGEST_TIMEOUT_S, MOST_JOBS
 from external.result_cache import ResultCache
+from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError
+from foundation.printable import shorten
 
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_IMAGE = "orrery-astra-sim"
 IMAGE_VARIABLE = "ASTRA_SIM_IMAGE"
 SPOOL_VARIABLE = "ORRERY_SPOOL_DIR"
-_MOST_JOBS = 4
+_JOBS = 4
 _BINARY_FLAGS = ("num_queues_per_dim", "injection_scale", "rendezvous_protocol")
 
 
@@ -67,12 +70,10 @@ def create_spool(*, network: str, system: str, memory: str, options: dict[str, s
 def timeout_of(options: Mapping[str, str]) -> float:
     """Return the time limit of one run in seconds."""
     text = options.get("backend_timeout") or str(DEFAULT_TIMEOUT_S)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"{text!r} is no time limit", field="--backend_timeout", fix="seconds above 0")
+    seconds = decimal_number(text)
+    if seconds is None or not 0 < seconds <= LONGEST_TIMEOUT_S:
+        fix = f"seconds above 0, and at most {LONGEST_TIMEOUT_S:g}"
+        raise UserError(f"'{shorten(text)}' is no time limit", field="--backend_timeout", fix=fix)
     return seconds
 
 
@@ -94,10 +95,11 @@ def _backend(
 def _jobs(options: Mapping[str, str]) -> int:
     text = options.get("backend_jobs")
     if not text:
-        return min(_MOST_JOBS, os.cpu_count() or 1)
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"{text!r} is no number of jobs", field="--backend_jobs", fix="a whole number above 0")
-    return int(text)
+        return min(_JOBS, os.cpu_count() or 1)
+    jobs = whole_number(text, 1, MOST_JOBS)
+    if jobs is None:
+        raise UserError(f"'{shorten(text)}' is no number of jobs", field="--backend_jobs", fix=f"from 1 to {MOST_JOBS}")
+    return jobs
 
 
 def _true(text: str | None) -> bool:

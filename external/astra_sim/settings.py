@@ -10,6 +10,10 @@ from foundation.settings import setting
 if TYPE_CHECKING:
     from external.astra_sim.backend import AstraSimBackend
 
+LONGEST_TIMEOUT_S = 1e6
+"""Eleven days."""
+MOST_JOBS = 1024
+
 
 @dataclass(frozen=True)
 class AstraSimSettings:
@@ -30,9 +34,11 @@ class AstraSimSettings:
         bearing="way",
         shown_default="the system's temporary folder",
     )
-    backend_timeout: float = setting(600.0, "seconds that a graph may take", above=0, bearing="way")
+    backend_timeout: float = setting(
+        600.0, "seconds that a graph may take", above=0, most=LONGEST_TIMEOUT_S, bearing="way"
+    )
     backend_jobs: int | None = setting(
-        None, "steps simulated at a time", least=1, most=1024, bearing="way", shown_default="the cores, 4 at most"
+        None, "steps simulated at a time", least=1, most=MOST_JOBS, bearing="way", shown_default="the cores, 4 at most"
     )
 
     def options(self) -> dict[str, str]:

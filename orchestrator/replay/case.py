@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -38,6 +39,8 @@ PROMPTS = ("prompt_token_ids", "prompt_segments", "prompt_len")
 LATEST_US = 2**53
 MOST_TOKEN_IDS = 2**23
 """Token ids of all prompts and answers of a case, so that they fit into memory."""
+MOST_STEPS = 2**20
+"""Steps that a replay may take: each is kept until all are printed."""
 RECORDED_LOOP = "0.19"
 """The version whose engine asked the scheduler, of whichever version, in recordings that do not say."""
 SEGMENT_STRIDE = 1_000_000
@@ -85,7 +88,17 @@ def read_case(path: Path, version: str) -> Case:
     except UserError as error:
         line = fields.document.line((error.field,)) if error.field else None
         raise UserError(error.what, path=path, line=line, field=error.field, fix=error.fix) from error
+    _check_length(config, requests, path)
     return Case(config, latency, requests, groups)
+
+
+def _check_length(config: VllmSchedulerConfig, requests: Sequence[Request], path: Path) -> None:
+    """Refuse a case that may take more steps than can be kept: one a token of an answer, one a chunk of a prompt."""
+    chunk = min(config.max_num_batched_tokens, config.long_prefill_token_threshold or config.max_num_batched_tokens)
+    steps = sum(one.output_tokens + -(-one.prompt_tokens // chunk) for one in requests)
+    if steps > MOST_STEPS:
+        what = f"the requests ask for up to {steps} steps, but {MOST_STEPS} can be kept"
+        raise UserError(what, path=path, field="requests", fix="give shorter answers, or fewer requests")
 
 
 def _settings(fields: Fields) -> dict[str, Any]:

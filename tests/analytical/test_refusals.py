@@ -43,6 +43,10 @@ DEADLOCKS: dict[str, tuple[Change, str]] = {
         both(change("options/rendezvous_protocol", "true"), add(0, message("COMM_SEND", comm_dst=1))),
         "rank 0 waits in node 2 (COMM_SEND) to rank 1",
     ),
+    "a name that is not printable, and long": (
+        both(on(0, name="\x1b[2J" + "x" * 200), lambda case: [case["ranks"][rank].pop() for rank in (1, 2, 3)]),
+        waits(0, node=f"node 1 (\\x1b[2J{'x' * 70}..., COMM_COLL)"),
+    ),
     "a rank missing in a collective": (lambda case: case["ranks"][3].pop(), waits(0, 1, 2)),
     "another size on one rank": (on(2, comm_size=8192), waits(0, 1, 2, 3)),
     "another type on one rank": (on(2, comm_type="ALL_GATHER"), waits(0, 1, 2, 3)),

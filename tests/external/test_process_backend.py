@@ -165,10 +165,15 @@ def test_a_full_disk_is_loud(tmp_path: Path) -> None:
 
 def test_options_are_checked(tmp_path: Path) -> None:
     binary = good(tmp_path / "binary")
-    for name, value in (("backend_timeout", "soon"), ("backend_timeout", "-1"), ("backend_jobs", "0")):
+    wrong = {
+        "backend_timeout": ("soon", "-1", "0", "1_0", "1e300", "inf"),
+        "backend_jobs": ("0", "-1", "1.5", "²", "1025"),
+    }
+    for name, value in [(name, value) for name, values in wrong.items() for value in values]:
         with pytest.raises(UserError, match=rf"--{name}"):
             backend(binary, tmp_path, **{name: value})
     assert not (tmp_path / "work").exists()
+    backend(binary, tmp_path, backend_timeout="1e6", backend_jobs="1024").close()
 
 
 def test_the_binarys_own_flags_reach_it(tmp_path: Path) -> None:

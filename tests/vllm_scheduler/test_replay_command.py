@@ -147,6 +147,10 @@ def test_a_missing_step_is_a_difference(case: Path) -> None:
             "the requests up to this one have more than 8388608 token ids",
         ),
         ({"requests": [{**CASE["requests"][0], "prompt_segments": [[1, 2**24]] * 9}]}, "more than any prompt has"),
+        (
+            {"requests": [{**CASE["requests"][0], "output_len": 2**20}]},
+            "requests: the requests ask for up to 1048577 steps, but 1048576 can be kept; give shorter answers",
+        ),
         ({"enable_prefix_caching": "maybe"}, "enable_prefix_caching: "),
         ({"latency_model": {**CASE["latency_model"], "a_us": float("nan")}}, "NaN"),
     ],

@@ -12,13 +12,13 @@ from analytical.serving import serve
 from benchmarks.fuzz.target import Target, targets
 
 
-def _words(path: Path) -> list[str]:
+def words(path: Path) -> list[str]:
     """Return the words as a shell would hand them over: bytes that are no text as lone surrogates, and no NUL."""
     return path.read_bytes().replace(b"\0", b"").decode(errors="surrogateescape").split("\n")
 
 
 def _analytical(path: Path) -> None:
-    read_command(_words(path))
+    read_command(words(path))
 
 
 def _served(path: Path) -> None:

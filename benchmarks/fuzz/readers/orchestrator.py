@@ -1,27 +1,65 @@
-"""What a run reads: the workload, the run file, the flags."""
+"""What a run reads (workload, run file, flags), up to where it would begin; cases and recordings of replays."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 from pathlib import Path
 
-from benchmarks.fuzz.readers.commands import _words
+from benchmarks.fuzz.readers.commands import words
 from benchmarks.fuzz.target import Target, targets
+from orchestrator.replay.__main__ import main as replay_command
+from orchestrator.replay.case import read_case
+from orchestrator.replay.run import replay
 from orchestrator.settings.specification import from_flags
+from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload
+from orchestrator.workload_generator import read_flags
+
+_MOST_STEPS = 400
+_CASE = {
+    "num_gpu_blocks": 64,
+    "max_model_len": 512,
+    "latency_model": {"a_us": 1000, "b_us_per_token": 0.5, "c_us_per_kv_token": 0},
+    "requests": [{"id": "a", "arrival": 0, "output_len": 3, "prompt_len": 40}],
+}
 
 
 def _workload(path: Path) -> None:
-    read = read_workload(path)
-    assert read.rows >= 1
-    cut = read_workload(path, 2)
-    assert cut.rows >= 1
+    assert read_workload(path).rows >= 1
+    assert read_workload(path, 2).rows >= 1
+
+
+def _run_file(path: Path) -> None:
+    prepare(from_flags(["--settings", str(path)]))
+
+
+def _flags(path: Path) -> None:
+    prepare(from_flags(words(path)))
+
+
+def _case(path: Path) -> None:
+    """Read a case by the rules of both versions, and replay it where that is quick."""
+    for version in ("0.19", "0.33"):
+        case = read_case(path, version)
+        budget = min(case.config.max_num_batched_tokens, case.config.block_size * case.config.num_gpu_blocks)
+        steps = sum(one.output_tokens + one.prompt_tokens // budget for one in case.requests)
+        if steps <= _MOST_STEPS:
+            json.dumps(replay(case))
+
+
+def _recording(path: Path) -> None:
+    case = path.with_name("case.json")
+    case.write_text(json.dumps(_CASE))
+    with contextlib.redirect_stdout(io.StringIO()):
+        replay_command([str(case), "--check", str(path)])
 
 
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
-targets.register("run_yaml")(
-    Target("run files in YAML", lambda path: from_flags(["--settings", str(path)]), "run.yaml")
-)
-targets.register("run_json")(
-    Target("run files in JSON", lambda path: from_flags(["--settings", str(path)]), "run.json")
-)
-targets.register("flags")(Target("flags of the main job", lambda path: from_flags(_words(path))))
+targets.register("run_yaml")(Target("run files in YAML", _run_file, "run.yaml"))
+targets.register("run_json")(Target("run files in JSON", _run_file, "run.json"))
+targets.register("flags")(Target("flags of the main job", _flags))
+targets.register("generator_flags")(Target("flags of the workload generator", lambda path: read_flags(words(path))))
+targets.register("replay_case")(Target("cases of replays", _case, "case.json"))
+targets.register("recording")(Target("recordings of replays", _recording, "expected.json"))
