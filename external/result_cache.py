@@ -14,9 +14,13 @@ import sys
 import threading
 from pathlib import Path
 
+from foundation.printable import printable
+
 FILE_NAME = "results.sqlite3"
 _CHECK_BYTES = 8
 _BUSY_S = 30.0
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What Python's sqlite3 raises: the second where SQLite's message quotes damaged text that is no UTF-8."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 
@@ -59,7 +63,7 @@ class ResultCache:
                     with connection:
                         row = (key, _checksum(key, value) + value)
                         connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", row)
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 self._recover(error)
 
     def close(self) -> None:
@@ -73,7 +77,7 @@ class ResultCache:
             if connection is None:
                 return None
             row = connection.execute("SELECT value FROM results WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             self._recover(error)
             return None
         if row is None:
@@ -99,11 +103,11 @@ class ResultCache:
             self._connection.execute(_SCHEMA)
         return self._connection
 
-    def _recover(self, error: sqlite3.Error) -> None:
+    def _recover(self, error: sqlite3.Error | UnicodeDecodeError) -> None:
         """Set a damaged file aside; whatever else went wrong (no room, no permission, locked) ends the caching."""
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if damaged:
-            self._set_aside(str(error))
+        damaged = isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
+        if damaged and not isinstance(error, sqlite3.OperationalError):
+            self._set_aside(printable(str(error)))
         else:
             self._disable(str(error))
 
@@ -128,7 +132,7 @@ class ResultCache:
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*_FAILURES):
                 self._connection.close()
             self._connection = None
 

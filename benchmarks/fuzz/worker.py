@@ -27,7 +27,7 @@ PACKAGES = [
 
 def main() -> None:
     """Fuzz the target named first; what follows are libFuzzer's own arguments, the folder of the session last."""
-    import atheris  # type: ignore[import-not-found, unused-ignore]
+    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     reader, session, *arguments = sys.argv[1:]
     with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):

@@ -14,6 +14,7 @@ import pytest
 from converters.chakra import (
     GROUPS_SUFFIX,
     GraphWriter,
+    et_def_pb2,
     read_graph,
     read_groups,
     read_metadata,
@@ -22,7 +23,7 @@ from converters.chakra import (
     write_nodes,
 )
 from converters.chakra.et_def_pb2 import AttributeProto, BoolList, GlobalMetadata, Node
-from converters.execution_graph import ABSENT, ExecutionGraph, NodeType
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType
 from converters.lowering import lower
 from foundation.errors import UserError
 from tests.converters.traces import transformer
@@ -354,3 +355,9 @@ def test_a_graph_needs_no_particular_order_of_ranks(tmp_path: Path) -> None:
     shuffled = ExecutionGraph(graph.rank_graphs[::-1], graph.groups)
     one, other = write_graph(graph, tmp_path / "a"), write_graph(shuffled, tmp_path / "b")
     assert [path.read_bytes() for path in one.ranks] == [path.read_bytes() for path in other.ranks]
+
+
+def test_numbers_of_kinds_are_chakras() -> None:
+    assert {kind.name: kind.value for kind in CollectiveType} == dict(et_def_pb2.CollectiveCommType.items())
+    nodes = {name.removesuffix("_NODE"): value for name, value in et_def_pb2.NodeType.items()}
+    assert {kind.name: kind.value for kind in NodeType} == nodes

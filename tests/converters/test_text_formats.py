@@ -213,6 +213,28 @@ def test_stage_boundaries_that_do_not_split_the_rows_are_refused(tmp_path: Path)
             collect(place(open_text(path), 4))
 
 
+@pytest.mark.parametrize("sample", samples.SAMPLES.values(), ids=list(samples.SAMPLES))
+def test_what_is_not_placed_is_of_the_first_stage_and_rank(sample: str, tmp_path: Path) -> None:
+    trace = collect(open_text(written(tmp_path, sample)))
+    assert set(trace.stage.tolist()) == {0}
+    assert trace.rank_sets == ((0,),)
+
+
+def test_listed_boundaries_hold_even_where_experts_stretch_a_stage(tmp_path: Path) -> None:
+    """Stage 1 is to begin within experts (row 9 of rows from the embedding on) and waits for their end.
+
+    Stage 2 begins where the header lists it; where nothing is listed, later stages move on with the stretched one.
+    """
+    begins = {}
+    for boundaries in ("9,12", ""):
+        trace = collect(
+            place(open_text(written(tmp_path, samples.colocated(boundaries=boundaries, groups=3, experts=2))), 3)
+        )
+        rows = [(trace.op_names[op], stage) for op, stage in zip(trace.op.tolist(), trace.stage.tolist(), strict=True)]
+        begins[boundaries] = [rows.index(("kv_load", stage)) for stage in (1, 2)]
+    assert begins == {"9,12": [10, 13], "": [10, 20]}
+
+
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
     write_text_trace(make_trace([Row("a"), Row("b", deps=(0,))]), tmp_path / "ours.txt")
     with pytest.raises(UserError, match=r"explicit dependencies cannot be written as COLOCATED; write it as orrery"):

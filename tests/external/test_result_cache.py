@@ -123,6 +123,25 @@ def test_a_damaged_file_is_set_aside(damage: bytes, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err.count("is damaged") == 1
 
 
+def test_damage_that_sqlite_quotes_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its message is then no UTF-8, which Python's sqlite3 reports in a way of its own."""
+    cache = ResultCache(tmp_path)
+    cache.put(b"key", b"value")
+    cache.close()
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(
+        content.replace(b"CREATE TABLE", b"CREATE \xff\xff\xff\xff\xff").replace(
+            b"tableresults", b"table\xff\xff\xff\xff\xff\xff\xff"
+        )
+    )
+    cache = ResultCache(tmp_path)
+    assert cache.get(b"key") is None
+    cache.put(b"key", b"value")
+    assert cache.get(b"key") == b"value"
+    cache.close()
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
 def test_an_answer_that_rotted_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = ResultCache(tmp_path)
     cache.put(b"key", b"the right answer")

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.fuzz import corpus, session
 from benchmarks.fuzz.__main__ import keep
 from benchmarks.fuzz.mutating import VALUES, token_mutation, words_of
-from benchmarks.fuzz.readers.graphs import _frames, _mutated
+from benchmarks.fuzz.readers.graphs import messages_of, mutate_messages
 from benchmarks.fuzz.target import LONGEST_ERROR, FindingError, Target, check, targets
 from benchmarks.fuzz.worker import Findings
 from converters.chakra import write_graph
@@ -100,15 +100,15 @@ def test_mutated_graphs_keep_their_frames(tmp_path: Path) -> None:
     """Lengths hold after a mutation, so that what is in the messages is looked at."""
     write_graph(lower(transformer(2, 1)), tmp_path / "g")
     content = (tmp_path / "g.0.et").read_bytes()
-    messages = _frames(content)
+    messages = messages_of(content)
     assert sum(map(len, messages)) < len(content) and len(messages) > 3
     different = 0
     for seed in range(50):
-        changed = _mutated(content, Random(seed))
-        assert b"".join(encode_varint(len(message)) + message for message in _frames(changed)) == changed
-        different += _frames(changed) != messages
+        changed = mutate_messages(content, Random(seed))
+        assert b"".join(encode_varint(len(message)) + message for message in messages_of(changed)) == changed
+        different += messages_of(changed) != messages
     assert different > 40
-    assert _mutated(b"", Random(1)) != b""
+    assert mutate_messages(b"", Random(1)) != b""
 
 
 def test_a_corpus_is_chosen_for_what_it_reaches() -> None:

@@ -73,7 +73,7 @@ def _graph(path: Path) -> None:
     assert (np.asarray(found.finish_ns) >= 0).all()
 
 
-def _frames(content: bytes) -> list[bytes]:
+def messages_of(content: bytes) -> list[bytes]:
     """Return the messages of an .et file, as far as its lengths hold."""
     found: list[bytes] = []
     at = 0
@@ -90,9 +90,9 @@ def _frames(content: bytes) -> list[bytes]:
     return found
 
 
-def _mutated(content: bytes, random: Random) -> bytes:
+def mutate_messages(content: bytes, random: Random) -> bytes:
     """Change messages and frame them again, so that the lengths hold."""
-    messages = _frames(content)
+    messages = messages_of(content)
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(messages)) if messages else 0
         kind = random.randrange(8)
@@ -114,6 +114,6 @@ def _changed(message: bytes, random: Random) -> bytes:
 
 
 _ENDS = (UserError, SimulationError)
-targets.register("et")(Target(".et files, as they are shown", _et, "g.0.et", mutate=_mutated))
-targets.register("graph")(Target(".et files, as they are simulated", _graph, "g.0.et", _ENDS, _mutated))
+targets.register("et")(Target(".et files, as they are shown", _et, "g.0.et", mutate=mutate_messages))
+targets.register("graph")(Target(".et files, as they are simulated", _graph, "g.0.et", _ENDS, mutate_messages))
 targets.register("comm_groups")(Target("communicator groups", lambda path: read_groups(path, 8), "g.comm_groups.json"))

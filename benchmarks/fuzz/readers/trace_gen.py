@@ -18,9 +18,13 @@ from trace_gen.perf_models.table_v0.table import load_table_v0
 
 
 def _batch() -> BatchShape:
-    new, context, samples = ((3, 1), (0, 7), (1, 1))
-    columns = [np.array(column, dtype=np.int64) for column in ((0, 1), new, context, samples)]
-    return BatchShape(*columns, kv_loads=(), kv_evictions=(), steps=1)
+    """Return a prompt of three tokens and a decode."""
+    return BatchShape(
+        request_ids=np.array([0, 1], dtype=np.int64),
+        new_tokens=np.array([3, 1], dtype=np.int64),
+        context_tokens=np.array([0, 7], dtype=np.int64),
+        samples=np.array([1, 1], dtype=np.int64),
+    )
 
 
 def _model(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.fuzz.readers.graphs import _mutated
+from benchmarks.fuzz.readers.graphs import mutate_messages
 from benchmarks.fuzz.target import Target, targets
 from trace_test.rule import run_rules
 from trace_test.subjects import Reading, read_subject
@@ -18,4 +18,4 @@ def _check(path: Path) -> None:
 
 
 targets.register("tested_text")(Target("text traces, checked by trace_test", _check, "trace.txt"))
-targets.register("tested_et")(Target(".et files, checked by trace_test", _check, "g.0.et", mutate=_mutated))
+targets.register("tested_et")(Target(".et files, checked by trace_test", _check, "g.0.et", mutate=mutate_messages))
