@@ -123,6 +123,17 @@ def test_a_damaged_file_is_set_aside(damage: bytes, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err.count("is damaged") == 1
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_what_belongs_to_a_damaged_file_goes_with_it(suffix: str, tmp_path: Path) -> None:
+    """The log of a file that was set aside is not taken for that of the new one."""
+    (tmp_path / FILE_NAME).write_bytes(DAMAGE[0])
+    (tmp_path / f"{FILE_NAME}{suffix}").write_bytes(b"left behind")
+    cache = ResultCache(tmp_path)
+    assert cache.get(b"key") is None
+    assert not (tmp_path / f"{FILE_NAME}{suffix}").exists()
+    cache.close()
+
+
 def test_damage_that_sqlite_quotes_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its message is then no UTF-8, which Python's sqlite3 reports in a way of its own."""
     cache = ResultCache(tmp_path)
