@@ -233,7 +233,7 @@ class _Going:
 
 def _facts(run: Run, ending: BaseException | None) -> RunFacts:
     kinds = list(run.kinds())
-    shared = kinds[0].engine.parallelism
+    shared, limits = kinds[0].engine.parallelism, [one.engine.scheduling.step_limits() for one in kinds]
     return RunFacts(
         model=_joined(one.model.name for one in kinds),
         hardware=_joined(one.hardware.name for one in kinds),
@@ -242,7 +242,7 @@ def _facts(run: Run, ending: BaseException | None) -> RunFacts:
         pipeline=shared.stages,
         expert=shared.expert,
         engines=len(run.deployments),
-        step_limits=kinds[0].engine.scheduling.step_limits(),
+        step_limits=limits[0] if all(one == limits[0] for one in limits) else {},
         skipped=run.source.skipped,
         error=None if ending is None else str(ending) or "interrupted",
     )

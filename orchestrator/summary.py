@@ -42,8 +42,9 @@ class RunFacts:
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
-    `step_limits`: what a step of an engine holds at most, by what is counted (requests, tokens), as far as there is a
-    limit. `simulated_time_s`: where the engines' time went, summed over them: classes of work, ``waiting``, ``idle``.
+    `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
+    a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
+    ``waiting``, ``idle``.
     """
 
     model: str

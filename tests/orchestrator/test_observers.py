@@ -188,6 +188,12 @@ def test_overload_is_named_with_both_rates() -> None:
     assert watched.notes(10 * 10**9 - 1) == [], "of a run that ended before the last arrival nothing is known"
 
 
+def test_rates_are_of_the_time_between_the_first_and_the_last_arrival() -> None:
+    watched = watch([500_000_000 + 150_000_000 * place for place in range(16)])  # 15 gaps in 2.25 s
+    (note,) = watched.notes(10**10)
+    assert note.startswith("overload: requests arrived at 6.67 a second and were served at 0; 16 of 16 had not begun")
+
+
 @pytest.mark.parametrize("begun", [38, 41])
 def test_a_few_who_wait_are_no_overload(begun: int) -> None:
     watched = watch([10**8 * place for place in range(41)])

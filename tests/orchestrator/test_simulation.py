@@ -186,6 +186,7 @@ def test_one_engine_of_several_kinds_each(dataset: Path) -> None:
     engines = [{"hardware": "H100"}, {"hardware": "RTX3090", "scheduling": "vllm", "instances": 2}]
     result = Simulation(spec(dataset, engines=engines)).run()
     assert result.summary.hardware == "H100, RTX3090" and result.summary.npus == 3
+    assert result.summary.step_limits == {}, "they share none"
     assert sorted(set(result.columns["engine"].tolist())) == [0, 1, 2]
     written = repeating(result.spec)
     assert [one["hardware"] for one in written["engines"]] == ["H100", "RTX3090"]
