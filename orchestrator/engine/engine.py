@@ -35,6 +35,8 @@ from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage, Schedu
 
 IntArray = NDArray[np.int64]
 MAX_STEPS = 512
+MOST_AHEAD = 64
+"""Like steps of one of several batches that take turns, priced at once because it keeps coming."""
 
 
 class Engine:
@@ -207,7 +209,7 @@ class Engine:
         full = len(flying) + 1 == self._scheduler.places
         alike = self._foreseen(now, [*flying, batch]) if full else None
         own_turns = 0 if alike is None else alike.times // alike.period
-        steps = self._prices.price(batch, 1 + own_turns, 1 + own_turns if full else self._worth(batch, now))
+        steps = self._price(batch, 1 + own_turns, now, exactly=full)
         passage = self._stages.passage(self._ready(batch, now, flying), steps.finish_ns[0].tolist())
         self._stages.free = passage.ends
         self._step_ns = max(1, int(steps.finish_ns[0, -1]))
@@ -218,13 +220,20 @@ class Engine:
             self._run_ahead([*flying, flight], now, alike, [*others, own], usage)
         return flight
 
-    def _worth(self, batch: Batch, now: int) -> int:
-        """Return how many like steps of `batch` are worth pricing at once, should it come again and again."""
+    def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:
+        """Return the cost of `steps` like steps of `batch`, or more: it may come again. `exactly`: that is foreseen."""
+        again = self._may_come_again(batch)
+        worth = steps if exactly else min(again, self._rounds(now) + 1)
+        most = min(again, MOST_AHEAD) if self._pricing.stages > 1 else worth
+        return self._prices.price(batch, steps, worth, max(worth, most))
+
+    def _may_come_again(self, batch: Batch) -> int:
+        """Return how many like steps of `batch` there may be, this one among them: all tokens, none of them the last."""
         if self._max_steps == 1 or batch.admitted or batch.kv_loads or batch.kv_evictions:
             return 1
         if not (len(batch.ids) == int(batch.new_tokens.sum()) == int(batch.samples.sum())):
             return 1
-        return max(1, min(self._rounds(now) + 1, self._answers.least(batch.requests)))
+        return max(1, min(self._max_steps, self._answers.least(batch.requests)))
 
     def _rounds(self, now: int) -> int:
         """Return how often a batch may come again before the horizon."""
@@ -275,7 +284,7 @@ class Engine:
         for turn, flight in enumerate(flying[len(flying) - alike.period :][:lanes]):
             batch, turns = flight.batch, (alike.times - turn - 1) // alike.period + 1
             like = replace(batch, context_tokens=batch.context_tokens + 1, admitted=(), preempted=())
-            priced.append(self._prices.price(like, max(1, turns), self._worth(like, now)))
+            priced.append(self._price(like, max(1, turns), now))
         return priced
 
     def _run_ahead(

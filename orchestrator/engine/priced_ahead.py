@@ -36,25 +36,34 @@ class _Priced:
 
 
 class PricedAhead:
-    """Prices single batches by `pricing`, keeping the steps ahead of the last `keep` different batches."""
+    """Prices single batches by `pricing`, keeping the steps ahead of the last `keep` different batches.
+
+    Where batches take turns, what comes to the engine changes one of them and leaves the others as they are: one whose
+    steps have all been used goes on, and twice as many of it are priced.
+    """
 
     def __init__(self, pricing: Pricing, keep: int) -> None:
         self.pricing = pricing
         self._keep = keep
         self._known: OrderedDict[bytes, _Priced] = OrderedDict()
 
-    def price(self, batch: Batch, steps: int, worth: int) -> Steps:
-        """Return the cost of `steps` steps of `batch`; should they not be known, up to `worth` are worth pricing."""
-        if steps == 1 == worth:
+    def price(self, batch: Batch, steps: int, worth: int, most: int) -> Steps:
+        """Return the cost of `steps` steps of `batch`, or of more.
+
+        Should they not be known, up to `worth` are worth pricing, and up to `most` of a batch that goes on.
+        """
+        if steps == 1 == most:
             return self._price(batch, 1)
         key = batch.ids.tobytes()
         known = self._known.get(key)
         if known is not None:
             first = int(batch.context_tokens[0] - known.context[0])
             enough = first >= 0 and first + steps <= len(known.steps.finish_ns)
-            if enough and bool((batch.context_tokens - known.context == first).all()):
-                self._known.move_to_end(key)
-                return Steps(known.steps.finish_ns[first:], known.steps.busy_ns[first:])
+            if first >= 0 and bool((batch.context_tokens - known.context == first).all()):
+                if enough:
+                    self._known.move_to_end(key)
+                    return Steps(known.steps.finish_ns[first:], known.steps.busy_ns[first:])
+                worth = max(worth, min(2 * len(known.steps.finish_ns), most))
         priced = self._price(batch, max(steps, worth))
         self._known[key] = _Priced(batch.context_tokens, priced)
         self._known.move_to_end(key)
