@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,48 @@ class Sizes:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _CompNodes:
+    """Where the COMP nodes of one plan or of several side by side stand, and the rows of the trace that they are of.
+
+    `closing` are the nodes of 0 ns; ``begins[i]`` is where plan i begins among all `begins[-1]` nodes.
+    """
+
+    at: IntArray
+    rows: IntArray
+    closing: IntArray
+    begins: Sequence[int]
+
+    @classmethod
+    def of(cls, plans: Sequence[RankPlan]) -> _CompNodes:
+        begins = [0, *accumulate(plan.row.size for plan in plans)]
+        placed = list(zip(plans, begins, strict=False))
+        return cls(
+            at=np.concatenate([plan.comp_at + begin for plan, begin in placed]),
+            rows=np.concatenate([plan.row[plan.comp_at] for plan in plans]),
+            closing=np.array([begin + plan.row.size - 1 for plan, begin in placed if plan.closed], dtype=np.int64),
+            begins=begins,
+        )
+
+    def num_ops(self, values: IntArray) -> IntArray:
+        """Return `num_ops` of all nodes, ``[k, nodes]``; `values` ``[k, rows]`` are those of the trace's rows."""
+        result = np.full((len(values), self.begins[-1]), ABSENT)
+        result[:, self.at] = values[:, self.rows]
+        result[:, self.closing] = ZERO_NS_OPS
+        return result
+
+
 @dataclass(slots=True)
 class _Entry:
     """The plan of one structure, and the sizes of its nodes for the byte counts it came with."""
 
     plan: GraphPlan
+    comp: _CompNodes
     sizes: Recent[list[Sizes]] = field(default_factory=lambda: Recent(SIZES_KEPT))
+
+    @classmethod
+    def of(cls, plan: GraphPlan) -> _Entry:
+        return cls(plan, _CompNodes.of(plan.rank_plans))
 
 
 class Lowering:
@@ -85,7 +122,7 @@ class Lowering:
         self._dims = None if network_dims is None else tuple(network_dims)
         self._filling = Filling(true_work, annotate)
         self._entries: Recent[_Entry] = Recent(PLANS_KEPT)
-        self._recent: RecentByIdentity[tuple[GraphPlan, list[Sizes]]] = RecentByIdentity(PLANS_KEPT)
+        self._recent: RecentByIdentity[tuple[_Entry, list[Sizes]]] = RecentByIdentity(PLANS_KEPT)
 
     def lower(self, trace: Trace) -> ExecutionGraph:
         """Return the execution graph of `trace`, all its steps.
@@ -93,9 +130,13 @@ class Lowering:
         Raises `UserError` when a row's collective leaves out a rank that runs the row, or when `network_dims` does not
         multiply to the number of ranks.
         """
-        plan, sizes = self._known(trace)
-        work = self._filling.work(trace)
-        graphs = [self._graph(own, size, trace, work) for own, size in zip(plan.rank_plans, sizes, strict=True)]
+        entry, sizes = self._known(trace)
+        plan, begins = entry.plan, entry.comp.begins
+        num_ops = entry.comp.num_ops(self._filling.work(trace))
+        graphs = [
+            self._graph(own, size, trace, num_ops[:, begin:end])
+            for own, size, (begin, end) in zip(plan.rank_plans, sizes, pairwise(begins), strict=True)
+        ]
         return ExecutionGraph(graphs, plan.groups)
 
     @property
@@ -103,20 +144,20 @@ class Lowering:
         """How often a trace brought columns that are not those of a recent one, and how often another structure."""
         return self._recent.misses, self._entries.misses
 
-    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
+    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, num_ops: IntArray) -> RankGraph:
         if plan.row.size == 0:
             return self._filling.idle(plan.ranks, trace.steps)
-        return self._filling.fill(plan, sizes, trace, work)
+        return self._filling.graph(plan, sizes, trace, num_ops)
 
-    def _known(self, trace: Trace) -> tuple[GraphPlan, list[Sizes]]:
+    def _known(self, trace: Trace) -> tuple[_Entry, list[Sizes]]:
         """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
         return self._recent.get([getattr(trace, name) for name in _STATIC], lambda: self._by_value(trace))
 
-    def _by_value(self, trace: Trace) -> tuple[GraphPlan, list[Sizes]]:
-        entry = self._entries.get(_structure_key(trace), lambda: _Entry(make_plan(trace, self._dims)))
+    def _by_value(self, trace: Trace) -> tuple[_Entry, list[Sizes]]:
+        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims)))
         moved = moved_bytes(trace)
         plans = entry.plan.rank_plans
-        return entry.plan, entry.sizes.get(moved.tobytes(), lambda: [plan_sizes(plan, moved) for plan in plans])
+        return entry, entry.sizes.get(moved.tobytes(), lambda: [plan_sizes(plan, moved) for plan in plans])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,27 +167,27 @@ class Filling:
     true_work: bool
     annotate: bool
 
-    def work(self, trace: Trace) -> IntArray:
-        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``."""
-        if self.true_work:
-            return np.maximum(trace.flops, 1)
-        work = np.maximum(trace.latency_ns, 1)
-        work *= 1000
-        work += 500
-        return work
-
     def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
         """Return the nodes of `plan` with the durations of `trace`, of which it was made; `work` is the trace's own."""
-        at, rows = plan.comp_at, plan.row[plan.comp_at]
-        num_ops = np.full((trace.steps, plan.row.size), ABSENT)
-        num_ops[:, at] = work[:, rows]
+        return self.graph(plan, sizes, trace, _CompNodes.of([plan]).num_ops(work))
+
+    def work(self, trace: Trace) -> IntArray:
+        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``: exact ns, or true FLOPs."""
         if self.true_work:
+            return np.maximum(trace.flops, 1)
+        result: IntArray = np.maximum(trace.latency_ns, 1)
+        result *= 1000
+        result += 500
+        return result
+
+    def graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, num_ops: IntArray) -> RankGraph:
+        """Return the nodes of `plan` with `num_ops` for operations."""
+        if self.true_work:
+            at = plan.comp_at
             tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
-            tensor_size[:, at] = np.maximum(trace.mem_bytes[:, rows], 1)
+            tensor_size[:, at] = np.maximum(trace.mem_bytes[:, plan.row[at]], 1)
         else:
             tensor_size = sizes.tensor_size_of(trace.steps)
-        if plan.closed:
-            num_ops[:, -1] = ZERO_NS_OPS
         return RankGraph(
             ranks=plan.ranks,
             names=plan.names,

@@ -5,16 +5,18 @@ The time of a set is ``[k, 1]`` while its ranks are in step and ``[k, ranks]`` f
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from analytical.chains.meetings import Meeting, narrow
 from analytical.chains.message_delays import MessageDelays
-from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, ReceiveStop, SetPlan, SoloRun
+from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, ReceiveStop, SoloRun
 from analytical.chains.solver import CollectiveSolver
-from analytical.chains.stretches import stretch_ns
+from analytical.chains.stretches import side_by_side, stretch_ns
 from analytical.machine.description import Machine
 from analytical.machine.network import DelayModel
-from converters.execution_graph import ExecutionGraph, IntArray, IterationResult, RankGraph
+from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
 
 
 class NotAChainError(Exception):
@@ -50,14 +52,20 @@ class _Run:
     def __init__(self, plan: ChainPlan, graph: ExecutionGraph, machine: Machine) -> None:
         self._plan = plan
         self._steps = graph.steps
-        self._segments: list[IntArray] = []
-        self._times: list[IntArray] = []
-        self._gpu: list[IntArray] = []
         self._arrivals: list[IntArray | None] = [None] * plan.slots
         self._streams: dict[tuple[int, int], int] = {}
-        self.sizes: list[list[int]] = []
-        for planned, rank_graph in zip(plan.sets, graph.rank_graphs, strict=True):
-            self._add(planned, rank_graph, machine)
+        columns, begins = side_by_side(graph.rank_graphs), plan.begins
+        stretches = stretch_ns(plan.shares, begins[-1], columns, machine, sets=len(plan.sets))
+        if stretches is None:
+            raise NotAChainError
+        self._gpu = stretches.gpu
+        self._segments = [stretches.total[:, begin:end] for begin, end in pairwise(begins)]
+        self._times = [segments[:, :1] for segments in self._segments]
+        self.sizes: list[list[int]] = [
+            one.comm_size[planned.stop_rows].tolist() for planned, one in zip(plan.sets, graph.rank_graphs, strict=True)
+        ]
+        if any(min(sizes) < 1 for sizes in self.sizes if sizes):
+            raise NotAChainError
 
     def enter(self, stop: CollectiveStop, solver: CollectiveSolver) -> None:
         """Evaluate a collective that several sets meet in, or whose ranks are not in step."""
@@ -81,16 +89,17 @@ class _Run:
         """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
         index, first, last = run.index, run.first, run.first + len(run.meetings)
         sizes = self.sizes[index][first:last]
-        looked_up = [
-            meeting.durations.get(size) or meeting.duration(size, solver)
-            for meeting, size in zip(run.meetings, sizes, strict=True)
-        ]
+        if run.alike and sizes.count(sizes[0]) == len(sizes):
+            looked_up = [run.meetings[0].duration(sizes[0], solver)] * len(sizes)
+        else:
+            looked_up = [meeting.duration(size, solver) for meeting, size in zip(run.meetings, sizes, strict=True)]
         if self._times[index].shape[1] > 1 or any(duration < 0 for duration, _ in looked_up):
             for at, meeting in enumerate(run.meetings, first):
                 self.enter(CollectiveStop(meeting, [(index, at)]), solver)
             return
-        for meeting, (_, streams) in zip(run.meetings, looked_up, strict=True):
-            self._count(meeting, streams)
+        if self._plan.shared:
+            for meeting, (_, streams) in zip(run.meetings, looked_up, strict=True):
+                self._count(meeting, streams)
         stretches = self._segments[index][:, first + 1 : last + 1].sum(axis=1, keepdims=True)
         self._times[index] = self._times[index] + stretches + sum(duration for duration, _ in looked_up)
 
@@ -121,20 +130,10 @@ class _Run:
         rank_sets: list[tuple[int, ...]] = []
         for planned, time in zip(self._plan.sets, self._times, strict=True):
             rank_sets += [planned.ranks] if time.shape[1] == 1 else [(rank,) for rank in planned.ranks]
-        exposed = [time - gpu[:, None] for time, gpu in zip(self._times, self._gpu, strict=True)]
-        return IterationResult(tuple(rank_sets), np.concatenate(self._times, axis=1), np.concatenate(exposed, axis=1))
-
-    def _add(self, planned: SetPlan, graph: RankGraph, machine: Machine) -> None:
-        stretches = stretch_ns(planned.shares, len(planned.stops) + 1, graph, machine)
-        if stretches is None:
-            raise NotAChainError
-        self._segments.append(stretches.total)
-        self._times.append(stretches.total[:, :1])
-        self._gpu.append(stretches.gpu)
-        sizes = graph.comm_size[planned.stop_rows]
-        if sizes.size and sizes.min() < 1:
-            raise NotAChainError
-        self.sizes.append(sizes.tolist())
+        finish, gpu = np.concatenate(self._times, axis=1), self._gpu
+        if len(rank_sets) > len(self._times):
+            gpu = np.repeat(gpu, [time.shape[1] for time in self._times], axis=1)
+        return IterationResult(tuple(rank_sets), finish, finish - gpu)
 
     def _leave(self, index: int, at: int, time: IntArray) -> None:
         self._times[index] = time + self._segments[index][:, at + 1 : at + 2]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analytical.chains.meetings import Meeting, MeetingFinder
-from analytical.chains.stretches import MOST_PIECES, Shares, share_out
+from analytical.chains.stretches import MOST_PIECES, Shares, join, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
 from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
@@ -44,11 +45,19 @@ class CollectiveStop:
 
 @dataclass(slots=True)
 class SoloRun:
-    """Collectives in a row that one set has to itself; the first is stop number `first` of the set."""
+    """Collectives in a row that one set has to itself; the first is stop number `first` of the set.
+
+    `alike`: all are one kind of collective.
+    """
 
     index: int
     first: int
     meetings: list[Meeting]
+
+    @property
+    def alike(self) -> bool:
+        """Whether all are of one kind."""
+        return all(meeting is self.meetings[0] for meeting in self.meetings)
 
 
 @dataclass(slots=True)
@@ -74,11 +83,18 @@ Stop = CollectiveStop | SoloRun | MessageStop | ReceiveStop
 
 @dataclass(slots=True)
 class ChainPlan:
-    """The sets and the order in which their stops are evaluated."""
+    """The sets and the order in which their stops are evaluated.
+
+    `shares` are those of all sets side by side; `begins` says where each set's stretches begin there, and where they
+    end. `shared`: sets meet each other in collectives.
+    """
 
     sets: list[SetPlan]
     stops: list[Stop]
     slots: int
+    shares: Shares
+    begins: list[int]
+    shared: bool
 
 
 def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
@@ -183,7 +199,19 @@ class _Ordering:
             pending.append(index)
         if any(at < len(rows) for at, rows in zip(self._at, self._rows, strict=True)):
             return None
-        return ChainPlan(self._sets, self._stops, self._slots)
+        return self._planned()
+
+    def _planned(self) -> ChainPlan:
+        stretches = [len(planned.stops) + 1 for planned in self._sets]
+        nodes = [graph.nodes for graph in self._graph.rank_graphs]
+        return ChainPlan(
+            self._sets,
+            self._stops,
+            self._slots,
+            shares=join([planned.shares for planned in self._sets], nodes, stretches),
+            begins=[0, *accumulate(stretches)],
+            shared=any(isinstance(stop, CollectiveStop) for stop in self._stops),
+        )
 
     def _step(self, index: int) -> bool | None:
         """Evaluate the next stop of a set: False if it has to wait, None if it cannot be planned."""

@@ -143,7 +143,7 @@ class _Run:
             ends, stretches = self._ends[index], self._stretches[index]
             last = ends[own.sinks].max(axis=0)
             finish.append(narrow(last))
-            exposed.append(narrow(last - stretches.gpu[:, None]))
+            exposed.append(narrow(last - stretches.gpu))
             if own.check is not None:
                 proven &= keeps(own.check, ends, self._offsets(index, own.check))
             if own.messages.size:

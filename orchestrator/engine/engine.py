@@ -228,7 +228,7 @@ class Engine:
         return self._prices.price(batch, steps, worth, max(worth, most))
 
     def _may_come_again(self, batch: Batch) -> int:
-        """Return how many like steps of `batch` there may be, this one among them: all tokens, none of them the last."""
+        """Return how many like steps of `batch` there may be, this one among them, before an answer is complete."""
         if self._max_steps == 1 or batch.admitted or batch.kv_loads or batch.kv_evictions:
             return 1
         if not (len(batch.ids) == int(batch.new_tokens.sum()) == int(batch.samples.sum())):
