@@ -27,48 +27,57 @@ class Steps:
     busy_ns: IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Priced:
-    """Steps of a batch that has `context` ``[n]`` tokens a request before the first of them."""
+    """Steps of a batch that has `context` ``[n]`` tokens a request before the first of them.
+
+    `before` steps of it had come until then; `used` of these have.
+    """
 
     context: IntArray
     steps: Steps
+    before: int
+    used: int
 
 
 class PricedAhead:
     """Prices single batches by `pricing`, keeping the steps ahead of the last `keep` different batches.
 
-    Where batches take turns, what comes to the engine changes one of them and leaves the others as they are: one whose
-    steps have all been used goes on, and twice as many of it are priced.
+    Where batches take turns, what comes to the engine changes one of them and leaves the others as they are. So as many
+    steps are priced as batches have lately lasted, and twice as many again of one that goes on beyond.
     """
 
     def __init__(self, pricing: Pricing, keep: int) -> None:
         self.pricing = pricing
         self._keep = keep
+        self._lasting = 1
         self._known: OrderedDict[bytes, _Priced] = OrderedDict()
 
     def price(self, batch: Batch, steps: int, worth: int, most: int) -> Steps:
         """Return the cost of `steps` steps of `batch`, or of more.
 
-        Should they not be known, up to `worth` are worth pricing, and up to `most` of a batch that goes on.
+        Should they not be known, `worth` are worth pricing in any case, and up to `most` if it may well last so long.
         """
         if steps == 1 == most:
             return self._price(batch, 1)
         key = batch.ids.tobytes()
         known = self._known.get(key)
+        ahead, before = self._lasting, 0
         if known is not None:
             first = int(batch.context_tokens[0] - known.context[0])
-            enough = first >= 0 and first + steps <= len(known.steps.finish_ns)
             if first >= 0 and bool((batch.context_tokens - known.context == first).all()):
-                if enough:
+                if first + steps <= len(known.steps.finish_ns):
+                    known.used = max(known.used, first + steps)
                     self._known.move_to_end(key)
                     return Steps(known.steps.finish_ns[first:], known.steps.busy_ns[first:])
-                worth = max(worth, min(2 * len(known.steps.finish_ns), most))
-        priced = self._price(batch, max(steps, worth))
-        self._known[key] = _Priced(batch.context_tokens, priced)
+                before = known.before + first
+                ahead = max(ahead, 2 * before)
+        priced = self._price(batch, max(steps, worth, min(ahead, most)))
+        self._known[key] = _Priced(batch.context_tokens, priced, before, steps)
         self._known.move_to_end(key)
         if len(self._known) > self._keep:
-            self._known.popitem(last=False)
+            _, gone = self._known.popitem(last=False)
+            self._lasting = (3 * self._lasting + gone.before + gone.used) // 4
         return priced
 
     def _price(self, batch: Batch, steps: int) -> Steps:
