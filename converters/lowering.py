@@ -172,7 +172,7 @@ class Filling:
         return self.graph(plan, sizes, trace, _CompNodes.of([plan]).num_ops(work))
 
     def work(self, trace: Trace) -> IntArray:
-        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``: exact ns, or true FLOPs."""
+        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``: ns, or true FLOPs."""
         if self.true_work:
             return np.maximum(trace.flops, 1)
         result: IntArray = np.maximum(trace.latency_ns, 1)

@@ -52,6 +52,7 @@ class Answers:
         if requests is self._together:
             self._counted += times
             return
+        self._settle()
         for request in requests:
             self._left[request.id] -= times
 

@@ -161,7 +161,9 @@ class Engine:
         self._answers.drop(outcome.finished)
         if self._muted:
             outcome = outcome.without(self._muted)
-        return (*aborted, flight.completed(self.number, outcome, self._scheduler.usage()))
+        done = flight.completed(self.number, outcome, self._scheduler.usage())
+        done, self._seen = replace(done, seen=self._seen), []
+        return (*aborted, done)
 
     def _give_up(self, now: int, *, ended: InFlight | None = None) -> Sequence[CompletedBatch | Aborted]:
         """Forget the requests whose clients have gone; when a batch has `ended`, those who went before and were seen.
@@ -178,6 +180,7 @@ class Engine:
                 self._muted.add(request)
             else:
                 self._answers.drop([request])
+        self._seen = [seen for seen in self._seen if seen.request not in gone]
         if ended is None:
             going = [request for _, request in self._aborts]
             gone += [entry[2].request for entry in self._arrivals if entry[2].request in going]
@@ -198,14 +201,13 @@ class Engine:
 
     def _launch(self, batch: Batch, now: int) -> InFlight:
         """Price `batch`, with the like steps after it where they are foreseen, and send it through the stages."""
-        seen, self._seen = self._seen, []
         usage = self._scheduler.usage()
         usages = UsageLine([(usage, np.array([usage.free_blocks]))])
         flying = self._flying()
         if not batch.requests:  # it only preempted
             end = [max([now, *(flight.end_ns for flight in flying)])] * self._pricing.stages
             none = np.zeros(len(self._pricing.classes), dtype=np.int64)
-            return InFlight(batch, now, end, end, usages, seen, none)
+            return InFlight(batch, now, end, end, usages, none)
         full = len(flying) + 1 == self._scheduler.places
         alike = self._foreseen(now, [*flying, batch]) if full else None
         own_turns = 0 if alike is None else alike.times // alike.period
@@ -213,7 +215,7 @@ class Engine:
         passage = self._stages.passage(self._ready(batch, now, flying), steps.finish_ns[0].tolist())
         self._stages.free = passage.ends
         self._step_ns = max(1, int(steps.finish_ns[0, -1]))
-        flight = InFlight(batch, now, passage.begins, passage.ends, usages, seen, steps.busy_ns[0])
+        flight = InFlight(batch, now, passage.begins, passage.ends, usages, steps.busy_ns[0])
         if alike is not None:
             others = self._price_turns([*flying, flight], now, alike, alike.period - 1)
             own = Steps(steps.finish_ns[1:], steps.busy_ns[1:])
@@ -333,7 +335,7 @@ class Engine:
             begins, ends = stretch.passage(position)
             usages = stretch.usages(range(position, position + 1))
             decided = int(stretch.decided[position - count])
-            flight = InFlight(batch, decided, begins, ends, usages, (), stretch.busy_ns([position]))
+            flight = InFlight(batch, decided, begins, ends, usages, stretch.busy_ns([position]))
         ended = range(position % period, times, period)
         if position - period < times and ended:
             flight.past = self._past(stretch, ended, before, batch)

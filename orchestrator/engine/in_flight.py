@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.engine.batch import Batch, Outcome
-from orchestrator.engine.records import CompletedBatch, Seen, UsageLine
+from orchestrator.engine.records import CompletedBatch, UsageLine
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import KVUsage
 
@@ -28,7 +28,6 @@ class InFlight:
     begins: Sequence[int]
     ends: Sequence[int]
     usages: UsageLine
-    seen: Sequence[Seen]
     busy_ns: IntArray
     past: CompletedBatch | None = None
 
@@ -47,7 +46,7 @@ class InFlight:
             ends_ns=np.array([self.end_ns], dtype=np.int64),
             usages=self.usages,
             after=after,
-            seen=self.seen,
+            seen=(),
             outcome=outcome,
             stages_ns=np.array([[self.begins, self.ends]], dtype=np.int64),
             serials=np.array([self.batch.serial], dtype=np.int64),
@@ -75,7 +74,7 @@ def joined(runs: Sequence[CompletedBatch]) -> CompletedBatch:
         ends_ns=ends_ns,
         usages=UsageLine([usage for run in runs for usage in run.usages.runs]),
         after=last.after,
-        seen=[seen for run in runs for seen in run.seen],
+        seen=(),
         outcome=last.outcome,
         stages_ns=stages_ns,
         serials=np.concatenate([run.serials for run in runs]),

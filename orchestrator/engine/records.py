@@ -55,7 +55,7 @@ class CompletedBatch:
 
     In a pipeline other batches may have begun and ended between two of its steps.
 
-    - `seen`: the requests that the engine came to see at the decision;
+    - `seen`: the requests that the engine came to see since it told of a batch, but for those who have gone again;
     - `usages`: the KV memory's state as each step was decided, `after`: when the batch had been accounted for;
     - `stages_ns` ``[runs, 2, stages]``: when each stage began and ended each run of steps that nothing came between:
       all of them on a single stage, one step in a pipeline;

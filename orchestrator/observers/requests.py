@@ -98,8 +98,8 @@ class RequestRecorder(Observer):
         for seen in done.seen:
             self._see(seen, done.engine)
         for request, _ in done.batch.admitted:
-            going = self._open[request.id]
-            if going.scheduled < 0:
+            going = self._open.get(request.id)
+            if going is not None and going.scheduled < 0:
                 going.scheduled = done.start_ns
         self._emit(done)
         self._finish(done)
