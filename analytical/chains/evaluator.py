@@ -5,6 +5,7 @@ The time of a set is ``[k, 1]`` while its ranks are in step and ``[k, ranks]`` f
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -87,21 +88,26 @@ class _Run:
 
     def enter_alone(self, run: SoloRun, solver: CollectiveSolver) -> None:
         """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
-        index, first, last = run.index, run.first, run.first + len(run.meetings)
-        sizes = self.sizes[index][first:last]
-        if run.alike and sizes.count(sizes[0]) == len(sizes):
-            looked_up = [run.meetings[0].duration(sizes[0], solver)] * len(sizes)
-        else:
-            looked_up = [meeting.duration(size, solver) for meeting, size in zip(run.meetings, sizes, strict=True)]
-        if self._times[index].shape[1] > 1 or any(duration < 0 for duration, _ in looked_up):
-            for at, meeting in enumerate(run.meetings, first):
+        index, last = run.index, run.first
+        together, total = self._times[index].shape[1] == 1, 0
+        counted: list[tuple[Meeting, int]] = []
+        for meeting, count in run.alike:
+            sizes = self.sizes[index][last : last + count]
+            last += count
+            alike = sizes.count(sizes[0]) == count
+            for size, times in ((sizes[0], count),) if alike else Counter(sizes).items():
+                duration, streams = meeting.duration(size, solver)
+                together &= duration >= 0
+                total += times * duration
+                counted.append((meeting, times * streams))
+        if not together:
+            for at, meeting in enumerate(run.meetings, run.first):
                 self.enter(CollectiveStop(meeting, [(index, at)]), solver)
             return
-        if self._plan.shared:
-            for meeting, (_, streams) in zip(run.meetings, looked_up, strict=True):
-                self._count(meeting, streams)
-        stretches = self._segments[index][:, first + 1 : last + 1].sum(axis=1, keepdims=True)
-        self._times[index] = self._times[index] + stretches + sum(duration for duration, _ in looked_up)
+        for meeting, streams in counted if self._plan.shared else ():
+            self._count(meeting, streams)
+        stretches = self._segments[index][:, run.first + 1 : last + 1].sum(axis=1, keepdims=True)
+        self._times[index] = self._times[index] + stretches + total
 
     def send(self, stop: MessageStop, delay: IntArray) -> None:
         """Evaluate a SEND: it ends when its message has arrived."""

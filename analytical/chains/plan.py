@@ -47,17 +47,25 @@ class CollectiveStop:
 class SoloRun:
     """Collectives in a row that one set has to itself; the first is stop number `first` of the set.
 
-    `alike`: all are one kind of collective.
+    `alike`: so many of one kind follow each other.
     """
 
     index: int
     first: int
-    meetings: list[Meeting]
+    alike: list[tuple[Meeting, int]]
 
     @property
-    def alike(self) -> bool:
-        """Whether all are of one kind."""
-        return all(meeting is self.meetings[0] for meeting in self.meetings)
+    def meetings(self) -> list[Meeting]:
+        """The kind of each."""
+        return [meeting for meeting, count in self.alike for _ in range(count)]
+
+    def add(self, meeting: Meeting) -> None:
+        """Add one at the end."""
+        last, count = self.alike[-1]
+        if last is meeting:
+            self.alike[-1] = (meeting, count + 1)
+        else:
+            self.alike.append((meeting, 1))
 
 
 @dataclass(slots=True)
@@ -266,9 +274,9 @@ class _Ordering:
     def _add_solo(self, index: int, meeting: Meeting) -> None:
         last = self._stops[-1] if self._stops else None
         if isinstance(last, SoloRun) and last.index == index:
-            last.meetings.append(meeting)
+            last.add(meeting)
         else:
-            self._stops.append(SoloRun(index, self._at[index], [meeting]))
+            self._stops.append(SoloRun(index, self._at[index], [(meeting, 1)]))
 
     def _same(self, index: int, row: int, other: int, other_row: int) -> bool:
         one, two = self._graph.rank_graphs[index], self._graph.rank_graphs[other]
