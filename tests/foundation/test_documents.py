@@ -76,6 +76,7 @@ def test_every_value_is_found_on_its_line(value: Any) -> None:
         ('["\\u0000"]', 'f: the text "\\x00" holds NUL or half a surrogate pair; remove it'),
         ('{"\\ud800": 1}', "half a surrogate pair"),
         ("[" * 100 + "]" * 100, "f, line 1: the thing nests deeper than 64 levels"),
+        ('{"a":\n' + "[" * 64 + "\n[1]" + "]" * 64 + "}", "f, line 2: the thing nests deeper than 64 levels"),
         ("[" * 200_000, "nests deeper than 64 levels"),
         ("", "f, line 1: not valid JSON"),
         ("[１]", "not valid JSON"),
