@@ -47,6 +47,23 @@ def thread_name(process: int, thread: int, name: str) -> str:
     return _named("thread_name", process, thread, name)
 
 
+class Slice:
+    """What a slice says, on any track and at any time. `arguments` are shown when it is chosen."""
+
+    __slots__ = ("_head", "_tail")
+
+    def __init__(self, name: str, category: str, arguments: Mapping[str, int] | None = None) -> None:
+        shown = f', "args": {_numbers(arguments)}' if arguments else ""
+        self._head = f'{{"name": {_quoted(name)}, "cat": {_quoted(category)}, "ph": "X", "pid": '
+        self._tail = f"{shown}}}"
+
+    def at(self, track: tuple[int, int], begin_ns: int, end_ns: int) -> str:
+        """Return its event on `track` (process, thread)."""
+        process, thread = track
+        times = f'"ts": {_us(begin_ns)}, "dur": {_us(end_ns - begin_ns)}'
+        return f'{self._head}{process}, "tid": {thread}, {times}{self._tail}'
+
+
 def span(
     name: str,
     category: str,
@@ -55,12 +72,8 @@ def span(
     end_ns: int,
     arguments: Mapping[str, int] | None = None,
 ) -> str:
-    """Return a slice of `track` (process, thread); `arguments` are shown when it is chosen."""
-    shown = f', "args": {_numbers(arguments)}' if arguments else ""
-    return (
-        f'{{"name": {_quoted(name)}, "cat": {_quoted(category)}, "ph": "X", "pid": {track[0]}, "tid": {track[1]}, '
-        f'"ts": {_us(begin_ns)}, "dur": {_us(end_ns - begin_ns)}{shown}}}'
-    )
+    """Return a slice of `track` (process, thread)."""
+    return Slice(name, category, arguments).at(track, begin_ns, end_ns)
 
 
 def counter(name: str, process: int, at_ns: int, value: float) -> str:
@@ -102,4 +115,5 @@ def _numbers(values: Mapping[str, int]) -> str:
 
 def _us(ns: int) -> str:
     """Return ns as us with three decimals."""
-    return f"{'-' if ns < 0 else ''}{abs(ns) // 1000}.{abs(ns) % 1000:03d}"
+    whole, rest = divmod(abs(ns), 1000)
+    return f"-{whole}.{rest:03d}" if ns < 0 else f"{whole}.{rest:03d}"

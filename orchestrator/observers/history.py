@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.observers.requests import prompt_work
+from orchestrator.schedulers.interface import KVUsage
 
 IntArray = NDArray[np.int64]
 COLUMNS = (
@@ -54,10 +55,10 @@ class EngineHistory:
         prefills, tokens = _prompt_work(done)
         self._count(done, prefills, tokens)
         runs, stages = len(done.stages_ns), done.stages_ns.shape[2]
-        for run in range(runs):
-            if not self.batches or (self.batches + 1) * stages <= self._most:
-                self._keep(done, run, prefills, tokens)
-            self.batches += 1
+        room = max(self._most // stages, 1) - self.batches
+        if room > 0:
+            self._keep(done, min(runs, room), prefills, tokens)
+        self.batches += runs
 
     def columns(self) -> dict[str, IntArray]:
         """Return `COLUMNS` of the rows kept, in order of iterations; times in ns."""
@@ -84,24 +85,28 @@ class EngineHistory:
         totals.prompt_tokens += tokens
         totals.generated_tokens += len(done.outcome.emitted) * done.batch.steps
 
-    def _keep(self, done: CompletedBatch, run: int, prefills: int, tokens: int) -> None:
-        """Keep one of the runs of a batch: all its steps, or one."""
-        batch, (begins, ends) = done.batch, done.stages_ns[run].tolist()
+    def _keep(self, done: CompletedBatch, count: int, prefills: int, tokens: int) -> None:
+        """Keep the first `count` runs of a batch: all its steps, or one each."""
+        batch, spans = done.batch, done.stages_ns[:count].transpose(2, 1, 0).tolist()
+        begins, ends = spans[0][0], spans[-1][1]
         alone = len(done.stages_ns) == 1
-        steps, usage = (batch.steps, done.usages.last) if alone else (1, done.usages.at(run))
-        row = (
-            int(done.serials[run]), begins[0], ends[-1], done.last_step_start_ns if alone else begins[0], steps,
-            len(batch.requests),
-            prefills, tokens, usage.running, usage.waiting, usage.total_blocks - usage.free_blocks, usage.total_blocks,
-            sum(transfer.bytes for transfer in batch.kv_evictions), sum(transfer.bytes for transfer in batch.kv_loads),
+        last = done.usages.last
+        runs = [(last, np.array([last.free_blocks]))] if alone else done.usages.runs
+        states = [_state(*run) for run in runs]
+        running, waiting, used, total = ([v for state in states for v in state[at]][:count] for at in range(4))
+        evicted, reloaded = (sum(one.bytes for one in moved) for moved in (batch.kv_evictions, batch.kv_loads))
+        rows = (
+            done.serials[:count].tolist(), begins, ends, [done.last_step_start_ns] if alone else begins,
+            [batch.steps if alone else 1] * count, [len(batch.requests)] * count, [prefills] * count, [tokens] * count,
+            running, waiting, used, total, [evicted] * count, [reloaded] * count,
         )  # fmt: skip
-        for name, value in zip(COLUMNS, row, strict=True):
-            self._columns[name].append(value)
+        for name, values in zip(COLUMNS, rows, strict=True):
+            self._columns[name].extend(values)
         if not self._spans:
-            self._spans = [(array("q"), array("q")) for _ in begins]
-        for (stage_begins, stage_ends), begin, end in zip(self._spans, begins, ends, strict=True):
-            stage_begins.append(begin)
-            stage_ends.append(end)
+            self._spans = [(array("q"), array("q")) for _ in spans]
+        for (stage_begins, stage_ends), (began, ended) in zip(self._spans, spans, strict=True):
+            stage_begins.extend(began)
+            stage_ends.extend(ended)
 
 
 class History(Observer):
@@ -157,3 +162,10 @@ def _prompt_work(done: CompletedBatch) -> tuple[int, int]:
     """Return how many requests computed prompt tokens in a batch, and how many tokens those were."""
     work = [tokens for tokens in prompt_work(done.batch) if tokens > 0]
     return len(work), sum(work)
+
+
+def _state(usage: KVUsage, free: IntArray) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return running and waiting requests, used and all KV blocks of steps as which so many blocks were `free`."""
+    count = len(free)
+    used = (usage.total_blocks - free).tolist()
+    return [usage.running] * count, [usage.waiting] * count, used, [usage.total_blocks] * count

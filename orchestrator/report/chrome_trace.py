@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from heapq import heappop, heappush
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.trace_events import counter, mark, process_name, span, thread_name, write_events
+from converters.trace_events import Slice, counter, mark, process_name, span, thread_name, write_events
 from orchestrator.observers.history import DECODE, History, kind_of
 from orchestrator.result import RunResult
 from orchestrator.summary import Summary
@@ -45,14 +45,6 @@ class Lives:
         columns = {one.name: np.concatenate((finished[one.name], open_now[one.name])) for one in fields(cls)}
         order = np.lexsort((columns["id"], columns["arrival"]))
         return cls(**{name: values[order] for name, values in columns.items()})
-
-
-class _Description(NamedTuple):
-    """What a slice says."""
-
-    name: str
-    kind: str
-    arguments: dict[str, int]
 
 
 def write_chrome_trace(stream: IO[str], title: str, result: RunResult, history: History) -> None:
@@ -90,11 +82,11 @@ def _engine_events(process: int, batches: dict[str, IntArray], spans: list[tuple
     for stage, (begins, ends) in enumerate(spans):
         yield thread_name(process, stage + 1, f"stage {stage}" if len(spans) > 1 else "iterations")
         for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
-            yield span(said.name, said.kind, (process, stage + 1), begin, end, said.arguments)
+            yield said.at((process, stage + 1), begin, end)
     yield from _counters(process, batches)
 
 
-def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
+def _describe(batches: dict[str, IntArray]) -> Iterator[Slice]:
     """Yield what the slices of each batch say, the same on every stage."""
     names = ("iteration", "steps", "requests", "prefills", "prompt_tokens", "evicted_bytes", "reloaded_bytes")
     rows = zip(*(batches[name].tolist() for name in names), strict=True)
@@ -107,7 +99,7 @@ def _describe(batches: dict[str, IntArray]) -> Iterator[_Description]:
             arguments |= {"requests in prefill": prefills, "prompt tokens": tokens}
         if evicted or reloaded:
             arguments |= {"KV bytes evicted": evicted, "KV bytes reloaded": reloaded}
-        yield _Description(name, kind, arguments)
+        yield Slice(name, kind, arguments)
 
 
 def _counters(process: int, batches: dict[str, IntArray]) -> Iterator[str]:
