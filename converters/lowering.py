@@ -64,34 +64,28 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class _CompNodes:
-    """Where the COMP nodes of one plan or of several side by side stand, and the rows of the trace that they are of.
-
-    `closing` are the nodes of 0 ns; ``begins[i]`` is where plan i begins among all `begins[-1]` nodes.
+class _NodeWork:
+    """Where the nodes of one plan, or of several side by side, find their `num_ops`: in a row of the trace, or behind
+    the rows in one of two columns, for nodes that have none and for those of 0 ns. Plan i begins at node ``begins[i]``.
     """
 
-    at: IntArray
-    rows: IntArray
-    closing: IntArray
+    source: IntArray
     begins: Sequence[int]
 
     @classmethod
-    def of(cls, plans: Sequence[RankPlan]) -> _CompNodes:
-        begins = [0, *accumulate(plan.row.size for plan in plans)]
-        placed = list(zip(plans, begins, strict=False))
-        return cls(
-            at=np.concatenate([plan.comp_at + begin for plan, begin in placed]),
-            rows=np.concatenate([plan.row[plan.comp_at] for plan in plans]),
-            closing=np.array([begin + plan.row.size - 1 for plan, begin in placed if plan.closed], dtype=np.int64),
-            begins=begins,
-        )
+    def of(cls, plans: Sequence[RankPlan], rows: int) -> _NodeWork:
+        sources = []
+        for plan in plans:
+            source = np.full(plan.row.size, rows)
+            source[plan.comp_at] = plan.row[plan.comp_at]
+            if plan.closed:
+                source[-1] = rows + 1
+            sources.append(source)
+        return cls(np.concatenate(sources), [0, *accumulate(plan.row.size for plan in plans)])
 
-    def num_ops(self, values: IntArray) -> IntArray:
-        """Return `num_ops` of all nodes, ``[k, nodes]``; `values` ``[k, rows]`` are those of the trace's rows."""
-        result = np.full((len(values), self.begins[-1]), ABSENT)
-        result[:, self.at] = values[:, self.rows]
-        result[:, self.closing] = ZERO_NS_OPS
-        return result
+    def num_ops(self, work: IntArray) -> IntArray:
+        """Return `num_ops` of all nodes, ``[k, nodes]``; `work` ``[k, rows + 2]`` is `Filling.work`'s."""
+        return work.take(self.source, axis=1)
 
 
 @dataclass(slots=True)
@@ -99,12 +93,12 @@ class _Entry:
     """The plan of one structure, and the sizes of its nodes for the byte counts it came with."""
 
     plan: GraphPlan
-    comp: _CompNodes
+    work: _NodeWork
     sizes: Recent[list[Sizes]] = field(default_factory=lambda: Recent(SIZES_KEPT))
 
     @classmethod
-    def of(cls, plan: GraphPlan) -> _Entry:
-        return cls(plan, _CompNodes.of(plan.rank_plans))
+    def of(cls, plan: GraphPlan, rows: int) -> _Entry:
+        return cls(plan, _NodeWork.of(plan.rank_plans, rows))
 
 
 class Lowering:
@@ -131,8 +125,8 @@ class Lowering:
         multiply to the number of ranks.
         """
         entry, sizes = self._known(trace)
-        plan, begins = entry.plan, entry.comp.begins
-        num_ops = entry.comp.num_ops(self._filling.work(trace))
+        plan, begins = entry.plan, entry.work.begins
+        num_ops = entry.work.num_ops(self._filling.work(trace))
         graphs = [
             self._graph(own, size, trace, num_ops[:, begin:end])
             for own, size, (begin, end) in zip(plan.rank_plans, sizes, pairwise(begins), strict=True)
@@ -154,7 +148,7 @@ class Lowering:
         return self._recent.get([getattr(trace, name) for name in _STATIC], lambda: self._by_value(trace))
 
     def _by_value(self, trace: Trace) -> tuple[_Entry, list[Sizes]]:
-        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims)))
+        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims), trace.rows))
         moved = moved_bytes(trace)
         plans = entry.plan.rank_plans
         return entry, entry.sizes.get(moved.tobytes(), lambda: [plan_sizes(plan, moved) for plan in plans])
@@ -169,15 +163,22 @@ class Filling:
 
     def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
         """Return the nodes of `plan` with the durations of `trace`, of which it was made; `work` is the trace's own."""
-        return self.graph(plan, sizes, trace, _CompNodes.of([plan]).num_ops(work))
+        return self.graph(plan, sizes, trace, _NodeWork.of([plan], trace.rows).num_ops(work))
 
     def work(self, trace: Trace) -> IntArray:
-        """Return the ``num_ops`` that each row of `trace` has as a COMP node, ``[k, rows]``: ns, or true FLOPs."""
+        """Return the ``num_ops`` that each row of `trace` has as a COMP node, in ns or true FLOPs, ``[k, rows + 2]``.
+
+        The last two columns are those of nodes that have none, and of nodes that take 0 ns.
+        """
+        result = np.empty((trace.steps, trace.rows + 2), dtype=np.int64)
+        work = result[:, :-2]
         if self.true_work:
-            return np.maximum(trace.flops, 1)
-        result: IntArray = np.maximum(trace.latency_ns, 1)
-        result *= 1000
-        result += 500
+            np.maximum(trace.flops, 1, out=work)
+        else:
+            np.maximum(trace.latency_ns, 1, out=work)
+            work *= 1000
+            work += 500
+        result[:, -2], result[:, -1] = ABSENT, ZERO_NS_OPS
         return result
 
     def graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, num_ops: IntArray) -> RankGraph:
