@@ -42,6 +42,7 @@ class CollectiveSolver:
             models.rings,
         )
         self._concurrency = machine.concurrency
+        self._homogeneous = not (machine.per_node_custom or machine.system.custom)
         self._solved: OrderedDict[tuple[object, ...], Entries] = OrderedDict()
 
     def streams(self, rank: int, collective: CollectiveType, size: int, involved: int, group: int) -> list[list[Phase]]:
@@ -52,8 +53,12 @@ class CollectiveSolver:
     def exits(
         self, ranks: tuple[int, ...], collective: CollectiveType, size: int, involved: int, group: int, entries: Entries
     ) -> Entries:
-        """Return when each of `ranks` leaves, relative to the first entry. Raises `SimulationError`."""
-        key = (ranks, collective, size, involved, group, entries)
+        """Return when each of `ranks` leaves, relative to the first entry. Raises `SimulationError`.
+
+        Ranks that meet over the same dimensions, elsewhere on the network, leave at the same times.
+        """
+        place = None if group == 0 and self._homogeneous else ranks
+        key = (place, collective, size, involved, group, entries)
         found = self._solved.get(key)
         if found is None:
             streams = self.streams(ranks[0], collective, size, involved, group)

@@ -249,10 +249,9 @@ class Engine:
         """Return when `batch` may begin: a token is computed from the one before, which may be in the pipeline."""
         if self._pricing.stages == 1 or self._scheduler.loop is EngineLoop.STAGE_FREE:
             return now  # batches follow each other, or wait for their tokens anyway
-        ready = now
+        ready, ids = now, set(batch.ids.tolist())
         for flight in flying:
-            sampled = flight.batch.ids[flight.batch.samples > 0]
-            if flight.end_ns > ready and np.isin(sampled, batch.ids).any():
+            if flight.end_ns > ready and not ids.isdisjoint(flight.batch.ids[flight.batch.samples > 0].tolist()):
                 ready = flight.end_ns
         return ready
 
