@@ -133,7 +133,7 @@ class Side:
             else:
                 self._sends.append(packet)
         elif self.memory is not None:
-            self.memory.store(packet.size, lambda _: self._retire(packet))
+            self.memory.store(packet.size, packet.done)
         else:
             packet.done(None)
 
@@ -157,10 +157,6 @@ class Side:
 
     def _queue(self, packet: Packet) -> None:
         self._sends.append(packet)
-        self._continue()
-
-    def _retire(self, packet: Packet) -> None:
-        packet.done(None)
         self._continue()
 
     def _continue(self) -> None:

@@ -157,7 +157,7 @@ def _result(graph: ExecutionGraph, answers: IntArray) -> IterationResult:
         columns = answers[:, :, list(rank_graph.ranks)]
         alike = bool((columns == columns[:, :, :1]).all())
         sets += [rank_graph.ranks] if alike else [(rank,) for rank in rank_graph.ranks]
-    firsts = [ranks[0] for ranks in sets]
+    firsts = [first for first, *_ in sets]
     return IterationResult(tuple(sets), answers[:, 0, firsts], answers[:, 1, firsts])
 
 

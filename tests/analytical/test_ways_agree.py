@@ -57,6 +57,21 @@ def test_solving_whole_phases_changes_nothing(reached: Reached, seed: int) -> No
     assert messages.transport.volume == solved.transport.volume
 
 
+def test_what_cannot_be_solved_is_declined_when_asked_and_else_runs_by_messages() -> None:
+    """Chunks of two collectives on two queues end at the same times: only messages know which comes first."""
+    case = healthy()
+    case["system"] |= {"preferred-dataset-splits": 2, "active-chunks-per-dimension": 4}
+    case["options"]["num_queues_per_dim"] = "2"
+    collective = {"type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 4096}
+    case["ranks"] = [[{**collective, "id": 0}, {**collective, "id": 1}] for _ in range(4)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    with pytest.raises(AmbiguousOrderError):
+        backend.events.run_step(graph, solve=True)
+    messages = by_messages(backend, graph)
+    assert messages is not None
+    assert figures(backend.events.run_step(graph)) == figures(messages)
+
+
 @reaches(0.95, examples=70, seed=SEEDS)
 def test_chains_need_no_event_queue(reached: Reached, seed: int) -> None:
     case = chain_case(seed)

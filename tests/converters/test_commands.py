@@ -43,6 +43,8 @@ def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
     write_graph(expected, tmp_path / "expected")
     for rank in range(4):
         assert (tmp_path / f"out/llm.{rank}.et").read_bytes() == (tmp_path / f"expected.{rank}.et").read_bytes()
+    groups = json.loads((tmp_path / "out/llm.comm_groups.json").read_text())
+    assert groups == {"1": [0, 1], "2": [2, 3]}
 
 
 def test_network_dimensions_take_the_place_of_groups(orca: Path, tmp_path: Path) -> None:

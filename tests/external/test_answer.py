@@ -33,3 +33,10 @@ def test_the_idle_rank_beyond_ours_is_not_part_of_the_answer() -> None:
 def test_failures_are_explained(output: Output, message: str) -> None:
     with pytest.raises(RunFailedError, match=re.escape(message)):
         read_cycles(output, 2)
+
+
+@pytest.mark.parametrize(("waiting", "more"), [(12, ""), (13, " and 1 more"), (40, " and 28 more")])
+def test_at_most_twelve_waiting_ranks_are_named(waiting: int, more: str) -> None:
+    with pytest.raises(RunFailedError) as caught:
+        read_cycles(Output(0, LINE.format(waiting, 1, 1), "", None), waiting + 1)
+    assert f"ranks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11{more} printed no finished line" in str(caught.value)

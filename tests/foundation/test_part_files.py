@@ -104,6 +104,11 @@ def test_links_are_never_followed(tmp_path: Path) -> None:
         mine.write("x")
     assert precious.read_text() == "mine"
     assert (tmp_path / "out.csv").read_text() == "x"
+    part.symlink_to(tmp_path / "nowhere")
+    with PartFile(tmp_path / "out.csv") as again:
+        again.write("y")
+    assert (tmp_path / "out.csv").read_text() == "y"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["out.csv", "precious"]
 
 
 def test_two_programs_do_not_write_one_result(tmp_path: Path) -> None:
