@@ -72,13 +72,14 @@ def _steps(target: Target, content: bytes) -> set[Step]:
         return step
 
     with TemporaryDirectory() as folder:
+        before = sys.gettrace()
         sys.settrace(enter)
         try:
             error = check(target, content, Path(folder))
         except Exception:
             return set()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
     return found | {_ENDS[error is None]}
 
 

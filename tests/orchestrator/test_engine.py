@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.kv_memory.groups import FULL
+from orchestrator.kv_memory.store import KVSpace
 from orchestrator.requests.request import Request
-from tests.orchestrator.serving import FormulaPricing, Run, StageTimes, scheduler
+from orchestrator.schedulers.settings import Place, policies
+from tests.orchestrator.serving import BLOCK_BYTES, FormulaPricing, Run, StageTimes, scheduler
 
 
 def test_a_request_is_seen_at_the_first_step_boundary_at_or_after_its_arrival() -> None:
@@ -47,7 +50,11 @@ def test_a_long_decode_is_few_batches_however_often_intervals_are_told() -> None
 
 @pytest.mark.parametrize(
     ("policy", "options"),
-    [("orca", {"max_batch": 2}), ("vllm", {"async_scheduling": False, "max_num_seqs": 4, "max_num_batched_tokens": 8})],
+    [
+        ("orca", {"max_batch": 2}),
+        ("vllm", {"async_scheduling": False, "max_num_seqs": 4, "max_num_batched_tokens": 8}),
+        ("vllm", {"async_scheduling": False, "max_num_seqs": 2, "max_num_batched_tokens": 16}),  # others await a seat
+    ],
 )
 def test_batches_that_take_turns_are_priced_many_at_once(policy: str, options: dict[str, Any]) -> None:
     pricing = FormulaPricing(2)
@@ -56,6 +63,13 @@ def test_batches_that_take_turns_are_priced_many_at_once(policy: str, options: d
     assert run.metrics.totals.iterations > 390
     assert len(pricing.priced) < 40
     assert len(run.batches) < 40
+
+
+@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+def test_a_place_of_which_no_more_is_said_has_one_stage(policy: str) -> None:
+    place = Place(KVSpace(100, 4, BLOCK_BYTES, None), (FULL,), 4096)
+    run = Run(policies.get(policy)().scheduler(place), [(4, 9, 0), (4, 9, 0)])
+    assert [row["output"] for row in run.rows()] == [9, 9]
 
 
 def test_a_full_pipeline_is_paced_by_its_slowest_stage() -> None:

@@ -239,6 +239,14 @@ def test_slices_are_nested_and_true_to_the_files(tmp_path: Path, dataset: Path, 
     assert total["decode"] == (table["end_time"] - table["first_token"]).sum()
 
 
+def test_a_phase_that_takes_no_time_has_no_slice(tmp_path: Path) -> None:
+    path = tmp_path / "short.tsv"
+    path.write_text("20\t1\t0\n20\t2\t0\n")  # the first answer ends with its first token; neither prompt waits
+    tracks = slices(trace(gpt2(path, tmp_path))["traceEvents"])
+    phases = [[name for *_, name in track] for (pid, _), track in tracks.items() if pid == chrome_trace.REQUESTS]
+    assert phases == [["request 0", "prefill"], ["request 1", "prefill", "decode"]]
+
+
 def test_counters_are_in_order_and_end_at_nothing(tmp_path: Path, dataset: Path) -> None:
     events = trace(gpt2(dataset, tmp_path))["traceEvents"]
     counters = defaultdict(list)

@@ -114,6 +114,13 @@ def test_every_setting_says_what_it_means() -> None:
             assert one.shown_default, f"--{name} is decided by something: say by what"
 
 
+def test_help_has_settings_of_a_kind_under_their_heading() -> None:
+    headings = catalogue(RunSpec).by_heading()
+    found = {entry.name: heading for heading, entries in headings.items() for entry in entries}
+    wanted = {"router": "Cluster", "npu_num": "Parallelism and memory", "dataset": "Workload", "output": "Output"}
+    assert {name: found[name] for name in wanted} == wanted
+
+
 def test_no_choice_of_settings_loads_anything_heavy() -> None:
     script = (
         "import sys\n"
@@ -202,6 +209,13 @@ def test_what_model_and_device_decide_is_written_down_once_and_for_all(hardware:
     assert None not in written.values() and RunSpec.of(**written).engine == first
     open_still = {name for name in KNOWN.entries if name not in written}
     assert not open_still & {"npu_mem", "local_bw", "npu_num", "npu_group", "link_bw", "block_size", "max_model_len"}
+
+
+@pytest.mark.parametrize("off", [True, False])
+def test_a_word_that_switches_off_does_so_in_python_as_well(off: bool) -> None:
+    wanted = from_flags(["--scheduling", "vllm", *(["--no_prefix_caching"] if off else [])])
+    assert RunSpec.of(scheduling="vllm", no_prefix_caching=off) == wanted
+    assert RunSpec.of(scheduling="vllm", enable_prefix_caching=not off) == wanted
 
 
 def test_more_npus_than_a_model_has_columns_are_refused() -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.orchestrator.serving import Run, scheduler
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.loops import NEVER
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+from tests.orchestrator.serving import FormulaPricing, Run, scheduler
 
 
 def test_a_batch_waits_for_its_delay() -> None:
@@ -13,6 +17,15 @@ def test_a_batch_waits_for_its_delay() -> None:
     rows = run.by_id()
     assert rows[0]["scheduled"] == rows[1]["scheduled"] == 600, "first waiting arrival + delay"
     assert rows[2]["scheduled"] == rows[0]["end"], "nobody joins a running batch; the delay was over meanwhile"
+
+
+def test_an_engine_whose_request_waits_for_its_batch_is_not_idle() -> None:
+    engine = Engine(scheduler("none", 100, batch_delay=500), FormulaPricing())
+    assert engine.idle()
+    engine.submit(Admission(Request(0, 0, 4, 2)), 0)
+    engine.step(0)
+    assert engine.usage().waiting == 1 and engine.told_until() == NEVER, "seen, and nothing is in flight"
+    assert not engine.idle()
 
 
 def test_a_full_batch_does_not_wait() -> None:

@@ -235,8 +235,14 @@ def test_a_wrong_command_line_is_one_line(
 def test_the_commands_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--help"])
     assert main() == 0
-    for words in ("OUTPUT", "--profile {sharegpt-like,alpaca-like}", "requests/s", "(default: 10.0)"):
-        assert words in capsys.readouterr().out + words
+    said = capsys.readouterr().out
+    for words in (
+        "workload_generator OUTPUT",
+        "--profile {sharegpt-like,alpaca-like}",
+        "requests/s",
+        "(default: 10.0)",
+    ):
+        assert words in said
 
 
 @pytest.mark.parametrize(
