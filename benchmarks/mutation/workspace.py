@@ -19,7 +19,9 @@ HELPER = "orrery_mutation"
 _OF_AN_OUTER_RUN = ("ORRERY_MUTATION_", "COVERAGE_PROCESS_START")
 _FOUND_NOTHING = 5
 """Pytest's exit code when no test was collected."""
-_LEFT_OUT = (".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "output")
+_LEFT_OUT = (".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
+_RESULTS = "output"
+"""The folder of a user's results at the top of the tree; packages may have rooms of that name."""
 
 
 class Workspace:
@@ -31,8 +33,12 @@ class Workspace:
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("home", "tmp", "helpers"):
             (folder / name).mkdir(parents=True)
-        shutil.copytree(source, self.root, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
+        shutil.copytree(source, self.root, ignore=self._left_out, symlinks=True)
         shutil.copy(plugin.__file__, folder / "helpers" / f"{HELPER}.py")
+
+    def _left_out(self, folder: str, names: list[str]) -> set[str]:
+        """Return which of the `names` in `folder` are not copied."""
+        return shutil.ignore_patterns(*_LEFT_OUT, *([_RESULTS] if Path(folder) == self._source else []))(folder, names)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of everything that runs here: it finds the copy before any installed code."""

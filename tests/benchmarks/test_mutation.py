@@ -12,6 +12,7 @@ import pytest
 from benchmarks.mutation.changes import Change, statements
 from benchmarks.mutation.ledger import Ledger, known_equivalent, score
 from benchmarks.mutation.sampling import draw, package_sources, packages, shares
+from benchmarks.mutation.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 
@@ -203,3 +204,12 @@ def test_the_score_leaves_equivalent_changes_aside(tmp_path: Path) -> None:
 def test_what_is_listed_as_equivalent_has_a_reason() -> None:
     for (file, _, _, _), reason in known_equivalent().items():
         assert (ROOT / file).is_file() and reason
+
+
+def test_a_copy_leaves_results_out_and_keeps_a_package_of_that_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("output/run.csv", "package/output/report.py", "package/__pycache__/report.pyc"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("")
+    copy = Workspace(source, tmp_path / "copy").root
+    assert [path.relative_to(copy).as_posix() for path in copy.rglob("*.*")] == ["package/output/report.py"]
