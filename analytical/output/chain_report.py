@@ -10,14 +10,14 @@ import numpy as np
 from analytical.chains.evaluator import ChainEvaluator, NotAChainError
 from analytical.chains.meetings import Meeting
 from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, SoloRun, plan_chains
-from analytical.collectives.plan import Kind, Phase
 from analytical.chains.solver import CollectiveSolver
-from analytical.machine.network import DelayModel
-from analytical.events.program import compile_graph
-from analytical.output.report import network_lines, rank_lines
 from analytical.collectives.models import Models
-from analytical.output.statistics import chain_statistics
+from analytical.collectives.plan import Kind, Phase
+from analytical.events.program import compile_graph
+from analytical.machine.network import DelayModel
 from analytical.machine.validation import check_graph
+from analytical.output.report import network_lines, rank_lines
+from analytical.output.statistics import chain_statistics
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
 

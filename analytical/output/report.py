@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from astra_files.network import NetworkConfig
-from astra_files.system import SystemConfig
+from analytical.events.rank_run import RankRun
 from analytical.events.simulation import Simulation
 from analytical.output.statistics import RankStatistics, rank_statistics
-from analytical.events.rank_run import RankRun
+from astra_files.network import NetworkConfig
+from astra_files.system import SystemConfig
 
 
 def report(simulation: Simulation) -> Iterator[str]:

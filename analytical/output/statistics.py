@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astra_files.memory import RemoteMemoryConfig
-from astra_files.system import SystemConfig
 from analytical.events.program import Program
 from analytical.machine.compute import roofline_nodes
 from analytical.machine.remote_memory import transfer_ns
+from astra_files.memory import RemoteMemoryConfig
+from astra_files.system import SystemConfig
 from converters.execution_graph import IntArray, NodeType
 
 GPU, COMM, CPU, REMOTE, INVALID = "GPU time", "Comm time", "CPU time", "Remote mem time", "Invalid time"
