@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,26 +81,32 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `Scheduler.update` reports of a finished batch: who got tokens, who is done, who goes on elsewhere.
+    """What `Scheduler.update` reports of a finished batch: who got tokens, and who is done.
 
-    `tokens[i]` tokens came out for `emitted[i]` (at each step, where the batch stands for several); None: one for each.
-    `handed_over` lists requests that left for another engine, which gets their KV cache.
+    `tokens[i]` tokens came out for `emitted[i]` (at each step, where the batch stands for several), at least one; None:
+    one for each.
     """
 
     emitted: Sequence[Request] = ()
     finished: Sequence[Request] = ()
     tokens: Sequence[int] | None = None
-    handed_over: Sequence[Request] = ()
+
+    @property
+    def step_tokens(self) -> int:
+        """How many tokens came out at each step, of all requests."""
+        return len(self.emitted) if self.tokens is None else sum(self.tokens)
+
+    def each(self) -> Iterator[tuple[Request, int]]:
+        """Return who got how many tokens at each step."""
+        return zip(self.emitted, repeat(1, len(self.emitted)) if self.tokens is None else self.tokens, strict=True)
 
     def without(self, muted: Set[Request]) -> Outcome:
         """Return what is to be told: all but what concerns `muted`."""
         told = [request not in muted for request in self.emitted]
-        tokens = None if self.tokens is None else [n for n, tell in zip(self.tokens, told, strict=True) if tell]
         return Outcome(
             [request for request, tell in zip(self.emitted, told, strict=True) if tell],
             [request for request in self.finished if request not in muted],
-            tokens,
-            self.handed_over,
+            None if self.tokens is None else [n for n, tell in zip(self.tokens, told, strict=True) if tell],
         )
 
 

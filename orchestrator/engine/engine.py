@@ -160,7 +160,8 @@ class Engine:
         outcome = self._scheduler.update(flight.batch, self._answers.count(flight.batch), now)
         self._answers.drop(outcome.finished)
         if self._muted:
-            outcome = outcome.without(self._muted)
+            finished, outcome = outcome.finished, outcome.without(self._muted)
+            self._muted.difference_update(finished)
         done = flight.completed(self.number, outcome, self._scheduler.usage())
         done, self._seen = replace(done, seen=self._seen), []
         return (*aborted, done)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.engine.priced_ahead import Steps
 from orchestrator.engine.records import UsageLine
-from orchestrator.engine.stages import StageClock
+from orchestrator.engine.stages import Passage, StageClock
 from orchestrator.schedulers.interface import Alike, KVUsage
 
 IntArray = NDArray[np.int64]
@@ -27,8 +28,8 @@ IntArray = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Stretch:
-    """See the module's docstring. `ends` are those of all positions; `begins` and `stage_ends` those of decisions,
-    stage by stage (None where there is one stage). `lanes`: what decisions cost, in the order of the first ones.
+    """See the module's docstring. `ends` are those of all positions; `passages` of decisions only, None where there is
+    one stage. `lanes`: what decisions cost, in the order of the first ones.
     """
 
     period: int
@@ -38,8 +39,7 @@ class Stretch:
     free_blocks: IntArray
     decided: IntArray
     ends: IntArray
-    begins: list[Sequence[int]] | None
-    stage_ends: list[Sequence[int]] | None
+    passages: Sequence[Passage] | None
 
     @property
     def times(self) -> int:
@@ -74,16 +74,16 @@ class Stretch:
 
     def stages_ns(self, positions: range) -> IntArray:
         """Return when each stage began and ended the batches at decisions' `positions`, see `CompletedBatch`."""
-        if self.begins is None:
-            first, last = self.passage(positions[0])[0], self.passage(positions[-1])[1]
-            return np.array([[first, last]], dtype=np.int64)
+        if self.passages is None:
+            first, last = self.passage(positions[0]), self.passage(positions[-1])
+            return np.array([[first.begins, last.ends]], dtype=np.int64)
         return np.array([self.passage(position) for position in positions], dtype=np.int64)
 
-    def passage(self, position: int) -> tuple[Sequence[int], Sequence[int]]:
+    def passage(self, position: int) -> Passage:
         """Return when each stage begins and ends the batch of a decision's position."""
-        if self.begins is None or self.stage_ends is None:
-            return (int(self.ends[position - 1]),), (int(self.ends[position]),)
-        return self.begins[position - self.in_flight], self.stage_ends[position - self.in_flight]
+        if self.passages is None:
+            return Passage([int(self.ends[position - 1])], [int(self.ends[position])])
+        return self.passages[position - self.in_flight]
 
 
 def run_ahead(
@@ -100,64 +100,59 @@ def run_ahead(
 
     `flying` are the ends of the batches in flight; `waits`: decisions wait for the first stage to be free.
     """
+    steps = _in_turn([lane.finish_ns for lane in lanes], alike.times)
     if len(clock.free) == 1:
-        return _one_stage(flying, alike, lanes, usage, horizon)
-    return _stage_by_stage(clock, flying, alike, lanes, usage, horizon, waits)
-
-
-def _one_stage(
-    flying: Sequence[int], alike: Alike, lanes: Sequence[Steps], usage: KVUsage, horizon: int
-) -> Stretch | None:
-    """One batch runs after the other, so ends are sums."""
-    durations = _in_turn([lane.finish_ns[:, 0] for lane in lanes], alike.times)
-    ends = np.concatenate((np.array(flying, dtype=np.int64), flying[-1] + durations.cumsum()))
-    times = int(np.searchsorted(ends[: alike.times], horizon))
-    if not times:
+        times = _one_after_another(flying, steps, horizon)
+    else:
+        times = _stage_by_stage(clock, flying, steps, alike.period, horizon, waits)
+    if not len(times.decided):
         return None
-    ends = ends[: len(flying) + times]
-    return Stretch(alike.period, len(flying), lanes, usage, alike.free_blocks, ends[:times], ends, None, None)
+    return Stretch(alike.period, len(flying), lanes, usage, alike.free_blocks, *times)
 
 
-def _in_turn(columns: list[IntArray], times: int) -> IntArray:
-    """Return the lanes' values in the order of decisions; the first decision is the first lane's."""
-    if len(columns) == 1:
-        return columns[0][:times]
-    rounds = -(-times // len(columns))
-    padded = [np.resize(column, rounds) for column in columns]
-    result: IntArray = np.stack(padded, axis=1).ravel()[:times]
+def _in_turn(lanes: list[IntArray], times: int) -> IntArray:
+    """Return the lanes' rows in the order of decisions; the first decision is the first lane's."""
+    if len(lanes) == 1:
+        return lanes[0][:times]
+    rounds, stages = -(-times // len(lanes)), lanes[0].shape[1]
+    padded = [np.resize(lane, (rounds, stages)) for lane in lanes]
+    result: IntArray = np.stack(padded, axis=1).reshape(-1, stages)[:times]
     return result
 
 
+class _Times(NamedTuple):
+    """When decisions before the horizon are made, when all batches end, and how they pass the stages; see `Stretch`."""
+
+    decided: IntArray
+    ends: IntArray
+    passages: Sequence[Passage] | None
+
+
+def _one_after_another(flying: Sequence[int], steps: IntArray, horizon: int) -> _Times:
+    """Return the times on one stage, of which ends are sums; `steps` ``[times, 1]``."""
+    ends = np.concatenate((np.array(flying, dtype=np.int64), flying[-1] + steps[:, 0].cumsum()))
+    times = int(np.searchsorted(ends[: len(steps)], horizon))
+    return _Times(ends[:times], ends[: len(flying) + times], None)
+
+
 def _stage_by_stage(
-    clock: StageClock,
-    flying: Sequence[int],
-    alike: Alike,
-    lanes: Sequence[Steps],
-    usage: KVUsage,
-    horizon: int,
-    waits: bool,
-) -> Stretch | None:
-    period = alike.period
-    steps = [lane.finish_ns.tolist() for lane in lanes]
+    clock: StageClock, flying: Sequence[int], steps: IntArray, period: int, horizon: int, waits: bool
+) -> _Times:
+    """Return the times on several stages; `steps` ``[times, stages]``: their finishes on an idle pipeline."""
     ahead = StageClock(len(clock.free))
     ahead.free = list(clock.free)
     ends = list(flying)
     decided: list[int] = []
-    begins: list[Sequence[int]] = []
-    stage_ends: list[Sequence[int]] = []
-    for time in range(alike.times):
+    passages: list[Passage] = []
+    for time, finishes in enumerate(steps.tolist()):
         moment = max(ends[time], ahead.free[0]) if waits else ends[time]
         if moment >= horizon:
             break
         # A token is computed from the one before: its batch cannot begin while that is in flight.
         ready = max(moment, ends[len(ends) - period])
-        passage = ahead.passage(ready, steps[time % period][time // period])
+        passage = ahead.passage(ready, finishes)
         ahead.free = passage.ends
         decided.append(moment)
         ends.append(passage.ends[-1])
-        begins.append(passage.begins)
-        stage_ends.append(passage.ends)
-    if not decided:
-        return None
-    moments, all_ends = np.array(decided, dtype=np.int64), np.array(ends, dtype=np.int64)
-    return Stretch(period, len(flying), lanes, usage, alike.free_blocks, moments, all_ends, begins, stage_ends)
+        passages.append(passage)
+    return _Times(np.array(decided, dtype=np.int64), np.array(ends, dtype=np.int64), passages)

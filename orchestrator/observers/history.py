@@ -83,7 +83,7 @@ class EngineHistory:
         totals.elapsed_ns += done.end_ns - began
         totals.iterations += done.batch.steps
         totals.prompt_tokens += tokens
-        totals.generated_tokens += len(done.outcome.emitted) * done.batch.steps
+        totals.generated_tokens += done.outcome.step_tokens * done.batch.steps
 
     def _keep(self, done: CompletedBatch, count: int, prefills: int, tokens: int) -> None:
         """Keep the first `count` runs of a batch: all its steps, or one each."""

@@ -49,12 +49,12 @@ class Intervals(Observer):
         """Take a completed batch."""
         if not done.batch.requests:
             return
-        length, emitted = self._length_ns, len(done.outcome.emitted)
+        length, tokens = self._length_ns, done.outcome.step_tokens
         first, last = int(done.ends_ns[0]) // length, done.end_ns // length
         self._tally(first).prompt += prompt_tokens(done)
         for offset, steps in enumerate(_steps_by_interval(done, first, last, length)):
             if steps:
-                self._tally(first + offset).generated += steps * emitted
+                self._tally(first + offset).generated += steps * tokens
         for index in range(done.start_ns // length, last):
             step = int(np.searchsorted(done.ends_ns, (index + 1) * length))
             self._ran(index, done, step)

@@ -151,24 +151,27 @@ class RequestRecorder(Observer):
         self._open[request.id] = Going(request.prompt_tokens, request.arrival_ns, seen.queued_ns, engine)
 
     def _emit(self, done: CompletedBatch) -> None:
-        """Note the tokens of a batch: every request that emits does so at the end of each step."""
-        first, last = int(done.ends_ns[0]), done.end_ns
+        """Note the tokens of a batch: every request that emits does so at the end of each step, all at once."""
+        first, last, outcome = int(done.ends_ns[0]), done.end_ns, done.outcome
         gaps: Counter[int] = Counter()
-        for request in done.outcome.emitted:
+        for request, tokens in outcome.each():
             going = self._open[request.id]
             if going.first_token < 0:
                 going.first_token = first
             else:
                 gaps[first - going.last_token] += 1
             going.last_token = last
-            going.generated += done.batch.steps
+            going.generated += tokens * done.batch.steps
             if self._keep_itl:
-                going.tokens.append(done.ends_ns)
+                going.tokens.append(done.ends_ns if tokens == 1 else done.ends_ns.repeat(tokens))
+        together = (outcome.step_tokens - len(outcome.emitted)) * done.batch.steps
+        if together:
+            gaps[0] += together
         if gaps:
             self.itl.add(np.array(list(gaps), dtype=np.int64), np.array(list(gaps.values()), dtype=np.int64))
         if done.batch.steps > 1:
             between = np.diff(done.ends_ns)
-            self.itl.add(between, np.full(len(between), len(done.outcome.emitted), dtype=np.int64))
+            self.itl.add(between, np.full(len(between), len(outcome.emitted), dtype=np.int64))
 
     def _finish(self, done: CompletedBatch) -> None:
         for request in done.outcome.finished:
@@ -185,7 +188,7 @@ class RequestRecorder(Observer):
         totals.batches += bool(batch.requests)
         totals.iterations += batch.steps if batch.requests else 0
         totals.prompt_tokens += prompt_tokens(done)
-        totals.generated_tokens += len(done.outcome.emitted) * batch.steps
+        totals.generated_tokens += done.outcome.step_tokens * batch.steps
         totals.preemptions += len(batch.preempted)
         totals.evictions += len(batch.kv_evictions)
         totals.evicted_bytes += sum(transfer.bytes for transfer in batch.kv_evictions)

@@ -103,9 +103,9 @@ class StepTable:
             self.rows[request.id].preemptions += 1
         if outcome.emitted:
             self.fruitless.clear()
-        for request in outcome.emitted:
+        for request, tokens in outcome.each():
             row = self.rows[request.id]
-            row.output += 1
+            row.output += tokens
             row.first_token = now if row.first_token is None else row.first_token
         for request in outcome.finished:
             self.rows[request.id].finish = now

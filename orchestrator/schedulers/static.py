@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.requests.admission import Admission
@@ -108,8 +108,8 @@ class StaticScheduler:
         self._groups.remove(group)
         if len(group.done) < len(group.members):
             self._groups.append(group)
-            return Outcome(outcome.emitted)
-        return Outcome(outcome.emitted, group.done)
+            return replace(outcome, finished=())
+        return replace(outcome, finished=group.done)
 
     def has_unfinished(self) -> bool:
         """Whether any request that was added is not finished."""

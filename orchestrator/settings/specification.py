@@ -123,10 +123,6 @@ class RunSpec:
         """The first engine; of most runs the only one."""
         return self.engines[0]
 
-    def with_output(self, **values: Any) -> RunSpec:
-        """Return the same run with other values of `OutputSettings`."""
-        return replace(self, output=replace(self.output, **values))
-
 
 @dataclass(frozen=True)
 class RunCommand:

@@ -29,12 +29,16 @@ def done(
     admitted: Sequence[Request] = (),
     finished: Sequence[Request] = (),
     emitted: Sequence[Request] | None = None,
+    emits: Sequence[int] | None = None,
     usage: KVUsage = USAGE,
     engine: int = 0,
     busy: Sequence[int] = (),
     stages: Sequence[tuple[int, int]] | None = None,
 ) -> CompletedBatch:
-    """A batch of `requests` whose steps end at `ends`; unless said otherwise, all decode one token and get one."""
+    """A batch of `requests` whose steps end at `ends`; unless said otherwise, all decode one token and get one.
+
+    `emits`: how many tokens each of `emitted` gets at a step.
+    """
     ids, tokens = [one.id for one in requests], new or [1] * len(requests)
     known = [one.prompt_tokens for one in requests] if context is None else list(context)
     batch = Batch(
@@ -56,7 +60,7 @@ def done(
         UsageLine([(usage, np.full(len(ends), usage.free_blocks))]),
         usage,
         [Seen(one, max(start, one.arrival_ns)) for one in seen],
-        Outcome(requests if emitted is None else emitted, finished),
+        Outcome(requests if emitted is None else emitted, finished, emits),
         np.array([list(zip(*(stages or [(start, ends[-1])]), strict=True))], dtype=np.int64),
         np.arange(len(ends)),
         np.array(busy, dtype=np.int64),

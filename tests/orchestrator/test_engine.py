@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -160,3 +163,24 @@ def test_a_static_batch_computes_an_aborted_request_to_its_end() -> None:
     assert [row["id"] for row in run.rows()] == [1]
     assert len(run.aborted) == 1 and run.metrics.totals.generated_tokens == 1 + 2
     assert policy.usage().free_blocks == 100
+
+
+@pytest.mark.parametrize("policy", ["none", "orca", "vllm"])
+def test_an_engine_forgets_who_has_gone(policy: str) -> None:
+    """Else its memory would grow with the requests of a run; those of the last batches may still be known."""
+    rows = [Request(0, 0, 4, 9, abort_ns=1500), Request(1, 0, 4, 2), Request(2, 90_000, 4, 2)]
+    run = Run(scheduler(policy, 100), rows)
+    assert [identity for _, identity in run.aborted] == [0]
+    assert {request.id for request in _reachable(run.engine) if isinstance(request, Request)} <= {2}
+
+
+def _reachable(root: object) -> Iterator[object]:
+    """Return all that an object holds, and what that holds; classes, modules and functions apart."""
+    seen, found = {id(root)}, [root]
+    while found:
+        one = found.pop()
+        yield one
+        for held in gc.get_referents(one):
+            if id(held) not in seen and not isinstance(held, type | ModuleType | FunctionType):
+                seen.add(id(held))
+                found.append(held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.reached import Reached, reaches
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 
 from orchestrator.engine.records import Aborted, Rejected
 from orchestrator.observers.account import TimeRecorder
+from orchestrator.observers.history import History
 from orchestrator.observers.interface import Observer, hooks
+from orchestrator.observers.intervals import Intervals
 from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import RequestSource
@@ -100,6 +104,25 @@ def test_lists_of_gaps_come_with_the_rows_and_are_not_kept() -> None:
     assert dict(zip(values.tolist(), times.tolist(), strict=True)) == {5: 1, 6: 1, 13: 1}
     assert recorder.totals.prompt_tokens == 3 and recorder.totals.generated_tokens == 4
     assert RequestRecorder().hand_on(None) is None
+
+
+def test_tokens_that_come_together_have_no_time_between_them() -> None:
+    """As of speculative decoding: a step brings some requests more than one token."""
+    recorder, history, cutter = RequestRecorder(keep_itl=True), History(), Intervals(1000)
+    one, two = request(0, prompt=3, output=6), request(1, prompt=3, output=3)
+    first = done(10, [20], [one, two], new=[3, 3], context=[0, 0], seen=[one, two], admitted=[one, two])
+    steps = done(20, [25, 31], [one, two], emits=[2, 1])
+    last = done(40, [44], [one], finished=[one], emits=[1])
+    for told in (first, steps, replace(last, outcome=replace(last.outcome, finished=[one, two]))):
+        for observer in (recorder, history, cutter):
+            observer.batch(told)
+    rows = recorder.hand_on(None)
+    assert rows is not None and rows.columns["output"].tolist() == [6, 3]
+    assert rows.itl is not None and [gaps.tolist() for gaps in rows.itl] == [[5, 0, 6, 0, 13], [5, 6]]
+    values, times = recorder.itl.columns()
+    assert dict(zip(values.tolist(), times.tolist(), strict=True)) == {0: 2, 5: 2, 6: 2, 13: 1}
+    assert recorder.totals.generated_tokens == sum(kind.generated_tokens for kind in history.kinds.values()) == 9
+    assert cutter.complete()[0].generation_per_s == pytest.approx(9 / 1e-6)
 
 
 def test_who_is_turned_away_is_counted_and_not_unfinished() -> None:

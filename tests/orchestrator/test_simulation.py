@@ -48,7 +48,7 @@ class Ears(Observer):
 
     def batch(self, done: CompletedBatch) -> None:
         self.told.append("batch")
-        self.tokens += len(done.outcome.emitted) * done.batch.steps
+        self.tokens += done.outcome.step_tokens * done.batch.steps
 
     def finished(self, rows: FinishedRows) -> None:
         self.told.append("finished")

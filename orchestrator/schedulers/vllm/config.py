@@ -73,11 +73,6 @@ class VllmSchedulerConfig:
         more = self.decides_ahead and (self.pipeline_stages == 1 or self.rules.staggers_stages)
         return self.pipeline_stages + int(more)
 
-    @property
-    def usable_blocks(self) -> int:
-        """KV blocks that requests can hold."""
-        return self.num_gpu_blocks - 1
-
     def _check_ranges(self) -> None:
         for name, least in (
             ("num_gpu_blocks", 2),
