@@ -1,8 +1,8 @@
 """The changes that can be made to one source file: small, on the syntax tree, one at a time.
 
 A change replaces a stretch of the source by other text, so that everything else, lines included, stays as it is. What
-does not run is left alone: docstrings, annotations, type variables, imports, overloads, and `assert`s, which are there
-for the type checker.
+does not run is left alone: docstrings, annotations, type variables, imports, overloads; and so are assertions:
+`assert`s, which are there for the type checker, and zip's `strict`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from benchmarks.mutation.operators import expression_changes, statement_changes
+from benchmarks.mutation.operators import expression_changes, is_assertion, statement_changes
 
 _SILENT = (ast.Import, ast.ImportFrom, ast.Assert, ast.Pass, ast.Global, ast.Nonlocal)
 _TYPE_MAKERS = frozenset({"TypeVar", "NewType", "ParamSpec", "TypeAlias", "cast"})
 _BLOCKS = ("body", "orelse", "finalbody")
+
+Key = tuple[str, str, str, str, str]
+"""A change's file, scope, line as text, and what it puts in place of what."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One change: `replacement` in place of the bytes `start` to `end` of `file`, which holds `line` to `last_line`.
 
-    `scope` is the function or class around it, `kind` the sort of change, `before` and `after` the text that differs.
+    `scope` is the function or class around it, `text` the whole of its first line, `kind` the sort of change, `before`
+    and `after` what differs.
     """
 
     file: str
     line: int
     last_line: int
     scope: str
+    text: str
     kind: str
     before: str
     after: str
@@ -38,9 +43,9 @@ class Change:
     replacement: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What names the change as long as the lines around it only move."""
-        return self.file, self.scope, self.before, self.after
+    def key(self) -> Key:
+        """What names the change as long as its line only moves."""
+        return self.file, self.scope, self.text, self.before, self.after
 
     def apply(self, source: bytes) -> bytes:
         """Return the changed source."""
@@ -116,7 +121,8 @@ def _inside(statement: ast.stmt) -> Iterator[tuple[ast.AST, str, str]]:
         node = waiting.pop(0)
         yield from expression_changes(node)
         if not isinstance(node, ast.JoinedStr):  # before Python 3.12 what is inside has no true place
-            waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)]
+            parts = (part for part in ast.iter_child_nodes(node) if not is_assertion(node, part))
+            waiting += [part for part in parts if not isinstance(part, ast.stmt)]
 
 
 def _own_parts(statement: ast.stmt) -> Iterator[ast.AST]:
@@ -136,7 +142,8 @@ def _change(
     end = starts[last - 1] + getattr(node, "end_col_offset", 0)
     replacement = f"({after})" if isinstance(node, ast.expr) else after
     before = " ".join(source[start:end].decode().split())
-    change = Change(statement.file, line, last, statement.scope, kind, before, after, start, end, replacement)
+    text = source[starts[line - 1] : starts[line]].decode().strip()
+    change = Change(statement.file, line, last, statement.scope, text, kind, before, after, start, end, replacement)
     try:
         same = ast.dump(ast.parse(change.apply(source))) == _meaning(source)
     except SyntaxError:

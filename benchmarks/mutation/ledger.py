@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.mutation.changes import Change
+from benchmarks.mutation.changes import Change, Key
 
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 """Changes that change nothing anybody could see, each with the reason why."""
@@ -38,15 +38,15 @@ class Ledger:
         self.outcomes[change], self._tried_with[change] = outcome, tests
 
 
-def known_equivalent(path: Path = EQUIVALENT) -> dict[tuple[str, str, str, str], str]:
+def known_equivalent(path: Path = EQUIVALENT) -> dict[Key, str]:
     """Return the reason of every change that is known to be equivalent, by its key."""
     if not path.exists():
         return {}
     entries = json.loads(path.read_text())
-    return {(one["file"], one["scope"], one["before"], one["after"]): one["reason"] for one in entries}
+    return {(one["file"], one["scope"], one["line"], one["before"], one["after"]): one["reason"] for one in entries}
 
 
-def score(outcomes: dict[Change, str], equivalent: dict[tuple[str, str, str, str], str]) -> tuple[str, float]:
+def score(outcomes: dict[Change, str], equivalent: dict[Key, str]) -> tuple[str, float]:
     """Return what was not noticed and the scores by package, as text, and the share of all in per cent."""
     tried: Counter[str] = Counter()
     noticed: Counter[str] = Counter()

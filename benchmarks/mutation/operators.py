@@ -69,6 +69,12 @@ def expression_changes(node: ast.AST) -> Found:
         yield from _calls(node)
 
 
+def is_assertion(node: ast.AST, part: ast.AST) -> bool:
+    """Whether `part` of `node` only asserts: that what is zipped is equally long."""
+    zips = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip"
+    return zips and isinstance(part, ast.keyword) and part.arg == "strict"
+
+
 def statement_changes(statement: ast.stmt) -> Found:
     """Yield the changes of one statement as a whole."""
     if isinstance(statement, ast.If | ast.While):
@@ -117,7 +123,7 @@ def _calls(node: ast.Call) -> Found:
         if plain[at] and plain[at + 1] and name not in ("min", "max"):
             yield node, "arguments swapped", _with(node, lambda new, i=at: _swap(new.args, i))
     for at, keyword in enumerate(node.keywords):
-        if keyword.arg not in (None, "strict"):  # zip's check is an assertion
+        if keyword.arg is not None and not is_assertion(node, keyword):
             yield node, "argument dropped", _with(node, lambda new, i=at: new.keywords.pop(i))
 
 
