@@ -15,8 +15,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import InternalError, UserError
 from foundation.files import atomic_write
-from orchestrator.settings.engine import NetworkSettings
-from orchestrator.settings.specification import EngineSpec
+from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from trace_gen.hardware import Hardware
 from trace_gen.precision import Arithmetic
 
@@ -59,30 +58,35 @@ class Configurations:
                 stream.write(text)
 
 
-def effective_configurations(engine: EngineSpec, hardware: Hardware, *, backend_decides: bool) -> Configurations:
+def effective_configurations(
+    model: ModelSettings,
+    shared: ParallelismSettings,
+    given: NetworkSettings,
+    hardware: Hardware,
+    *,
+    backend_decides: bool,
+) -> Configurations:
     """Return the effective files of an engine; a user's file that is wrong or does not fit is a `UserError`.
 
     `backend_decides`: latencies are left to the backend's own roofline.
     """
-    given, tensor = engine.network, engine.parallelism.tensor
     memory = (
         RemoteMemoryConfig.from_file(given.remote_memory)
         if given.remote_memory
         else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=int(_decided(given.remote_bw)))
     )
-    network = _network(engine)
-    system = _system(engine, hardware, len(network.npus_count))
+    network = _network(shared, given)
+    system = _system(model, given, hardware, len(network.npus_count))
     _check_dimensions(given, network, system)
-    if given.system is not None and tensor > 1:
-        _check_collectives(given, tensor, system)
+    if given.system is not None and shared.tensor > 1:
+        _check_collectives(given, shared.tensor, system)
     if not backend_decides:
         _check_exact(given, system)
         system = replace(system, roofline_enabled=True, peak_perf=1.0)
     return Configurations(network, system, memory)
 
 
-def _network(engine: EngineSpec) -> NetworkConfig:
-    shared, given = engine.parallelism, engine.network
+def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConfig:
     if given.network is None:
         dims = tuple(size for size in (shared.tensor, shared.stages) if size > 1) or (1,)
         return NetworkConfig(
@@ -109,12 +113,11 @@ def _decided(value: float | None) -> float:
     return value
 
 
-def _system(engine: EngineSpec, hardware: Hardware, dimensions: int) -> SystemConfig:
+def _system(model: ModelSettings, network: NetworkSettings, hardware: Hardware, dimensions: int) -> SystemConfig:
     """Return the user's system, with the device's memory bandwidth and rate where it has none, or one of our making."""
-    model = engine.model
     bandwidth = (model.local_bw * 1e9 if model.local_bw else hardware.memory_bandwidth) / 1e9
-    if engine.network.system is not None:
-        given = SystemConfig.from_file(engine.network.system)
+    if network.system is not None:
+        given = SystemConfig.from_file(network.system)
         peak = given.peak_perf or hardware.rate(Arithmetic.of(model.bits)) / 1e12
         return replace(given, local_mem_bw=given.local_mem_bw or bandwidth, peak_perf=peak)
     return SystemConfig(

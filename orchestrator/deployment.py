@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.settings.decided import decided, machine
+from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
@@ -33,6 +35,7 @@ from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
+from trace_gen.perf_models import PerfModelSettings
 from trace_gen.precision import Precision
 
 
@@ -83,9 +86,9 @@ class Deployment:
         return not getattr(self.engine.scheduling, "gen", False)
 
     def start(
-        self, stack: ExitStack, stopwatch: Stopwatch, count: int = 1, first: int = 0, *, traces: Path | None = None
+        self, stack: ExitStack, stopwatch: Stopwatch, numbers: Sequence[int] = (0,), *, traces: Path | None = None
     ) -> Started:
-        """Return `count` engines, numbered from `first`, with their backend started; `stack` closes what it opens.
+        """Return engines with these `numbers`, their one backend started; `stack` closes what it opens.
 
         `traces`: the folder that every iteration's files are left in.
         """
@@ -102,10 +105,10 @@ class Deployment:
             max_steps=1 if one_step else execution.macro_steps,
             stopwatch=stopwatch,
         )
-        schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in range(count - 1))]
+        schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in numbers[1:])]
         engines = [
-            Engine(scheduler, pricing, number=first + place, max_steps=execution.macro_steps)
-            for place, scheduler in enumerate(schedulers)
+            Engine(scheduler, pricing, number=number, max_steps=execution.macro_steps)
+            for number, scheduler in zip(numbers, schedulers, strict=True)
         ]
         return Started(engines, getattr(backend, "statistics", dict))
 
@@ -175,22 +178,83 @@ class Deployment:
         return lowering.lower
 
 
-def deploy(spec: RunSpec, given: EngineSpec) -> Deployment:
-    """Build what an engine of `spec` needs; what does not fit together is a `UserError`, before anything is written."""
-    model, hardware = load_model(given.model.model_name), load_hardware(given.model.hardware)
-    engine = decided(given, model, hardware)
-    perf_model = _perf_model(engine, model, hardware)
-    configurations = effective_configurations(engine, hardware, backend_decides=perf_model.latency_source == "backend")
-    generator = _generator(engine, model, perf_model)
-    npu = machine(engine, model, hardware)
-    share = engine.scheduling.memory_share(npu)
-    layout = kv_layout(generator.memory, engine.block_size)
-    space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine)
-    place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
-    scheduler = engine.scheduling.scheduler(place)
-    return Deployment(
-        spec, engine, model, hardware, generator, configurations, npu.memory_bytes, share, space, place, scheduler
-    )
+class Deploying:
+    """Deploys engines of one run: files are read once, and what equal settings decide is worked out once."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._model = cache(load_model)
+        self._hardware = cache(load_hardware)
+        self._perf_model = cache(self._new_perf_model)
+        self._generator = cache(self._new_generator)
+        self._configurations = cache(self._new_configurations)
+        self._like = cache(self._deploy)
+
+    def deploy(self, engine: EngineSpec) -> Deployment:
+        """Return what `engine` needs, the same for all that are like it; however many `instances`, it is one engine.
+
+        What does not fit together is a `UserError`, before anything is written.
+        """
+        return self._like(replace(engine, instances=1))
+
+    def _deploy(self, given: EngineSpec) -> Deployment:
+        model, hardware = self._model(given.model.model_name), self._hardware(given.model.hardware)
+        engine = decided(given, model, hardware)
+        configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
+        generator = self._generator(engine.perf_model, engine.model, engine.parallelism)
+        npu = machine(engine, model, hardware)
+        share = engine.scheduling.memory_share(npu)
+        layout = kv_layout(generator.memory, engine.block_size)
+        space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine)
+        place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
+        scheduler = engine.scheduling.scheduler(place)
+        return Deployment(
+            self._spec,
+            engine,
+            model,
+            hardware,
+            generator,
+            configurations,
+            npu.memory_bytes,
+            share,
+            space,
+            place,
+            scheduler,
+        )
+
+    def _new_perf_model(self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int) -> PerfModel:
+        bandwidth = settings.local_bw
+        return chosen.model(
+            PerfModelOptions(
+                architecture=self._model(settings.model_name),
+                hardware=self._hardware(settings.hardware),
+                tensor=tensor,
+                precision=_precision(settings),
+                memory_bandwidth=bandwidth * 1e9 if bandwidth else None,
+            )
+        )
+
+    def _new_configurations(
+        self,
+        perf_model: PerfModelSettings,
+        settings: ModelSettings,
+        shared: ParallelismSettings,
+        network: NetworkSettings,
+    ) -> Configurations:
+        source = self._perf_model(perf_model, settings, shared.tensor).latency_source
+        hardware = self._hardware(settings.hardware)
+        return effective_configurations(settings, shared, network, hardware, backend_decides=source == "backend")
+
+    def _new_generator(
+        self, perf_model: PerfModelSettings, settings: ModelSettings, shared: ParallelismSettings
+    ) -> TraceGenerator:
+        return TraceGenerator(
+            self._model(settings.model_name),
+            Mesh(shared.tensor, shared.stages, shared.expert),
+            self._perf_model(perf_model, settings, shared.tensor),
+            precision=_precision(settings),
+            attention_placement=shared.attention_placement,
+        )
 
 
 def kv_space(
@@ -236,29 +300,5 @@ def _fitting_blocks(memory: ModelMemory, layout: KVLayout, share: MemoryShare) -
     return min((share.bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
 
 
-def _perf_model(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> PerfModel:
-    bandwidth = engine.model.local_bw
-    return engine.perf_model.model(
-        PerfModelOptions(
-            architecture=model,
-            hardware=hardware,
-            tensor=engine.parallelism.tensor,
-            precision=_precision(engine),
-            memory_bandwidth=bandwidth * 1e9 if bandwidth else None,
-        )
-    )
-
-
-def _generator(engine: EngineSpec, model: ModelArchitecture, perf_model: PerfModel) -> TraceGenerator:
-    shared = engine.parallelism
-    return TraceGenerator(
-        model,
-        Mesh(shared.tensor, shared.stages, shared.expert),
-        perf_model,
-        precision=_precision(engine),
-        attention_placement=shared.attention_placement,
-    )
-
-
-def _precision(engine: EngineSpec) -> Precision:
-    return Precision(engine.model.bits, engine.model.bits, engine.model.kv_bits)
+def _precision(settings: ModelSettings) -> Precision:
+    return Precision(settings.bits, settings.bits, settings.kv_bits)

@@ -13,7 +13,7 @@ from trace_gen.hardware import Hardware
 
 def introduction(run: Run) -> list[str]:
     """Return the lines."""
-    lines = [line for one in run.kinds() for line in _engine(one, run.count(one))]
+    lines = [line for one, places in run.places().items() for line in _engine(one, len(places))]
     return [*lines, f"workload: {run.source.described}", *(f"note: {note}" for note in notes(run))]
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
 from orchestrator.cluster.clock import Clock
-from orchestrator.deployment import Deployment, Started, deploy
+from orchestrator.deployment import Deploying, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.introduction import notes
@@ -60,7 +60,8 @@ class Simulation:
             for observer in self._observers:
                 observing.callback(observer.close)
                 observer.begin(run)
-            going = _Going(run, [engine for one in started for engine in one.engines], self._observers)
+            engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
+            going = _Going(run, engines, self._observers)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -82,11 +83,9 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
-    deployments: list[Deployment] = []
-    for engine in spec.engines:
-        deployment = deploy(spec, engine)
-        deployments += [deployment] * engine.instances
-    kinds = list(dict.fromkeys(deployments))
+    deploying = Deploying(spec)
+    listed = [deploying.deploy(engine) for engine in spec.engines]
+    kinds = list(dict.fromkeys(listed))
     source = open_source(
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
@@ -96,18 +95,19 @@ def prepare(spec: RunSpec) -> Run:
         raise UserError(
             "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
         )
-    decided = replace(spec, engines=tuple(one.engine for one in kinds), workload=spec.workload.decided())
-    return Run(spec, decided, deployments, source)
+    counts = [given.instances for given in spec.engines]
+    engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
+    deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]
+    return Run(spec, replace(spec, engines=engines, workload=spec.workload.decided()), deployments, source)
 
 
 def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
-    """Start the engines, kind after kind, numbered on."""
+    """Start the engines, kind after kind, each with the number of its place."""
+    kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
-    kinds, traces = run.kinds(), run.spec.execution.trace_dir
-    for number, one in enumerate(kinds):
-        first = sum(len(earlier.engines) for earlier in started)
+    for number, (one, places) in enumerate(kinds.items()):
         own = traces / f"engine{number}" if traces is not None and len(kinds) > 1 else traces
-        started.append(one.start(stack, stopwatch, run.count(one), first, traces=own))
+        started.append(one.start(stack, stopwatch, places, traces=own))
     return started
 
 
@@ -232,7 +232,7 @@ class _Going:
 
 
 def _facts(run: Run, ending: BaseException | None) -> RunFacts:
-    kinds = list(run.kinds())
+    kinds = run.kinds()
     shared, limits = kinds[0].engine.parallelism, [one.engine.scheduling.step_limits() for one in kinds]
     return RunFacts(
         model=_joined(one.model.name for one in kinds),

@@ -159,8 +159,13 @@ _DECLARED: dict[type, tuple[Declaration, ...]] = {}
 
 
 def declared(record: type) -> tuple[Declaration, ...]:
-    """Return the declarations of a record in the order of its fields; a field without one is an `InternalError`."""
+    """Return the declarations of a record in the order of its fields.
+
+    A field without one is an `InternalError`, and so is a record that may change: equal ones are taken for one another.
+    """
     if record not in _DECLARED:
+        if not record.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise InternalError(f"{record.__name__} holds settings and is no @dataclass(frozen=True)")
         _DECLARED[record] = tuple(_bound(record, one) for one in dataclasses.fields(record))
     return _DECLARED[record]
 

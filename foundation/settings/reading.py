@@ -6,10 +6,10 @@ list, and flags win over a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from foundation.errors import UserError, near_names, raise_all
 from foundation.settings.catalogue import Catalogue, catalogue
@@ -57,14 +57,6 @@ class Problem:
     name: str
     what: str
     fix: str = ""
-
-
-@runtime_checkable
-class Checked(Protocol):
-    """A record whose values must fit together."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what does not fit."""
 
 
 def read(root: type[R], layers: Layers) -> R:
@@ -134,8 +126,8 @@ class _Reading:
             else:
                 values[one.name] = self._setting(one, given)
         result = record(**values)
-        if isinstance(result, Checked) and len(self.problems) == before:
-            self.problems += [_explained(problem, given) for problem in result.problems()]
+        if len(self.problems) == before:
+            self.problems += [_explained(problem, given) for problem in _conflicts(result)]
         return result
 
     def check_read(self) -> None:
@@ -259,5 +251,12 @@ def _check(record: object, problems: list[UserError]) -> None:
             for inner in value if isinstance(one, Records) else (value,):
                 if inner is not None:
                     _check(inner, problems)
-    if isinstance(record, Checked) and len(problems) == before:
-        problems += [UserError(found.what, fix=found.fix, field=found.name) for found in record.problems()]
+    if len(problems) == before:
+        problems += [UserError(found.what, fix=found.fix, field=found.name) for found in _conflicts(record)]
+
+
+def _conflicts(record: object) -> Iterator[Problem]:
+    """Yield what does not fit together, if a record's values must: it then has a method `problems`."""
+    problems: Callable[[], Iterator[Problem]] | None = getattr(record, "problems", None)
+    if problems is not None:
+        yield from problems()

@@ -61,20 +61,24 @@ class BlockPool:
 class SharedBlockPool(BlockPool):
     """A pool whose blocks several owners may hold and whose free blocks keep the hash of their content (vLLM 0.19).
 
-    `references[block]` counts the owners. A block without owners is free but stays findable under its hash until
-    `take` hands it out again; `adopt` takes it off the free list before that happens.
+    `references[block]` counts the owners of each block that was ever used. A block without owners is free but stays
+    findable under its hash until `take` hands it out again; `adopt` takes it off the free list before that happens.
     """
 
     def __init__(self, num_blocks: int) -> None:
         super().__init__(num_blocks)
-        self.references = [0] * num_blocks
-        self._hash_of: list[object | None] = [None] * num_blocks
+        self.references = [0]
+        self._hash_of: list[object | None] = [None]
         self._holders: dict[object, int | dict[int, None]] = {}
 
     def take(self, count: int) -> list[int]:
         """Remove and return the next `count` blocks; their old contents can no longer be found."""
         blocks = super().take(count)
         references, hash_of = self.references, self._hash_of
+        fresh = self._unused - len(references)
+        if fresh:
+            references.extend([0] * fresh)
+            hash_of.extend([None] * fresh)
         for block in blocks:
             references[block] = 1
             if hash_of[block] is not None:
@@ -127,7 +131,7 @@ class SharedBlockPool(BlockPool):
 
     def content_of(self, block: int) -> object | None:
         """Return the hash under which `block` is registered, or None."""
-        return self._hash_of[block]
+        return self._hash_of[block] if block < self._unused else None
 
     def _enqueue(self, idle: Sequence[int], findable: Sequence[int]) -> None:
         freed = self._freed

@@ -39,20 +39,26 @@ class Stop(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is about to be simulated: what was asked for, the same with nothing left open, its engines, its requests."""
+    """What is about to be simulated: what was asked for, the same with nothing left open, its engines, its requests.
+
+    `deployments`: of each engine, in their order; like engines have the same.
+    """
 
     asked: RunSpec
     spec: RunSpec
     deployments: Sequence[Deployment]
     source: RequestSource
 
+    def places(self) -> dict[Deployment, list[int]]:
+        """Return the deployments that differ, in the order of their first engines, and the numbers of their engines."""
+        found: dict[Deployment, list[int]] = {}
+        for number, deployment in enumerate(self.deployments):
+            found.setdefault(deployment, []).append(number)
+        return found
+
     def kinds(self) -> list[Deployment]:
         """The deployments that differ, in the order of their first engines."""
         return list(dict.fromkeys(self.deployments))
-
-    def count(self, deployment: Deployment) -> int:
-        """Return how many engines there are of a kind."""
-        return self.deployments.count(deployment)
 
     def admissions(self) -> Iterator[Admission]:
         """Return how the requests enter, in order of arrival."""

@@ -320,6 +320,13 @@ def test_mistakes_in_declarations_are_defects() -> None:
         with pytest.raises(InternalError, match=r"size"):
             declared(record)
 
+    @dataclass
+    class Changing:
+        size: int = setting(3, "size")
+
+    with pytest.raises(InternalError, match=r"Changing holds settings and is no @dataclass\(frozen=True\)"):
+        declared(Changing)
+
     @dataclass(frozen=True)
     class Other:
         coats: float = setting(1.0, "coats")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analytical.embedded import create
 from converters.lowering import Lowering
 from orchestrator.cli import simulate
-from orchestrator.deployment import Deployment, deploy
+from orchestrator.deployment import Deploying, Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interfaces import FileInterface
@@ -31,7 +31,7 @@ SHAPES = [(1, 1, "heads"), (2, 1, "heads"), (2, 1, "requests"), (4, 2, "heads"),
 def deployment(npus: int, stages: int, placement: str) -> Deployment:
     values = {"model_name": "openai-community/gpt2", "npu_num": npus, "npu_group": stages}
     spec = RunSpec.of(**values, attention_placement=placement, link_latency=300)
-    return deploy(spec, spec.engines[0])
+    return Deploying(spec).deploy(spec.engine)
 
 
 @st.composite

@@ -11,7 +11,7 @@ from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
 from orchestrator import RunSpec, Simulation
-from orchestrator.deployment import Deployment, deploy
+from orchestrator.deployment import Deploying, Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY
 from orchestrator.pricing.interface import Pricing
@@ -23,7 +23,7 @@ from trace_gen.trace import OperatorClass
 
 def deployed(**values: Any) -> Deployment:
     spec = RunSpec.of(model_name="openai-community/gpt2", link_latency=300, **values)
-    return deploy(spec, spec.engine)
+    return Deploying(spec).deploy(spec.engine)
 
 
 def pricing(built: Deployment) -> Pricing:

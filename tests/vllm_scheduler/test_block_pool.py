@@ -84,3 +84,12 @@ def test_an_adopted_block_leaves_the_free_list_and_needs_both_owners_to_go() -> 
 def test_taking_more_than_there_are_is_a_defect() -> None:
     with pytest.raises(InternalError, match="3 KV blocks taken where 2 are free"):
         SharedBlockPool(3).take(3)
+
+
+def test_blocks_that_were_never_used_take_no_memory() -> None:
+    for pool in (SharedBlockPool(10**12), LifoSharedBlockPool(10**12)):
+        blocks = pool.take(3)
+        pool.adopt(blocks[:1])
+        assert pool.references == [0, 2, 1, 1] and pool.content_of(10**11) is None
+        pool.give_back(blocks)
+        assert pool.references == [0, 1, 0, 0] and pool.free == 10**12 - 2

@@ -25,7 +25,8 @@ def check_blocks(scheduler: VllmScheduler) -> None:
     assert len(free) == len(set(free)) == kv.free
     assert set(free) | set(held) == set(range(1, scheduler.config.num_gpu_blocks))
     assert not set(free) & set(held)
-    assert kv.pool.references == [held[block] for block in range(scheduler.config.num_gpu_blocks)]
+    references = [*kv.pool.references, *[0] * (scheduler.config.num_gpu_blocks - len(kv.pool.references))]
+    assert references == [held[block] for block in range(scheduler.config.num_gpu_blocks)]
     for entry in scheduler.running:
         (table,) = entry.tables
         assert len(set(table)) == len(table)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class PerfModelSettings(Protocol):
-    """The settings of a performance model."""
+    """The settings of a performance model: a frozen record, for engines with equal ones share the model."""
+
+    def __hash__(self) -> int:
+        """Return the same for equal settings."""
 
     def model(self, options: PerfModelOptions) -> PerfModel:
         """Return the model; raises `foundation.errors.UserError` when a file is missing or wrong."""
