@@ -55,9 +55,13 @@ class CollectiveSolver:
     ) -> Entries:
         """Return when each of `ranks` leaves, relative to the first entry. Raises `SimulationError`.
 
-        Ranks that meet over the same dimensions, elsewhere on the network, leave at the same times.
+        Ranks that meet over the same dimensions, elsewhere on the network, leave at the same times if they are listed
+        in the same order: their lists then differ by a constant only.
         """
-        place = None if group == 0 and self._homogeneous else ranks
+        place = ranks
+        if group == 0 and self._homogeneous:
+            first = min(ranks)
+            place = tuple([rank - first for rank in ranks])
         key = (place, collective, size, involved, group, entries)
         found = self._solved.get(key)
         if found is None:

@@ -1,0 +1,106 @@
+"""Collectives over part of the dimensions or in groups, which ranks enter at times that follow no pattern."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import analytical_cases as cases
+import numpy as np
+from helpers.reached import Reached, reaches
+from hypothesis import strategies as st
+
+from analytical.chains.meetings import Meeting
+from analytical.chains.plan import ChainPlan, CollectiveStop, SoloRun, Stop
+
+COUNTS = ([4], [6], [8], [2, 3], [3, 4], [4, 2], [2, 2, 2], [3, 2, 3], [2, 3, 4])
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+
+
+def scattered_case(seed: int, *, steps: int) -> cases.Description:
+    """Chains of compute and collectives; every rank computes one of a few times, drawn rank by rank.
+
+    So the sets of ranks that are in step lie across the places at which a collective is run, in another order at each.
+    """
+    source = random.Random(seed)
+    counts = source.choice(COUNTS)
+    case = cases.healthy()
+    case["network"] = {
+        "topology": [source.choice(["Ring", "FullyConnected", "Switch"]) for _ in counts],
+        "npus_count": counts,
+        "bandwidth": [source.choice([12.5, 50, 400]) for _ in counts],
+        "latency": [source.choice([0, 10, 500]) for _ in counts],
+    }
+    npus = int(np.prod(counts))
+    case["groups"] = _groups(source, npus)
+    halves = len(counts) > 1 or not case["groups"]  # a group takes the sole entry of a list, whatever its size
+    case["system"] |= {
+        "collective-optimization": source.choice(["localBWAware", "baseline"]),
+        "preferred-dataset-splits": source.choice([1, 2, 4]),
+        "active-chunks-per-dimension": source.choice([1, 2]),
+        **{f"{kind}-implementation": [_algorithm(source, kind, count, halves) for count in counts] for kind in KINDS},
+    }
+    case["ranks"] = [[] for _ in range(npus)]
+    pattern = [source.randrange(3) for _ in range(npus)]
+    for _ in range(source.randint(1, 4)):
+        if source.random() < 0.3:
+            pattern = [source.randrange(3) for _ in range(npus)]
+        durations = [[1000 * source.randint(1, 3000) + 500 for _ in range(steps)] for _ in range(3)]
+        collective = _collective(source, len(counts))
+        for rank in range(npus):
+            compute = {"type": "COMP", "num_ops": durations[pattern[rank]], "tensor_size": 1}
+            own = next((int(group) for group, ranks in case["groups"].items() if rank in ranks), 0)
+            group = {"group": own} if "involved_dims" not in collective else {}
+            _append(case["ranks"][rank], compute)
+            _append(case["ranks"][rank], {**collective, **group})
+    return case
+
+
+def _algorithm(source: random.Random, kind: str, count: int, halves: bool) -> str:
+    halving = halves and count & (count - 1) == 0 and kind != "all-to-all"
+    return source.choice(["ring", "direct", "direct1", "direct2", *["halvingDoubling"] * halving])
+
+
+def _groups(source: random.Random, npus: int) -> dict[str, list[int]]:
+    """Divide all ranks into groups of one size, in any order; none now and then."""
+    ranks = list(range(npus))
+    source.shuffle(ranks)
+    size = source.choice([size for size in range(2, npus + 1) if npus % size == 0])
+    if source.random() < 0.3:
+        return {}
+    return {str(at // size + 1): ranks[at : at + size] for at in range(0, npus, size)}
+
+
+def _collective(source: random.Random, dims: int) -> dict[str, Any]:
+    kind = source.choice(["ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL"])
+    node = {"type": "COMM_COLL", "comm_type": kind, "comm_size": source.choice([4096, 65536, 1 << 20])}
+    if source.random() < 0.7:
+        node["involved_dims"] = source.randint(1, (1 << dims) - 1)
+    return node
+
+
+def _append(nodes: list[dict[str, Any]], node: dict[str, Any]) -> None:
+    nodes.append({**node, "id": len(nodes), "deps": [len(nodes) - 1] if nodes else []})
+
+
+def _meetings(stop: Stop) -> list[Meeting]:
+    if isinstance(stop, SoloRun):
+        return stop.meetings
+    return [stop.meeting] if isinstance(stop, CollectiveStop) else []
+
+
+@reaches(0.4, examples=60, seed=st.integers(0, 10**6))
+def test_places_where_ranks_come_in_another_order_do_not_share_an_answer(reached: Reached, seed: int) -> None:
+    case = scattered_case(seed, steps=2)
+    backend, graph = cases.backend(case), cases.graph(case)
+    planned = backend.plans.get(graph)
+    assert isinstance(planned.plan, ChainPlan)
+    together = backend.chains.evaluate(planned.plan, graph, planned.solver)
+    if any(len(meeting.components) > 1 for stop in planned.plan.stops for meeting in _meetings(stop)):
+        reached()
+    columns = {rank: at for at, ranks in enumerate(together.rank_sets) for rank in ranks}
+    for step in range(graph.steps):
+        alone = backend.events.run_step(graph, step, solve=False)
+        for run in alone.rank_runs:
+            assert together.finish_ns[step, columns[run.rank]] == run.finished_ns
+            assert together.exposed_ns[step, columns[run.rank]] == run.finished_ns - run.gpu_ns
