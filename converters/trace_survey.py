@@ -60,11 +60,6 @@ def group_code(index: IntArray | NDArray[np.int32], *, stated: bool) -> IntArray
     return result
 
 
-def group_ranks(block: Trace, code: int) -> tuple[int, ...]:
-    """Return the ranks of a group, in ring order."""
-    return block.rank_sets[code // 2] if code % 2 else block.groups[code // 2]
-
-
 @dataclass(slots=True)
 class Span:
     """The rows of one stage, rank set and sub-batch. -1: there is none.

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-MOST_DIGITS = 40
-"""Of a whole number: nothing is counted that far."""
-_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")  # nothing is counted further than 40 digits
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,1000})?|\.[0-9]{1,1000})(?:[eE][+-]?[0-9]{1,4})?")
 
 

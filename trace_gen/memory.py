@@ -87,14 +87,6 @@ class ModelMemory:
         """Bytes of weights on the fullest rank."""
         return max(self._stage_weights)
 
-    def kv_tokens(self, stage: int, memory_bytes: int) -> int:
-        """Return how many tokens of KV cache fit beside the weights in `memory_bytes` a rank; negative: none at all."""
-        return (memory_bytes - self.weight_bytes(stage)) // self.kv_bytes_per_token(stage)
-
-    def tightest_stage(self, memory_bytes: int) -> int:
-        """Return the stage that has room for the fewest tokens (the first of equals): it limits the instance."""
-        return min(range(self.mesh.pipeline), key=lambda stage: self.kv_tokens(stage, memory_bytes))
-
     def transfer_share(self, total_bytes: int, stage: int) -> int:
         """Return what each rank of `stage` moves of `total_bytes` of KV cache summed over all ranks."""
         return ceil_div(total_bytes * self.kv_bytes_per_token(stage), self.kv_bytes_per_token_all_ranks)

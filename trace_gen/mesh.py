@@ -28,8 +28,6 @@ from foundation.errors import UserError
 Ranks = tuple[int, ...]
 AXES = ("tp", "cp", "dp", "pp")
 """The axes of a mesh, the one whose coordinate varies fastest first: the order of network dimensions."""
-EXPERT_AXES = ("tp", "cp", "dp")
-"""The axes that whole experts are spread across."""
 
 
 def lines(sizes: Sequence[int], along: Collection[int]) -> tuple[Ranks, ...]:
@@ -91,11 +89,6 @@ class Mesh:
         """Ranks of one pipeline stage."""
         return self.member_size * self.data
 
-    @property
-    def network_dimensions(self) -> tuple[int, ...]:
-        """Lengths of network dimensions that fit the mesh, dimension 0 (the fastest) first, without axes of 1."""
-        return tuple(size for size in self.sizes if size > 1) or (1,)
-
     def stages_of(self, ranks: Iterable[int]) -> set[int]:
         """Return the pipeline stages that `ranks` work for."""
         size = self.stage_size
@@ -109,10 +102,6 @@ class Mesh:
         """Return the ranks of a pipeline stage (those of one data-parallel member), ascending."""
         first = stage * self.stage_size + (member or 0) * self.member_size
         return tuple(range(first, first + (self.stage_size if member is None else self.member_size)))
-
-    def member_ranks(self, member: int) -> Ranks:
-        """Return the ranks of a data-parallel member in all stages, ascending."""
-        return tuple(rank for stage in range(self.pipeline) for rank in self.stage_ranks(stage, member))
 
     def groups(self, *axes: str) -> tuple[Ranks, ...]:
         """Return the groups of a collective along `axes`: ranks that differ in nothing else, by first rank."""

@@ -1,8 +1,7 @@
-"""Run files: settings by name, in YAML or JSON, with the spellings of the flags; written so that they read back."""
+"""Run files: settings by name, in YAML or JSON, with the spellings of the flags."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,6 @@ def read_file(path: str | Path, known: Catalogue) -> Layers:
             lists[name] = _entries(document, name, top.pop(name), known, problems)
     values = _values(document, (), top, known, problems)
     return Layers(file=values, lists=lists, problems=problems)
-
-
-def to_json(values: Mapping[str, Any]) -> str:
-    """Return values (of `reading.flat`) as the text of a run file."""
-    return json.dumps(values, indent=2) + "\n"
 
 
 def _entries(document: Document, name: str, value: Any, known: Catalogue, problems: list[UserError]) -> list[Values]:

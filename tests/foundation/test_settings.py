@@ -16,7 +16,7 @@ from foundation.registry import Registry
 from foundation.settings import choice, declared, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import help_text, parse
-from foundation.settings.files import read_file, to_json
+from foundation.settings.files import read_file
 from foundation.settings.reading import Layers, Problem, check, choice_names, flat, read
 from foundation.settings.schema import json_schema
 
@@ -201,7 +201,7 @@ def test_a_list_has_what_its_records_do_not_share(tmp_path: Path) -> None:
         ("blue", 1, Round()), ("green", 4, Roller(length=9)),
     ]  # fmt: skip
     assert [wall.paint.coats for wall in by_file(tmp_path / "a.yaml", text, "--coats", "2").walls] == [2, 2]
-    assert by_file(tmp_path / "b.json", to_json(flat(shared))) == shared
+    assert by_file(tmp_path / "b.json", json.dumps(flat(shared))) == shared
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from foundation.errors import UserError
 from foundation.settings import Setting
 from foundation.settings.catalogue import Entry, catalogue
-from foundation.settings.files import to_json
 from foundation.settings.reading import check, flat
 from foundation.settings.schema import json_schema
 from orchestrator.cli import simulate
@@ -86,9 +85,9 @@ def test_flags_files_and_python_make_the_same_run(reached: Reached, values: dict
     if made is None:
         return
     reached()
-    assert by_file(to_json(flat(made))) == made, "written, it reads back"
+    assert by_file(json.dumps(flat(made))) == made, "written, it reads back"
     check(made)
-    again = by_file(to_json(repeating(made)))
+    again = by_file(json.dumps(repeating(made)))
     assert again is not None and repeating(again) == repeating(made) and shown(again, again) == shown(made, made)
 
 

@@ -31,8 +31,6 @@ def test_every_rank_has_one_place(tensor: int, pipeline: int, data: int, context
         rank = number(mesh, stage, member, inner, outer)
         assert mesh.stages_of([rank]) == {stage} and mesh.member_of(rank) == member
         assert rank in mesh.stage_ranks(stage) and rank in mesh.stage_ranks(stage, member)
-        assert rank in mesh.member_ranks(member)
-    assert sorted(rank for member in range(data) for rank in mesh.member_ranks(member)) == list(range(mesh.ranks))
     assert [rank for stage in range(pipeline) for rank in mesh.stage_ranks(stage)] == list(range(mesh.ranks))
     assert (mesh.member_size, mesh.stage_size) == (tensor * context, tensor * context * data)
 
@@ -63,16 +61,8 @@ def test_the_layout_that_the_page_draws() -> None:
     assert mesh.groups("tp") == ((0, 1), (2, 3), (4, 5), (6, 7))
     assert mesh.groups("tp", "cp", "dp") == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert mesh.groups("dp") == ((0, 2), (1, 3), (4, 6), (5, 7))
-    assert mesh.stage_ranks(1, 0) == (4, 5) and mesh.member_ranks(1) == (2, 3, 6, 7)
+    assert mesh.stage_ranks(1, 0) == (4, 5)
     assert mesh.stages_of((1, 2, 6)) == {0, 1}
-
-
-def test_network_dimensions_have_the_fastest_first_and_none_of_one() -> None:
-    assert Mesh(4, 2).network_dimensions == (4, 2)
-    assert Mesh(4, 3, data=2).network_dimensions == (4, 2, 3)
-    assert Mesh(2, context=5).network_dimensions == (2, 5)
-    assert Mesh(1, 3).network_dimensions == (3,)
-    assert Mesh().network_dimensions == (1,)
 
 
 def test_lines_of_a_network() -> None:

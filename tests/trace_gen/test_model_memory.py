@@ -93,8 +93,6 @@ def test_no_rank_holds_less_than_its_share(name: str, tensor: int, pipeline: int
     ranks = tensor * pipeline
     assert spread.max_rank_weight_bytes >= 2 * parameter_count(shape) // ranks
     assert spread.kv_bytes_per_token_all_ranks >= 4 * sum(kept_elements(layer) for layer in shape.layers)
-    tightest = spread.tightest_stage(10**13)
-    assert spread.kv_tokens(tightest, 10**13) == min(spread.kv_tokens(stage, 10**13) for stage in range(pipeline))
 
 
 @EXACT

@@ -22,6 +22,7 @@ from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.batch_shape import BatchShape, KVTransfer, dummy_batch, empty_batch
 from trace_gen.generator import TraceGenerator
+from trace_gen.mesh import Mesh
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision
@@ -236,6 +237,11 @@ def simulate(graph: ExecutionGraph, dims: Sequence[int]) -> IterationResult:
     return backend.simulate(graph)
 
 
+def network_dimensions(mesh: Mesh) -> tuple[int, ...]:
+    """A network that fits `mesh`: a dimension an axis, without those of 1."""
+    return tuple(size for size in mesh.sizes if size > 1) or (1,)
+
+
 def finishes(result: IterationResult) -> dict[int, int]:
     return {rank: int(result.finish_ns[0, column]) for column, ranks in enumerate(result.rank_sets) for rank in ranks}
 
@@ -246,12 +252,12 @@ def finishes(result: IterationResult) -> dict[int, int]:
 def test_waves_run_in_lock_step(tensor: int, data: int, pipeline: int, exchange: str) -> None:
     """A member with one token waits for one with many; alone it would be done long before."""
     generator = waved(TINY, tensor, data, pipeline, expert_exchange=exchange)
-    dims = generator.mesh.network_dimensions
+    dims = network_dimensions(generator.mesh)
     large, small = batch([4000]), batch([1], [10], first_id=7)
     wave = finishes(simulate(lower(generator.generate([large, *[small] * (data - 1)]), network_dims=dims), dims))
     assert sorted(wave) == list(range(generator.mesh.ranks))
     alone = make_generator(TINY, tensor, pipeline)
-    dims_alone = alone.mesh.network_dimensions
+    dims_alone = network_dimensions(alone.mesh)
     times = [
         finishes(simulate(lower(alone.generate([shape]), network_dims=dims_alone), dims_alone))
         for shape in (large, small)
