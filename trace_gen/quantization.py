@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from foundation.errors import UserError
 from foundation.fields import Fields
 from trace_gen.precision import Arithmetic, ceil_div
 
@@ -103,8 +104,18 @@ class Quantization:
         return f"{self.method}, matrices of {self.bits} bits with their scales, multiplied in {done}{kept}"
 
     def matrix_bytes(self, inputs: int, outputs: int) -> int:
-        """Return the bytes of a matrix with its scales, zero points and indices."""
+        """Return the bytes of a matrix with its scales, zero points and indices.
+
+        Raises `UserError` where groups of inputs do not divide a rank's, which vLLM refuses, too. (Two-dimensional
+        blocks at the edge of a matrix may be cut.)
+        """
         across, along = self.block
+        if across and along == 1 and inputs % across:
+            raise UserError(
+                f"groups of {across} inputs share a scale, but a rank has {inputs}, which they do not divide",
+                field="group_size",
+                fix="use fewer tensor-parallel NPUs, or a checkpoint of smaller groups",
+            )
         blocks = (ceil_div(inputs, across) if across else 1) * (ceil_div(outputs, along) if along else 1)
         blocks = ceil_div(blocks * (self.scale_bits + self.zero_bits), 8)
         return ceil_div(inputs * outputs * self.bits, 8) + blocks + ceil_div(inputs * self.index_bits, 8)

@@ -161,6 +161,25 @@ def test_the_rules_of_traces_hold(tmp_path: Path, case: str, tensor: int, pipeli
     assert ranks >= ModelMemory(architecture, Mesh()).weight_bytes(0)
 
 
+@pytest.mark.parametrize(
+    ("config", "tensor"),
+    [
+        (AWQ, 16),
+        (AWQ | {"group_size": 5}, 1),
+        (GPTQ | {"group_size": 8192}, 1),
+        (tensors(INT4 | {"group_size": 96}), 1),
+    ],
+)
+def test_groups_divide_the_inputs_of_a_rank(tmp_path: Path, config: dict[str, Any], tensor: int) -> None:
+    """14336 inputs on each of 16 ranks are 7 groups of 128, on each of 32 they are three and a half."""
+    architecture = quantized(tmp_path, LLAMA, config)
+    if tensor > 1:
+        assert ModelMemory(architecture, Mesh(tensor)).weight_bytes(0) > 0
+        tensor *= 2
+    with pytest.raises(UserError, match=r"group_size: groups of \d+ inputs share a scale, but a rank has"):
+        ModelMemory(architecture, Mesh(tensor)).weight_bytes(0)
+
+
 @pytest.mark.parametrize("expert", [1, 4])
 def test_every_expert_has_its_own_scales(tmp_path: Path, expert: int) -> None:
     architecture = quantized(tmp_path, MIXTRAL, AWQ | {"modules_to_not_convert": ["gate"]})

@@ -169,8 +169,9 @@ class _Matrices:
             return found
         across, along = stored.block[0] or into, stored.block[1] or out
         scales = -(-into // across) * -(-out // along)
-        bits = into * out * stored.bits + scales * (stored.scale_bits + stored.zero_bits) + into * stored.index_bits
-        return replace(found, weights=copies * (ceil_div(bits, 8) + self.precision.weight_bytes(out * bias)))
+        parts = into * out * stored.bits, scales * (stored.scale_bits + stored.zero_bits), into * stored.index_bits
+        whole = sum(ceil_div(bits, 8) for bits in parts)
+        return replace(found, weights=copies * (whole + self.precision.weight_bytes(out * bias)))
 
 
 def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
