@@ -10,7 +10,7 @@ import numpy as np
 from converters.backend import Backend
 from converters.chakra.graph_writer import write_graph
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
-from foundation.errors import SimulationError
+from foundation.errors import SimulationError, UserError
 
 _SHOWN = 4
 
@@ -108,8 +108,8 @@ class CrossCheckedBackend:
             write_graph(graph, folder / "graph", step)
             for name, text in self._files.items():
                 (folder / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            return f"no folder ({error.strerror})"
+        except (OSError, UserError) as error:
+            return f"no folder ({error.strerror if isinstance(error, OSError) else error.what})"
         return str(folder)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.digits import whole_number
+from foundation.errors import UserError
 from trace_gen.mesh import Mesh
 from trace_gen.trace import NO_LAYER, CommType, RowKind, Trace
 
@@ -25,6 +27,8 @@ VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 TOGETHER = -1
 """As a member: the rank set is that of several data-parallel members."""
 BLOCK_ENDS = frozenset({"down_proj", "fc2"})
+MOST_RANKS = 1 << 16
+"""No text names more."""
 
 
 def works(trace: Trace) -> NDArray[np.int64]:
@@ -43,13 +47,25 @@ def blocks(trace: Trace) -> NDArray[np.int64]:
     return result
 
 
+def named_mesh(trace: Trace, *, spread: bool = False) -> Mesh | None:
+    """Return the mesh that a trace of our generator names (degrees it leaves out are 1), None for one that cannot be.
+
+    `spread`: with the ranks that whole experts are spread over, too.
+    """
+    names = ("tensor", "pipeline", "expert", "data")
+    degrees = [whole_number(trace.attributes.get(f"{name}_parallel", "1"), 1, MOST_RANKS) for name in names]
+    tensor, pipeline, expert, data = (degree or MOST_RANKS + 1 for degree in degrees)
+    if tensor * pipeline * data > MOST_RANKS:
+        return None
+    try:
+        return Mesh(tensor, pipeline, expert if spread else 1, data)
+    except UserError:
+        return None
+
+
 def mesh_of(trace: Trace) -> Mesh:
     """Return the mesh that a trace of our generator names; that of a single rank where it names none."""
-    degrees = [trace.attributes.get(f"{name}_parallel", "1") for name in ("tensor", "pipeline", "data")]
-    if not all(degree.isascii() and degree.isdigit() and len(degree) < 7 for degree in degrees):
-        return Mesh()
-    tensor, pipeline, data = map(int, degrees)
-    return Mesh() if 0 in (tensor, pipeline, data) else Mesh(tensor, pipeline, data=data)
+    return named_mesh(trace) or Mesh()
 
 
 def members(trace: Trace) -> NDArray[np.int64]:

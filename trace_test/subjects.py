@@ -13,10 +13,10 @@ from converters.lowering import lower
 from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
-from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
 from trace_gen.precision import Precision
 from trace_gen.trace import Trace
+from trace_test.operators import named_mesh
 from trace_test.rule import ModelFacts, Subject
 from trace_test.rules import dependencies, group_members
 
@@ -109,13 +109,12 @@ def of_trace(source: str, trace: Trace, model: ModelFacts | None) -> Subject:
 
 def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
     """Return the model that our own generator's traces name, where it is one that can be loaded."""
-    facts = trace.attributes
-    if "model" not in facts or not facts.get("tensor_parallel", "").isdigit():
+    mesh = named_mesh(trace, spread=True)
+    if mesh is None or not {"model", "tensor_parallel"} <= trace.attributes.keys():
         return None
     try:
-        architecture = load_model(facts["model"])
-        names = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel")
-        mesh = Mesh(*(int(facts.get(name, "1")) for name in names))
-    except (UserError, ValueError):
+        architecture = load_model(trace.attributes["model"])
+        mesh.stage_layers(architecture.num_layers)
+    except UserError:
         return None
     return ModelFacts(architecture, mesh, Precision(reading.bits, reading.bits, reading.bits))

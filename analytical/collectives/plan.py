@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from string import digits
 
 from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
@@ -54,8 +55,8 @@ class Algorithm:
         whole = text.startswith("one")
         name = text[3].lower() + text[4:] if whole else text
         if name.startswith("direct"):
-            digits = "".join(_leading_digits(name[6:11]))
-            return cls(Kind.DIRECT, int(digits) if digits else None, whole)
+            window = "".join(_leading_digits(name[6:11]))
+            return cls(Kind.DIRECT, int(window) if window else None, whole)
         return cls(Kind(name), None, whole)
 
 
@@ -353,6 +354,6 @@ def _check(algorithm: Algorithm, kind: CollectiveType, ring: Ring, rank: int) ->
 
 def _leading_digits(text: str) -> Iterator[str]:
     for character in text:
-        if not character.isdigit():
+        if character not in digits:
             return
         yield character

@@ -30,7 +30,7 @@ class Simulation:
     """One step of one graph.
 
     `ranks` has for every rank its program, and by row the ns that nodes run for and the bytes that they load or store.
-    `solve`: phases as a whole where that is possible (`solved`), else message by message.
+    `solve`: phases as a whole where that is possible (`open_phases`), else message by message.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Side:
         self._working = False
 
     def packet(self, packet: Packet) -> None:
-        """Send `request` to the other side, after fetching it from the memory where there is one."""
+        """Send `packet` to the other side, after fetching it from the memory where there is one."""
         if self.memory is not None:
             self.memory.fetch(packet.size, lambda _: self._queue(packet))
             return

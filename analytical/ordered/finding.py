@@ -2,7 +2,7 @@
 
 The issue rules are `events.rank_run`'s own. A collective takes what `chains.solver` says, and a message its delay; both
 by the first rank of each set, which is exact where ranks stay in step. Where they do not the order may be another; that
-is for the check to say (`checking`), which no order escapes.
+is for the check to say (`evaluating.keeps`), which no order escapes.
 """
 
 from __future__ import annotations

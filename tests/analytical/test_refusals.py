@@ -12,6 +12,7 @@ from analytical_cases import COLLECTIVE, COMPUTE, Node, files, healthy
 from changes import Change, add, add_all, both, change, dimensions, every, first, last, on, ranks
 
 from analytical import __main__ as command
+from analytical.collectives.plan import Algorithm, Kind
 from foundation.errors import OrreryError, SimulationError, UserError
 
 
@@ -566,3 +567,9 @@ def test_damaged_files_are_refused(damage: Callable[[Path], object], expected: s
     damage(tmp_path)
     with pytest.raises(OrreryError, match=expected):
         command.main(arguments)
+
+
+@pytest.mark.parametrize(("text", "window"), [("direct4²", 4), ("direct2٣", 2), ("direct3x1", 3), ("direct", None)])
+def test_of_a_number_after_direct_ascii_digits_count(text: str, window: int | None) -> None:
+    """As std::stoi reads it; other characters that Python takes for digits are none."""
+    assert Algorithm.parse(text) == Algorithm(Kind.DIRECT, window)

@@ -1,5 +1,6 @@
 """Two backends on every graph: equal answers pass through, the first difference stops with both and the files."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def test_a_full_disk_takes_nothing_from_the_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SimulationError, match=r"differs: rank 1: .*; inputs kept in no folder \(.+\)$"):
         checked(Skewed(), Skewed(1), tmp_path / "file" / "folder").simulate(tensor_parallel())
+
+
+def test_a_disk_that_fills_up_takes_nothing_from_it_either(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+    try:
+        with pytest.raises(
+            SimulationError, match=r"differs: rank 1: .*; inputs kept in no folder \(cannot write: .+\)$"
+        ):
+            checked(Skewed(), Skewed(1), tmp_path).simulate(tensor_parallel())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_rank_that_only_one_answers_is_a_difference(tmp_path: Path) -> None:

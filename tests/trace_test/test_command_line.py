@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,23 @@ def test_rows_that_cannot_be_lowered_are_checked_as_rows(tmp_path: Path) -> None
     write_text_trace(make_trace([Row("x", (0, 1), comm=(1, 8), group=(0, 1, 2))]), tmp_path / "t.txt")  # type: ignore[arg-type]
     subject = read_subject(str(tmp_path / "t.txt"), Reading())
     assert subject.trace is not None and subject.graph is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"data_parallel": "1000000000"},
+        {"tensor_parallel": "2²"},
+        {"pipeline_parallel": "0"},
+        {"pipeline_parallel": "33"},
+        {"expert_parallel": "3"},
+        {"model": "no such model"},
+    ],
+)
+def test_a_mesh_that_cannot_be_is_no_models(tmp_path: Path, facts: dict[str, str]) -> None:
+    """A file may claim any number of ranks: rules that look at each of them would not end."""
+    named = {"model": "meta-llama/Llama-3.1-8B", "tensor_parallel": "1"}
+    trace = make_trace([Row("embedding"), Row("lm_head")])
+    for attributes, known in ((named, True), (named | facts, False)):
+        write_text_trace(replace(trace, attributes=attributes), tmp_path / "trace.txt")
+        assert (read_subject(str(tmp_path / "trace.txt"), Reading()).model is not None) is known
