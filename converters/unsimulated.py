@@ -13,6 +13,7 @@ from pathlib import Path
 
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph, TimelineEvent
 from foundation.errors import UserError
+from foundation.files import names_in
 
 
 def find_prefix(folder: str | Path) -> Path:
@@ -20,8 +21,8 @@ def find_prefix(folder: str | Path) -> Path:
     path = Path(folder)
     if not path.is_dir():
         return path
-    names = [re.fullmatch(r"(.+)\.[0-9]+\.et", entry.name) for entry in path.iterdir()]
-    prefixes = sorted({match[1] for match in names if match})
+    matches = (re.fullmatch(r"(.+)\.[0-9]+\.et", name) for name in names_in(path))
+    prefixes = sorted({match[1] for match in matches if match})
     if len(prefixes) != 1:
         found = ", ".join(prefixes[:8]) or "none"
         raise UserError(f"the folder holds {len(prefixes)} prefixes of .et files ({found})", path=path, fix="name one")

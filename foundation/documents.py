@@ -21,9 +21,7 @@ from typing import Any
 from foundation.bounds import CONFIGURATION_BYTES, YAML_BYTES
 from foundation.errors import UserError
 from foundation.files import decode, read_bytes
-
-Place = tuple[str | int, ...]
-"""Where a value stands: the keys and list positions that lead to it from the top."""
+from foundation.key_paths import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +33,10 @@ class Document:
     path: str | Path | None = None
     text: str = ""
     """The JSON text, from which lines are found when they are asked for."""
-    lines: Mapping[Place, int] | None = None
+    lines: Mapping[KeyPath, int] | None = None
     """The lines of a YAML text's values, which its parser knows."""
 
-    def line(self, place: Place) -> int | None:
+    def line(self, place: KeyPath) -> int | None:
         """Return the line (from 1) of the value at `place`, or None where nothing stands there."""
         if self.lines is not None:
             return self.lines.get(place)

@@ -20,9 +20,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from foundation.documents import Document, Place
+from foundation.documents import Document
 from foundation.errors import UserError, near_names, raise_all
-from foundation.printable import brief, printable
+from foundation.key_paths import KeyPath, shown_key_path
+from foundation.printable import brief
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -49,7 +50,11 @@ class Fields:
     """Typed access to one object of a document; `finish` raises the problems of the whole document."""
 
     def __init__(
-        self, values: Mapping[str, Any], document: Document, place: Place = (), problems: list[UserError] | None = None
+        self,
+        values: Mapping[str, Any],
+        document: Document,
+        place: KeyPath = (),
+        problems: list[UserError] | None = None,
     ) -> None:
         self.values, self.document, self.place = values, document, place
         self.problems: list[UserError] = [] if problems is None else problems
@@ -231,10 +236,10 @@ class Fields:
         """Raise a `UserError` with all the problems found in the document, if there are any."""
         raise_all(self.problems)
 
-    def _report(self, text: str, place: Place, fix: str = "") -> None:
+    def _report(self, text: str, place: KeyPath, fix: str = "") -> None:
         looked_up = len(self.problems) < _LINES_LOOKED_UP
         line = self.document.line(place) if looked_up and place else None
-        self.problems.append(UserError(text, path=self.path, line=line, field=_shown(place) or None, fix=fix))
+        self.problems.append(UserError(text, path=self.path, line=line, field=shown_key_path(place) or None, fix=fix))
 
     def _wrong_item(self, name: str, index: int, expected: str) -> None:
         place = (*self.place, name, index)
@@ -269,7 +274,7 @@ class Fields:
                 self._wrong_item(name, index, expected)
         return tuple(item for item in items if fits(item))
 
-    def _inner(self, value: Any, inside: Place) -> Fields:
+    def _inner(self, value: Any, inside: KeyPath) -> Fields:
         """Return the fields of an object, none of what is absent; what is none has told its one problem."""
         is_object = isinstance(value, dict)
         heard = self.problems if is_object or value is None else []
@@ -298,14 +303,6 @@ class Fields:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _shown(place: Place) -> str:
-    """Return ``requests[3].arrival``."""
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}" if text else printable(part)
-    return text
 
 
 def _whole_range(low: int, high: int) -> str:

@@ -110,6 +110,14 @@ def open_input(path: str | Path, what: str) -> BufferedReader:
     return stream
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """Return the names in `folder`, in order; a `UserError` where it cannot be read."""
+    try:
+        return sorted(entry.name for entry in Path(folder).iterdir())
+    except (OSError, ValueError) as error:
+        raise UserError(f"the folder cannot be read: {reason(error)}", path=folder) from error
+
+
 def read_bytes(path: str | Path, what: str, limit: int) -> bytes:
     """Return the content of an ordinary file of at most `limit` bytes; anything else is a `UserError`."""
     with open_input(path, what) as stream:

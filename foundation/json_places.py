@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 
+from foundation.key_paths import KeyPath
+
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL)
 
-Place = tuple[str | int, ...]
 
-
-def find_line(text: str, place: Place) -> int | None:
+def find_line(text: str, place: KeyPath) -> int | None:
     """Return the line (from 1) on which the value at `place` begins (in objects: its key), or None."""
     return next((_line(text, at) for at, found in _values(text) if found == place), None)
 
@@ -24,7 +24,7 @@ def find_word(text: str, word: str) -> int | None:
 
 def find_repeated(text: str) -> tuple[str, int] | None:
     """Return the first key that its object already has, and its line."""
-    known: set[Place] = set()
+    known: set[KeyPath] = set()
     for at, place in _values(text):
         if place in known:
             return str(place[-1]), _line(text, at)
@@ -46,7 +46,7 @@ def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
-def _values(text: str) -> Iterator[tuple[int, Place]]:
+def _values(text: str) -> Iterator[tuple[int, KeyPath]]:
     """Yield where each value begins, in text order, and its place. Ends early where the text is no JSON."""
     place: list[str | int] = []
     key: tuple[int, str] | None = None

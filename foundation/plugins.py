@@ -42,6 +42,14 @@ def _load(path: Path) -> None:
     module.__file__ = str(path)
     sys.modules[module.__name__] = _LOADED[os.path.realpath(path)] = module
     try:
+        _run(source, path, module)
+    except BaseException:
+        del sys.modules[module.__name__], _LOADED[os.path.realpath(path)]  # named again, it fails again
+        raise
+
+
+def _run(source: str, path: Path, module: ModuleType) -> None:
+    try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except OrreryError:
         raise

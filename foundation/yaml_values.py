@@ -26,9 +26,8 @@ from yaml.events import (
 from foundation.bounds import MOST_DEPTH, MOST_NODES
 from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError
+from foundation.key_paths import KeyPath
 from foundation.printable import brief, holdable, printable
-
-Place = tuple[str | int, ...]
 
 _NULL, _TRUE, _FALSE = ({"", "~", "null", "Null", "NULL"}, {"true", "True", "TRUE"}, {"false", "False", "FALSE"})
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -45,7 +44,7 @@ class _Node(NamedTuple):
     weight: int
 
 
-def parse(text: str, what: str, path: str | Path | None, *, plain: bool) -> tuple[Any, dict[Place, int]]:
+def parse(text: str, what: str, path: str | Path | None, *, plain: bool) -> tuple[Any, dict[KeyPath, int]]:
     """Return the value of the one document in `text` (None for none) and the line of every value in it."""
     composer = _Composer(yaml.parse(text, Loader=yaml.SafeLoader), what, path, plain)
     try:
@@ -66,7 +65,7 @@ class _Composer:
     """Makes values of one stream of events; `lines` fills up with where they stand."""
 
     def __init__(self, events: Iterator[Event], what: str, path: str | Path | None, plain: bool) -> None:
-        self.lines: dict[Place, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self._events, self._what, self._path, self._plain = events, what, path, plain
         self._anchors: dict[str, _Node | None] = {}
         """The anchors so far; None where the value is still being read."""
@@ -81,7 +80,7 @@ class _Composer:
                 found = self._node(event, ())
         return None if found is None else found.value
 
-    def _node(self, event: NodeEvent, place: Place) -> _Node:
+    def _node(self, event: NodeEvent, place: KeyPath) -> _Node:
         self.lines.setdefault(place, _line(event))
         if isinstance(event, AliasEvent):
             return self._alias(event)
@@ -94,7 +93,7 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
-    def _container(self, event: CollectionStartEvent, place: Place) -> _Node:
+    def _container(self, event: CollectionStartEvent, place: KeyPath) -> _Node:
         if len(place) >= MOST_DEPTH:
             raise self._error(f"the {self._what} nests deeper than {MOST_DEPTH} levels", event)
         if event.tag is not None:
@@ -103,7 +102,7 @@ class _Composer:
             self._anchors[event.anchor] = None
         return self._mapping(place) if isinstance(event, MappingStartEvent) else self._sequence(place)
 
-    def _sequence(self, place: Place) -> _Node:
+    def _sequence(self, place: KeyPath) -> _Node:
         items: list[Any] = []
         weight = 1
         for event in self._inside():
@@ -112,7 +111,7 @@ class _Composer:
             items.append(node.value)
         return _Node(items, weight)
 
-    def _mapping(self, place: Place) -> _Node:
+    def _mapping(self, place: KeyPath) -> _Node:
         values: dict[str, Any] = {}
         merged: list[tuple[NodeEvent, Any]] = []
         weight = 1

@@ -13,6 +13,7 @@ from converters.lowering import lower
 from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
+from foundation.files import names_in
 from trace_gen.models import load_model
 from trace_gen.precision import Precision
 from trace_gen.trace import Trace
@@ -43,7 +44,7 @@ def in_folder(name: str) -> list[str]:
     path = Path(name)
     if not path.is_dir():
         return [name]
-    names = [entry.name for entry in path.iterdir()]
+    names = names_in(path)
     found = {match[1] for match in map(_ET_FILE.fullmatch, names) if match} | {n for n in names if n.endswith(".txt")}
     if not found:
         raise UserError("the folder holds no traces", path=path, fix="name one with .txt or .et files")

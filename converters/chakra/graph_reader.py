@@ -26,7 +26,7 @@ from foundation.digits import whole_number
 from foundation.documents import read_json
 from foundation.errors import UserError
 from foundation.fields import Fields
-from foundation.files import open_input
+from foundation.files import names_in, open_input
 
 GROUPS_SUFFIX = ".comm_groups.json"
 """``PREFIX.comm_groups.json`` holds the communicator groups that the .et files name (ASTRA-sim's format)."""
@@ -87,11 +87,8 @@ def read_groups(path: str | Path, num_ranks: int) -> dict[int, tuple[int, ...]]:
 def _count_ranks(prefix: str | Path) -> int:
     base = Path(prefix)
     pattern = re.compile(re.escape(base.name) + r"\.(0|[1-9][0-9]*)\.et")
-    try:
-        names = [pattern.fullmatch(entry.name) for entry in base.parent.iterdir()]
-    except OSError as error:
-        raise UserError(f"the folder cannot be read: {error.strerror}", path=base.parent) from error
-    ranks = sorted(int(match[1]) for match in names if match)
+    matches = map(pattern.fullmatch, names_in(base.parent))
+    ranks = sorted(int(match[1]) for match in matches if match)
     if not ranks:
         raise UserError("there is no PREFIX.0.et", path=f"{base}.0.et", fix="give the part before .<rank>.et")
     if ranks[-1] != len(ranks) - 1:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foundation.documents import Document, Place, read_document
+from foundation.documents import Document, read_document
 from foundation.errors import UserError
-from foundation.printable import brief, printable
+from foundation.key_paths import KeyPath, shown_key_path
+from foundation.printable import brief
 from foundation.settings.catalogue import Catalogue
 from foundation.settings.reading import Given, Layers, Values
 
@@ -47,14 +48,16 @@ def _entries(document: Document, name: str, value: Any, known: Catalogue, proble
 
 
 def _values(
-    document: Document, place: Place, values: Mapping[str, Any], known: Catalogue, problems: list[UserError]
+    document: Document, place: KeyPath, values: Mapping[str, Any], known: Catalogue, problems: list[UserError]
 ) -> dict[str, Given]:
     """Return the values of one object by their one name; a null counts as absent."""
     found: dict[str, Given] = {}
     for written, value in values.items():
         spelled = written.replace("-", "_")
         spelling = known.spellings.get(spelled)
-        given = Given(value, _shown((*place, written)), path=document.path, line=document.line((*place, written)))
+        given = Given(
+            value, shown_key_path((*place, written)), path=document.path, line=document.line((*place, written))
+        )
         if value is None:
             continue
         if spelling is None:
@@ -66,11 +69,3 @@ def _values(
             problems.append(given.problem(f"{found[spelling.name].where} says it already", "leave one out"))
         found[spelling.name] = given
     return found
-
-
-def _shown(place: Place) -> str:
-    """Return ``engines[1].npu_num``."""
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}" if text else printable(part)
-    return text

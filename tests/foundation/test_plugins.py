@@ -50,6 +50,17 @@ def write(path: Path, name: str) -> Path:
     return path
 
 
+def test_a_file_that_failed_fails_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for content, said in (("1 / 0", "ZeroDivisionError"), ("1 +", "not valid Python"), ("raise SystemExit", "fails")):
+        path.write_text(content)
+        for _ in range(2):
+            with pytest.raises(UserError, match=said):
+                load_plugin(path)
+    assert load_plugin(write(path, "mended")) and "mended" in perf_models
+    assert len([name for name in sys.modules if name.startswith("plugin_")]) == 1
+
+
 def test_a_file_is_loaded_once_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "mine.py", "mine")
     (tmp_path / "link.py").symlink_to(path)
