@@ -70,8 +70,8 @@ def long_texts(folder: Path) -> None:
                 comm = "ALLREDUCE 8192" if row % 4 == 0 else "NONE 0"
                 out.write(f"op_{row} {1000 + row % 97} LOCAL 8192 LOCAL 640 LOCAL 8192 {comm} NONE\n")
         code = (
-            "import resource, sys; from converters.convert import Deployment, text_to_et\n"
-            "text_to_et(sys.argv[1], sys.argv[2], Deployment(4))\n"
+            "import resource, sys; from converters.convert import Spreading, text_to_et\n"
+            "text_to_et(sys.argv[1], sys.argv[2], Spreading(4))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )
         start = time.perf_counter()

@@ -87,9 +87,9 @@ def _files(arguments: argparse.Namespace, *names: str) -> list[str]:
 
 def _convert(arguments: argparse.Namespace) -> int:
     source, output = _files(arguments, "TRACE", "PREFIX" if arguments.to == "et" else "OUTPUT")
-    from converters.convert import Deployment, text_to_et, text_to_text
+    from converters.convert import Spreading, text_to_et, text_to_text
 
-    where = Deployment(arguments.npu_num, arguments.npu_group, _dims(arguments.network_dims))
+    where = Spreading(arguments.npu_num, arguments.npu_group, _dims(arguments.network_dims))
     if arguments.to != "et":
         text_to_text(source, output, arguments.to, where)
         print(output)
@@ -110,11 +110,11 @@ def _dims(text: str | None) -> list[int] | None:
 
 def _stats(arguments: argparse.Namespace) -> int:
     (source,) = _files(arguments, "TRACE")
-    from converters.convert import Deployment, check_step, open_placed
+    from converters.convert import Spreading, check_step, open_placed
     from converters.statistics import report, summarise
 
     spread = arguments.npu_num is not None or arguments.npu_group is not None
-    stream = open_placed(source, Deployment(arguments.npu_num, arguments.npu_group), spread=spread)
+    stream = open_placed(source, Spreading(arguments.npu_num, arguments.npu_group), spread=spread)
     check_step(stream, arguments.step)
     print(report(summarise(stream, arguments.step)))
     return 0

@@ -20,7 +20,7 @@ _FAMILIES = (frozenset({"orca"}), frozenset({"colocated", "prefill", "decode"}),
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class Spreading:
     """How a text that names no ranks is spread, and how its collectives are named."""
 
     npu_num: int | None = None
@@ -31,7 +31,7 @@ class Deployment:
 def text_to_et(
     path: str | Path,
     prefix: str | Path,
-    where: Deployment,
+    where: Spreading,
     *,
     step: int = 0,
     true_work: bool = False,
@@ -61,7 +61,7 @@ def text_to_et(
     return [*paths, groups]
 
 
-def text_to_text(path: str | Path, output: str | Path, name: str, where: Deployment) -> None:
+def text_to_text(path: str | Path, output: str | Path, name: str, where: Spreading) -> None:
     """Convert a text trace to the text format called `name`; within a family only the header changes."""
     stream = open_text(path)
     source = stream.attributes["format"]
@@ -74,7 +74,7 @@ def text_to_text(path: str | Path, output: str | Path, name: str, where: Deploym
     write_stream(records(trace) if name == "orrery" else gather(trace, name), output, name)
 
 
-def open_placed(path: str | Path, where: Deployment, *, spread: bool = True) -> RecordStream:
+def open_placed(path: str | Path, where: Spreading, *, spread: bool = True) -> RecordStream:
     """Open a text trace, spread over ranks unless told not to; a trace that names its ranks takes no deployment."""
     stream = open_text(path)
     if is_placed(stream) and (where.npu_num, where.npu_group) != (None, None):

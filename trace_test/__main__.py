@@ -13,6 +13,7 @@ from foundation.arguments import Parser, whole
 from foundation.commands import run_command
 from foundation.errors import UserError
 from foundation.printable import printable
+from trace_gen.precision import WIDTHS
 
 if TYPE_CHECKING:
     from trace_test.rule import Subject, Violation
@@ -46,7 +47,7 @@ def parser() -> Parser:
     texts.add_argument(
         "--npu_group", "--npu-group", type=whole(1), metavar="G", help="its pipeline stages (default: header)"
     )
-    texts.add_argument("--fp", type=whole(1), default=16, metavar="BITS", help="bits of a number (default: 16)")
+    texts.add_argument("--fp", type=whole(1), choices=WIDTHS, default=16, help="bits of a number (default: 16)")
     graphs = result.add_argument_group(".et files")
     graphs.add_argument(
         "--network", type=Path, metavar="FILE", help="the network.yml they were made for (default: the one beside them)"

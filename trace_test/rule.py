@@ -91,7 +91,7 @@ class Rule:
 
 
 @dataclass(slots=True)
-class Outcome:
+class Findings:
     """What running rules over one subject found: violations by rule name, and the rules that could not be run.
 
     A rule that had to leave something out is among the `skipped` too, with what that is.
@@ -110,9 +110,9 @@ for _module in (
     rules.register_lazy(_module.replace("_", "-"), f"trace_test.rules.{_module}", "RULE")
 
 
-def run_rules(subject: Subject) -> Outcome:
+def run_rules(subject: Subject) -> Findings:
     """Check `subject` against every rule that applies."""
-    outcome = Outcome()
+    outcome = Findings()
     for name in rules:
         rule = rules.get(name)
         if not rule.applies(subject):

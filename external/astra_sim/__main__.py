@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from external.astra_sim.settings import AstraSimSettings
 from foundation.arguments import Parser
 from foundation.commands import run_command
 
@@ -33,7 +34,7 @@ def _parser() -> Parser:
         "--astra_sim_image", "--astra-sim-image", metavar="NAME", help="a container image that holds a binary"
     )
     what.add_argument("--spool_dir", "--spool-dir", metavar="DIR", help="a spool folder that something serves")
-    _add_timeout(checking, "60")
+    _add_timeout(checking, 60)
     serving = commands.add_parser("serve", help="run a binary on every graph that appears in a spool folder")
     serving.add_argument("--spool_dir", "--spool-dir", metavar="DIR", required=True, help="the folder to serve")
     which = serving.add_mutually_exclusive_group()
@@ -44,16 +45,16 @@ def _parser() -> Parser:
         metavar="COMMAND",
         help="any other command that takes the binary's flags (default: our own `python -m analytical`)",
     )
-    _add_timeout(serving, "600")
+    _add_timeout(serving, AstraSimSettings.backend_timeout)
     return parser
 
 
-def _add_timeout(parser: Parser, default: str) -> None:
+def _add_timeout(parser: Parser, default: float) -> None:
     parser.add_argument(
         "--backend_timeout",
         "--backend-timeout",
         metavar="S",
-        default=default,
+        default=f"{default:g}",
         help="seconds that one run may take (default: %(default)s)",
     )
 

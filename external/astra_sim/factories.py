@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from external.astra_sim.adapt import adapt_configuration
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.runner import Runner
-from external.astra_sim.settings import LONGEST_TIMEOUT_S, MOST_JOBS
+from external.astra_sim.settings import LONGEST_TIMEOUT_S, MOST_JOBS, AstraSimSettings
 from external.result_cache import ResultCache
 from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError
 from foundation.printable import shorten
 
-DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_IMAGE = "orrery-astra-sim"
 IMAGE_VARIABLE = "ASTRA_SIM_IMAGE"
 SPOOL_VARIABLE = "ORRERY_SPOOL_DIR"
@@ -69,7 +68,7 @@ def create_spool(*, network: str, system: str, memory: str, options: dict[str, s
 
 def timeout_of(options: Mapping[str, str]) -> float:
     """Return the time limit of one run in seconds."""
-    text = options.get("backend_timeout") or str(DEFAULT_TIMEOUT_S)
+    text = options.get("backend_timeout") or str(AstraSimSettings.backend_timeout)
     seconds = decimal_number(text)
     if seconds is None or not 0 < seconds <= LONGEST_TIMEOUT_S:
         fix = f"seconds above 0, and at most {LONGEST_TIMEOUT_S:g}"

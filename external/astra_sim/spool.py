@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from external.astra_sim.clock import SYSTEM, Clock
 from external.astra_sim.guarded_folder import GuardedFolder
 from external.astra_sim.runner import Output, RunFailedError
+from external.astra_sim.timer import SYSTEM, Timer
 from foundation.digits import whole_number
 from foundation.errors import UserError
 
@@ -113,7 +113,7 @@ def read_output(answer: Path) -> Output:
 
 
 def wait_for_answer(
-    spool: Spool, name: str, timeout_s: float, check_alive: Callable[[Path], None], clock: Clock = SYSTEM
+    spool: Spool, name: str, timeout_s: float, check_alive: Callable[[Path], None], clock: Timer = SYSTEM
 ) -> Path:
     """Wait until the answer called `name` is there and return its folder.
 
@@ -145,7 +145,7 @@ class SpoolRunner:
     """
 
     def __init__(
-        self, folder: str | Path, *, timeout_s: float, silence_s: float = SILENCE_S, clock: Clock = SYSTEM
+        self, folder: str | Path, *, timeout_s: float, silence_s: float = SILENCE_S, clock: Timer = SYSTEM
     ) -> None:
         self._spool = Spool(folder)
         self._spool.remove_stale()
@@ -222,7 +222,7 @@ class SpoolRunner:
 class Pulse:
     """Which servers' files were touched lately, by our own clock or the file system's: the two sides' may differ."""
 
-    def __init__(self, folder: Path, clock: Clock = SYSTEM) -> None:
+    def __init__(self, folder: Path, clock: Timer = SYSTEM) -> None:
         self._folder, self._clock = folder, clock
         self._since = clock.monotonic()
         self._seen: dict[str, tuple[int, float | None]] = {}

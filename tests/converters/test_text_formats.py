@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.convert import Deployment, text_to_text
+from converters.convert import Spreading, text_to_text
 from converters.text import collect, open_text, place, read_text_trace, records, write_text_trace
 from foundation.errors import UserError
 from tests.converters import samples
@@ -157,8 +157,8 @@ def test_a_placed_trace_is_gathered_into_the_fields_formats_and_spread_again(tmp
         ("colocated", samples.colocated(experts=2), 2),
     ):
         source = written(tmp_path, text)
-        text_to_text(source, tmp_path / "ours.txt", "orrery", Deployment(npus))
-        text_to_text(tmp_path / "ours.txt", tmp_path / "back.txt", name, Deployment())
+        text_to_text(source, tmp_path / "ours.txt", "orrery", Spreading(npus))
+        text_to_text(tmp_path / "ours.txt", tmp_path / "back.txt", name, Spreading())
         before = collect(place(open_text(source), npus))
         after = collect(place(open_text(tmp_path / "back.txt"), npus))
         assert [r._replace(dims="") for r in records(before).records] == list(records(after).records)
@@ -238,5 +238,5 @@ def test_listed_boundaries_hold_even_where_experts_stretch_a_stage(tmp_path: Pat
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
     write_text_trace(make_trace([Row("a"), Row("b", deps=(0,))]), tmp_path / "ours.txt")
     with pytest.raises(UserError, match=r"explicit dependencies cannot be written as COLOCATED; write it as orrery"):
-        text_to_text(tmp_path / "ours.txt", tmp_path / "x.txt", "colocated", Deployment())
+        text_to_text(tmp_path / "ours.txt", tmp_path / "x.txt", "colocated", Spreading())
     assert not (tmp_path / "x.txt").exists()

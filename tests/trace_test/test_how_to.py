@@ -25,7 +25,7 @@ from trace_gen.operators import OperatorMaker
 from trace_gen.precision import Precision
 from trace_gen.vocabulary import FUSED
 from trace_test.random_batches import _WorkModel
-from trace_test.rule import ModelFacts, Outcome, run_rules
+from trace_test.rule import Findings, ModelFacts, run_rules
 from trace_test.subjects import of_trace
 
 PAGE = (Path(__file__).parents[2] / "docs/change_the_trace_generator.md").read_text()
@@ -42,7 +42,7 @@ def gemma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelArch
     yield load_model(str(tmp_path / "gemma-2b.json"))
 
 
-def check(architecture: ModelArchitecture, tensor: int, pipeline: int, known: bool = True) -> Outcome:
+def check(architecture: ModelArchitecture, tensor: int, pipeline: int, known: bool = True) -> Findings:
     mesh = Mesh(tensor, pipeline)
     generator = TraceGenerator(architecture, mesh, _WorkModel(FUSED, "batch"))
     facts = ModelFacts(architecture, mesh, Precision(), (BATCH,))

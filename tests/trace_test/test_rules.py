@@ -25,7 +25,7 @@ from trace_gen.precision import Precision
 from trace_gen.trace import CommType, Trace
 from trace_gen.vocabulary import FUSED
 from trace_test.random_batches import _WorkModel, random_subjects
-from trace_test.rule import ModelFacts, Outcome, Subject, rules, run_rules
+from trace_test.rule import Findings, ModelFacts, Subject, rules, run_rules
 from trace_test.subjects import Reading, of_trace, read_subject
 
 ARCHITECTURE = load_model("Llama-3.1-8B")
@@ -59,7 +59,7 @@ def changed(trace: Trace, column: str, row: int, value: int) -> Trace:
     return replace(trace, **{column: copy})
 
 
-def broken_by(subject: Subject, trace: Trace) -> Outcome:
+def broken_by(subject: Subject, trace: Trace) -> Findings:
     return run_rules(of_trace("test", trace, subject.model))
 
 

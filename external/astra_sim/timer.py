@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 
-class Clock(Protocol):
+class Timer(Protocol):
     """Seconds that only go forward, and waiting for some of them."""
 
     def monotonic(self) -> float:
@@ -16,4 +16,4 @@ class Clock(Protocol):
         """Wait."""
 
 
-SYSTEM: Clock = time
+SYSTEM: Timer = time
