@@ -63,15 +63,21 @@ def main() -> int:
     return 1 if different else 0
 
 
+def flags_of(kind: str, work: Path) -> list[str]:
+    """Return the flags of one kind of run; a network of its own says its links itself. Files are in `work`."""
+    files = {"NETWORK": str(work / "network.yml"), "SYSTEM": str(work / "system.json")}
+    words = KINDS[kind].split()
+    return [*([] if "NETWORK" in words else LINKS), *(files.get(word, word) for word in words)]
+
+
 def _compare(work: Path, kind: str, binary: str) -> bool:
     """Run one kind both ways, print its row, and return whether the CSVs are equal."""
-    files = {"NETWORK": str(work / "network.yml"), "SYSTEM": str(work / "system.json")}
-    flags = [files.get(word, word) for word in KINDS[kind].split()]
+    flags = flags_of(kind, work)
     ways = {"embedded": [], "binary": ["--backend", "astra-sim", "--astra_sim", binary, "--no_cache"]}
     milliseconds, hashes, summary = {}, {}, {}
     for name, backend in ways.items():
         output = work / f"{name}.csv"
-        command = [sys.executable, "main.py", *LINKS, *flags, *backend, "--output", str(output)]
+        command = [sys.executable, "main.py", *flags, *backend, "--output", str(output)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
