@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,11 +83,11 @@ def _subjects(arguments: argparse.Namespace) -> Iterable[Subject]:
 
 @dataclass(slots=True)
 class _Found:
-    """How many subjects were checked, how many have violations, and of how many not all rules could be checked."""
+    """How many subjects were checked, how many have violations, and which could not be checked for which rules."""
 
     checked: int = 0
     broken: int = 0
-    partly: int = 0
+    partly: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.broken:
@@ -106,13 +106,15 @@ def _check(subjects: Iterable[Subject]) -> _Found:
         random = subject.source.startswith("random")
         found.checked += 1
         found.broken += bool(outcome.violations)
-        found.partly += bool(outcome.skipped) and not random
+        if outcome.skipped and not random:
+            found.partly.setdefault(tuple(outcome.skipped), []).append(subject.source)
         for name, violations in outcome.violations.items():
             for violation in violations:
                 print(printable(f"{_file(subject, violation)}: {violation.where}: {name}: {violation.what}"))
             print(f"    likely cause: {rules.get(name).cause}")
-        if outcome.skipped and not random:
-            print(printable(f"{subject.source}: cannot be checked for {', '.join(outcome.skipped)}"))
+    for skipped, (first, *others) in found.partly.items():
+        who = f"{first} and {len(others)} more" if others else first
+        print(printable(f"{who}: cannot be checked for {', '.join(skipped)}"))
     return found
 
 

@@ -42,11 +42,12 @@ def test_files_that_hold_and_what_could_not_be_checked(
 ) -> None:
     write_et(tmp_path)
     write_text_trace(make_trace([Row("x", layer=0)]), tmp_path / "a.txt")
-    code, lines = run(capsys, monkeypatch, tmp_path / "a.txt", tmp_path / "llm.0.et")
+    graphs = [tmp_path / name for name in ("llm.0.et", "llm", "llm.0.et")]
+    code, lines = run(capsys, monkeypatch, tmp_path / "a.txt", *graphs)
     assert (code, lines) == (0, [
         f"{tmp_path}/a.txt: cannot be checked for {', '.join(OF_MODELS)}",
-        f"{tmp_path}/llm.0.et: cannot be checked for {', '.join(OF_TRACES)}",
-        "2 checked, no rule that could be checked is violated",
+        f"{tmp_path}/llm.0.et and 2 more: cannot be checked for {', '.join(OF_TRACES)}",
+        "4 checked, no rule that could be checked is violated",
     ])  # fmt: skip
 
 
