@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from foundation.settings import setting
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EmbeddedSettings:
     """In this process. What ASTRA-sim's command line says beside its files, and which of its networks is meant."""
-
-    external: ClassVar[bool] = False
 
     congestion: str = setting(
         "unaware",

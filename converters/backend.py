@@ -6,7 +6,7 @@ A backend knows `ExecutionGraph` and answers with `IterationResult` (`converters
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from converters.execution_graph import ExecutionGraph, IterationResult
@@ -30,9 +30,6 @@ class Backend(Protocol):
 
 class BackendFactory(Protocol):
     """The settings of a backend, a frozen dataclass that starts it."""
-
-    external: ClassVar[bool]
-    """Whether a program outside this process simulates."""
 
     def start(self, *, network: str, system: str, memory: str) -> Backend:
         """Return a backend for the text of the three effective files (YAML, JSON, JSON); may raise `UserError`."""

@@ -19,6 +19,7 @@ from typing import Any
 from external.astra_sim.process import make_work_folder
 from external.astra_sim.runner import Output, RunFailedError
 from external.astra_sim.spool import Spool, read_output, wait_for_answer
+from foundation.digits import whole_number
 from foundation.errors import SimulationError, UserError
 
 _SCRIPT = Path(__file__).with_name("serve.sh")
@@ -248,7 +249,8 @@ def _remove_orphans(client: Any) -> None:
     """Remove containers that ended by themselves because their client was killed."""
     for container in client.containers.list(filters={"label": f"{_LABEL}=astra-sim", "status": "exited"}):
         owner = container.labels.get(_CLIENT_LABEL, "")
-        if owner.isdigit() and not _alive(int(owner)):
+        process = whole_number(owner, 1, 2**31 - 1)
+        if process is not None and not _alive(process):
             with contextlib.suppress(Exception):
                 container.remove()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from foundation.settings import setting
 
@@ -18,8 +18,6 @@ MOST_JOBS = 1024
 @dataclass(frozen=True)
 class AstraSimSettings:
     """What all of them share: the binary's own flags, the cache, limits."""
-
-    external: ClassVar[bool] = True
 
     num_queues_per_dim: int = setting(1, "queues of collectives a network dimension", least=1, most=1024)
     injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0)

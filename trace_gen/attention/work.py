@@ -25,10 +25,6 @@ class AttentionWork:
     flops: IntArray
     mem_bytes: IntArray
 
-    def of(self, requests: slice) -> AttentionWork:
-        """Return the work of some of the requests."""
-        return AttentionWork(self.flops[:, requests], self.mem_bytes[:, requests])
-
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:

@@ -21,4 +21,4 @@ class BackendRooflineSettings:
         """Return the model that leaves latencies to the backend."""
         from trace_gen.perf_models.backend.model import BackendModel
 
-        return BackendModel(options)
+        return BackendModel()

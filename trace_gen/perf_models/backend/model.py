@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trace_gen.perf_model import (
-    AttentionGranularity,
-    IntArray,
-    LatencySource,
-    OperatorTable,
-    PerfModelOptions,
-)
+from trace_gen.perf_model import AttentionGranularity, IntArray, LatencySource, OperatorTable
 from trace_gen.vocabulary import FUSED, Vocabulary
 
 
@@ -20,9 +14,6 @@ class BackendModel:
     vocabulary: Vocabulary = FUSED
     attention_granularity: AttentionGranularity = "batch"
     latency_source: LatencySource = "backend"
-
-    def __init__(self, options: PerfModelOptions) -> None:
-        self.options = options
 
     def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return ones: a trace's computing rows have at least 1 ns."""
