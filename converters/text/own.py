@@ -18,6 +18,8 @@ COLUMNS = (
     *("comm_type", "comm_bytes", "comm_group", "waits_for"),
 )
 MAX_RANK = 65535
+MAX_LAYER = 65535
+"""Of stages as well: what looks for missing ones counts up to the last."""
 MAX_RANKS_LISTED = 1 << 20
 MAX_STEPS = 4096
 MAX_EXPANDED = 1 << 21
@@ -107,8 +109,8 @@ def _record(lines: Lines, text: dict[str, str], index: int, stream: RecordStream
     def number(name: str, **limits: int) -> int:
         return lines.integer(text[name], name, **limits)
 
-    def optional(name: str) -> int:
-        return -1 if text[name] == _NONE else number(name, maximum=10**9)
+    def optional(name: str, maximum: int) -> int:
+        return -1 if text[name] == _NONE else number(name, maximum=maximum)
 
     if text["kind"] not in _KINDS:
         raise lines.error(f"kind is {shorten(text['kind'])}", f"write one of {', '.join(_KINDS)}")
@@ -116,7 +118,7 @@ def _record(lines: Lines, text: dict[str, str], index: int, stream: RecordStream
         raise lines.error(
             f"comm_type is {shorten(text['comm_type'])}", f"write one of {', '.join(CommType.__members__)}"
         )
-    group = optional("comm_group")
+    group = optional("comm_group", MAX_RANKS_LISTED)
     if group >= len(stream.groups):
         raise lines.error(f"comm_group is {group}, but {len(stream.groups)} groups are listed")
     rank_set = number("rank_set")
@@ -128,8 +130,8 @@ def _record(lines: Lines, text: dict[str, str], index: int, stream: RecordStream
     return Record(
         op=_unescape(lines, text["op"]),
         kind=_KINDS[text["kind"]],
-        layer=optional("layer"),
-        stage=optional("stage"),
+        layer=optional("layer", MAX_LAYER),
+        stage=optional("stage", MAX_LAYER),
         ranks=stream.rank_sets[rank_set],
         request=-1 if text["request"] == _NONE else number("request"),
         sub_batch=number("sub_batch", maximum=10**9),

@@ -65,8 +65,8 @@ def test_what_the_row_above_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "taken", "beyond", "said"),
     [
-        ("layer", "1000000000", "1000000001", "layer is 1000000001, outside 0 .. 1000000000"),
-        ("stage", "1000000000", "1000000001", "stage is 1000000001, outside 0 .. 1000000000"),
+        ("layer", "65535", "65536", "layer is 65536, outside 0 .. 65535"),
+        ("stage", "65535", "65536", "stage is 65536, outside 0 .. 65535"),
         ("sub_batch", "1000000000", "1000000001", "sub_batch is 1000000001, outside 0 .. 1000000000"),
         ("request", "999999999999999999", "-7", "request is -7, outside 0 .. 999999999999999999"),
         ("latency_ns", "9000000000000000", "9000000000000001", "latency_ns is 9000000000000001, outside 0 .. 90000"),
