@@ -21,6 +21,8 @@ TOKEN_ID_BYTES = 4
 
 NORM_FLOPS, ROTARY_FLOPS, ACTIVATION_FLOPS, SAMPLER_FLOPS = 5, 3, 5, 5
 """Operations an element of element-wise operators."""
+SHARED_INPUTS = frozenset({"o_proj", "down_proj", "fc2", "expert_down_proj", "shared_down_proj"})
+"""Roles whose inputs tensor-parallel ranks share: the outputs are partial sums."""
 RESIDUAL = "residual"
 """As a source: the output of the last row before it that carries the hidden state."""
 
@@ -135,7 +137,9 @@ class OperatorMaker:
         weights, arithmetic = self.precision.weight_bytes(parameters), self.precision.arithmetic
         if self.quantizes(role):
             assert self.quantization is not None
-            weights = self.quantization.matrix_bytes(inputs, outputs) + self.precision.weight_bytes(outputs * bias)
+            shared = self.tensor > 1 and role in SHARED_INPUTS
+            weights = self.quantization.matrix_bytes(inputs, outputs, shared=shared)
+            weights += self.precision.weight_bytes(outputs * bias)
             arithmetic = self.quantization.arithmetic or Arithmetic.of(self.precision.activation_bits)
         after = communication if self.tensor > 1 else CommType.NONE
         return Operator(

@@ -103,18 +103,18 @@ class Quantization:
         kept = "" if self.kv_bits is None else f", KV cache in {self.kv_bits} bits"
         return f"{self.method}, matrices of {self.bits} bits with their scales, multiplied in {done}{kept}"
 
-    def matrix_bytes(self, inputs: int, outputs: int) -> int:
-        """Return the bytes of a matrix with its scales, zero points and indices.
+    def matrix_bytes(self, inputs: int, outputs: int, *, shared: bool = False) -> int:
+        """Return the bytes of a matrix with its scales, zero points and indices; `shared`: ranks share its inputs.
 
-        Raises `UserError` where groups of inputs do not divide a rank's, which vLLM refuses, too. (Two-dimensional
-        blocks at the edge of a matrix may be cut.)
+        Raises `UserError` where inputs that share a scale do not divide a rank's, which vLLM refuses, too. (Blocks of
+        several outputs may be cut at the edge of a matrix, but not where ranks share it.)
         """
         across, along = self.block
-        if across and along == 1 and inputs % across:
+        if across and (along == 1 or shared) and inputs % across:
             raise UserError(
                 f"groups of {across} inputs share a scale, but a rank has {inputs}, which they do not divide",
-                field="group_size",
-                fix="use fewer tensor-parallel NPUs, or a checkpoint of smaller groups",
+                field="quantization_config",
+                fix="use fewer tensor-parallel NPUs, or another checkpoint",
             )
         blocks = (ceil_div(inputs, across) if across else 1) * (ceil_div(outputs, along) if along else 1)
         blocks = ceil_div(blocks * (self.scale_bits + self.zero_bits), 8)

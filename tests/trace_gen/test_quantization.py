@@ -165,6 +165,7 @@ def test_the_rules_of_traces_hold(tmp_path: Path, case: str, tensor: int, pipeli
     ("config", "tensor"),
     [
         (AWQ, 16),
+        (FP8 | {"weight_block_size": [128, 128]}, 16),
         (AWQ | {"group_size": 5}, 1),
         (GPTQ | {"group_size": 8192}, 1),
         (tensors(INT4 | {"group_size": 96}), 1),
@@ -176,7 +177,7 @@ def test_groups_divide_the_inputs_of_a_rank(tmp_path: Path, config: dict[str, An
     if tensor > 1:
         assert ModelMemory(architecture, Mesh(tensor)).weight_bytes(0) > 0
         tensor *= 2
-    with pytest.raises(UserError, match=r"group_size: groups of \d+ inputs share a scale, but a rank has"):
+    with pytest.raises(UserError, match=r"quantization_config: groups of \d+ inputs share a scale, but a rank has"):
         ModelMemory(architecture, Mesh(tensor)).weight_bytes(0)
 
 
