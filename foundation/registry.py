@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pkgutil import iter_modules
@@ -59,8 +60,9 @@ class Registry(Generic[T]):
 
     def name_of(self, choice: T) -> str:
         """Return the name under which `choice` is registered."""
-        for name, held in self._choices.items():
-            if held is choice:
+        for name in [*self._choices, *self._modules]:
+            imported = name in self._choices or self._modules[name][0] in sys.modules
+            if imported and self.get(name) is choice:
                 return name
         raise InternalError(f"{choice!r} is no registered {self.kind}")
 

@@ -32,6 +32,20 @@ def test_a_lazy_choice_is_imported_when_it_is_first_used() -> None:
     assert registry.get("json") is json.dumps
 
 
+def test_a_choice_that_others_imported_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python, records are made without asking the registry; what nobody has imported is left alone."""
+    registry: Registry[object] = Registry("codec")
+    registry.register_lazy("absent", "no_module_at_all", "Codec")
+    registry.register_lazy("mine", "codec_module", "Codec")
+    (tmp_path / "codec_module.py").write_text("class Codec: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import codec_module
+
+    assert registry.name_of(codec_module.Codec) == "mine"
+    with pytest.raises(InternalError, match="is no registered codec"):
+        registry.name_of(codec_module)
+
+
 def test_a_file_in_the_package_is_a_choice_and_loads_only_when_it_must(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
