@@ -10,6 +10,7 @@ from pathlib import Path
 from foundation.arguments import Parser, whole
 from foundation.commands import run_command
 from foundation.errors import UserError
+from foundation.printable import printable
 
 _EXAMPLES = """\
 examples:
@@ -92,10 +93,11 @@ def _convert(arguments: argparse.Namespace) -> int:
     where = Spreading(arguments.npu_num, arguments.npu_group, _dims(arguments.network_dims))
     if arguments.to != "et":
         text_to_text(source, output, arguments.to, where)
-        print(output)
+        print(printable(output))
         return 0
     written = text_to_et(source, output, where, step=arguments.step, true_work=arguments.true_work)
-    print(written[0] if len(written) == 1 else f"{written[0]} ... {written[-1]} ({len(written)} files)")
+    shown = written[0] if len(written) == 1 else f"{written[0]} ... {written[-1]} ({len(written)} files)"
+    print(printable(str(shown)))
     return 0
 
 
@@ -153,7 +155,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     _refuse_to_simulate(arguments, prefix, output)
     graph = read_graph(prefix)
     write_timeline(output, graph.num_ranks, unsimulated(graph))
-    print(output)
+    print(printable(output))
     return 0
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from converters.text import RecordStream
+from foundation.printable import printable
 from trace_gen.trace import CommType, Location, RowKind
 
 
@@ -60,5 +61,5 @@ def report(found: TraceStatistics) -> str:
         lines.append(f"{name:<19} {found.collectives[name]} collectives, {found.collective_bytes[name]} bytes")
     for op, time in sorted(found.time_by_op.items(), key=lambda item: (-item[1], item[0])):
         share = 100 * time / found.compute_ns if found.compute_ns else 0.0
-        lines.append(f"  {op:<28} {time:>16} ns {share:6.2f} %")
+        lines.append(f"  {printable(op):<28} {time:>16} ns {share:6.2f} %")
     return "\n".join(lines)

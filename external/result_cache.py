@@ -107,7 +107,7 @@ class ResultCache:
         """Set a damaged file aside; whatever else went wrong (no room, no permission, locked) ends the caching."""
         damaged = isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
         if damaged and not isinstance(error, sqlite3.OperationalError):
-            self._set_aside(printable(str(error)))
+            self._set_aside(str(error))
         else:
             self._disable(str(error))
 
@@ -142,4 +142,4 @@ def _checksum(key: bytes, value: bytes) -> bytes:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)

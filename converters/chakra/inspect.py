@@ -1,4 +1,7 @@
-"""Shows .et files and compares them: any standard file, also ones that no simulator would run."""
+"""Shows .et files and compares them: any standard file, also ones that no simulator would run.
+
+Names and texts are others': what is not printable in them is escaped.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from typing import Any
 
 from converters.chakra.et_def_pb2 import AttributeProto, CollectiveCommType, Node, NodeType
 from converters.chakra.nodes import read_metadata, read_nodes
+from foundation.printable import printable, shorten
 
+_SHOWN = 60
+"""Characters of a value."""
 _DOT_COLOURS = {
     NodeType.COMP_NODE: "lightblue",
     NodeType.MEM_LOAD_NODE: "khaki",
@@ -24,8 +30,8 @@ _DOT_COLOURS = {
 def show_text(path: str | Path) -> Iterator[str]:
     """Yield one line a node: id, type, name, what it waits for, duration and attributes."""
     metadata = read_metadata(path)
-    facts = " ".join(f"{attribute.name}={_short(_value(attribute))}" for attribute in metadata.attr)
-    yield f"# version {metadata.version or '-'} {facts}".rstrip()
+    facts = " ".join(f"{printable(attribute.name)}={_short(_value(attribute))}" for attribute in metadata.attr)
+    yield f"# version {printable(metadata.version) or '-'} {facts}".rstrip()
     for node in read_nodes(path):
         yield _line(node)
 
@@ -44,7 +50,7 @@ def show_dot(path: str | Path) -> Iterator[str]:
     yield "  node [shape=box, style=filled, fillcolor=white];"
     for node in read_nodes(path):
         colour = _DOT_COLOURS.get(node.type, "white")
-        label = json.dumps(f"{node.id} {node.name}", ensure_ascii=False)
+        label = json.dumps(f"{node.id} {printable(node.name)}", ensure_ascii=False)
         yield f"  {node.id} [label={label}, fillcolor={colour}];"
         for parent in node.data_deps:
             yield f"  {parent} -> {node.id};"
@@ -61,9 +67,9 @@ def differences(first: str | Path, second: str | Path) -> Iterator[str]:
         if one is not None and other is not None:
             yield from _node_differences(one, other)
         elif one is not None:
-            yield f"node {node_id}: only in {first}: {_line(one)}"
+            yield f"node {node_id}: only in {printable(str(first))}: {_line(one)}"
         elif other is not None:
-            yield f"node {node_id}: only in {second}: {_line(other)}"
+            yield f"node {node_id}: only in {printable(str(second))}: {_line(other)}"
 
 
 def as_dict(node: Node) -> dict[str, Any]:
@@ -92,14 +98,15 @@ def _node_differences(one: Node, other: Node) -> Iterator[str]:
     right.update({f"attr {name}": value for name, value in right.pop("attr").items()})
     for field in sorted({*left, *right}):
         if left.get(field) != right.get(field):
-            yield f"node {one.id}: {field}: {_short(left.get(field))} -> {_short(right.get(field))}"
+            yield f"node {one.id}: {printable(field)}: {_short(left.get(field))} -> {_short(right.get(field))}"
 
 
 def _line(node: Node) -> str:
     waits = ",".join(map(str, (*node.data_deps, *node.ctrl_deps))) or "-"
-    attributes = " ".join(f"{name}={_short(value)}" for name, value in _attributes(node.attr).items())
+    attributes = " ".join(f"{printable(name)}={_short(value)}" for name, value in _attributes(node.attr).items())
     duration = f" {node.duration_micros} us" if node.duration_micros else ""
-    return f"{node.id}\t{_type_name(node.type)}\t{node.name}\twaits for {waits}{duration}\t{attributes}".rstrip()
+    name = printable(node.name)
+    return f"{node.id}\t{_type_name(node.type)}\t{name}\twaits for {waits}{duration}\t{attributes}".rstrip()
 
 
 def _type_name(value: int) -> str:
@@ -131,4 +138,4 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shorten(text, _SHOWN)

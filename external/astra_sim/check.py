@@ -9,6 +9,7 @@ import numpy as np
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IterationResult, NodeType, RankGraph
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.factories import create_docker, create_process, create_spool
+from foundation.printable import printable
 
 VARIANTS = ("unaware", "aware")
 NETWORK = "topology: [ Switch ]\nnpus_count: [ 2 ]\nbandwidth: [ 50.0 ]\nlatency: [ 500.0 ]\n"
@@ -31,7 +32,7 @@ def check(options: Mapping[str, str]) -> int:
     """
     backend = _backend({**options, "no_cache": "1"})
     try:
-        print(f"found: {backend.description}")
+        print(f"found: {printable(backend.description)}")
         print(f"identity: {backend.identity() or 'none (a script: its answers are not cached)'}")
         answer = backend.simulate(two_ranks())
     finally:

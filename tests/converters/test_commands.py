@@ -78,6 +78,12 @@ def test_statistics_sum_what_the_rows_say(orca: Path) -> None:
     assert lines[7].split()[:3] == ["down_proj", "19998", "ns"]
 
 
+def test_an_operator_of_others_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    write_text_trace(make_trace([Row("a\x1b[2J\nb")]), tmp_path / "t.txt")
+    shown = run("--stats", tmp_path / "t.txt").stdout
+    assert "  a\\x1b[2J\\nb " in shown and "\x1b" not in shown
+
+
 def test_nodes_are_shown_as_lines_as_json_and_as_a_graph(tmp_path: Path) -> None:
     write_graph(lower(transformer(1, 2)), tmp_path / "g")
     path = tmp_path / "g.1.et"

@@ -78,6 +78,18 @@ def test_long_values_are_cut(tmp_path: Path, length: int, shown: str) -> None:
     assert list(show_text(write(tmp_path / "a.et", node)))[1].endswith(f"\ta={shown}")
 
 
+def test_names_and_texts_of_others_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\nb\u202e\x9b"
+    node = Node(id=1, name=hostile, type=4)
+    node.attr.add(name=hostile, string_val=hostile)
+    first = write(tmp_path / "a\x1b.et", node, Node(id=2), version=hostile, **{hostile: 1})
+    second = write(tmp_path / "b.et", Node(id=1, type=4))
+    shown = [*show_text(first), *show_json(first), *show_dot(first), *differences(first, second)]
+    assert len(shown) == 3 + 3 + 5 + 3
+    assert all(line.replace("\t", " ").isprintable() and line.isascii() for line in shown)
+    assert any("a\\x1b[2J\\nb\\u202e\\x9b" in line for line in shown)
+
+
 def test_types_and_collectives_that_nobody_knows(tmp_path: Path) -> None:
     node = Node(id=1, type=99)  # type: ignore[arg-type]
     node.attr.add(name="comm_type", int64_val=42)
