@@ -58,7 +58,15 @@ def read_yaml(path: str | Path, what: str, *, plain: bool = False) -> Document:
 def read_document(path: str | Path, what: str) -> Document:
     """Read a configuration in either language: YAML where the name ends in .yaml or .yml, JSON otherwise."""
     name = Path(path).name.removesuffix(".gz")
-    return read_yaml(path, what) if name.endswith((".yaml", ".yml")) else read_json(path, what)
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(path, what)
+    try:
+        return read_json(path, what)
+    except UserError as error:
+        if name.endswith(".json") or error.line is None:
+            raise
+        fix = f"{error.fix}, or name the file .yaml where it is YAML"
+        raise UserError(error.what, fix=fix, path=path, line=error.line) from error
 
 
 def parse_json(text: str, what: str, path: str | Path | None = None) -> Document:

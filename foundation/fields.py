@@ -319,6 +319,6 @@ def _number_range(low: float, high: float, above: float | None) -> str:
         parts.append(f"above {above:g}")
     elif low != -LARGEST_NUMBER:
         parts.append(f"of at least {low:g}")
-    if high != LARGEST_NUMBER:
+    if high != LARGEST_NUMBER or above is not None:
         parts.append(f"of at most {high:g}" if not parts else f"and at most {high:g}")
     return " ".join(["a number", *parts])

@@ -20,7 +20,7 @@ from dataclasses import replace
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
 from orchestrator.cluster.clock import Clock
-from orchestrator.deployment import Deploying, Started
+from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.introduction import notes
@@ -83,8 +83,7 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
-    deploying = Deploying(spec)
-    listed = [deploying.deploy(engine) for engine in spec.engines]
+    listed = _deployed(spec)
     kinds = list(dict.fromkeys(listed))
     source = open_source(
         spec.workload,
@@ -99,6 +98,20 @@ def prepare(spec: RunSpec) -> Run:
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
     deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]
     return Run(spec, replace(spec, engines=engines, workload=spec.workload.decided()), deployments, source)
+
+
+def _deployed(spec: RunSpec) -> list[Deployment]:
+    """Deploy what the run lists; of several, an error says which."""
+    deploying = Deploying(spec)
+    listed = []
+    for place, engine in enumerate(spec.engines):
+        try:
+            listed.append(deploying.deploy(engine))
+        except UserError as error:
+            if len(spec.engines) == 1:
+                raise
+            raise UserError(f"engines[{place}]: {error}") from error
+    return listed
 
 
 def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:

@@ -158,6 +158,8 @@ class _Reader:
     def _check_encoding(self, block: bytes) -> None:
         if block.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UserError("the workload file is UTF-16 text", path=self._path, fix="save it as UTF-8")
+        if block.startswith(b"\x1f\x8b"):
+            raise UserError("the workload file is a gzip file", path=self._path, fix="unpack it")
 
     def _is_header(self, fields: list[bytes]) -> bool:
         return [field.decode("ascii", "replace") for field in fields] == list(COLUMNS)

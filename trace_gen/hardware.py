@@ -93,6 +93,8 @@ EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
 (`docs/performance_models.md`)."""
 
 DEFAULT_CACHE_SPEEDUP = 3.5
+MOST_SHOWN = 1.1
+"""Of the datasheet's memory, what a driver shows at most: datasheets say GB and mean GiB."""
 MOST_EFFICIENT = 2.0
 """Fractions of a datasheet's figure: above 1 where clocks or a cache beat it, never far above."""
 
@@ -159,6 +161,9 @@ def read_hardware(path: Path) -> Hardware:
         efficiencies=_read_efficiencies(fields.object("efficiency")),
         sources={name: sources.text(name) for name in sources.names()},
     )
+    known = fields.has(unit) and fields.sound(unit)
+    if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:
+        fields.problem(f"more than the device has ({unit})", "driver_memory_gib")
     fields.finish()
     return hardware
 

@@ -164,7 +164,7 @@ def declared(record: type) -> tuple[Declaration, ...]:
     A field without one is an `InternalError`, and so is a record that may change: equal ones are taken for one another.
     """
     if record not in _DECLARED:
-        if not record.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        if not (dataclasses.is_dataclass(record) and record.__dataclass_params__.frozen):  # type: ignore[attr-defined]
             raise InternalError(f"{record.__name__} holds settings and is no @dataclass(frozen=True)")
         _DECLARED[record] = tuple(_bound(record, one) for one in dataclasses.fields(record))
     return _DECLARED[record]

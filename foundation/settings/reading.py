@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foundation.errors import UserError, near_names, raise_all
+from foundation.printable import brief
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.declare import Choice, Records, Section, Setting, declared
 from foundation.settings.values import WrongValueError, from_text, from_value, to_file
@@ -175,8 +176,9 @@ class _Reading:
             self._read.add(id(value))
             if isinstance(value.value, str) and value.value in one.registry:
                 return value.value
+            said = repr(value.value) if isinstance(value.value, str) else brief(value.value)
             near = near_names(str(value.value), one.registry)
-            self.problems.append(value.problem(f"unknown {one.registry.kind} {value.value!r}", near))
+            self.problems.append(value.problem(f"unknown {one.registry.kind} {said}", near))
             for name in given:  # whatever the unknown choice would have read is not to be blamed as well
                 self._read |= {id(given[name])} if self._belongs(name, one.name) else set()
         if one.default or one.optional:
@@ -196,7 +198,9 @@ class _Reading:
 
     def _unknown(self, name: str, given: Given) -> UserError:
         """Say that nobody knows a name, with those near to it."""
-        is_flag = given.where.startswith("--")
+        is_flag = given.where.startswith("--") and given.path is None
+        if name.lstrip("_") in self._known.spellings:
+            return given.problem("unknown setting", f"write {name.lstrip('_')}")
         known = {*self._known.spellings, *(() if is_flag or "." in given.where else self._known.lists)}
         near = near_names(name, known)
         if not near.startswith("did you mean"):

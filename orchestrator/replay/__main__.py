@@ -80,7 +80,11 @@ def _read_recording(path: Path) -> Mapping[str, Any]:
     from foundation.documents import read_json
     from foundation.fields import Fields
 
-    return Fields.of(read_json(path, "recording", DATA_BYTES)).values
+    fields = Fields.of(read_json(path, "recording", DATA_BYTES))
+    for name in ("step_columns", "steps", "request_columns", "requests"):
+        fields.items(name)
+    fields.finish()
+    return fields.values
 
 
 if __name__ == "__main__":

@@ -86,8 +86,10 @@ def read_case(path: Path, version: str) -> Case:
     try:
         config = VllmSchedulerConfig(**{"version": version, "engine_loop": RECORDED_LOOP, **settings})
     except UserError as error:
-        line = fields.document.line((error.field,)) if error.field else None
-        raise UserError(error.what, path=path, line=line, field=error.field, fix=error.fix) from error
+        written = {own: name for name, own in COUNTS.items()} | {own: name for name, (own, _) in CHOICES.items()}
+        field = written.get(error.field or "", error.field)
+        line = fields.document.line((field,)) if field else None
+        raise UserError(error.what, path=path, line=line, field=field, fix=error.fix) from error
     _check_length(config, requests, path)
     return Case(config, latency, requests, groups)
 

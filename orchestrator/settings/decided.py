@@ -74,6 +74,12 @@ def _parallelism(engine: EngineSpec, model: ModelArchitecture) -> ParallelismSet
             field="--npu_num",
             fix=f"give at most {model.hidden_size} a stage",
         )
+    if shared.stages > model.num_layers:
+        raise UserError(
+            f"{shared.stages} pipeline stages for the {model.num_layers} layers of {model.name}",
+            field="--npu_group",
+            fix=f"give at most {model.num_layers}",
+        )
     return shared
 
 

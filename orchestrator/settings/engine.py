@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astra_files.network import LEAST_BANDWIDTH, MOST_BANDWIDTH, MOST_LATENCY
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 
@@ -195,11 +196,12 @@ class NetworkSettings:
         None,
         "bandwidth of a link",
         unit="GB/s (2^30, as ASTRA-sim reads it)",
-        above=0,
+        least=LEAST_BANDWIDTH,
+        most=MOST_BANDWIDTH,
         shown_default="the hardware's own link",
     )
     link_latency: float | None = setting(
-        None, "latency of a link", unit="ns", least=0, shown_default="the hardware's own link"
+        None, "latency of a link", unit="ns", least=0, most=MOST_LATENCY, shown_default="the hardware's own link"
     )
     remote_bw: int | None = setting(
         None, "bandwidth between an NPU and host memory", unit="whole GB/s (1e9)", least=1, shown_default="512"

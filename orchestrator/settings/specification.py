@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from converters.backend import BackendFactory
+from foundation.errors import InternalError, UserError
 from foundation.settings import Setting, choice, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import parse
@@ -178,7 +179,13 @@ def _load_plugin(name: object) -> bool:
         return False
     from foundation.plugins import load_plugin
 
-    return path is not None and load_plugin(path)
+    if path is None or not load_plugin(path):
+        return False
+    try:
+        catalogue(RunSpec)
+    except InternalError as error:
+        raise UserError(f"the plugin declares settings wrongly: {error}", path=path) from error
+    return True
 
 
 def _given(values: dict[str, Any], known: Catalogue) -> dict[str, Given]:

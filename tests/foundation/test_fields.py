@@ -32,7 +32,7 @@ def problems(found: Fields) -> list[str]:
         (lambda f: f.number("x", low=0, high=1), [0, 1, 0.5], [-0.1, 1.1], "a number of at least 0 and at most 1"),
         (lambda f: f.number("x", above=0, high=1.5), [1.5], [0, 1.6], "a number above 0 and at most 1.5"),
         (lambda f: f.number("x", high=3), [3, -9], [3.5], "a number of at most 3"),
-        (lambda f: f.positive_number("x"), [1e15, 3], [0, -1, [1]], "a number above 0"),
+        (lambda f: f.positive_number("x"), [1e15, 3], [0, -1, [1], 2e15], "a number above 0 and at most 1e.15"),
         (lambda f: f.boolean("x"), [True, False], [0, 1, "true", {}], "true or false"),
         (lambda f: f.text("x"), ["", "a"], [1, ["a"]], "a string"),
         (lambda f: f.choice("x", ("ring", "tree")), ["tree"], [4], "one of ring, tree"),

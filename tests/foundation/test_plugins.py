@@ -151,3 +151,14 @@ def test_what_is_no_plugin(
     assert run_command(lambda: simulate([f"--plugin={value}", "--req_num", "1"])) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and len(err) < 500
+
+
+def test_settings_that_are_declared_wrongly_are_the_plugins_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "mine.py", "mine")
+    path.write_text(path.read_text().replace("@dataclass(frozen=True)", "@dataclass"))
+    with pytest.raises(SystemExit):
+        sys.exit(run_command(lambda: simulate(["--plugin", str(path)])))
+    why = "Settings holds settings and is no @dataclass(frozen=True)"
+    assert capsys.readouterr().err == f"error: {path}: the plugin declares settings wrongly: {why}\n"

@@ -44,6 +44,10 @@ WORKLOADS: dict[str, str | bytes] = {
     "badheader.tsv": "in\tout\tarr\n1\t2\t3\n",
     "long.tsv": "10\t5\t0\n900000\t5\t0\n",
     "ansi.tsv": "10\t\x1b[31m5\t0\n",
+    "packed.tsv": gzip.compress(b"10\t5\t0\n"),
+    "semicolons.tsv": "input_toks;output_toks;arrival_time_ns\n1;2;3\n",
+    "crlf.tsv": "10\t5\t0\r\n20\tx\t1\r\n",
+    "seconds.tsv": "10\t5\t0.25\n",
 }
 
 MODEL = {
@@ -71,6 +75,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "layersbig": {"num_hidden_layers": 10**9},
     "vocab0": {"vocab_size": 0},
     "pos0": {"max_position_embeddings": 0},
+    "top9": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 9},
+    "window0": {"model_type": "mistral", "sliding_window": 0},
+    "tie": {"tie_word_embeddings": "no"},
     "quant": {"quantization_config": {"quant_method": "gguf"}},
     "quantbits": {"quantization_config": {"quant_method": "awq", "bits": 3}},
     "quantlist": {"quantization_config": [1]},
@@ -105,6 +112,10 @@ HARDWARE: dict[str, dict[str, Any]] = {
     "link0": {"link_gb_s": 0},
     "units0": {"compute_units": 0},
     "unitsf": {"compute_units": 1.5},
+    "peakbig": {"peak_tflops": {"bf16": 1e300}},
+    "bwbig": {"memory_bandwidth_gb_s": 1e30},
+    "shows": {"driver_memory_gib": 1000},
+    "efflist": {"efficiency": [1]},
 }
 
 NETWORK = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [50.0], "latency": [500.0]}
@@ -210,6 +221,16 @@ RUN_FILES: dict[str, str | bytes] = {
     "bombs.yaml": BOMB,
     "deep.json": "[" * 200_000,
     "utf16.yaml": "npu_num: 2\n".encode("utf-16"),
+    "dashes.yaml": "--npu-num: 2\n",
+    "inside.yaml": "scheduling:\n  vllm:\n    max_num_seqs: 4\n",
+    "plain.txt": "npu_num: 2\n",
+    "engineshw.yaml": "engines:\n  - {}\n  - hardware: H1000\n",
+    "enginesmem.yaml": "engines:\n  - {}\n  - npu_mem: 10\n",
+    "enginesnet.yaml": "npu_num: 4\nengines:\n  - {}\n  - network: n/n8.yml\n",
+    "enginesmany.yaml": "engines:\n  - instances: 5000\n",
+    "enginesread.yaml": "engines:\n  - scheduling: vllm\n  - max_num_seqs: 4\n",
+    "equals.yaml": "npu_num = 2\n",
+    "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
 }
 
 REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
@@ -247,6 +268,8 @@ CASES: dict[str, dict[str, Any]] = {
     "idlist": {"requests": [REQUEST | {"id": [1]}]},
     "hugeblocks": {"num_gpu_blocks": 10**12},
     "hugeblock": {"block_size": 10**12},
+    "stages": {"pipeline_parallel_size": 0},
+    "arrivals": {"requests": [REQUEST | {"arrival": 1.5}]},
 }
 CASE_TEXTS: dict[str, str | bytes] = {
     "nanlat": json.dumps(CASE).replace("1000,", "NaN,", 1),
@@ -266,6 +289,7 @@ OTHERS: dict[str, str | bytes] = {
     "pre.0.et": b"\xff" * 50,
     "text.txt": "hello\n",
     "g/empty.0.et": b"",
+    "p/exits.py": "import sys; sys.exit(3)\n",
 }
 
 
