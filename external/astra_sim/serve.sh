@@ -8,17 +8,31 @@
 # Without COMMAND: $ASTRA_SIM_BINARY, else the binary under its own name in the PATH, else where upstream builds it.
 # $ORRERY_TIMEOUT: seconds a run may take (default 600).
 set -u
-mode=$1
-dir=$2
+
+refuse_start() { # CODE REASON
+    echo "$2" >&2
+    exit "$1"
+}
+
+mode=${1:-}
+dir=${2:-}
+limit=${ORRERY_TIMEOUT:-600}
+case $mode in poll | stdin) ;; *) refuse_start 2 "usage: serve.sh poll|stdin DIR [COMMAND...]" ;; esac
+[ -d "$dir" ] || refuse_start 2 "the spool folder '$dir' does not exist; make it first"
+case $limit in [!0-9.]* | *[!0-9.e+]*) refuse_start 2 "ORRERY_TIMEOUT: '$limit' is not a number of seconds" ;; esac
 shift 2
 
 find_binary() {
+    if [ -n "${ASTRA_SIM_BINARY:-}" ]; then # nothing else in its place: it would answer for what was named
+        command -v "$ASTRA_SIM_BINARY" && return
+        echo "ASTRA_SIM_BINARY: '$ASTRA_SIM_BINARY' is no program in this image" >&2
+        return 1
+    fi
     built=/app/astra-sim/build/astra_analytical/build/bin
-    for name in "${ASTRA_SIM_BINARY:-}" \
-        AstraSim_Analytical_Congestion_Unaware AstraSim_Analytical_Congestion_Aware \
+    for name in AstraSim_Analytical_Congestion_Unaware AstraSim_Analytical_Congestion_Aware \
         "$built/AstraSim_Analytical_Congestion_Unaware" "$built/AstraSim_Analytical_Congestion_Aware" \
         orrery-analytical; do
-        [ -n "$name" ] && command -v "$name" && return
+        command -v "$name" && return
     done
     echo "no ASTRA-sim binary in this image: set ASTRA_SIM_BINARY to its path in the image" >&2
     return 1
@@ -37,7 +51,7 @@ if head -c 4 "$program" | grep -q ELF && command -v sha256sum >/dev/null; then
 fi
 description="$*"
 if command -v timeout >/dev/null; then
-    set -- timeout -s KILL "${ORRERY_TIMEOUT:-600}" "$@"
+    set -- timeout -s KILL "$limit" "$@"
 fi
 
 # What we make in the folder is open to exactly those to whom the folder itself is open.

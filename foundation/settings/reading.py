@@ -212,6 +212,8 @@ class _Reading:
     def _unread(self, name: str, given: Given) -> UserError:
         """Say which choice left the value unread, which would read it, and what does nearly the same here."""
         readers = self._known.entries[name].readers
+        if not readers:  # it is always read, but not by the records of a list
+            return given.problem("holds for the whole run", "write it beside the list")
         made = [
             f"--{choice} {self._made[choice]}"
             for choice in dict.fromkeys(r.choice for r in readers)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foundation.settings import setting
+from foundation.settings.reading import Problem
 
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
+MOST_SAMPLE_REQUESTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class WorkloadSettings:
     )
     seed: int = setting(0, "seed of the sample workload")
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
+
+    def problems(self) -> Iterator[Problem]:
+        """A sample is small; whoever wants many requests writes them to a file, once."""
+        if self.dataset is None and (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
+            what = f"{self.req_num} requests of the sample, which has at most {MOST_SAMPLE_REQUESTS}"
+            yield Problem("req_num", what, "write a workload with python -m orchestrator.workload_generator")
 
     def decided(self) -> WorkloadSettings:
         """Return the same with as many requests of the sample as there are by default."""

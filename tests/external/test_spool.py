@@ -236,3 +236,31 @@ def test_a_full_disk_is_loud(serve: Serve, tmp_path: Path) -> None:
         server.wait()
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "said"),
+    [
+        ([], {}, 2, "usage: serve.sh poll|stdin DIR [COMMAND...]"),
+        (["pole", "."], {}, 2, "usage: serve.sh poll|stdin DIR [COMMAND...]"),
+        (["poll", "none"], {}, 2, "the spool folder 'none' does not exist; make it first"),
+        (["poll", "."], {"ORRERY_TIMEOUT": "soon"}, 2, "ORRERY_TIMEOUT: 'soon' is not a number of seconds"),
+        (["poll", "."], {"ORRERY_TIMEOUT": "-1"}, 2, "ORRERY_TIMEOUT: '-1' is not a number of seconds"),
+        (["poll", "."], {"ASTRA_SIM_BINARY": "/none"}, 127, "ASTRA_SIM_BINARY: '/none' is no program in this image"),
+    ],
+)
+def test_the_shell_server_says_why_it_does_not_start(
+    words: list[str], environment: dict[str, str], code: int, said: str, tmp_path: Path
+) -> None:
+    """Whatever is named wrongly is not replaced by another program, and nothing is made."""
+    stand_in = tmp_path / "bin" / "orrery-analytical"
+    stand_in.parent.mkdir()
+    shell_script(stand_in, "exit 0")
+    (tmp_path / "here").mkdir()
+    command = ["sh", ROOT / "external" / "astra_sim" / "serve.sh", *words]
+    path = f"{stand_in.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=tmp_path / "here", env={"PATH": path, **environment}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{said}\n")
+    assert not list((tmp_path / "here").iterdir())

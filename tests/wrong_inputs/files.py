@@ -230,6 +230,8 @@ RUN_FILES: dict[str, str | bytes] = {
     "enginesmany.yaml": "engines:\n  - instances: 5000\n",
     "enginesread.yaml": "engines:\n  - scheduling: vllm\n  - max_num_seqs: 4\n",
     "equals.yaml": "npu_num = 2\n",
+    "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
+    "endless.yaml": "req_num: 4294967296\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
 }
 
