@@ -24,12 +24,16 @@ IntArray = NDArray[np.int64]
 
 
 class BlockFlow:
-    """How many blocks of `holders` each step takes and gives back, in numbers, all groups of layers together."""
+    """How many blocks of `holders` each step takes and gives back, in numbers, all groups of layers together.
+
+    `rooms`: at which step each of them first takes a block.
+    """
 
     def __init__(self, store: KVBlocks, holders: Sequence[Holder]) -> None:
         size = store.block_size
         self._width = len(store.groups)
-        self._takes = PeriodicEvents([holder.room - holder.computed for holder in holders], size)
+        self.rooms = [holder.room - holder.computed for holder in holders]
+        self._takes = PeriodicEvents(self.rooms, size)
         self._drops = [
             PeriodicEvents([next_drop(holder.computed, group, size) for holder in holders], size)
             for group in store.windowed

@@ -20,6 +20,7 @@ from orchestrator.kv_memory.blocks import KVBlocks
 from orchestrator.kv_memory.groups import EAGER, FULL, LayerGroup, WindowRules
 from orchestrator.kv_memory.holder import Holder
 from orchestrator.kv_memory.numbered_cohort import NumberedCohort
+from orchestrator.kv_memory.private_cohort import PrivateCohort
 from orchestrator.kv_memory.store import NO_HIT, Hit, KVSpace
 from trace_gen.batch_shape import KVTransfer
 
@@ -126,11 +127,14 @@ class PrefixKV(KVBlocks):
             holder.tables.append([NULL] * skipped + own)
         return self._transfer(holder, blocks)
 
-    def cohort(self, holders: Sequence[Holder]) -> NumberedCohort | None:
+    def cohort(self, holders: Sequence[Holder]) -> NumberedCohort | PrivateCohort | None:
         """Return the blocks of requests that decode together from now on; None where steps are not alike.
 
         What leaves a window is not always free: others may hold it.
         """
+        shared = [holder for holder in holders if holder.chain is not None and holder.registered < holder.chain.blocks]
+        if not (self.windowed or shared):
+            return PrivateCohort(self, holders)
         alike = not self.windowed or (self.rules.eager and not any(holder.known_blocks for holder in holders))
         return NumberedCohort(self, holders) if alike else None
 
