@@ -26,12 +26,14 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
-# One stamp for each set of extras, holding what it was installed from; a superset's stamp serves as well.
+# One stamp for each set of extras, holding what it was installed from; without extras any of them will do.
 wanted="$(cksum < pyproject.toml) $PWD"
 stamp="$venv/.installed${extras:+-$extras}"
-if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    exit 0
-fi
+stamps=("$stamp")
+[ -n "$extras" ] || stamps+=("$venv"/.installed-*)
+for made in "${stamps[@]}"; do
+    if [ -x "$venv/bin/python" ] && [ "$(cat "$made" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+done
 echo "setting up $venv (once, and again when pyproject.toml changes) ..." >&2
 [ -x "$venv/bin/python" ] || make_venv "$(find_python)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" ||

@@ -74,11 +74,11 @@ class Deployment:
     place: Place
     scheduler: Scheduler
 
-    @property
-    def system(self) -> str:
-        """The hardware and how it is used, in a few words."""
+    def system(self, count: int = 1) -> str:
+        """Return the hardware of `count` such engines and how it is used, in a few words."""
         shared = self.engine.parallelism
-        return f"{shared.npus} x {self.hardware.name} ({shared.layout})"
+        layout = f"{count} x {shared.layout}" if count > 1 else shared.layout
+        return f"{count * shared.npus} x {self.hardware.name} ({layout})"
 
     @property
     def computes_prompts(self) -> bool:

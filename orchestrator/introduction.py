@@ -29,7 +29,7 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     engine, space = deployment.engine, deployment.space
     weights = deployment.generator.memory.max_rank_weight_bytes
     yield (
-        f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system}, "
+        f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system()}, "
         f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
     )
     part = f" ({deployment.share.part})" if deployment.share.part else ""

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
@@ -36,6 +37,7 @@ from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
 
 Failure = OrreryError | KeyboardInterrupt
+Value = TypeVar("Value")
 
 
 class Simulation:
@@ -118,8 +120,8 @@ def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
     """Start the engines, kind after kind, each with the number of its place."""
     kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
-    for number, (one, places) in enumerate(kinds.items()):
-        own = traces / f"engine{number}" if traces is not None and len(kinds) > 1 else traces
+    for one, places in kinds.items():
+        own = traces / f"engine{places[0]}" if traces is not None and len(kinds) > 1 else traces
         started.append(one.start(stack, stopwatch, places, traces=own))
     return started
 
@@ -246,19 +248,26 @@ class _Going:
 
 def _facts(run: Run, ending: BaseException | None) -> RunFacts:
     kinds = run.kinds()
-    shared, limits = kinds[0].engine.parallelism, [one.engine.scheduling.step_limits() for one in kinds]
+    shared = [one.engine.parallelism for one in kinds]
+    limits = _common([one.engine.scheduling.step_limits() for one in kinds])
     return RunFacts(
         model=_joined(one.model.name for one in kinds),
         hardware=_joined(one.hardware.name for one in kinds),
         npus=sum(one.engine.parallelism.npus for one in run.deployments),
-        tensor=shared.tensor,
-        pipeline=shared.stages,
-        expert=shared.expert,
+        deployed=[one.system(len(places)) for one, places in run.places().items()],
+        tensor=_common([one.tensor for one in shared]),
+        pipeline=_common([one.stages for one in shared]),
+        expert=_common([one.expert for one in shared]),
         engines=len(run.deployments),
-        step_limits=limits[0] if all(one == limits[0] for one in limits) else {},
+        step_limits=limits or {},
         skipped=run.source.skipped,
         error=None if ending is None else str(ending) or "interrupted",
     )
+
+
+def _common(values: Sequence[Value]) -> Value | None:
+    """Return what all values are, None where they differ."""
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def _joined(names: Iterator[str]) -> str:

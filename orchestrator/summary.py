@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,14 +24,19 @@ LATENCIES = {
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the summary says of a run besides its measurements. `error`: why it ended early, if it did."""
+    """What the summary says of a run besides its measurements. `error`: why it ended early, if it did.
+
+    `deployed`: the NPUs of each kind of engine and how they share the model, in words; `tensor`, `pipeline`, `expert`
+    are None where engines differ in them.
+    """
 
     model: str
     hardware: str
     npus: int
-    tensor: int
-    pipeline: int
-    expert: int = 1
+    deployed: Sequence[str]
+    tensor: int | None
+    pipeline: int | None
+    expert: int | None = 1
     engines: int = 1
     step_limits: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
@@ -42,6 +47,7 @@ class RunFacts:
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
+    Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
     ``waiting``, ``idle``.
@@ -50,9 +56,10 @@ class Summary:
     model: str
     hardware: str
     npus: int
-    tensor: int
-    pipeline: int
-    expert: int
+    deployed: Sequence[str]
+    tensor: int | None
+    pipeline: int | None
+    expert: int | None
     engines: int
     step_limits: Mapping[str, int]
     skipped: int

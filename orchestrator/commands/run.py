@@ -88,16 +88,19 @@ def _speakers(spec: RunSpec, stream: TextIO, files: ResultFiles | None) -> list[
 
 
 class _ConfigurationFiles(Observer):
-    """Writes the effective configuration files before the run; of several kinds of engines into a folder each."""
+    """Writes the effective configuration files before the run.
+
+    Those of several kinds of engines go into a folder each, named by the kind's first engine.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def begin(self, run: Run) -> None:
         """Write network.yml, system.json and memory.json."""
-        kinds = run.kinds()
-        for number, one in enumerate(kinds):
-            one.configurations.write(self._folder / f"engine{number}" if len(kinds) > 1 else self._folder)
+        kinds = run.places()
+        for one, places in kinds.items():
+            one.configurations.write(self._folder / f"engine{places[0]}" if len(kinds) > 1 else self._folder)
 
 
 def _complain(error: UserError) -> None:

@@ -17,7 +17,7 @@ def print_summary(summary: Summary, milliseconds: Mapping[str, float], stream: T
     """Print latencies, the figures of the whole run, where simulated time went, and the simulator's own time."""
     spent: list[Row] = [(component, f"{value:.1f}") for component, value in milliseconds.items()]
     tables = (
-        ("Latency", ("ms", *STATISTICS.values()), _latency_rows(summary)),
+        ("Latency", ("ms", *STATISTICS.values()), latency_rows(summary)),
         ("Run", ("", ""), _run_rows(summary)),
         ("Where simulated time went", ("", "s", "%"), time_rows(summary)),
         ("Time of the simulator itself", ("component", "ms"), spent),
@@ -35,7 +35,8 @@ def time_rows(summary: Summary) -> list[Row]:
     return [(name, f"{spent:.3f}", f"{100 * spent / total:.1f}") for name, spent in parts if spent]
 
 
-def _latency_rows(summary: Summary) -> list[Row]:
+def latency_rows(summary: Summary) -> list[Row]:
+    """Return each latency's label with its mean and percentiles in ms, dashes where there are none."""
     rows = []
     for name, label in LATENCIES.items():
         figures = summary.latency(name)
@@ -48,14 +49,14 @@ def _run_rows(summary: Summary) -> list[Row]:
     share = f" ({100 * used / total:.1f} %)" if total else ""
     rows: list[Row] = [
         ("model", printable(summary.model)),
-        ("NPUs", f"{summary.npus} x {summary.hardware} ({layout(summary)})"),
+        *(("NPUs", printable(text)) for text in summary.deployed),
         *_limits(summary),
         ("finished requests", str(summary.finished_requests)),
         ("makespan", f"{summary.makespan_s:.3f} s"),
         ("iterations", str(summary.iterations)),
-        ("request throughput", _rate(summary.requests_per_s, "requests/s")),
-        ("prompt throughput", _rate(summary.prompt_tokens_per_s, "tokens/s")),
-        ("generation throughput", _rate(summary.generated_tokens_per_s, "tokens/s")),
+        ("request throughput", rate(summary.requests_per_s, "requests/s")),
+        ("prompt throughput", rate(summary.prompt_tokens_per_s, "tokens/s")),
+        ("generation throughput", rate(summary.generated_tokens_per_s, "tokens/s")),
         ("peak KV use", f"{used} of {total} blocks{share}"),
         ("preemptions", str(summary.preemptions)),
         ("evictions", f"{summary.evictions} ({summary.evicted_bytes / 1e9:.3f} GB to host memory)"),
@@ -76,14 +77,8 @@ def _limits(summary: Summary) -> list[Row]:
     return [("limits of a step", text)] if text else []
 
 
-def layout(summary: Summary) -> str:
-    """Return how the NPUs of an engine share the model, and how many engines there are, in short."""
-    text = f"TP {summary.tensor} x PP {summary.pipeline}"
-    text += f" x EP {summary.expert}" if summary.expert > 1 else ""
-    return f"{summary.engines} x {text}" if summary.engines > 1 else text
-
-
-def _rate(value: float | None, unit: str) -> str:
+def rate(value: float | None, unit: str) -> str:
+    """Return a throughput with its unit, or a dash where there is none."""
     return "-" if value is None else f"{value:.2f} {unit}"
 
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from orchestrator.observers.history import DECODE, MIXED, PREFILL, History
 from orchestrator.observers.intervals import Interval
-from orchestrator.observers.tables import time_rows
+from orchestrator.observers.tables import latency_rows, rate, time_rows
 from orchestrator.report.charts import Chart, Mark, Series, stacked_bar
 from orchestrator.report.curves import cumulative, over_time, steps
 from orchestrator.report.markup import card, document, escape, paragraph, section, table, tiles
 from orchestrator.result import RunResult, latencies
 from orchestrator.settings.record import ShownSetting
 from orchestrator.statistics import SHARES, STATISTICS
-from orchestrator.summary import LATENCIES, Summary
+from orchestrator.summary import Summary
 
 IntArray = NDArray[np.int64]
 COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, "idle": 4, "waiting": 4}
@@ -32,12 +32,14 @@ LONG_TAIL = 8
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the page says beside measurements: names, what was deployed as (name, value with unit), notes, settings."""
+    """What the page says beside measurements: the run in a few words, notes, settings.
 
-    model: str
-    system: str
+    `deployment` are tables of what was deployed: a title, and rows of a name and a value with its unit.
+    """
+
+    title: str
     workload: str
-    deployment: Sequence[tuple[str, str]]
+    deployment: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     notes: Sequence[str]
     settings: Sequence[ShownSetting]
     interval_ns: int
@@ -46,21 +48,25 @@ class Facts:
 def render(facts: Facts, result: RunResult, history: History) -> str:
     """Return the page. The summary's figures are shown, not worked out again."""
     summary = result.summary
-    title = f"{facts.model} on {facts.system}"
     parts = [
-        f"<header><h1>{escape(title)}</h1>",
+        f"<header><h1>{escape(facts.title)}</h1>",
         paragraph(f"Simulated serving of {facts.workload}", soft=True),
         _incomplete(summary),
         _tiles(summary),
         "</header>",
-        section("latency", "Latency", card(_latency_table(summary)), _distributions(result)),
+        section(
+            "latency",
+            "Latency",
+            card(table("latency-table", ("ms", *STATISTICS.values()), latency_rows(summary), unit="ms")),
+            _distributions(result),
+        ),
         section("over-time", "Over time", *_over_time(facts, result.intervals)),
         section("simulated-time", "Where simulated time went", *_simulated_time(result, history)),
         section("run", "The whole run", card(_run_table(summary))),
         section("configuration", "Configuration", *_configuration(facts)),
         section("terms", "Terms", *map(paragraph, _TERMS)),
     ]
-    return document(title, "\n".join(part for part in parts if part))
+    return document(facts.title, "\n".join(part for part in parts if part))
 
 
 _TERMS = (
@@ -95,21 +101,12 @@ def _tiles(summary: Summary) -> str:
         (
             (f"{summary.finished_requests}", "finished requests"),
             (f"{summary.makespan_s:.3f} s", "makespan"),
-            (_rate(summary.generated_tokens_per_s, "tokens/s"), "generation throughput"),
+            (rate(summary.generated_tokens_per_s, "tokens/s"), "generation throughput"),
             (percentile("ttft_ms"), "TTFT, P99"),
             (percentile("tpot_ms"), "TPOT, P99"),
             (_kv_share(summary), "peak KV use"),
         )
     )
-
-
-def _latency_table(summary: Summary) -> str:
-    rows = []
-    for name, label in LATENCIES.items():
-        figures = summary.latency(name)
-        shown = [f"{figures[key]:.3f}" if figures else "-" for key in STATISTICS]
-        rows.append((label, *shown))
-    return table("latency-table", ("ms", *STATISTICS.values()), rows, unit="ms")
 
 
 def _distributions(result: RunResult) -> str:
@@ -242,9 +239,9 @@ def _run_table(summary: Summary) -> str:
         ("iterations", f"{summary.iterations} iterations"),
         ("prompt tokens", f"{summary.prompt_tokens} tokens"),
         ("generated tokens", f"{summary.generated_tokens} tokens"),
-        ("request throughput", _rate(summary.requests_per_s, "requests/s")),
-        ("prompt throughput", _rate(summary.prompt_tokens_per_s, "tokens/s")),
-        ("generation throughput", _rate(summary.generated_tokens_per_s, "tokens/s")),
+        ("request throughput", rate(summary.requests_per_s, "requests/s")),
+        ("prompt throughput", rate(summary.prompt_tokens_per_s, "tokens/s")),
+        ("generation throughput", rate(summary.generated_tokens_per_s, "tokens/s")),
         ("peak KV use", f"{summary.peak_kv_blocks} of {summary.kv_blocks} blocks ({_kv_share(summary)})"),
         ("preemptions", f"{summary.preemptions} requests"),
         ("evicted to host memory", f"{summary.evictions} requests, {summary.evicted_bytes / 1e9:.3f} GB"),
@@ -261,17 +258,16 @@ def _configuration(facts: Facts) -> list[str]:
     def rows(chosen: Sequence[ShownSetting]) -> list[tuple[str, str, str]]:
         return [(setting.name, setting.value, setting.meaning) for setting in chosen]
 
-    blocks = [card(table("deployment", ("deployed", ""), facts.deployment, text=True))]
+    blocks = [
+        card(table(f"deployment-{number}", (title, ""), deployed, text=True))
+        for number, (title, deployed) in enumerate(facts.deployment)
+    ]
     if given:
         title = "<p><b>Settings that differ from the defaults</b></p>"
         blocks.append(card(title, table("given", header, rows(given), text=True)))
     defaults = table("defaults", header, rows(others), text=True)
     blocks.append(card("<details><summary>Settings at their defaults</summary>", defaults, "</details>"))
     return [*blocks, *(paragraph(f"Note: {note}", soft=True) for note in facts.notes)]
-
-
-def _rate(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:.2f} {unit}"
 
 
 def _kv_share(summary: Summary) -> str:

@@ -133,8 +133,10 @@ class Run:
 
     def summary(self, **facts: Any) -> Summary:
         """Return the summary, as of one engine called some/model on 8 H9000."""
-        named = {"model": "some/model", "hardware": "H9000", "npus": 8, "tensor": 4, "pipeline": 2, **facts}
-        return summarise(self.metrics, self.time.account(self.metrics.totals.end_ns), RunFacts(**named))
+        named = {"model": "some/model", "hardware": "H9000", "npus": 8, "tensor": 4, "pipeline": 2}
+        deployed = ["8 x H9000 (TP 4 x PP 2)"]
+        facts = {**named, "deployed": deployed, **facts}
+        return summarise(self.metrics, self.time.account(self.metrics.totals.end_ns), RunFacts(**facts))
 
     def result(self) -> RunResult:
         """Return what a simulation of the run would return."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from dying_backend import DyingBackend, register
 from foundation.errors import SimulationError, UserError
 from orchestrator import EngineSpec, Observer, RunResult, RunSpec, Simulation, Stop
 from orchestrator.engine.records import CompletedBatch
+from orchestrator.observers.console import Console
 from orchestrator.observers.files import ResultFiles
 from orchestrator.observers.interface import FinishedRows, Run
 from orchestrator.observers.intervals import Interval
@@ -192,6 +195,20 @@ def test_one_engine_of_several_kinds_each(dataset: Path) -> None:
     assert [one["hardware"] for one in written["engines"]] == ["H100", "RTX3090"]
     again = Simulation(RunSpec.of(**written)).run()
     assert again.summary == result.summary
+
+
+def test_each_kind_of_engine_is_shown_with_its_parallelism(dataset: Path, tmp_path: Path) -> None:
+    engines = [{"npu_num": 2, "instances": 2}, {"hardware": "L40S"}]
+    out = io.StringIO()
+    files = ResultFiles(tmp_path / "out.csv", itl=None, report=True)
+    summary = Simulation(spec(dataset, engines=engines), [files, Console(out)]).run().summary
+    assert (summary.tensor, summary.pipeline, summary.expert) == (None, 1, 1)
+    told = [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines() if line.split()[:1] == ["NPUs"]]
+    assert told == list(summary.deployed) == ["4 x RTX3090 (2 x TP 2 x PP 1)", "1 x L40S (TP 1 x PP 1)"]
+    page = (tmp_path / "out-report.html").read_text()
+    shown = re.findall(r'<table id="deployment-\d"[^>]*>\s*<thead><tr><th scope="col">([^<]*)</th>', page)
+    assert shown == ["engines 0 to 1", "engine 2", "altogether"]
+    assert "2 x RTX3090 (TP 2 x PP 1)" in page and "1 x L40S (TP 1 x PP 1)" in page
 
 
 def test_engines_alone_on_their_requests_are_runs_of_their_own(dataset: Path, tmp_path: Path) -> None:

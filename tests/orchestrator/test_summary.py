@@ -39,7 +39,10 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
     stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    shown, out = summary(expert=4, skipped=3, error="the backend died"), stream()
+    shown, out = (
+        summary(deployed=["8 x H9000 (TP 4 x PP 2)", "1 x L4 (TP 1 x PP 1)"], skipped=3, error="the backend died"),
+        stream(),
+    )
     print_summary(shown, {"set-up": 1.25, "total": 2.5}, out)
     told = lines(out.getvalue())
     assert told[0] == "Latency" and told[1] == "ms  mean  P50  P90  P95  P99  P99.9"
@@ -56,7 +59,7 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
         "s  %", *(f"{name}  {spent:.3f}  {100 * spent / whole:.1f}" for spent, name in parts)
     ]  # fmt: skip
     for words in (
-        "model  some/model", "NPUs  8 x H9000 (TP 4 x PP 2 x EP 4)", "finished requests  4",
+        "model  some/model", "NPUs  8 x H9000 (TP 4 x PP 2)", "NPUs  1 x L4 (TP 1 x PP 1)", "finished requests  4",
         f"makespan  {shown.makespan_s:.3f} s", f"iterations  {shown.iterations}",
         f"request throughput  {shown.requests_per_s:.2f} requests/s",
         f"prompt throughput  {shown.prompt_tokens_per_s:.2f} tokens/s",
