@@ -84,7 +84,7 @@ def _speakers(spec: RunSpec, stream: TextIO, files: ResultFiles | None) -> list[
         lines.append(IterationLines(stream, several=sum(one.instances for one in spec.engines) > 1))
     if wanted.verbose or wanted.log_interval is not None:
         lines.append(IntervalLines(stream))
-    return [Console(stream, files), *(lines or [ProgressShown(stream)])]
+    return [*(lines or [ProgressShown(stream)]), Console(stream, files)]
 
 
 class _ConfigurationFiles(Observer):

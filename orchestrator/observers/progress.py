@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _BAR_EVERY_S = 0.1
+_BAR_WIDTH = 20
 _FIRST_LINE_S, _LINE_EVERY_S = 2.0, 10.0
 
 
@@ -64,13 +65,10 @@ class ProgressShown(Observer):
         self._bar: tuple[RichProgress, TaskID] | None = None
 
     def begin(self, run: Run) -> None:
-        """Start the clock, and the bar where there is a terminal."""
+        """Start the clock."""
         self._state = State(run.source.count)
         self._born = monotonic()
-        self._due = self._born + _FIRST_LINE_S
-        if self._stream.isatty():
-            self._bar = _bar(self._stream, self._state.total)
-            self._due = self._born
+        self._due = self._born + (0 if self._stream.isatty() else _FIRST_LINE_S)
 
     def batch(self, done: CompletedBatch) -> None:
         """Take the state after a batch, and show it when it is time."""
@@ -91,14 +89,21 @@ class ProgressShown(Observer):
         self._state.done += 1
 
     def end(self, result: RunResult) -> None:
-        """Take the bar away."""
+        """Take the bar away, before others say how the run ended."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also after a defect: it hides the cursor."""
         if self._bar is not None:
             self._bar[0].stop()
+            self._bar = None
 
     def _show(self) -> None:
         state, now = self._state, monotonic()
         sums = [sum(column) for column in zip(*self._usage.values(), strict=True)]
         state.running, state.waiting, state.used_blocks, state.total_blocks = sums
+        if self._bar is None and self._stream.isatty():
+            self._bar = _bar(self._stream, state.total)
         if self._bar is None:
             print(state.line(now - self._born), file=self._stream, flush=True)
             self._due = now + _LINE_EVERY_S
@@ -113,8 +118,15 @@ class ProgressShown(Observer):
 def _bar(stream: TextIO, total: int) -> tuple[RichProgress, TaskID]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    fixed = Column(no_wrap=True)  # where there is little room, the words go over several lines, and nothing is cut
+    columns = (
+        BarColumn(_BAR_WIDTH, table_column=fixed),
+        MofNCompleteColumn(table_column=fixed),
+        TimeElapsedColumn(table_column=fixed),
+        TextColumn("{task.description}", markup=False, table_column=Column()),
+    )
     progress = Progress(*columns, console=Console(file=stream), auto_refresh=False, transient=True)
     progress.start()
     return progress, progress.add_task("", total=total)

@@ -97,9 +97,17 @@ def _print_rich(title: str, header: Row, rows: list[Row], stream: TextIO) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=stream)
     table = Table(title=title, title_justify="left", show_header=any(header))
+    if _framed_width(header, rows) > console.width:  # figures are never cut: rather without a frame
+        table.box, table.padding = None, (0, 1, 0, 0)
     for position, name in enumerate(header):
         table.add_column(name, justify="right" if position else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(file=stream).print(table)
+    console.print(table)
+
+
+def _framed_width(header: Row, rows: list[Row]) -> int:
+    """Return the columns of a terminal that a framed table takes: a rule and two blanks a column, and a last rule."""
+    return sum(3 + max(map(len, column)) for column in zip(header, *rows, strict=True)) + 1

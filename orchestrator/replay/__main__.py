@@ -81,8 +81,12 @@ def _read_recording(path: Path) -> Mapping[str, Any]:
     from foundation.fields import Fields
 
     fields = Fields.of(read_json(path, "recording", DATA_BYTES))
-    for name in ("step_columns", "steps", "request_columns", "requests"):
-        fields.items(name)
+    for table, names in (("steps", "step_columns"), ("requests", "request_columns")):
+        rows = fields.values.get(table)
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            fields.wrong(table, "a list of rows, each a list")
+        if not fields.texts(names) and fields.sound(names):
+            fields.wrong(names, "a list of names")
     fields.finish()
     return fields.values
 

@@ -191,6 +191,18 @@ def test_a_terminal_gets_a_bar_that_goes_away(
     assert "\x1b[2K" in out.getvalue(), "its line is cleared"
 
 
+def test_the_bar_has_gone_before_the_results_and_cuts_nothing_on_a_narrow_terminal(
+    dataset: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = said(dataset, Terminal(), macro_steps=1)
+    during, _, results = shown.partition("Latency")
+    assert "\x1b[2K" in during and "\x1b[2K" not in results
+    assert during.count("\x1b[?25l") == during.count("\x1b[?25h") == 1, "the cursor is back"
+    assert re.search(r"[1-4]/5", during) and "…" not in during and "s left" in during
+
+
 def test_run_sh_ends_with_where_the_report_is(tmp_path: Path) -> None:
     """The command that the script runs, with the script's own flags."""
     script = (ROOT / "run.sh").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,10 +40,8 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
     stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    shown, out = (
-        summary(deployed=["8 x H9000 (TP 4 x PP 2)", "1 x L4 (TP 1 x PP 1)"], skipped=3, error="the backend died"),
-        stream(),
-    )
+    deployed = ["8 x H9000 (TP 4 x PP 2)", "1 x L4 (TP 1 x PP 1)"]
+    shown, out = summary(deployed=deployed, skipped=3, error="the backend died"), stream()
     print_summary(shown, {"set-up": 1.25, "total": 2.5}, out)
     told = lines(out.getvalue())
     assert told[0] == "Latency" and told[1] == "ms  mean  P50  P90  P95  P99  P99.9"
@@ -70,6 +69,18 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
     ):  # fmt: skip
         assert words in told
     assert ("┃" in out.getvalue()) == out.isatty(), "a frame on a terminal only"
+
+
+def test_no_figure_is_cut_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 80 columns; a table too wide for its frame has none, the others keep theirs."""
+    monkeypatch.setenv("COLUMNS", "80")
+    long = dict.fromkeys(STATISTICS, 12345.678)
+    shown, out = replace(summary(), **dict.fromkeys(LATENCIES, long)), Terminal()
+    print_summary(shown, {"total": 2.5}, out)
+    told = [" ".join(line.split()) for line in lines(out.getvalue())]
+    for label in LATENCIES.values():
+        assert " ".join([label, *["12345.678"] * len(STATISTICS)]) in told
+    assert "…" not in out.getvalue() and out.getvalue().count("┏") == 2
 
 
 def test_what_there_is_not_is_not_printed() -> None:

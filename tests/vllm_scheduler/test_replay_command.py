@@ -180,6 +180,24 @@ def test_a_client_that_goes_away_gets_no_more(case: Path) -> None:
     assert document["requests"] == [["a", 1346, 2373, 0, 0, 1, "aborted"], REQUESTS[1]]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 5, "steps: 5 is not a list of rows, each a list"),
+        ("steps", [5], "steps: [5] is not a list of rows, each a list"),
+        ("requests", None, "requests: null is not a list of rows, each a list"),
+        ("step_columns", None, "step_columns: null is not a list of names"),
+        ("request_columns", [5], "request_columns[0]: 5 is not a string"),
+    ],
+)
+def test_a_wrong_recording_is_one_line_and_exit_code_2(case: Path, name: str, value: object, message: str) -> None:
+    recording = case.parent / "expected.json"
+    recording.write_text(json.dumps({**json.loads(command(case).stdout), name: value}))
+    result = command(case, "--check")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {recording}, line 1, {message}\n"
+
+
 def test_files_that_are_not_there(case: Path) -> None:
     assert "the case does not exist" in command(case.parent / "none.json").stderr
     result = command(case, "--check")
