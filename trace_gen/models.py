@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from foundation.documents import read_json
-from foundation.errors import UserError, near_names
+from foundation.errors import UserError
 from foundation.fields import Fields
-from foundation.printable import brief, printable
+from foundation.printable import brief, printable, shorten
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
 from trace_gen.quantization import read_quantization
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
+_MOST_NEAR = 3
+_ALIKE = 0.8
+_SIZE = re.compile(r"-A?\d+(x\d+)?(\.\d+)?[BM].*", re.IGNORECASE)
+"""From where on a name says which of a model's sizes it is."""
 
 
 def load_model(name_or_path: str) -> ModelArchitecture:
@@ -73,5 +80,36 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if name_or_path and is_folder(path):
         fix = "name a checkpoint's folder, or its config.json"
         raise UserError("the folder holds no config.json", path=printable(str(path)), fix=fix)
-    near = near_names(name_or_path, [*shipped, *aliases, *(full.rpartition("/")[2] for full in shipped)])
-    raise UserError(f"unknown model {name_or_path[:80]!r}", fix=f"{near} (or give the path of a config.json)")
+    near = _near(name_or_path, [*aliases, *(full.rpartition("/")[2] for full in shipped)])
+    known = f"did you mean {', '.join(near)}?" if near else f"shipped: {', '.join(_without_sizes(shipped))}"
+    raise UserError(f"unknown model {name_or_path[:80]!r}", fix=f"{known} (or give the path of a config.json)")
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Return those of `names` that may be meant: all words alike, and of the same version (gpt_neox is no gpt2)."""
+    asked = shorten(name).rpartition("/")[2]
+    words, version = _words(asked)
+    found = {}
+    for candidate in names:
+        own, of_own = _words(candidate)
+        alike = words and all(_known(word, own) for word in words)
+        if alike and version in (None, of_own):
+            found[candidate.casefold()] = candidate
+    return [found[near] for near in get_close_matches(asked.casefold(), found, n=_MOST_NEAR, cutoff=0.0)]
+
+
+def _words(name: str) -> tuple[list[str], str | None]:
+    """Return the words of a model's name, and its first number: the version, or the size where there is none."""
+    numbers = re.findall(r"\d+(?:\.\d+)?", name)
+    words = [word for word in re.findall(r"[a-z]+", name.casefold()) if len(word) > 1]
+    return words, numbers[0] if numbers else None
+
+
+def _known(word: str, words: Sequence[str]) -> bool:
+    """Whether one of `words` is meant by `word`, maybe mistyped; the name of a family is itself."""
+    return word in words or (word not in families and bool(get_close_matches(word, words, n=1, cutoff=_ALIKE)))
+
+
+def _without_sizes(names: Iterable[str]) -> list[str]:
+    """Return the names of models once for all their sizes and variants."""
+    return sorted({_SIZE.sub("", name.rpartition("/")[2]) for name in names}, key=str.casefold)
