@@ -198,7 +198,8 @@ class Deploying:
         return self._like(replace(engine, instances=1))
 
     def _deploy(self, given: EngineSpec) -> Deployment:
-        model, hardware = self._model(given.model.model_name), self._hardware(given.model.hardware)
+        asked = given.model
+        model, hardware = self._model(asked.model_name, asked.quantization), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism)
@@ -226,7 +227,7 @@ class Deploying:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings.model_name),
+                architecture=self._model(settings.model_name, settings.quantization),
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -249,7 +250,7 @@ class Deploying:
         self, perf_model: PerfModelSettings, settings: ModelSettings, shared: ParallelismSettings
     ) -> TraceGenerator:
         return TraceGenerator(
-            self._model(settings.model_name),
+            self._model(settings.model_name, settings.quantization),
             Mesh(shared.tensor, shared.stages, shared.expert),
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),

@@ -155,6 +155,9 @@ class TraceGenerator:
             "attention_placement": "requests" if self.by_request else "heads",
             "latency_source": self.perf_model.latency_source,
         }
+        quantized = self.architecture.quantization
+        if quantized is not None and quantized.online:
+            facts["quantization"] = quantized.method
         if self.architecture.mixtures:
             facts["expert_parallel"] = str(mesh.expert)
         if mesh.data > 1:

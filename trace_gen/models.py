@@ -15,7 +15,7 @@ from foundation.printable import brief, printable, shorten
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
-from trace_gen.quantization import read_quantization
+from trace_gen.quantization import ONLINE, read_quantization
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
 _MOST_NEAR = 3
@@ -24,12 +24,13 @@ _SIZE = re.compile(r"-A?\d+(x\d+)?(\.\d+)?[BM].*", re.IGNORECASE)
 """From where on a name says which of a model's sizes it is."""
 
 
-def load_model(name_or_path: str) -> ModelArchitecture:
+def load_model(name_or_path: str, quantization: str | None = None) -> ModelArchitecture:
     """Return the architecture of a shipped model (``org/name``, its last part, or an alias) or of a config file.
 
     `name_or_path` may also be a ``config.json`` or a folder that holds one. Spelling of shipped names is
-    tolerant of case. Raises `UserError` for an unknown name (with near ones), an unsupported `model_type`, and
-    wrong fields (all of them at once).
+    tolerant of case. `quantization`: the method (of `ONLINE`) by which an engine quantises a checkpoint that is not
+    quantised; others change nothing. Raises `UserError` for an unknown name (with near ones), an unsupported
+    `model_type`, and wrong fields (all of them at once).
     """
     path, name = _locate(name_or_path)
     fields = Fields.of(read_json(path, "model configuration"))
@@ -44,9 +45,9 @@ def load_model(name_or_path: str) -> ModelArchitecture:
             field="model_type",
         )
     architecture = families.get(model_type)(name, fields)
-    quantization = read_quantization(fields, None if fields.problems else architecture.num_layers)
+    stored = read_quantization(fields, None if fields.problems else architecture.num_layers)
     fields.finish()
-    return replace(architecture, quantization=quantization)
+    return replace(architecture, quantization=stored or ONLINE.get(quantization or ""))
 
 
 def shipped_models() -> dict[str, Path]:

@@ -79,7 +79,8 @@ class Quantization:
       `zero_bits`: what is stored for each block; `index_bits`: for each input;
     - `arithmetic`: what they are multiplied in (None: the activations' own width);
     - `plain`: roles whose matrices are not quantised;
-    - `kv_bits`: bits of a number in the KV cache, where the checkpoint says (None: it does not).
+    - `kv_bits`: bits of a number in the KV cache, where the checkpoint says (None: it does not);
+    - `online`: the engine quantises them as it loads a checkpoint that is not quantised.
     """
 
     method: str
@@ -91,6 +92,7 @@ class Quantization:
     arithmetic: Arithmetic | None = None
     plain: frozenset[str] = PLAIN_ROLES
     kv_bits: int | None = None
+    online: bool = False
 
     def covers(self, role: str) -> bool:
         """Whether the matrices of `role` are quantised."""
@@ -101,7 +103,8 @@ class Quantization:
         """What is stored and computed, in a few words."""
         done = "the activations' own width" if self.arithmetic is None else self.arithmetic.name
         kept = "" if self.kv_bits is None else f", KV cache in {self.kv_bits} bits"
-        return f"{self.method}, matrices of {self.bits} bits with their scales, multiplied in {done}{kept}"
+        how = " while it is loaded" if self.online else ""
+        return f"{self.method}{how}, matrices of {self.bits} bits with their scales, multiplied in {done}{kept}"
 
     def matrix_bytes(self, inputs: int, outputs: int, *, shared: bool = False) -> int:
         """Return the bytes of a matrix with its scales, zero points and indices; `shared`: ranks share its inputs.
@@ -119,6 +122,11 @@ class Quantization:
         blocks = (ceil_div(inputs, across) if across else 1) * (ceil_div(outputs, along) if along else 1)
         blocks = ceil_div(blocks * (self.scale_bits + self.zero_bits), 8)
         return ceil_div(inputs * outputs * self.bits, 8) + blocks + ceil_div(inputs * self.index_bits, 8)
+
+
+ONLINE = {"fp8": Quantization("fp8", 8, scale_bits=32, arithmetic=Arithmetic.FP8, online=True)}
+"""What vLLM makes of a checkpoint that is not quantised, by its names: one scale a matrix, activations quantised as
+they come, everything but linear layers and experts as it is (0.19, vllm/model_executor/layers/quantization/fp8.py)."""
 
 
 def read_quantization(fields: Fields, num_layers: int | None) -> Quantization | None:

@@ -114,7 +114,7 @@ def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
     if mesh is None or not {"model", "tensor_parallel"} <= trace.attributes.keys():
         return None
     try:
-        architecture = load_model(trace.attributes["model"])
+        architecture = load_model(trace.attributes["model"], trace.attributes.get("quantization"))
         mesh.stage_layers(architecture.num_layers)
     except UserError:
         return None

@@ -16,6 +16,7 @@ from orchestrator.settings.engine import (
 from orchestrator.settings.specification import EngineSpec
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.hardware import Hardware
+from trace_gen.quantization import ONLINE
 
 
 def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> EngineSpec:
@@ -50,15 +51,17 @@ def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
         raise UserError(
             f"{given.quantization}, but the checkpoint of {model.name} is {method or 'not quantised'}",
             field="--quantization",
-            fix="leave it out, or name such a checkpoint",
+            fix="leave it out, or name such a checkpoint" + ("" if quantized else f", or give {' or '.join(ONLINE)}"),
         )
     if quantized is None:
         return given
+    if not quantized.online:
+        given = replace(given, quantization=None)  # it says no more than the checkpoint
     if given.bits != DTYPES["auto"]:
         raise UserError(
             f"{given.bits} bits for {model.name}, whose weights are quantised ({quantized.method}) to {quantized.bits}",
             field="--dtype" if given.dtype else "--fp",
-            fix="leave it out: the checkpoint decides",
+            fix="leave it out: quantisation decides" if quantized.online else "leave it out: the checkpoint decides",
         )
     if given.kv_cache_dtype == "auto" and quantized.kv_bits == KV_DTYPES["fp8"]:
         return replace(given, kv_cache_dtype="fp8")

@@ -46,7 +46,9 @@ class ModelSettings:
         "auto", "the KV cache's own numbers, where they differ, by vLLM's names", choices=("auto", *KV_DTYPES)
     )
     quantization: str | None = setting(
-        None, "how the checkpoint's weights are quantised, as vLLM says it", shown_default="the checkpoint's"
+        None,
+        "how weights are quantised, as vLLM says it: as the checkpoint's are, or fp8 where they are not",
+        shown_default="the checkpoint's",
     )
     local_bw: float | None = setting(
         None, "bandwidth of device memory", unit="GB/s (1e9)", above=0, shown_default="the hardware's"
@@ -65,7 +67,7 @@ class ModelSettings:
     def decided(self, memory_bandwidth: float) -> ModelSettings:
         """Return the same, with what the device (bytes/s) and other settings decide."""
         bandwidth = self.local_bw or memory_bandwidth / 1e9
-        return replace(self, fp=self.bits, dtype=None, quantization=None, local_bw=bandwidth)
+        return replace(self, fp=self.bits, dtype=None, local_bw=bandwidth)
 
     def problems(self) -> Iterator[Problem]:
         """Widths are given once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from test_quantization import AWQ, FLOAT, FP8, tensors
 from foundation.errors import UserError
 from orchestrator.cli import simulate
 from trace_gen.models import shipped_models
+from trace_test.__main__ import main as trace_test
 
 BASE = json.loads(shipped_models()["meta-llama/Llama-3.1-8B"].read_text()) | {"num_hidden_layers": 4}
 
@@ -33,6 +35,33 @@ def test_fewer_bytes_are_faster_and_said(tmp_path: Path, capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert "is quantised: fp8, matrices of 8 bits" in told and "is quantised: awq, matrices of 4 bits" in told
     assert plain["fp"] == eight["fp"] == 16
+
+
+def test_vllm_quantises_a_checkpoint_to_fp8_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = serve(tmp_path, "a", FP8)
+    said = capsys.readouterr().out
+    made = serve(tmp_path, "b", None, "--quantization", "fp8")
+    assert (made.pop("quantization"), made) == ("fp8", stored)
+    told = capsys.readouterr().out
+    assert "is quantised: fp8, matrices of 8 bits" in said
+    assert "is quantised: fp8 while it is loaded, matrices of 8 bits with their scales, multiplied in FP8" in told
+    settings = tmp_path / "b" / "out-settings.json"
+    assert simulate(["--settings", str(settings), "--output", str(tmp_path / "again.csv")]) == 0
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "b" / "out.csv").read_text()
+
+
+def test_a_trace_of_weights_quantised_by_the_engine_keeps_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the model's shape, which have to know of it: the model that is shipped is not quantised."""
+    (tmp_path / "few.tsv").write_text("100\t3\t0\n")
+    where = ["--dataset", str(tmp_path / "few.tsv"), "--trace_dir", str(tmp_path / "traces"), "--quantization", "fp8"]
+    assert simulate(["--model_name", "openai-community/gpt2", *where, "--quiet"]) == 0
+    first = (tmp_path / "traces" / "batch000000.txt").read_text()
+    for method, broken in (("fp8", 0), ("none", 1)):
+        (tmp_path / "trace.txt").write_text(first.replace('"quantization": "fp8"', f'"quantization": "{method}"'))
+        monkeypatch.setattr(sys, "argv", ["trace_test", str(tmp_path / "trace.txt")])
+        assert trace_test() == broken
 
 
 def test_a_checkpoints_kv_cache_is_its_own(tmp_path: Path) -> None:
