@@ -24,7 +24,8 @@ from orchestrator.statistics import SHARES, STATISTICS
 from orchestrator.summary import Summary
 
 IntArray = NDArray[np.int64]
-COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, "idle": 4, "waiting": 4}
+NOTHING = "no iteration"
+COLOURS = {DECODE: 1, PREFILL: 2, MIXED: 3, NOTHING: 4, "waiting": 4}
 PART_COLOURS = (1, 2, 3, 5, 6)
 LONG_TAIL = 8
 """A distribution whose greatest value is this many times its median is drawn over decades."""
@@ -198,9 +199,9 @@ def _iterations(result: RunResult, history: History) -> str:
     """Return what the engines' iterations were for."""
     whole = result.time.makespan_ns * result.time.engines
     kinds = history.kinds
-    idle = whole - sum(totals.elapsed_ns for totals in kinds.values())
+    nothing = whole - sum(totals.elapsed_ns for totals in kinds.values())
     parts = [(kind, COLOURS[kind], float(totals.elapsed_ns)) for kind, totals in kinds.items()]
-    parts.append(("idle", COLOURS["idle"], float(idle)))
+    parts.append((NOTHING, COLOURS[NOTHING], float(nothing)))
     rows = [
         (
             kind, f"{totals.elapsed_ns / 1e9:.3f}", _percent(totals.elapsed_ns, whole), str(totals.iterations),
@@ -209,7 +210,7 @@ def _iterations(result: RunResult, history: History) -> str:
         )
         for kind, totals in kinds.items()
     ]  # fmt: skip
-    rows.append(("idle", f"{idle / 1e9:.3f}", _percent(idle, whole), "-", "-", "-", "-"))
+    rows.append((NOTHING, f"{nothing / 1e9:.3f}", _percent(nothing, whole), "-", "-", "-", "-"))
     header = (
         "engine, by kind of iteration", "time, s", "% of makespan", "iterations", "ms an iteration",
         "prompt tokens", "generated tokens",
@@ -234,6 +235,7 @@ def _run_table(summary: Summary) -> str:
     rows = [
         ("finished requests", f"{summary.finished_requests} requests"),
         ("rejected", f"{summary.rejected_requests} requests"),
+        ("given up by clients", f"{summary.aborted_requests} requests"),
         ("skipped (can never fit)", f"{summary.skipped} requests"),
         ("makespan", f"{summary.makespan_s:.3f} s"),
         ("iterations", f"{summary.iterations} iterations"),

@@ -294,7 +294,7 @@ def test_the_engines_time_is_divided_by_kind_of_iteration(tmp_path: Path, datase
     assert (engine["prefill"][2], engine["prefill"][4]) == ("1", "100")
     assert (engine["prefill and decode"][2], engine["prefill and decode"][4]) == ("1", "50")
     assert (engine["decode"][4], int(engine["decode"][2]) > 5) == ("0", True)
-    assert engine["idle"][2:] == ["-", "-", "-", "-"]
+    assert engine["no iteration"][2:] == ["-", "-", "-", "-"]
 
 
 class Dying(DyingBackend):
