@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
+from foundation.errors import InternalError
 from orchestrator.cluster.router import Router
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
@@ -25,7 +26,10 @@ NOTHING = (NEVER, 4)
 
 
 class Clock:
-    """Runs `engines` on the admissions of `source`, which come in order of arrival, each routed by `router`."""
+    """Runs `engines` on the admissions of `source`, which come in order of arrival, each routed by `router`.
+
+    An engine is known by its number, its place in `engines`.
+    """
 
     def __init__(self, engines: Sequence[Engine], router: Router, source: Iterable[Admission]) -> None:
         self.now = 0
@@ -75,6 +79,9 @@ class Clock:
         request = admission.request
         self.now = request.arrival_ns
         number = self._router.route(request, self.now, self._engines)
+        if not 0 <= number < len(self._engines):
+            name = type(self._router).__name__
+            raise InternalError(f"{name} routes request {request.id} to engine {number} of {len(self._engines)}")
         self._arrived[number] += 1
         rejected = self._engines[number].submit(admission, self.now)
         if rejected is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from foundation.errors import InternalError
 from orchestrator.cluster.clock import Clock
 from orchestrator.cluster.router import routers
 from orchestrator.cluster.routers.round_robin import RoundRobin
@@ -132,3 +133,16 @@ def test_a_router_is_one_file_with_its_settings() -> None:
     assert list(routers) == ["round-robin"]
     turns = routers.get("round-robin")().router()
     assert [turns.route(Request(n, 0, 1, 1), 0, [None] * 3) for n in range(7)] == [0, 1, 2, 0, 1, 2, 0]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_router_that_names_no_engine_is_a_defect(number: int) -> None:
+    """Else -1 would be the last engine."""
+
+    class Astray:
+        def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+            return number
+
+    clock = Clock([engine(place, "orca", {}) for place in range(2)], Astray(), [Admission(Request(7, 0, 5, 5))])
+    with pytest.raises(InternalError, match=f"Astray routes request 7 to engine {number} of 2"):
+        list(clock.run())
