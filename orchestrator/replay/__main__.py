@@ -81,12 +81,14 @@ def _read_recording(path: Path) -> Mapping[str, Any]:
     from foundation.fields import Fields
 
     fields = Fields.of(read_json(path, "recording", DATA_BYTES))
-    for table, names in (("steps", "step_columns"), ("requests", "request_columns")):
-        rows = fields.values.get(table)
-        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-            fields.wrong(table, "a list of rows, each a list")
-        if not fields.texts(names) and fields.sound(names):
-            fields.wrong(names, "a list of names")
+    for name in ("step_columns", "steps", "request_columns", "requests"):
+        rows = fields.values.get(name)
+        if rows is None:
+            fields.problem(f"{name} is missing", fix="give a list")
+        elif name.endswith("_columns"):
+            fields.texts(name)
+        elif not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            fields.wrong(name, "a list of rows, each a list")
     fields.finish()
     return fields.values
 
