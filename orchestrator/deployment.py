@@ -264,11 +264,12 @@ def kv_space(
     """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
     weights = memory.max_rank_weight_bytes
     if weights > memory_bytes:
+        quantized = memory.architecture.quantization is not None
         raise UserError(
             f"{memory.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
             f"an NPU has {memory_bytes / 1e9:.3f} GB",
             field="--npu_mem",
-            fix="give more memory, more NPUs, or fewer bits (--fp)",
+            fix="give more memory or more NPUs" + ("" if quantized else ", or fewer bits (--fp, --quantization fp8)"),
         )
     override = engine.scheduling.num_gpu_blocks_override
     blocks = _fitting_blocks(memory, layout, share) if override is None else override - 1

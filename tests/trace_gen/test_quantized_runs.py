@@ -76,3 +76,13 @@ def test_a_width_for_all_numbers_contradicts_a_quantised_checkpoint(tmp_path: Pa
     message = rf"^{flags[0]}: (8|32) bits for .*, whose weights are quantised \(awq\) to 4; leave it out"
     with pytest.raises(UserError, match=message):
         serve(tmp_path, "a", AWQ, *flags)
+
+
+@pytest.mark.parametrize(
+    ("config", "fix"), [(AWQ, "NPUs$"), (None, r"NPUs, or fewer bits \(--fp, --quantization fp8\)$")]
+)
+def test_fewer_bits_are_advised_where_there_may_be_fewer(
+    tmp_path: Path, config: dict[str, object] | None, fix: str
+) -> None:
+    with pytest.raises(UserError, match=rf"GB an NPU for its weights, .*; give more memory or more {fix}"):
+        serve(tmp_path, "a", config, "--npu_mem", "0.5")
