@@ -76,23 +76,22 @@ class IterationLines(Observer):
     def __init__(self, stream: TextIO, *, several: bool) -> None:
         self._stream = stream
         self._several = several
-        self._iterations: dict[int, int] = {}
 
     def batch(self, done: CompletedBatch) -> None:
-        """Print the iterations of a batch, each with its own times."""
-        batch, number = done.batch, self._iterations.get(done.engine, 0)
+        """Print the iterations of a batch, each with its own number and times."""
+        batch = done.batch
         if not batch.requests:
             return
-        self._iterations[done.engine] = number + batch.steps
         whose = f"engine {done.engine} " if self._several else ""
         work = f"{len(batch.requests)} requests, {int(batch.new_tokens.sum())} tokens"
         if prompts := prompt_tokens(done):
             work += f" ({prompts} of prompts)"
-        begins = [done.start_ns, *done.ends_ns[:-1].tolist()]
-        for step, (begin, end) in enumerate(zip(begins, done.ends_ns.tolist(), strict=True)):
+        ends = done.ends_ns.tolist()
+        begins = [done.start_ns, *ends[:-1]] if len(done.stages_ns) == 1 else done.stages_ns[:, 0, 0].tolist()
+        for step, (serial, begin, end) in enumerate(zip(done.serials.tolist(), begins, ends, strict=True)):
             moved = "" if step else _moved(batch.kv_evictions, "evicted") + _moved(batch.kv_loads, "reloaded")
             times = f"{begin / 1e6:.6f} ms + {(end - begin) / 1e6:.6f} ms"
-            print(f"{whose}iteration {number + step}: {times}, {work}{moved}", file=self._stream)
+            print(f"{whose}iteration {serial}: {times}, {work}{moved}", file=self._stream)
         if finished := sorted(request.id for request in done.outcome.finished):
             print(f"  finished: {', '.join(map(str, finished))}", file=self._stream)
 

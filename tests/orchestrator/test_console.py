@@ -191,6 +191,20 @@ def test_a_terminal_gets_a_bar_that_goes_away(
     assert "\x1b[2K" in out.getvalue(), "its line is cleared"
 
 
+def test_iterations_of_batches_that_take_turns_have_their_own_numbers_and_times(dataset: Path) -> None:
+    """However many were worked out at once; then those of one batch are told together."""
+    dataset.write_text("20\t30\t0\n" * 4)
+
+    def told(most: int) -> list[str]:
+        text = said(dataset, npu_num=2, npu_group=2, max_batch=2, verbose=True, macro_steps=most)
+        return [line for line in text.splitlines() if line.startswith("iteration ")]
+
+    singly, together = told(1), told(512)
+    numbers = [int(line.split()[1].rstrip(":")) for line in singly]
+    assert numbers == list(range(60)) and together != singly
+    assert sorted(together) == sorted(singly)
+
+
 def test_the_bar_has_gone_before_the_results_and_cuts_nothing_on_a_narrow_terminal(
     dataset: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
