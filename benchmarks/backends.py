@@ -34,7 +34,7 @@ from external.astra_sim.factories import create_docker, create_process, create_s
 ROOT = Path(__file__).parents[1]
 SHAPES = {"TP 1": ("1", "1"), "TP 4": ("4", "1"), "PP 4": ("4", "4"), "hybrid 2 x 2": ("4", "2")}
 REQUESTS = "120\t14\t0\n40\t16\t5000000\n300\t12\t20000000\n"
-CREATE = {"embedded": create_embedded, "process": create_process, "spool": create_spool, "docker": create_docker}
+CREATE = {"embedded": create_embedded, "astra-sim": create_process, "spool": create_spool, "docker": create_docker}
 
 
 def main() -> None:
@@ -97,10 +97,10 @@ def _ways(work: Path, binary: str | None, image: str | None, spool: Path) -> Ite
     uncached = {"no_cache": "1"}
     yield "embedded", "embedded", {}
     if binary:
-        process = {"astra_sim": binary}
-        yield "process", "process", process | uncached
-        for name in ("process, filling the cache", "process, from the cache"):
-            yield name, "process", process | {"cache_dir": str(work / "cache")}
+        named = {"astra_sim": binary}
+        yield "astra-sim", "astra-sim", named | uncached
+        for name in ("astra-sim, filling the cache", "astra-sim, from the cache"):
+            yield name, "astra-sim", named | {"cache_dir": str(work / "cache")}
     yield "spool" if binary else "spool, our command", "spool", {"spool_dir": str(spool)} | uncached
     if image:
         yield "docker", "docker", {"astra_sim_image": image} | uncached
