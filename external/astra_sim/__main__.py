@@ -60,31 +60,38 @@ def _add_timeout(parser: Parser, default: float) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    import shlex
-
     from external.astra_sim.factories import timeout_of
     from external.astra_sim.process import file_identity, find_binary
     from external.astra_sim.serve import CommandAnswerer, serve
-    from foundation.errors import UserError
 
-    identity = None
+    timeout_s = timeout_of(vars(arguments))
     if arguments.astra_sim:
         binary = find_binary(arguments.astra_sim)
-        command, identity = [str(binary)], file_identity(binary)
+        serve(arguments.spool_dir, CommandAnswerer([str(binary)], file_identity(binary), timeout_s))
     elif arguments.program is not None:
-        try:
-            command = shlex.split(arguments.program)
-        except ValueError as error:
-            raise UserError(f"{arguments.program!r} is no command: {error}", field="--command") from None
-        if not command:
-            raise UserError("the command is empty", field="--command")
+        serve(arguments.spool_dir, CommandAnswerer(_words(arguments.program), None, timeout_s))
     else:
-        command = [sys.executable, "-m", "analytical"]
-        # It runs in the request's folder, from which a checkout that is not installed would not be found.
+        from external.astra_sim.answering_process import AnsweringProcess
+
+        # It may be started anywhere, and a checkout that is not installed would not be found.
         root = str(Path(__file__).resolve().parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    serve(arguments.spool_dir, CommandAnswerer(command, identity, timeout_of(vars(arguments))))
+        serve(arguments.spool_dir, AnsweringProcess(timeout_s))
     return 0
+
+
+def _words(command: str) -> list[str]:
+    import shlex
+
+    from foundation.errors import UserError
+
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"{command!r} is no command: {error}", field="--command") from None
+    if not words:
+        raise UserError("the command is empty", field="--command")
+    return words
 
 
 if __name__ == "__main__":

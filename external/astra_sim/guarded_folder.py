@@ -27,8 +27,8 @@ class GuardedFolder:
 
     @property
     def working_folder(self) -> str:
-        """A path by which a program can be started in this very folder, whatever its name leads to by now."""
-        return f"/proc/self/fd/{self._descriptor}"
+        """A path by which a program of ours can enter this very folder, whatever its name leads to by now."""
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def read(self, name: str) -> bytes:
         """Return the content of an ordinary file; `OSError` for anything else, and for more than 256 MiB."""

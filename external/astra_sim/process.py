@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from external.astra_sim.runner import Output, RunFailedError
 from foundation.errors import UserError
@@ -149,13 +149,13 @@ def run_command(command: Sequence[str], folder: Path, timeout_s: float, identity
         )
     except (OSError, ValueError) as error:
         raise RunFailedError(f"it cannot be started: {reason(error)} ({command[0]})") from error
-    drains = [_Drain(stream, partial(_end, process)) for stream in (process.stdout, process.stderr)]
+    drains = [_Drain(stream, partial(end, process)) for stream in (process.stdout, process.stderr)]
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         raise RunFailedError(f"it hung: no end after {timeout_s:g} s (--backend_timeout sets the limit)") from None
     finally:
-        _end(process)
+        end(process)
         process.wait()
         stdout, stderr = (drain.text() for drain in drains)
     if any(drain.overflowed for drain in drains):
@@ -189,7 +189,7 @@ class _Drain:
                 return
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """End the process and what it started: they are a session of their own."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -7,6 +7,7 @@
 #
 # Without COMMAND: $ASTRA_SIM_BINARY, else the binary under its own name in the PATH, else where upstream builds it.
 # $ORRERY_TIMEOUT: seconds a run may take (default 600).
+# Where only our own command is found, `orrery-serve DIR` (if the image has it) polls with one process for all graphs.
 set -u
 
 refuse_start() { # CODE REASON
@@ -40,6 +41,9 @@ find_binary() {
 
 if [ $# -eq 0 ]; then
     found=$(find_binary) || exit 127
+    if [ "$mode" = poll ] && [ "${found##*/}" = orrery-analytical ] && command -v orrery-serve >/dev/null; then
+        exec orrery-serve "$dir"
+    fi
     set -- "$found"
 fi
 

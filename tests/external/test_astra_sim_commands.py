@@ -44,7 +44,7 @@ def test_a_folder_is_served_with_our_own_command_unless_told_otherwise(tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     assert f"found: spool folder {spool}" in done.stdout
     assert "variant: congestion-unaware" in done.stdout
-    assert said.endswith("-m analytical\nstopped\n")
+    assert said.endswith("-m analytical --serve\nstopped\n")
 
 
 def test_check_says_when_the_answer_is_another(tmp_path: Path) -> None:
