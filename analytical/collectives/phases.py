@@ -31,6 +31,9 @@ from analytical.machine.network import DelayModel
 from astra_files.system import SystemConfig
 from converters.execution_graph import IntArray
 
+SOLUTIONS_KEPT = 4096
+"""So many solutions a phase keeps: ranks that are not in step may enter in ever other ways."""
+
 
 @dataclass(frozen=True, slots=True)
 class Solution:
@@ -61,6 +64,8 @@ class PhaseModel:
             first = np.array(key, dtype=np.int64)
             arrivals = self._arrivals(first)
             order = np.lexsort((self._rank_order(first), arrivals))
+            if len(self.solutions) >= SOLUTIONS_KEPT:
+                self.solutions.clear()
             found = self.solutions[key] = Solution(tuple(arrivals.tolist()), tuple(order.tolist()))
         return found
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from analytical.chains.meetings import Meeting
 from analytical.chains.plan import ChainPlan, CollectiveStop, SoloRun, Stop
+from analytical.collectives.phases import SOLUTIONS_KEPT
+from converters.execution_graph import ABSENT, CollectiveType
 
 COUNTS = ([4], [6], [8], [2, 3], [3, 4], [4, 2], [2, 2, 2], [3, 2, 3], [2, 3, 4])
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
@@ -104,3 +106,18 @@ def test_places_where_ranks_come_in_another_order_do_not_share_an_answer(reached
         for run in alone.rank_runs:
             assert together.finish_ns[step, columns[run.rank]] == run.finished_ns
             assert together.exposed_ns[step, columns[run.rank]] == run.finished_ns - run.gpu_ns
+
+
+def test_solutions_are_kept_for_so_many_entries_only() -> None:
+    case = cases.healthy()
+    backend = cases.backend(case)
+    graph = cases.graph(case)
+    solver = backend.plans.get(graph).solver
+    [phase], *_ = solver.streams(0, CollectiveType.ALL_REDUCE, 4096, ABSENT, 0)
+    model = backend.events.models.phases.model(phase)
+    assert model is not None
+    first = model.solve([0, 0, 0, 0])
+    for late in range(1, SOLUTIONS_KEPT + 5):
+        assert model.solve([0, 0, 0, late]).arrivals[3] >= late
+        assert len(model.solutions) <= SOLUTIONS_KEPT
+    assert model.solve([0, 0, 0, 0]) == first
