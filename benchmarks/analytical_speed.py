@@ -21,7 +21,7 @@ import numpy as np
 
 from analytical.embedded import EmbeddedBackend, create
 from converters.chakra import write_graph
-from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, NodeWork, RankGraph
 
 LAYERS = 32
 REFERENCE_S = {2: 0.021, 8: 0.045, 64: 1.09, 256: 23.7}
@@ -70,8 +70,9 @@ def layers(npus: int, *, compute: int = 1, steps: int = 1, batches: int = 1, bes
                 is_cpu_op=np.zeros(nodes, dtype=np.bool_),
                 name=np.zeros(nodes, dtype=np.int32),
                 duration_us=np.zeros(nodes, dtype=np.int64),
-                num_ops=np.where(communicates, ABSENT, ns * 1000 + 500),
-                tensor_size=np.broadcast_to(np.where(communicates, ABSENT, 1), (steps, nodes)),
+                work=NodeWork.by_node(
+                    np.where(communicates, ABSENT, ns * 1000 + 500), np.where(communicates, ABSENT, [[1]])
+                ),
                 comm_type=np.where(communicates, CollectiveType.ALL_REDUCE, -1).astype(np.int8),
                 comm_size=np.where(communicates, 1 << 20, ABSENT),
                 comm_priority=absent,

@@ -55,6 +55,53 @@ class CollectiveType(IntEnum):
     BARRIER = 9
 
 
+@dataclass(frozen=True, slots=True)
+class NodeWork:
+    """What nodes compute or move at each of `k` steps. Nodes alike in it, as those of like layers, share a column.
+
+    - `column` ``[n]``: which of the `m` columns of the other two each node has;
+    - `num_ops` ``[k, m]``: FLOPs of COMP;
+    - `tensor_size` ``[k, m]``, or ``[1, m]`` where steps do not differ: bytes of COMP, MEM_LOAD and MEM_STORE.
+    """
+
+    column: IntArray
+    num_ops: IntArray
+    tensor_size: IntArray
+
+    @classmethod
+    def by_node(cls, num_ops: IntArray, tensor_size: IntArray) -> NodeWork:
+        """Return the work of nodes that share nothing: ``[k, n]`` each."""
+        return cls(np.arange(num_ops.shape[1]), num_ops, tensor_size)
+
+    @property
+    def steps(self) -> int:
+        """`k`."""
+        return int(self.num_ops.shape[0])
+
+    def at(self, step: int) -> tuple[IntArray, IntArray]:
+        """Return operations and bytes of every node at one step, ``[n]`` each."""
+        sizes = self.tensor_size[step if len(self.tensor_size) > 1 else 0]
+        return self.num_ops[step, self.column], sizes[self.column]
+
+    def of_steps(self, steps: IntArray | slice) -> NodeWork:
+        """Return the work at some of the steps."""
+        sizes = self.tensor_size[steps] if len(self.tensor_size) > 1 else self.tensor_size
+        return NodeWork(self.column, self.num_ops[steps], sizes)
+
+    def of_nodes(self, nodes: NDArray[np.bool_]) -> NodeWork:
+        """Return the work of some of the nodes."""
+        return NodeWork(self.column[nodes], self.num_ops, self.tensor_size)
+
+    def with_nodes(self, count: int, num_ops: int, tensor_size: int) -> NodeWork:
+        """Return the work with that of `count` like nodes behind it."""
+        last = np.full(count, self.num_ops.shape[1])
+        ops, size = (
+            np.pad(table, ((0, 0), (0, 1)), constant_values=value)
+            for table, value in ((self.num_ops, num_ops), (self.tensor_size, tensor_size))
+        )
+        return NodeWork(np.append(self.column, last), ops, size)
+
+
 @dataclass(slots=True)
 class RankGraph:
     """The nodes that every rank of `ranks` runs, in file order. ``n`` nodes, ``k`` steps.
@@ -64,7 +111,8 @@ class RankGraph:
     - `node_id`: unique within the rank; issue order among ready nodes is ascending id.
     - `node_type` (`NodeType`), `is_cpu_op` (bool), `name` (index into `names`).
     - `duration_us`: Chakra's ``duration_micros`` (used where the roofline is off).
-    - `num_ops` ``[k, n]``, `tensor_size` ``[k, n]``: FLOPs and bytes of COMP; bytes of MEM_LOAD and MEM_STORE.
+    - `work`: FLOPs and bytes of COMP, bytes of MEM_LOAD and MEM_STORE, whose columns are laid out node by node by
+      `num_ops` ``[k, n]`` and `tensor_size` ``[k, n]``.
     - `comm_type` (`CollectiveType`), `comm_size` (bytes), `comm_priority`, `comm_tag`.
     - `comm_src_delta`, `comm_dst_delta`: peer rank minus own rank.
     - `comm_group`: id of the communicator group (`ExecutionGraph.groups`), 0 for all ranks.
@@ -80,8 +128,7 @@ class RankGraph:
     is_cpu_op: NDArray[np.bool_]
     name: NDArray[np.int32]
     duration_us: IntArray
-    num_ops: IntArray
-    tensor_size: IntArray
+    work: NodeWork
     comm_type: NDArray[np.int8]
     """-1 where absent."""
     comm_size: IntArray
@@ -103,8 +150,19 @@ class RankGraph:
 
     @property
     def steps(self) -> int:
-        """Number of like iterations the graph stands for (the leading axis of `num_ops`)."""
-        return int(self.num_ops.shape[0])
+        """Number of like iterations the graph stands for."""
+        return self.work.steps
+
+    @property
+    def num_ops(self) -> IntArray:
+        """FLOPs of every node, ``[k, n]``; laid out anew at every call, as the next (`work.at` has one step)."""
+        return self.work.num_ops[:, self.work.column]
+
+    @property
+    def tensor_size(self) -> IntArray:
+        """Bytes of every node, ``[k, n]``."""
+        sizes = self.work.tensor_size[:, self.work.column]
+        return np.broadcast_to(sizes, (self.steps, sizes.shape[1]))
 
     def dependencies(self, row: int) -> IntArray:
         """Return the row positions that `row` waits for."""

@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWork, RankGraph
 from converters.graph_plan import GraphPlan, RankPlan, make_plan
 from converters.row_slots import row_slots
 from foundation.recent import Recent, RecentByIdentity
@@ -47,58 +46,58 @@ these are the same objects nothing has to be compared; a copy of one costs a com
 _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sizes:
-    """The size columns of one rank plan for one set of byte counts: shapes ``[n]``, and ``[k, n]`` by k."""
+    """The bytes that the nodes of some plans carry: by plan what they send, ``[n]``, and all that they move."""
 
-    comm_size: IntArray
-    tensor_size: IntArray
-    by_steps: dict[int, IntArray] = field(default_factory=dict)
+    comm_size: tuple[IntArray, ...]
+    moved: IntArray
 
-    def tensor_size_of(self, steps: int) -> IntArray:
-        """Return `tensor_size` for each of `steps` steps: one array for each number of them, whose identity counts."""
-        found = self.by_steps.get(steps)
-        if found is None:
-            found = self.by_steps[steps] = np.broadcast_to(self.tensor_size, (steps, self.tensor_size.size))
-        return found
+    @classmethod
+    def of(cls, plans: Sequence[RankPlan], moved: IntArray) -> Sizes:
+        """Find the sizes of the nodes of `plans` among `moved`, see `moved_bytes`."""
+        places = np.concatenate([np.zeros(0, dtype=np.int64), *(plan.moved_from for plan in plans)])
+        return cls(tuple(_comm_size(plan, moved) for plan in plans), moved[places])
 
 
 @dataclass(frozen=True, slots=True)
-class _NodeWork:
-    """Where the nodes of one plan, or of several side by side, find their `num_ops`: in a row of the trace, or behind
-    the rows in one of two columns, for nodes that have none and for those of 0 ns. Plan i begins at node ``begins[i]``.
+class WorkColumns:
+    """Where the nodes of some plans, ``[n]`` each, find their work, side by side in one table of `NodeWork`::
+
+    the columns of the trace's own work | none | 0 ns | moved bytes of the first plan's MEM nodes, the second's ...
     """
 
-    source: IntArray
-    begins: Sequence[int]
+    of_plan: tuple[IntArray, ...]
 
     @classmethod
-    def of(cls, plans: Sequence[RankPlan], rows: int) -> _NodeWork:
-        sources = []
+    def of(cls, plans: Sequence[RankPlan], trace: Trace) -> WorkColumns:
+        """Find the columns for `trace`, of which the plans were made, and for those like it."""
+        work = trace.work
+        none = work.latency_ns.shape[1]
+        moved = none + 2
+        columns = []
         for plan in plans:
-            source = np.full(plan.row.size, rows)
-            source[plan.comp_at] = plan.row[plan.comp_at]
+            column = np.full(plan.row.size, none)
+            column[plan.comp_at] = work.column[plan.row[plan.comp_at]]
             if plan.closed:
-                source[-1] = rows + 1
-            sources.append(source)
-        return cls(np.concatenate(sources), [0, *accumulate(plan.row.size for plan in plans)])
-
-    def num_ops(self, work: IntArray) -> IntArray:
-        """Return `num_ops` of all nodes, ``[k, nodes]``; `work` ``[k, rows + 2]`` is `Filling.work`'s."""
-        return work.take(self.source, axis=1)
+                column[-1] = none + 1
+            column[plan.moved_at] = moved + np.arange(plan.moved_at.size)
+            moved += plan.moved_at.size
+            columns.append(column)
+        return cls(tuple(columns))
 
 
 @dataclass(slots=True)
 class _Entry:
-    """The plan of one structure, and the sizes of its nodes for the byte counts it came with."""
+    """The plan of one structure, where its nodes find their work, and their sizes by the byte counts of a trace."""
 
     plan: GraphPlan
-    work: _NodeWork
-    sizes: Recent[list[Sizes]] = field(default_factory=lambda: Recent(SIZES_KEPT))
+    columns: WorkColumns
+    sizes: Recent[Sizes] = field(default_factory=lambda: Recent(SIZES_KEPT))
 
     @classmethod
-    def of(cls, plan: GraphPlan, rows: int) -> _Entry:
-        return cls(plan, _NodeWork.of(plan.rank_plans, rows))
+    def of(cls, plan: GraphPlan, trace: Trace) -> _Entry:
+        return cls(plan, WorkColumns.of(plan.rank_plans, trace))
 
 
 class Lowering:
@@ -116,7 +115,7 @@ class Lowering:
         self._dims = None if network_dims is None else tuple(network_dims)
         self._filling = Filling(true_work, annotate)
         self._entries: Recent[_Entry] = Recent(PLANS_KEPT)
-        self._recent: RecentByIdentity[tuple[_Entry, list[Sizes]]] = RecentByIdentity(PLANS_KEPT)
+        self._recent: RecentByIdentity[tuple[_Entry, Sizes]] = RecentByIdentity(PLANS_KEPT)
 
     def lower(self, trace: Trace) -> ExecutionGraph:
         """Return the execution graph of `trace`, all its steps.
@@ -125,33 +124,23 @@ class Lowering:
         multiply to the number of ranks.
         """
         entry, sizes = self._known(trace)
-        plan, begins = entry.plan, entry.work.begins
-        num_ops = entry.work.num_ops(self._filling.work(trace))
-        graphs = [
-            self._graph(own, size, trace, num_ops[:, begin:end])
-            for own, size, (begin, end) in zip(plan.rank_plans, sizes, pairwise(begins), strict=True)
-        ]
-        return ExecutionGraph(graphs, plan.groups)
+        graphs = self._filling.graphs(entry.plan.rank_plans, entry.columns, sizes, trace)
+        return ExecutionGraph(graphs, entry.plan.groups)
 
     @property
     def misses(self) -> tuple[int, int]:
         """How often a trace brought columns that are not those of a recent one, and how often another structure."""
         return self._recent.misses, self._entries.misses
 
-    def _graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, num_ops: IntArray) -> RankGraph:
-        if plan.row.size == 0:
-            return self._filling.idle(plan.ranks, trace.steps)
-        return self._filling.graph(plan, sizes, trace, num_ops)
-
-    def _known(self, trace: Trace) -> tuple[_Entry, list[Sizes]]:
+    def _known(self, trace: Trace) -> tuple[_Entry, Sizes]:
         """Return the plan and the sizes of `trace`, found by the identity of its columns or else by their values."""
-        return self._recent.get([getattr(trace, name) for name in _STATIC], lambda: self._by_value(trace))
+        columns = [trace.work.column, *[getattr(trace, name) for name in _STATIC]]
+        return self._recent.get(columns, lambda: self._by_value(trace), key=trace.work.latency_ns.shape[1])
 
-    def _by_value(self, trace: Trace) -> tuple[_Entry, list[Sizes]]:
-        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims), trace.rows))
+    def _by_value(self, trace: Trace) -> tuple[_Entry, Sizes]:
+        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims), trace))
         moved = moved_bytes(trace)
-        plans = entry.plan.rank_plans
-        return entry, entry.sizes.get(moved.tobytes(), lambda: [plan_sizes(plan, moved) for plan in plans])
+        return entry, entry.sizes.get(moved.tobytes(), lambda: Sizes.of(entry.plan.rank_plans, moved))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,43 +150,39 @@ class Filling:
     true_work: bool
     annotate: bool
 
-    def fill(self, plan: RankPlan, sizes: Sizes, trace: Trace, work: IntArray) -> RankGraph:
-        """Return the nodes of `plan` with the durations of `trace`, of which it was made; `work` is the trace's own."""
-        return self.graph(plan, sizes, trace, _NodeWork.of([plan], trace.rows).num_ops(work))
+    def graphs(self, plans: Sequence[RankPlan], columns: WorkColumns, sizes: Sizes, trace: Trace) -> list[RankGraph]:
+        """Return the nodes of `plans` with the durations of `trace`, of which, or of one like it, they were made."""
+        num_ops, tensor_size = self._work(trace, sizes.moved)
+        return [
+            RankGraph(
+                ranks=plan.ranks,
+                names=plan.names,
+                work=NodeWork(column, num_ops, tensor_size),
+                comm_size=comm_size,
+                annotations=_annotations(plan, trace) if self.annotate else {},
+                **plan.columns,
+            )
+            if column.size
+            else self.idle(plan.ranks, trace.steps)
+            for plan, column, comm_size in zip(plans, columns.of_plan, sizes.comm_size, strict=True)
+        ]
 
-    def work(self, trace: Trace) -> IntArray:
-        """Return the ``num_ops`` that each row of `trace` has as a COMP node, in ns or true FLOPs, ``[k, rows + 2]``.
-
-        The last two columns are those of nodes that have none, and of nodes that take 0 ns.
-        """
-        result = np.empty((trace.steps, trace.rows + 2), dtype=np.int64)
-        work = result[:, :-2]
+    def _work(self, trace: Trace, moved: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the table that `WorkColumns` shows: operations, ``[k, m]``, and bytes, ``[k, m]`` or ``[1, m]``."""
+        work = trace.work
+        own = work.latency_ns.shape[1]
+        num_ops = np.full((trace.steps, own + 2 + moved.size), ABSENT)
+        tensor_size = np.ones((trace.steps if self.true_work else 1, num_ops.shape[1]), dtype=np.int64)
         if self.true_work:
-            np.maximum(trace.flops, 1, out=work)
+            np.maximum(work.flops, 1, out=num_ops[:, :own])
+            np.maximum(work.mem_bytes, 1, out=tensor_size[:, :own])
         else:
-            np.maximum(trace.latency_ns, 1, out=work)
-            work *= 1000
-            work += 500
-        result[:, -2], result[:, -1] = ABSENT, ZERO_NS_OPS
-        return result
-
-    def graph(self, plan: RankPlan, sizes: Sizes, trace: Trace, num_ops: IntArray) -> RankGraph:
-        """Return the nodes of `plan` with `num_ops` for operations."""
-        if self.true_work:
-            at = plan.comp_at
-            tensor_size = np.broadcast_to(sizes.tensor_size, num_ops.shape).copy()
-            tensor_size[:, at] = np.maximum(trace.mem_bytes[:, plan.row[at]], 1)
-        else:
-            tensor_size = sizes.tensor_size_of(trace.steps)
-        return RankGraph(
-            ranks=plan.ranks,
-            names=plan.names,
-            num_ops=num_ops,
-            tensor_size=tensor_size,
-            comm_size=sizes.comm_size,
-            annotations=_annotations(plan, trace) if self.annotate else {},
-            **plan.columns,
-        )
+            np.maximum(work.latency_ns, 1, out=num_ops[:, :own])
+            num_ops[:, :own] *= 1000
+            num_ops[:, :own] += 500
+        num_ops[:, own + 1], tensor_size[:, own] = ZERO_NS_OPS, ABSENT
+        tensor_size[:, own + 2 :] = moved
+        return num_ops, tensor_size
 
     def idle(self, ranks: tuple[int, ...], steps: int) -> RankGraph:
         """Return one node of 1 ns: by the roofline, or as a CPU operation where the roofline is the user's."""
@@ -219,10 +204,11 @@ def _lowering(network_dims: tuple[int, ...] | None, true_work: bool, annotate: b
 def _structure_key(trace: Trace) -> tuple[Any, ...]:
     """Return everything of `trace` that decides nodes and dependencies, comparable by value."""
     columns = [getattr(trace, name).tobytes() for name in _STRUCTURE]
+    work = (trace.work.latency_ns.shape[1], trace.work.column.tobytes())
     slots = np.packbits(row_slots(trace)).tobytes()
     has_bytes = np.packbits(trace.comm_bytes > 0).tobytes()
     dependencies = (trace.dep_offsets.tobytes(), trace.dep_rows.tobytes()) if trace.dep_rows.size else ()
-    return (trace.op_names, trace.rank_sets, trace.groups, slots, has_bytes, dependencies, *columns)
+    return (trace.op_names, trace.rank_sets, trace.groups, slots, has_bytes, dependencies, *work, *columns)
 
 
 def moved_bytes(trace: Trace) -> IntArray:
@@ -230,25 +216,21 @@ def moved_bytes(trace: Trace) -> IntArray:
     return np.concatenate([trace.input_bytes, trace.weight_bytes, trace.output_bytes, trace.comm_bytes])
 
 
-def plan_sizes(plan: RankPlan, moved: IntArray) -> Sizes:
-    """Return the sizes of a plan's nodes."""
+def _comm_size(plan: RankPlan, moved: IntArray) -> IntArray:
+    """Return the bytes that each node of a plan sends."""
     comm_size = np.full(plan.row.size, ABSENT)
     comm_size[plan.sent_at] = moved[plan.sent_from]
     peers = plan.columns["comm_tag"] != ABSENT
     comm_size[peers] = np.maximum(comm_size[peers], 1)  # ASTRA-sim refuses a message of 0 bytes
-    tensor_size = np.full(plan.row.size, ABSENT)
-    tensor_size[plan.comp_at] = 1
-    if plan.closed:
-        tensor_size[-1] = 1
-    tensor_size[plan.moved_at] = moved[plan.moved_from]
-    return Sizes(comm_size, tensor_size)
+    return comm_size
 
 
 def _annotations(plan: RankPlan, trace: Trace) -> dict[str, IntArray]:
     shape = (trace.steps, plan.row.size)
     flops, moved = np.full(shape, ABSENT), np.full(shape, ABSENT)
     rows = plan.row[plan.comp_at]
-    flops[:, plan.comp_at], moved[:, plan.comp_at] = trace.flops[:, rows], trace.mem_bytes[:, rows]
+    columns = trace.work.column[rows]
+    flops[:, plan.comp_at], moved[:, plan.comp_at] = trace.work.flops[:, columns], trace.work.mem_bytes[:, columns]
     layer, request = trace.layer[plan.row].astype(np.int64), trace.request[plan.row]
     return {
         "orrery.flops": flops,
@@ -270,8 +252,7 @@ def _idle(ranks: tuple[int, ...], steps: int, true_work: bool) -> RankGraph:
         is_cpu_op=np.array([true_work]),
         name=np.zeros(1, dtype=np.int32),
         duration_us=np.zeros(1, dtype=np.int64),
-        num_ops=np.full((steps, 1), 1 if true_work else 1500),
-        tensor_size=np.ones((steps, 1), dtype=np.int64),
+        work=NodeWork.by_node(np.full((steps, 1), 1 if true_work else 1500), np.ones((1, 1), dtype=np.int64)),
         comm_type=np.full(1, -1, dtype=np.int8),
         comm_size=absent,
         comm_priority=absent,

@@ -32,6 +32,7 @@ def _strip(graph: RankGraph) -> RankGraph:
     for name, column in columns.items():
         if isinstance(column, np.ndarray) and name not in ("dep_offsets", "dep_index"):
             columns[name] = column[..., kept]
+    columns["work"] = graph.work.of_nodes(kept)
     columns["annotations"] = {name: column[..., kept] for name, column in graph.annotations.items()}
     columns["dep_offsets"] = np.cumsum([0, *map(len, parents)], dtype=np.int64)
     columns["dep_index"] = np.concatenate([np.zeros(0, dtype=np.int64), *parents])

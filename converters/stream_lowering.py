@@ -11,7 +11,7 @@ import numpy as np
 
 from converters.chakra.graph_writer import HEADER, encode_nodes, heads
 from converters.graph_plan import Planner
-from converters.lowering import Filling, moved_bytes, plan_sizes
+from converters.lowering import Filling, Sizes, WorkColumns, moved_bytes
 from converters.rank_files import RankFiles
 from converters.text import RecordStream, blocks
 from converters.trace_survey import Survey
@@ -33,9 +33,8 @@ def stream_lower(
         files.append(range(planner.ranks), HEADER)
         for block in blocks(stream):
             moved = np.concatenate([moved_bytes(block), planner.transfer_bytes])
-            work = filling.work(block)
-            for plan in planner.plan(block):
-                graph = filling.fill(plan, plan_sizes(plan, moved), block, work)
+            plans = [plan for plan in planner.plan(block) if plan.row.size]
+            for graph in filling.graphs(plans, WorkColumns.of(plans, block), Sizes.of(plans, moved), block):
                 for ranks, content in encode_nodes(graph, step, heads(graph, graph.dep_index)):
                     files.append(ranks, content)
         for ranks in planner.idle_ranks():

@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph, TimelineEvent
+import numpy as np
+
+from converters.execution_graph import ABSENT, ExecutionGraph, IntArray, NodeType, RankGraph, TimelineEvent
 from foundation.errors import UserError
 from foundation.files import names_in
 
@@ -53,7 +55,7 @@ def _track(graph: RankGraph, row: int) -> str:
 
 def _starts(graph: RankGraph) -> list[tuple[int, int]]:
     """Return (start, duration) of every node, in ns; a node in a cycle starts at 0."""
-    times: list[tuple[int, int]] = [(0, _duration(graph, row)) for row in range(graph.nodes)]
+    times: list[tuple[int, int]] = [(0, duration) for duration in _durations(graph).tolist()]
     children: list[list[int]] = [[] for _ in times]
     waiting = [0] * len(times)
     for row in range(graph.nodes):
@@ -72,8 +74,8 @@ def _starts(graph: RankGraph) -> list[tuple[int, int]]:
     return times
 
 
-def _duration(graph: RankGraph, row: int) -> int:
-    """Return what the node says of its own duration, in ns: exact where `num_ops` holds nanoseconds."""
-    if graph.node_type[row] == NodeType.COMP and graph.tensor_size[0, row] == 1 and graph.num_ops[0, row] != ABSENT:
-        return int(graph.num_ops[0, row]) // 1000
-    return int(graph.duration_us[row]) * 1000
+def _durations(graph: RankGraph) -> IntArray:
+    """Return what the nodes say of their own duration, in ns: exact where `num_ops` holds nanoseconds."""
+    num_ops, tensor_size = graph.work.at(0)
+    exact = (graph.node_type == NodeType.COMP) & (tensor_size == 1) & (num_ops != ABSENT)
+    return np.where(exact, num_ops // 1000, graph.duration_us * 1000)

@@ -29,9 +29,9 @@ from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.routing import ExpertRouting
 from trace_gen.model_operators import model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
-from trace_gen.perf_model import PerfModel
+from trace_gen.perf_model import OperatorTable, PerfModel
 from trace_gen.precision import Precision
-from trace_gen.trace import NO_REQUEST, IntArray, RowKind, Trace
+from trace_gen.trace import NO_REQUEST, IntArray, RowKind, RowWork, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 
 AttentionPlacement = Literal["heads", "requests"]
@@ -125,9 +125,7 @@ class TraceGenerator:
             rank_set=structure.rank_set,
             request=request,
             sub_batch=structure.sub_batch,
-            latency_ns=_spread(latency * shape.computes, structure),
-            flops=_spread(table.flops, structure),
-            mem_bytes=_spread(table.mem_bytes, structure),
+            work=_row_work(structure, latency * shape.computes, table),
             input_loc=structure.input_loc,
             input_node=structure.node,
             input_bytes=sizes.input_bytes,
@@ -278,17 +276,12 @@ def _transfers(batches: Sequence[BatchShape]) -> tuple[KVTransfer, ...]:
     return tuple(transfer for batch in batches for transfer in (*batch.kv_loads, *batch.kv_evictions))
 
 
-def _spread(table: IntArray, structure: Structure) -> IntArray:
-    """Gather columns of ``[k, m]`` into rows of the trace ``[k, n]``; the rows of KV transfers get 0."""
-    steps = table.shape[0]
-    result = np.empty((steps, len(structure.column)), dtype=np.int64)
-    result[:, : structure.transfer_rows] = 0
-    for run in structure.runs:
-        rows = result[:, run.row : run.row + run.width * run.repeats]
-        block = table[:, None, run.column : run.column + run.width]
-        # Splitting an axis in two never copies, so this writes into `result`.
-        rows.reshape(steps, run.repeats, run.width)[...] = block
-    return result
+def _row_work(structure: Structure, latency: IntArray, table: OperatorTable) -> RowWork:
+    """Return the work of the rows by column of the table; that of KV transfers, behind its end, is nothing."""
+    tables = [latency, table.flops, table.mem_bytes]
+    if structure.transfer_rows:
+        tables = [np.pad(values, ((0, 0), (0, 1))) for values in tables]
+    return RowWork(structure.column, *tables)
 
 
 def _gather(values: IntArray, structure: Structure, front: IntArray | None = None) -> IntArray:

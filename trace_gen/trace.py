@@ -83,6 +83,24 @@ class Location(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RowWork:
+    """What rows compute at each step. Rows alike in it, such as those of like layers, share one of `m` columns.
+
+    `column` ``[n]``: the column of each row; `latency_ns`, `flops`, `mem_bytes` ``[steps, m]``: see `Trace`.
+    """
+
+    column: IntArray
+    latency_ns: IntArray
+    flops: IntArray
+    mem_bytes: IntArray
+
+    @classmethod
+    def by_row(cls, latency_ns: IntArray, flops: IntArray, mem_bytes: IntArray) -> RowWork:
+        """Return the work of rows that share nothing, each ``[steps, n]``."""
+        return cls(np.arange(latency_ns.shape[1]), latency_ns, flops, mem_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """See the module's docstring for what a row means. `n` rows; times in ns, sizes in bytes, both per rank.
 
@@ -92,9 +110,10 @@ class Trace:
     - `devices[device[r]]`: the kind of device that runs the row. Ranks of different kinds are different ranks.
     - `request[r]`: the request id the row works for, or `NO_REQUEST` for the whole batch; `batch_requests` lists
       the ids of the batch, in order, so that a batch row lists its requests (of a wave: of all its batches).
-    - `latency_ns`: ``[steps, n]``, at least 1 for COMPUTE rows, 0 for others.
-    - `flops`, `mem_bytes`: ``[steps, n]`` floating-point operations and bytes of device memory traffic, for
-      backends that turn them into time themselves.
+    - `work`: what rows compute, whose columns are laid out row by row by
+      - `latency_ns`: ``[steps, n]``, at least 1 for COMPUTE rows, 0 for others;
+      - `flops`, `mem_bytes`: ``[steps, n]`` floating-point operations and bytes of device memory traffic, for
+        backends that turn them into time themselves.
     - `comm_type`, `comm_bytes` (in the meaning of ASTRA-sim's comm_size, see reference of collectives),
       `comm_group` (index into `groups`, -1: none).
     - `dep_offsets` ``[n + 1]``, `dep_rows`: rows that row r waits for are
@@ -116,9 +135,7 @@ class Trace:
     rank_set: NDArray[np.int32]
     request: IntArray
     sub_batch: NDArray[np.int32]
-    latency_ns: IntArray
-    flops: IntArray
-    mem_bytes: IntArray
+    work: RowWork
     input_loc: NDArray[np.int8]
     input_node: NDArray[np.int32]
     input_bytes: IntArray
@@ -144,7 +161,22 @@ class Trace:
     @property
     def steps(self) -> int:
         """Number of like iterations the trace stands for."""
-        return int(self.latency_ns.shape[0])
+        return int(self.work.latency_ns.shape[0])
+
+    @property
+    def latency_ns(self) -> IntArray:
+        """Time of every row, ``[steps, n]``; laid out anew at every call, as the next two."""
+        return self.work.latency_ns[:, self.work.column]
+
+    @property
+    def flops(self) -> IntArray:
+        """Floating-point operations of every row, ``[steps, n]``."""
+        return self.work.flops[:, self.work.column]
+
+    @property
+    def mem_bytes(self) -> IntArray:
+        """Bytes of device memory traffic of every row, ``[steps, n]``."""
+        return self.work.mem_bytes[:, self.work.column]
 
     @property
     def stages(self) -> int:

@@ -61,16 +61,6 @@ class TableEntry:
     rank: int = EVERY_RANK
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Rows of a trace, from `row` on, that are `repeats` times the `width` table columns from `column` on."""
-
-    row: int
-    column: int
-    width: int
-    repeats: int
-
-
 class MemberKey(NamedTuple):
     """What decides the rows of one member. `requests`: per-request rows of its batch, 0 for one row a batch."""
 
@@ -90,7 +80,6 @@ class Structure:
     """Columns of `Trace` that hold no size, of shape ``[n]``, and where each row's sizes are found.
 
     - `column`: index into the operator table (`entries`); rows of KV transfers point behind its end;
-    - `runs`: the same as runs of rows, for copying whole blocks;
     - `position`: the request's position in the wave, -1 for batch rows;
     - `transfer`, of the first `transfer_rows` rows: index into loads, then evictions, of the first member, the second
       and so on.
@@ -118,7 +107,6 @@ class Structure:
     dep_offsets: IntArray
     dep_rows: IntArray
     column: IntArray
-    runs: tuple[Run, ...]
     position: IntArray
     transfer: IntArray
 
@@ -191,7 +179,7 @@ class StructureBuilder:
         ]
         blocks = [list(self._block(kind, key, working)) for kind in range(len(self.operators.blocks))]
         starts = np.cumsum([len(head), *(len(block) for block in blocks)]).tolist()
-        rows = _Rows(sum(member.loads + member.evictions for member in key) * self.mesh.pipeline)
+        rows = _Rows()
         rows.add(0, len(head), 0, (NO_LAYER,))
         for stage, layers in enumerate(self.layers):
             for kind, run in groupby(layers, key=self.kind_of.__getitem__):
@@ -266,7 +254,6 @@ class StructureBuilder:
             dep_offsets=np.zeros(len(column) + 1, dtype=np.int64),
             dep_rows=np.zeros(0, dtype=np.int64),
             column=column,
-            runs=tuple(rows.runs),
             position=_by_entry([entry.request for entry in entries], -1, column),
             transfer=moves.transfer,
         )
@@ -296,22 +283,18 @@ class _Moves:
 
 @dataclass
 class _Rows:
-    """Rows of the trace in pieces, in order; `length` counts those before and so far."""
+    """Rows of the trace in pieces, in order."""
 
-    length: int
     columns: list[IntArray] = field(default_factory=list)
     layers: list[NDArray[np.int32]] = field(default_factory=list)
     stages: list[NDArray[np.int32]] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
 
     def add(self, column: int, width: int, stage: int, layers: Iterable[int]) -> None:
         """Append the `width` table columns from `column` on, once for each of `layers`."""
         numbers = np.fromiter(layers, dtype=np.int32)
-        self.runs.append(Run(self.length, column, width, len(numbers)))
         self.columns.append(np.tile(np.arange(column, column + width, dtype=np.int64), len(numbers)))
         self.layers.append(np.repeat(numbers, width))
         self.stages.append(np.full(width * len(numbers), stage, dtype=np.int32))
-        self.length += width * len(numbers)
 
 
 def _in_front(which: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from analytical.chains.meetings import Meeting, narrow
 from analytical.chains.message_delays import MessageDelays
 from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, ReceiveStop, SoloRun
 from analytical.chains.solver import CollectiveSolver
-from analytical.chains.stretches import side_by_side, stretch_ns
+from analytical.chains.stretches import stretch_ns
 from analytical.machine.description import Machine
 from analytical.machine.network import DelayModel
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
@@ -55,8 +55,8 @@ class _Run:
         self._steps = graph.steps
         self._arrivals: list[IntArray | None] = [None] * plan.slots
         self._streams: dict[tuple[int, int], int] = {}
-        columns, begins = side_by_side(graph.rank_graphs), plan.begins
-        stretches = stretch_ns(plan.shares, begins[-1], columns, machine, sets=len(plan.sets))
+        begins = plan.begins
+        stretches = stretch_ns(plan.shares, begins[-1], graph.rank_graphs, machine)
         if stretches is None:
             raise NotAChainError
         self._gpu = stretches.gpu

@@ -16,7 +16,7 @@ from analytical.collectives.phases import AmbiguousOrderError, PhaseModel
 from analytical.collectives.plan import CollectivePlanner, Phase
 from analytical.events.program import Program, compile_graph
 from analytical.events.simulation import Simulation
-from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, NodeWork, RankGraph
 from foundation.errors import InternalError
 
 Entries = tuple[int, ...]
@@ -138,8 +138,7 @@ def _graph(nodes: int, **values: int) -> RankGraph:
         is_cpu_op=np.zeros(nodes, dtype=np.bool_),
         name=np.zeros(nodes, dtype=np.int32),
         duration_us=np.zeros(nodes, dtype=np.int64),
-        num_ops=np.full((1, nodes), ABSENT),
-        tensor_size=np.full((1, nodes), ABSENT),
+        work=NodeWork.by_node(np.full((1, nodes), ABSENT), np.full((1, nodes), ABSENT)),
         comm_type=column("comm_type").astype(np.int8),
         comm_group=column("comm_group").astype(np.int32),
         dep_offsets=np.zeros(nodes + 1, dtype=np.int64),

@@ -1,20 +1,21 @@
 """How long nodes run that need no other: added up to stretches between those that do, for all steps at once.
 
-Sets of ranks that have many stretches each are worked out side by side, as if they were one (`join`, `side_by_side`).
+Sets of ranks that have many stretches each are worked out side by side, as if they were one (`join`). Nodes that share
+their work are worked out once: a stretch is so many times this kind of work and so many times that (`_Kinds`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analytical.machine.compute import roofline_ns
 from analytical.machine.description import Machine
-from converters.execution_graph import IntArray, NodeType, RankGraph
+from converters.execution_graph import IntArray, NodeType, NodeWork, RankGraph
+from foundation.recent import RecentByIdentity
 
 Runtimes = NDArray[np.float64]
 """Whole ns as doubles, which are exact as far as they are used here and never wrap around."""
@@ -24,26 +25,9 @@ SHORT_NS = 2**43
 of any size: the sum of `MOST_PIECES` shorter ones stays within 64 bits."""
 
 MOST_PIECES = 2**19
-
-
-class Columns(Protocol):
-    """What runtimes depend on: the columns of a `RankGraph`, or of several side by side."""
-
-    @property
-    def num_ops(self) -> IntArray:
-        """See `RankGraph`."""
-
-    @property
-    def tensor_size(self) -> IntArray:
-        """See `RankGraph`."""
-
-    @property
-    def duration_us(self) -> IntArray:
-        """See `RankGraph`."""
-
-    @property
-    def steps(self) -> int:
-        """See `RankGraph`."""
+KINDS_KEPT = 8
+DENSE = 4
+"""How often each stretch has each kind of work is a table of at most so many numbers a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +47,51 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kinds:
+    """The different works among a share's nodes: their `columns` in the table of work; `which` is each node's kind.
+
+    `first`: the kinds of nodes that run from t = 0 on. `times` ``[kinds, stretches]``: how often a stretch has each;
+    None where that would be a table much larger than one of all nodes.
+    """
+
+    columns: NDArray[np.int64]
+    which: NDArray[np.int64]
+    first: NDArray[np.int64]
+    times: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, share: Share, column: IntArray) -> _Kinds:
+        """Find the kinds of a share's nodes; ``column[row]`` is where a node finds its work."""
+        columns, which = np.unique(column[share.rows], return_inverse=True)
+        times = None
+        if columns.size * share.begins.size <= DENSE * share.rows.size:
+            times = np.zeros((columns.size, share.begins.size))
+            stretch = np.searchsorted(share.begins, np.arange(share.rows.size), side="right") - 1
+            np.add.at(times, (which, stretch), 1)
+        return cls(columns, which, np.unique(which[share.first]), times)
+
+    def sums(self, runtime: Runtimes, begins: NDArray[np.int64]) -> Runtimes:
+        """Add up runtimes of kinds ``[k, kinds]``, none above `SHORT_NS`, to those of the stretches from `begins` on.
+
+        Products and sums of whole doubles are exact as long as the result is, and what is not is above `SHORT_NS`.
+        """
+        if self.times is None:
+            return np.add.reduceat(runtime[:, self.which], begins, axis=1)
+        result: Runtimes = runtime @ self.times
+        return result
+
+
+@dataclass(frozen=True, slots=True)
 class Shares:
-    """The nodes whose runtime comes from the roofline, the remote memory and the recorded duration."""
+    """The nodes whose runtime comes from the roofline, the remote memory and the recorded duration.
+
+    `kinds`: those of the first two, by the columns of work that a graph came with.
+    """
 
     compute: Share
     memory: Share
     replay: Share
+    kinds: RecentByIdentity[tuple[_Kinds, _Kinds]] = field(default_factory=lambda: RecentByIdentity(KINDS_KEPT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,15 @@ class Stretches:
 
     total: IntArray
     gpu: IntArray
+
+    def add(self, share: Share, sums: Runtimes, counted: Runtimes) -> bool:
+        """Add the sums of a share's stretches, and what of it is GPU time; return whether they are short enough."""
+        if sums.max() > SHORT_NS:
+            return False
+        self.total[:, share.stretches] += sums.astype(np.int64, copy=False)
+        if share.sets.size:
+            self.gpu[:, share.sets] += np.add.reduceat(counted.astype(np.int64, copy=False), share.set_begins, axis=1)
+        return True
 
 
 def share_out(
@@ -141,78 +173,71 @@ def _shifted(parts: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArra
     return np.concatenate([part + offset for part, offset in zip(parts, offsets, strict=True)])
 
 
-@dataclass(frozen=True, slots=True)
-class _SideBySide:
-    num_ops: IntArray
-    tensor_size: IntArray
-    duration_us: IntArray
-    steps: int
-
-
-def side_by_side(graphs: Sequence[RankGraph]) -> Columns:
-    """Return the columns of several graphs as one."""
-    if len(graphs) == 1:
-        return graphs[0]
-    steps, sizes = graphs[0].steps, [graph.tensor_size for graph in graphs]
-    if all(size.strides[0] == 0 for size in sizes):
-        shared = np.concatenate([size[0] for size in sizes])
-        size = np.broadcast_to(shared, (steps, shared.size))
-    else:
-        size = np.concatenate(sizes, axis=1)
-    return _SideBySide(
-        np.concatenate([graph.num_ops for graph in graphs], axis=1),
-        size,
-        np.concatenate([graph.duration_us for graph in graphs]),
-        steps,
-    )
-
-
-def stretch_ns(
-    shares: Shares, stretches: int, columns: Columns, machine: Machine, *, sets: int = 1
-) -> Stretches | None:
-    """Return the stretches of `sets` sets; None if a value is for the event queue (or wrong, for it to say so)."""
-    total = np.zeros((columns.steps, stretches), dtype=np.int64)
-    gpu = np.zeros((columns.steps, sets), dtype=np.int64)
-    for share, values in ((shares.compute, _compute), (shares.memory, _memory), (shares.replay, _replay)):
+def stretch_ns(shares: Shares, stretches: int, graphs: Sequence[RankGraph], machine: Machine) -> Stretches | None:
+    """Return the stretches of sets side by side; None if a value is for the event queue, which may find it wrong."""
+    steps, works = graphs[0].steps, [graph.work for graph in graphs]
+    result = Stretches(np.zeros((steps, stretches), dtype=np.int64), np.zeros((steps, len(graphs)), dtype=np.int64))
+    table = works[0] if all(_share_table(works[0], work) for work in works) else _beside(works)
+    both = (shares.compute, shares.memory)
+    for share, kinds, values in zip(both, _kinds(shares, works, table), (_compute, _memory), strict=True):
         if not share.rows.size:
             continue
-        runtime = values(columns, share.rows, machine)
-        if runtime is None or not runtime[:, share.first].all():
-            return None  # nothing may take 0 ns at t = 0
-        sums = np.add.reduceat(runtime, share.begins, axis=1)
-        if sums.max() > SHORT_NS:
+        runtime = values(table, kinds.columns, machine)
+        # Nothing may take 0 ns at t = 0; what is no number is not short either.
+        if runtime is None or not runtime[:, kinds.first].all() or not runtime.max() <= SHORT_NS:
             return None
-        sums = sums.astype(np.int64, copy=False)
-        total[:, share.stretches] += sums
-        if share.sets.size:
-            counted = sums if share.counted is None else runtime[:, share.counted].astype(np.int64, copy=False)
-            gpu[:, share.sets] += np.add.reduceat(counted, share.set_begins, axis=1)
-    return Stretches(total, gpu)
+        sums = kinds.sums(runtime, share.begins)
+        if not result.add(share, sums, sums):
+            return None
+    return result if _add_replayed(result, shares.replay, graphs) else None
 
 
-def _compute(graph: Columns, rows: NDArray[np.int64], machine: Machine) -> Runtimes | None:
-    operations, size = graph.num_ops[:, rows], _take(graph.tensor_size, rows)
+def _share_table(one: NodeWork, other: NodeWork) -> bool:
+    return one.num_ops is other.num_ops and one.tensor_size is other.tensor_size
+
+
+def _beside(works: Sequence[NodeWork]) -> NodeWork:
+    """Return the tables of several works as one, with no columns of nodes."""
+    steps = max(len(work.tensor_size) for work in works)
+    sizes = [np.broadcast_to(work.tensor_size, (steps, work.tensor_size.shape[1])) for work in works]
+    nobody = np.zeros(0, dtype=np.int64)
+    return NodeWork(nobody, np.concatenate([work.num_ops for work in works], axis=1), np.concatenate(sizes, axis=1))
+
+
+def _kinds(shares: Shares, works: Sequence[NodeWork], table: NodeWork) -> tuple[_Kinds, _Kinds]:
+    """Return the kinds of compute and memory nodes, found by the identity of the columns of `works`."""
+    widths = [0] * len(works) if table is works[0] else [work.num_ops.shape[1] for work in works]
+
+    def make() -> tuple[_Kinds, _Kinds]:
+        column = _shifted([work.column for work in works], widths)
+        return _Kinds.of(shares.compute, column), _Kinds.of(shares.memory, column)
+
+    return shares.kinds.get([work.column for work in works], make, key=tuple(widths))
+
+
+def _compute(table: NodeWork, columns: NDArray[np.int64], machine: Machine) -> Runtimes | None:
+    operations, size = table.num_ops[:, columns], table.tensor_size[:, columns]
     if size.min() < 1 or operations.min() < 1:
         return None
     return roofline_ns(operations, size, machine.system)
 
 
-def _memory(graph: Columns, rows: NDArray[np.int64], machine: Machine) -> Runtimes | None:
+def _memory(table: NodeWork, columns: NDArray[np.int64], machine: Machine) -> Runtimes | None:
     memory = machine.memory
-    size = _take(graph.tensor_size, rows)
+    size = table.tensor_size[:, columns]
     if size.min() < 0:
         return None
-    moved = np.trunc(size.astype(np.float64) / float(memory.remote_mem_bw))
-    return np.broadcast_to(moved + memory.remote_mem_latency, (graph.steps, len(rows)))
+    result: Runtimes = np.trunc(size.astype(np.float64) / float(memory.remote_mem_bw)) + memory.remote_mem_latency
+    return result
 
 
-def _replay(graph: Columns, rows: NDArray[np.int64], machine: Machine) -> Runtimes | None:
-    recorded = graph.duration_us[rows].astype(np.float64)
-    return np.broadcast_to(np.where(recorded > 0, recorded * 1000, 1), (graph.steps, len(rows)))
-
-
-def _take(values: IntArray, rows: NDArray[np.int64]) -> IntArray:
-    """Return columns of a ``[k, n]`` array; one row of them where all steps share it."""
-    if values.strides[0] == 0:
-        values = values[:1]
-    return values[:, rows]
+def _add_replayed(result: Stretches, share: Share, graphs: Sequence[RankGraph]) -> bool:
+    """Add what takes its recorded duration, the same at every step; False if a value is for the event queue."""
+    if not share.rows.size:
+        return True
+    recorded = np.concatenate([graph.duration_us for graph in graphs])[share.rows].astype(np.float64)
+    runtime = np.where(recorded > 0, recorded * 1000, 1)[None, :]
+    if not runtime[:, share.first].all():
+        return False
+    counted = runtime if share.counted is None else runtime[:, share.counted]
+    return result.add(share, np.add.reduceat(runtime, share.begins, axis=1), counted)

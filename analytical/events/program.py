@@ -87,7 +87,7 @@ class Program:
 
     def size(self, step: int) -> IntArray:
         """Return the bytes that every row loads or stores, ``[n]``; empty if none does."""
-        return self.graph.tensor_size[step][self.order] if Task.MEMORY in self.task else self.order[:0]
+        return self.graph.work.at(step)[1][self.order] if Task.MEMORY in self.task else self.order[:0]
 
     def describe(self, row: int) -> str:
         """Return how messages call a node: ``node 7 (name, COMM_COLL)``."""
@@ -139,7 +139,7 @@ def _tasks(graph: RankGraph, system: SystemConfig) -> IntArray:
     task[kind == NodeType.COMM_COLL] = Task.COLLECTIVE
     task[(kind == NodeType.COMM_COLL) & (graph.comm_type == CollectiveType.BROADCAST)] = Task.BROADCAST
     if system.roofline_enabled:
-        task[roofline_nodes(graph, system) & (graph.tensor_size[0] == 0)] = Task.SKIP
+        task[roofline_nodes(graph, system) & (graph.work.at(0)[1] == 0)] = Task.SKIP
     return task
 
 

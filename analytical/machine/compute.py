@@ -26,9 +26,9 @@ def step_runtimes(graph: RankGraph, step: int, system: SystemConfig) -> NDArray[
     result = np.where(recorded > 0, recorded * 1000, 1.0)
     modelled = np.flatnonzero(roofline_nodes(graph, system))
     if modelled.size:
-        size = graph.tensor_size[step, modelled]
+        operations, size = (values[modelled] for values in graph.work.at(step))
         sized = np.where(size > 0, size, 1)
-        operations = np.where(size > 0, graph.num_ops[step, modelled], 1)  # without bytes a node is skipped
+        operations = np.where(size > 0, operations, 1)  # without bytes a node is skipped
         result[modelled] = np.where(size > 0, roofline_ns(operations, sized, system), 0.0)
     return result
 

@@ -82,7 +82,7 @@ class OrderEvaluator:
 
     def stretches(self, shares: Shares, segments: int, index: int) -> Stretches:
         """Return what segments of a set take."""
-        found = stretch_ns(shares, segments, self.graph.rank_graphs[index], self._machine)
+        found = stretch_ns(shares, segments, [self.graph.rank_graphs[index]], self._machine)
         if found is None:
             raise NotOrderedError
         return found

@@ -144,7 +144,7 @@ class OrderedEvaluator:
             raise NotOrderedError
         runtime: list[int] = known.astype(np.int64).tolist()
         if Task.MEMORY in task:
-            sizes = graph.tensor_size[step][order].tolist()
+            sizes = graph.work.at(step)[1][order].tolist()
             for row, kind in enumerate(task):
                 if kind == Task.MEMORY:
                     runtime[row] = transfer_ns(self._machine.memory, sizes[row])
@@ -153,17 +153,5 @@ class OrderedEvaluator:
 
 def _at(graph: ExecutionGraph, steps: IntArray) -> ExecutionGraph:
     """Return some steps of a graph."""
-    return ExecutionGraph(
-        [
-            replace(one, num_ops=_rows(one.num_ops, steps), tensor_size=_rows(one.tensor_size, steps), annotations={})
-            for one in graph.rank_graphs
-        ],
-        graph.groups,
-    )
-
-
-def _rows(values: IntArray, steps: IntArray) -> IntArray:
-    """Return rows of a ``[k, n]`` array; where all steps share one row, they go on sharing it."""
-    if values.strides[0] == 0:
-        return np.broadcast_to(values[:1], (len(steps), values.shape[1]))
-    return values[steps]
+    some = [replace(one, work=one.work.of_steps(steps), annotations={}) for one in graph.rank_graphs]
+    return ExecutionGraph(some, graph.groups)

@@ -112,10 +112,11 @@ def _averages(program: Program, step: int, runtime: IntArray, system: SystemConf
     duration = runtime.astype(np.float64)
     compute = (graph.node_type == NodeType.COMP)[order]
     total = 1.0 + float(duration[compute].sum())
-    rows = np.flatnonzero((roofline_nodes(graph, system) & (graph.tensor_size[step] > 0))[order])
+    num_ops, tensor_size = graph.work.at(step)
+    rows = np.flatnonzero((roofline_nodes(graph, system) & (tensor_size > 0))[order])
     weight = duration[rows]
     peak, bandwidth = system.peak_perf * 1_000_000_000_000, system.local_mem_bw * 1_000_000_000
-    intensity = graph.num_ops[step][order][rows] / graph.tensor_size[step][order][rows].astype(np.float64)
+    intensity = num_ops[order][rows] / tensor_size[order][rows].astype(np.float64)
     perf = np.minimum(bandwidth * intensity, peak)
     return RooflineAverages(
         compute_bound=float(weight[perf >= peak].sum()) / total,

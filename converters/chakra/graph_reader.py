@@ -20,7 +20,7 @@ from converters.chakra.attributes import NodeRow
 from converters.chakra.framing import read_messages
 from converters.chakra.node_reader import NodeReader
 from converters.chakra.nodes import parse_metadata
-from converters.execution_graph import ABSENT, ExecutionGraph, RankGraph
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeWork, RankGraph
 from foundation.bounds import DATA_BYTES
 from foundation.digits import whole_number
 from foundation.documents import read_json
@@ -156,6 +156,7 @@ def _columns(rows: Sequence[NodeRow], rank: int, path: Path) -> tuple[tuple[str,
     columns: Columns = {
         name: np.array([getattr(row, name) for row in rows], dtype=dtype) for name, dtype in _SCALARS.items()
     }
+    columns["column"] = np.arange(len(rows))
     for name in ("num_ops", "tensor_size"):
         columns[name] = np.array([getattr(row, name) for row in rows], dtype=np.int64).reshape(1, -1)
     for name in ("comm_src", "comm_dst"):
@@ -183,4 +184,5 @@ def _columns(rows: Sequence[NodeRow], rank: int, path: Path) -> tuple[tuple[str,
 def _rank_graph(ranks: tuple[int, ...], names: tuple[str, ...], columns: Columns) -> RankGraph:
     own = {name: array for name, array in columns.items() if "." in name}
     fixed = {name: array for name, array in columns.items() if "." not in name}
-    return RankGraph(ranks=ranks, names=names, annotations=own, **fixed)
+    work = NodeWork(*(fixed.pop(name) for name in ("column", "num_ops", "tensor_size")))
+    return RankGraph(ranks=ranks, names=names, work=work, annotations=own, **fixed)

@@ -120,8 +120,9 @@ def encode_nodes(graph: RankGraph, step: int, node_heads: list[bytes]) -> Iterat
 def _attributes(graph: RankGraph, step: int) -> list[bytes]:
     """Return every node's attributes at `step`, without its peers."""
     encoded = [wire.integer("is_cpu_op", int(cpu)) for cpu in graph.is_cpu_op.tolist()]
-    _append(encoded, graph.num_ops[step], partial(wire.integer, "num_ops"))
-    _append(encoded, graph.tensor_size[step], partial(wire.integer, "tensor_size"))
+    num_ops, tensor_size = graph.work.at(step)
+    _append(encoded, num_ops, partial(wire.integer, "num_ops"))
+    _append(encoded, tensor_size, partial(wire.integer, "tensor_size"))
     comm_type = np.where(graph.comm_type < 0, ABSENT, graph.comm_type.astype(np.int64))
     _append(encoded, comm_type, partial(wire.integer, "comm_type"))
     _append(encoded, graph.comm_size, partial(wire.integer, "comm_size"))

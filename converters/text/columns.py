@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.text.records import Operand, Record, RecordStream
-from trace_gen.trace import NPU, IntArray, RowKind, Trace
+from trace_gen.trace import NPU, IntArray, RowKind, RowWork, Trace
 from trace_gen.vocabulary import class_of
 
 BLOCK_VALUES = 1 << 13
@@ -59,6 +59,7 @@ def records(trace: Trace) -> RecordStream:
 
 def _records(trace: Trace) -> Iterator[Record]:
     dims = [trace.attributes.get(f"group{index}.dims", "") for index in range(len(trace.groups))]
+    latency_ns, flops, mem_bytes = trace.latency_ns, trace.flops, trace.mem_bytes
     for row in range(trace.rows):
         group = int(trace.comm_group[row])
         yield Record(
@@ -69,9 +70,9 @@ def _records(trace: Trace) -> Iterator[Record]:
             ranks=trace.rank_sets[trace.rank_set[row]],
             request=int(trace.request[row]),
             sub_batch=int(trace.sub_batch[row]),
-            latency=tuple(trace.latency_ns[:, row].tolist()),
-            flops=tuple(trace.flops[:, row].tolist()),
-            mem_bytes=tuple(trace.mem_bytes[:, row].tolist()),
+            latency=tuple(latency_ns[:, row].tolist()),
+            flops=tuple(flops[:, row].tolist()),
+            mem_bytes=tuple(mem_bytes[:, row].tolist()),
             input=Operand(int(trace.input_loc[row]), int(trace.input_node[row]), int(trace.input_bytes[row])),
             weight=Operand(int(trace.weight_loc[row]), int(trace.weight_node[row]), int(trace.weight_bytes[row])),
             output=Operand(int(trace.output_loc[row]), int(trace.output_node[row]), int(trace.output_bytes[row])),
@@ -123,6 +124,7 @@ class _Tables:
         attributes = dict(self.stream.attributes)
         attributes.update({f"group{index}.dims": dims for index, (_, dims) in enumerate(self.group_list) if dims})
         counts = columns.pop("dep_count")
+        work = RowWork.by_row(*(columns.pop(name) for name in _STEPPED.values()))
         names = tuple(self.ops)
         return Trace(
             op_names=names,
@@ -132,6 +134,7 @@ class _Tables:
             batch_requests=np.array(self.stream.requests, dtype=np.int64),
             operator_class=_classes(names, columns["op"], columns["kind"]),
             device=np.zeros(columns["op"].shape, dtype=np.int8),
+            work=work,
             dep_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             attributes=attributes,
             **columns,

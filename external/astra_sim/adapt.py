@@ -25,7 +25,7 @@ import numpy as np
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
-from converters.execution_graph import ABSENT, ExecutionGraph, IntArray, NodeType, RankGraph
+from converters.execution_graph import ABSENT, ExecutionGraph, IntArray, NodeType, NodeWork, RankGraph
 from foundation.errors import SimulationError, UserError
 
 _EXACT_DOUBLE = 2**53
@@ -148,7 +148,8 @@ def _may_end_at_zero(graph: RankGraph, step: int, roofline: tuple[float, float] 
     if roofline is None:
         return False
     timed = roots & ~graph.is_cpu_op
-    return bool((compute_ns(graph.num_ops[step, timed], graph.tensor_size[step, timed], roofline) < 1).any())
+    num_ops, tensor_size = graph.work.at(step)
+    return bool((compute_ns(num_ops[timed], tensor_size[timed], roofline) < 1).any())
 
 
 def _statistics_abort(graph: RankGraph) -> bool:
@@ -193,8 +194,7 @@ def _check_acyclic(graph: RankGraph) -> None:
 
 
 def _one_step(graph: RankGraph, step: int) -> RankGraph:
-    one = slice(step, step + 1)
-    return replace(graph, num_ops=graph.num_ops[one], tensor_size=graph.tensor_size[one], annotations={})
+    return replace(graph, work=graph.work.of_steps(slice(step, step + 1)), annotations={})
 
 
 def _padded(graph: RankGraph, pad: Pad, lead: bool, tail: bool) -> RankGraph:
@@ -234,8 +234,7 @@ def _with_compute_rows(graph: RankGraph, pad: Pad, count: int) -> RankGraph:
         is_cpu_op=more(graph.is_cpu_op, False),
         name=more(graph.name, len(graph.names)),
         duration_us=more(graph.duration_us, 0),
-        num_ops=more(graph.num_ops, pad.num_ops),
-        tensor_size=more(graph.tensor_size, pad.tensor_size),
+        work=graph.work.with_nodes(count, pad.num_ops, pad.tensor_size),
         comm_type=more(graph.comm_type, -1),
         comm_group=more(graph.comm_group, 0),
         **absent,
@@ -252,8 +251,7 @@ def _idle_rank(rank: int, pad: Pad) -> RankGraph:
         is_cpu_op=np.empty(0, np.bool_),
         name=np.empty(0, np.int32),
         duration_us=none,
-        num_ops=none.reshape(1, 0),
-        tensor_size=none.reshape(1, 0),
+        work=NodeWork.by_node(none.reshape(1, 0), none.reshape(1, 0)),
         comm_type=np.empty(0, np.int8),
         comm_size=none,
         comm_priority=none,

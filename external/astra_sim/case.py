@@ -30,7 +30,14 @@ level = "info"
 """
 _NAMES = frozenset({"ranks", "names", "name", "annotations"})
 """Fields of a `RankGraph` that no backend reads as work; ranks are hashed apart. Any other field decides the answer."""
-_COLUMNS = tuple(field.name for field in fields(RankGraph) if field.name not in _NAMES)
+_WORK = ("num_ops", "tensor_size")
+"""What `RankGraph.work` is hashed as, so that it does not matter which nodes share columns of it."""
+_COLUMNS = tuple(
+    name
+    for field in fields(RankGraph)
+    if field.name not in _NAMES
+    for name in (_WORK if field.name == "work" else (field.name,))
+)
 
 
 def write_case(

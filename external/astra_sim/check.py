@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IterationResult, NodeType, RankGraph
+from converters.execution_graph import (
+    ABSENT,
+    CollectiveType,
+    ExecutionGraph,
+    IterationResult,
+    NodeType,
+    NodeWork,
+    RankGraph,
+)
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.factories import create_docker, create_process, create_spool
 from foundation.printable import printable
@@ -89,8 +97,7 @@ def chain(rank: int, nodes: list[dict[str, int]]) -> RankGraph:
         is_cpu_op=np.zeros(count, np.bool_),
         name=np.zeros(count, np.int32),
         duration_us=np.zeros(count, np.int64),
-        num_ops=np.array([column("num_ops")], np.int64),
-        tensor_size=np.array([column("tensor_size")], np.int64),
+        work=NodeWork.by_node(np.array([column("num_ops")], np.int64), np.array([column("tensor_size")], np.int64)),
         comm_type=np.array(column("comm_type", -1), np.int8),
         comm_size=np.array(column("comm_size"), np.int64),
         comm_priority=np.array(column("comm_priority"), np.int64),

@@ -24,6 +24,7 @@ from foundation.recent import RecentByIdentity
 from trace_gen.trace import CommType, OperatorClass, RowKind, Trace
 
 IntArray = NDArray[np.int64]
+RankSets = tuple[tuple[int, ...], ...]
 COMPUTE, COMMUNICATION, MEMORY = "computation", "exposed communication", "moved KV blocks"
 _NAMES = {
     OperatorClass.GEMM: "matrix products",
@@ -39,12 +40,32 @@ _KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Rank:
-    """What of a trace is one rank's: ``[rows, classes]`` 1 where a row is its and of a class, else 0; its moves."""
+class _Ranks:
+    """What of a trace is whose, by set of ranks.
 
-    of_class: NDArray[np.float64]
-    moves: NDArray[np.intp]
-    communicates: bool
+    `operators` ``[m, sets x classes]``: how often a rank has each column of the trace's work, by class; `moves`: the
+    rows by which it moves KV blocks; `communicates`: whether it does.
+    """
+
+    operators: NDArray[np.float64]
+    moves: tuple[NDArray[np.intp], ...]
+    communicates: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, trace: Trace, rank_sets: RankSets) -> _Ranks:
+        """Sort the rows of a trace by the sets of ranks that run them."""
+        column, width = trace.work.column, trace.work.latency_ns.shape[1]
+        names = np.array([_OPERATORS.index(_NAMES[kind]) if kind in _NAMES else -1 for kind in OperatorClass])
+        of_class = [names[trace.operator_class] == place for place in range(len(_OPERATORS))]
+        moves = np.isin(trace.kind, (RowKind.MEM_LOAD, RowKind.MEM_STORE))
+        mine = [_rows_of(trace, ranks[0]) for ranks in rank_sets]
+        operators = [np.bincount(column[rows & own], minlength=width) for rows in mine for own in of_class]
+        piped = len(set(trace.stage.tolist())) > 1
+        return cls(
+            np.array(operators, dtype=np.float64).T,
+            tuple(np.flatnonzero(moves & rows) for rows in mine),
+            tuple(piped or bool((trace.comm_type[rows] != CommType.NONE).any()) for rows in mine),
+        )
 
 
 class WorkClasses:
@@ -58,51 +79,48 @@ class WorkClasses:
         self._moved_ns = moved_ns
         self._backend_decides = backend_decides
         self.names = ((COMPUTE,) if backend_decides else _OPERATORS) + (COMMUNICATION, MEMORY)
-        self._ranks: RecentByIdentity[_Rank] = RecentByIdentity(_KEPT)
+        self._ranks: RecentByIdentity[_Ranks] = RecentByIdentity(_KEPT)
 
-    def of_stage(self, trace: Trace, result: IterationResult, columns: list[int], own_ns: IntArray) -> IntArray:
-        """Return ``[steps, classes]`` ns of a stage whose ranks are `columns` of `result`, and that took `own_ns`."""
-        if len(columns) == 1:
-            return self._of_rank(trace, result, columns[0], own_ns)
-        slowest = result.finish_ns[:, columns].argmax(axis=1)
-        parts = np.zeros((len(own_ns), len(self.names)), dtype=np.int64)
-        for place, column in enumerate(columns):
-            steps = slowest == place
-            if steps.any():
-                parts[steps] = self._of_rank(trace, result, column, own_ns)[steps]
+    def busy_ns(self, trace: Trace, result: IterationResult, slowest: IntArray, own_ns: IntArray) -> IntArray:
+        """Return ``[k, stages, classes]`` ns of stages that took `own_ns` ``[k, stages]``.
+
+        `slowest` ``[k, stages]``, or ``[1, stages]`` where it never changes: the column of `result` that each stage's
+        slowest rank is in.
+        """
+        objects = (trace.work.column, trace.rank_set, trace.operator_class, trace.kind, trace.comm_type)
+        sets = result.rank_sets
+        ranks = self._ranks.get(objects, lambda: _Ranks.of(trace, sets), key=(sets, trace.rank_sets))
+        parts = np.empty((*own_ns.shape, len(self.names)), dtype=np.int64)
+        parts[:, :, :-2] = _of_columns(self._work_ns(trace, result, ranks), slowest)
+        left = np.maximum(own_ns - parts[:, :, :-2].sum(axis=2), 0)
+        moved = self._moved(trace, ranks, left, slowest)
+        parts[:, :, -2], parts[:, :, -1] = left - moved, moved
         return parts
 
-    def _of_rank(self, trace: Trace, result: IterationResult, column: int, own_ns: IntArray) -> IntArray:
-        rank = self._rank(trace, result.rank_sets[column][0])
-        parts = np.zeros((len(own_ns), len(self.names)), dtype=np.int64)
+    def _work_ns(self, trace: Trace, result: IterationResult, ranks: _Ranks) -> IntArray:
+        """Return what each set of ranks works, ``[k, sets, classes]``."""
         if self._backend_decides:
-            parts[:, 0] = result.finish_ns[:, column] - result.exposed_ns[:, column]
-        else:
-            parts[:, :-2] = trace.latency_ns.astype(np.float64) @ rank.of_class  # exact below 2^53
-        left = np.maximum(own_ns - parts.sum(axis=1), 0)
-        parts[:, -2] = left
-        if len(rank.moves):
-            moved = np.minimum(left, self._alone(trace, rank.moves)) if rank.communicates else left
-            parts[:, -2:] = np.column_stack((left - moved, moved))
-        return parts
+            return (result.finish_ns - result.exposed_ns)[:, :, None]
+        spent = trace.work.latency_ns.astype(np.float64) @ ranks.operators  # exact below 2^53
+        return spent.astype(np.int64).reshape(trace.steps, len(result.rank_sets), len(_OPERATORS))
 
-    def _alone(self, trace: Trace, moves: NDArray[np.intp]) -> IntArray:
-        """Return what the moves cost one after another, ``[steps]`` or a single number for all steps."""
+    def _moved(self, trace: Trace, ranks: _Ranks, left: IntArray, slowest: IntArray) -> IntArray:
+        """Return what of the time `left` goes to moves of KV blocks."""
+        if not any(rows.size for rows in ranks.moves):
+            return np.zeros_like(left)
         sizes = np.where(trace.kind == RowKind.MEM_LOAD, trace.input_bytes, trace.output_bytes)
-        spent: IntArray = self._moved_ns(sizes[..., moves]).sum(axis=-1)
-        return spent
+        most = [
+            (int(self._moved_ns(sizes[rows]).sum()) if communicates else np.iinfo(np.int64).max) if rows.size else 0
+            for rows, communicates in zip(ranks.moves, ranks.communicates, strict=True)
+        ]
+        return np.minimum(left, np.array(most, dtype=np.int64)[slowest])
 
-    def _rank(self, trace: Trace, number: int) -> _Rank:
-        objects = (trace.rank_set, trace.operator_class, trace.kind, trace.comm_type)
-        return self._ranks.get(objects, lambda: _rank(trace, number), key=(number, trace.rank_sets))
+
+def _rows_of(trace: Trace, rank: int) -> NDArray[np.bool_]:
+    """Return which rows a rank runs."""
+    return np.isin(trace.rank_set, [place for place, ranks in enumerate(trace.rank_sets) if rank in ranks])
 
 
-def _rank(trace: Trace, number: int) -> _Rank:
-    sets = [place for place, ranks in enumerate(trace.rank_sets) if number in ranks]
-    mine = np.isin(trace.rank_set, sets)
-    of_class = np.zeros((trace.rows, len(_OPERATORS)))
-    for operator_class, name in _NAMES.items():
-        of_class[mine & (trace.operator_class == operator_class), _OPERATORS.index(name)] = 1
-    moves = mine & np.isin(trace.kind, (RowKind.MEM_LOAD, RowKind.MEM_STORE))
-    communicates = bool((mine & (trace.comm_type != CommType.NONE)).any()) or len(set(trace.stage.tolist())) > 1
-    return _Rank(of_class, np.flatnonzero(moves), communicates)
+def _of_columns(values: IntArray, columns: IntArray) -> IntArray:
+    """Return ``[k, m, ...]`` of ``[k, n, ...]``, by the ``[k, m]`` or ``[1, m]`` columns chosen at each step."""
+    return values[:, columns[0]] if len(columns) == 1 else values[np.arange(len(values))[:, None], columns]

@@ -47,7 +47,7 @@ class TracedPricing:
         self._lower = lower
         self._backend = backend
         self._mesh = mesh
-        self._columns: dict[tuple[tuple[int, ...], ...], dict[tuple[int, int], list[int]]] = {}
+        self._columns: dict[tuple[tuple[int, ...], ...], list[list[int]]] = {}
         self._stopwatch = stopwatch
 
     def price(self, wave: Sequence[Batch]) -> Cost:
@@ -61,34 +61,33 @@ class TracedPricing:
                 result = self._backend.simulate(graph)
         except SimulationError as error:
             raise SimulationError(f"batch {wave[0].serial}: {error}") from error
-        finishes = self._finishes(result)
-        return Cost(finishes, self._busy(trace, result, finishes))
+        slowest = self._slowest(result)
+        finishes = np.take_along_axis(result.finish_ns, slowest, axis=1).reshape(trace.steps, self.stages, -1)
+        np.maximum.accumulate(finishes, axis=1, out=finishes)
+        own = np.diff(finishes, axis=1, prepend=0)
+        busy = self._classes.busy_ns(trace, result, slowest, own.reshape(trace.steps, -1))
+        busy = busy.reshape(*finishes.shape, -1).sum(axis=1)
+        return Cost(finishes.transpose(2, 0, 1), busy.transpose(1, 0, 2))
 
-    def _busy(self, trace: Trace, result: IterationResult, finishes: IntArray) -> IntArray:
-        """Return what each member's time went to, by class, ``[members, k, classes]``."""
-        busy = np.zeros((*finishes.shape[:2], len(self.classes)), dtype=np.int64)
-        for (member, stage), columns in self._columns_of(result.rank_sets).items():
-            before = finishes[member, :, stage - 1] if stage else 0
-            own = finishes[member, :, stage] - before
-            busy[member] += self._classes.of_stage(trace, result, columns, own)
-        return busy
+    def _slowest(self, result: IterationResult) -> IntArray:
+        """Return the column of `result` that the slowest rank is in of each stage of each member.
 
-    def _finishes(self, result: IterationResult) -> IntArray:
-        """Return when each member's slowest rank of each stage is done, ``[members, k, stages]``."""
-        finishes = np.zeros((self._mesh.data, result.finish_ns.shape[0], self.stages), dtype=np.int64)
-        for (member, stage), columns in self._columns_of(result.rank_sets).items():
-            finishes[member, :, stage] = result.finish_ns[:, columns].max(axis=1)
-        np.maximum.accumulate(finishes, axis=2, out=finishes)
-        return finishes
+        ``[k, stages x members]``, or ``[1, ...]`` where every stage has one column.
+        """
+        columns = self._columns_of(result.rank_sets)
+        if all(len(own) == 1 for own in columns):
+            return np.array(columns, dtype=np.int64).T
+        places = [np.array(own)[result.finish_ns[:, own].argmax(axis=1)] for own in columns]
+        return np.stack(places, axis=1)
 
-    def _columns_of(self, rank_sets: tuple[tuple[int, ...], ...]) -> dict[tuple[int, int], list[int]]:
-        """Return the columns of a result by the member and stage that they are of."""
-        columns = self._columns.get(rank_sets)
-        if columns is None:
+    def _columns_of(self, rank_sets: tuple[tuple[int, ...], ...]) -> list[list[int]]:
+        """Return the columns of a result by stage, and within a stage by member."""
+        known = self._columns.get(rank_sets)
+        if known is None:
             mesh = self._mesh
-            columns = self._columns[rank_sets] = {}
+            known = self._columns[rank_sets] = [[] for _ in range(self.stages * mesh.data)]
             for column, ranks in enumerate(rank_sets):
                 for member in sorted({mesh.member_of(rank) for rank in ranks}):
                     for stage in mesh.stages_of([rank for rank in ranks if mesh.member_of(rank) == member]):
-                        columns.setdefault((member, stage), []).append(column)
-        return columns
+                        known[stage * mesh.data + member].append(column)
+        return known

@@ -7,6 +7,7 @@ A description has `network` (topology, npus_count, bandwidth, latency), `system`
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from analytical.embedded import EmbeddedBackend, create
 from converters.chakra import write_graph
-from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, NodeWork, RankGraph
 
 Description = dict[str, Any]
 Node = dict[str, Any]
@@ -74,8 +75,7 @@ def rank_graph(ranks: tuple[int, ...], nodes: list[dict[str, Any]]) -> RankGraph
         is_cpu_op=np.array([node.get("is_cpu_op", False) for node in nodes], dtype=np.bool_),
         name=np.array([list(dict.fromkeys(names)).index(name) for name in names], dtype=np.int32),
         duration_us=column("duration_us", 0),
-        num_ops=stepped("num_ops"),
-        tensor_size=stepped("tensor_size"),
+        work=NodeWork.by_node(stepped("num_ops"), stepped("tensor_size")),
         comm_type=np.array(
             [CollectiveType[node["comm_type"]] if "comm_type" in node else -1 for node in nodes], dtype=np.int8
         ),
@@ -86,6 +86,24 @@ def rank_graph(ranks: tuple[int, ...], nodes: list[dict[str, Any]]) -> RankGraph
         dep_index=np.array([at for parents in dependencies for at in parents], dtype=np.int64),
         **{name: column(name) for name in ATTRIBUTES},
     )
+
+
+def longer(work: NodeWork, num_ops: int) -> NodeWork:
+    """Return `work` with `num_ops` more operations for every node that has any."""
+    return replace(work, num_ops=np.where(work.num_ops > 0, work.num_ops + num_ops, work.num_ops))
+
+
+def sharing(graph: ExecutionGraph) -> ExecutionGraph:
+    """Return `graph` with one table of work for all ranks, and a column of it for all nodes alike."""
+    tables = [np.stack((one.num_ops, one.tensor_size), axis=1) for one in graph.rank_graphs]
+    distinct, columns = np.unique(np.concatenate(tables, axis=2), axis=2, return_inverse=True)
+    num_ops, tensor_size = distinct[:, 0].copy(), distinct[:, 1].copy()
+    parts = np.split(columns.reshape(-1), np.cumsum([one.nodes for one in graph.rank_graphs])[:-1])
+    ranks = [
+        replace(one, work=NodeWork(part, num_ops, tensor_size))
+        for one, part in zip(graph.rank_graphs, parts, strict=True)
+    ]
+    return ExecutionGraph(ranks, graph.groups)
 
 
 COLLECTIVE: Node = {"id": 1, "type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 4096, "deps": [0]}

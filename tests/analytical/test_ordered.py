@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import analytical_cases as cases
@@ -203,7 +204,7 @@ def test_an_order_found_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (backend.simulate(graph).finish_ns == backend.simulate(graph).finish_ns).all()
     assert len(found) == 1
     for one in graph.rank_graphs:
-        one.num_ops = np.where(one.num_ops > 0, one.num_ops + 3000, one.num_ops)
+        one.work = cases.longer(one.work, 3000)
         one.comm_size = np.where(one.comm_size > 0, one.comm_size * 2, one.comm_size)
     backend.simulate(graph)
     assert len(found) == 1
@@ -283,7 +284,10 @@ def with_sizes(graph: ExecutionGraph, **columns: Callable[[Any], Any]) -> Execut
     """The same structure with other values."""
     for one in graph.rank_graphs:
         for name, new in columns.items():
-            setattr(one, name, new(getattr(one, name)))
+            if hasattr(one.work, name):
+                one.work = replace(one.work, **{name: new(getattr(one.work, name))})
+            else:
+                setattr(one, name, new(getattr(one, name)))
     return graph
 
 

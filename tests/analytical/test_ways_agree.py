@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import analytical_cases as cases
@@ -13,6 +14,7 @@ from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 from random_cases import chain_case, chained, plain, random_case, solvable_case, sound_case
 
+from analytical.chains import stretches
 from analytical.chains.evaluator import NotAChainError
 from analytical.chains.plan import ChainPlan
 from analytical.collectives.phases import AmbiguousOrderError
@@ -103,6 +105,38 @@ def test_chains_of_any_case_answer_as_messages_do_or_decline(reached: Reached, s
     reached()
     messages = by_messages(backend, graph)
     assert messages is not None and answer == figures(messages)
+
+
+@pytest.mark.parametrize("build", [chain_case, sound_case])
+def test_nodes_may_share_their_work(build: Callable[[int], cases.Description]) -> None:
+    """However nodes are told their work, a column each or one for all alike, every step takes as long."""
+    tables = []
+
+    @reaches(0.6, examples=60, seed=SEEDS, times=st.integers(1, 4))
+    def compare(reached: Reached, seed: int, times: int) -> None:
+        case = build(seed)
+        for nodes in case["ranks"]:  # like nodes, as layers are
+            for node in nodes:
+                if node["type"] == "COMP" and node.get("num_ops"):
+                    node["num_ops"] = [1000 * (node["id"] % times + 1 + step) + 500 for step in range(2)]
+        graph = cases.graph(case)
+        try:
+            apart = cases.backend(case).simulate(graph)
+        except OrreryError:
+            return
+        backend = cases.backend(case)
+        shared = backend.simulate(cases.sharing(graph))
+        reached()
+        assert apart.rank_sets == shared.rank_sets
+        assert np.array_equal(apart.finish_ns, shared.finish_ns)
+        assert np.array_equal(apart.exposed_ns, shared.exposed_ns)
+        planned = backend.plans.get(graph).plan
+        if isinstance(planned, ChainPlan) and planned.shares.compute.rows.size:
+            works = [one.work for one in cases.sharing(graph).rank_graphs]
+            tables.append(stretches._kinds(planned.shares, works, works[0])[0].times is not None)
+
+    compare()
+    assert build is sound_case or {True, False} == set(tables), "added up as a table, and node by node"
 
 
 @pytest.mark.parametrize("beside", [{"type": "COMP", "is_cpu_op": True, "duration_us": 9}, "COMM_COLL", "MEM_LOAD"])
@@ -239,7 +273,7 @@ def test_a_kept_plan_serves_new_durations_and_sizes() -> None:
     graph = cases.graph(case)
     first = backend.simulate(graph).by_rank()
     for one in graph.rank_graphs:
-        one.num_ops = np.where(one.num_ops > 0, one.num_ops + 500_000, one.num_ops)
+        one.work = cases.longer(one.work, 500_000)
         one.comm_size = np.where(one.comm_size > 10_000, one.comm_size * 2, one.comm_size)
     second = backend.simulate(graph).by_rank()
     assert second != first

@@ -16,7 +16,8 @@ from trace_gen.trace import CommType, Location, RowKind, Trace
 
 
 def traces_equal(one: Trace, other: Trace) -> bool:
-    names = [name for name in Trace.__dataclass_fields__ if name not in ("op", "op_names", "attributes")]
+    names = [name for name in Trace.__dataclass_fields__ if name not in ("op", "op_names", "work", "attributes")]
+    names += ["latency_ns", "flops", "mem_bytes"]
     same = all(
         np.array_equal(getattr(one, name), getattr(other, name))
         if isinstance(getattr(one, name), np.ndarray)

@@ -34,7 +34,7 @@ def test_durations_are_what_nodes_say_of_themselves() -> None:
     timed = {"type": NodeType.COMP, "duration_us": 3, "tensor_size": 9}
     assert shown(timed, compute(5), collective(0, 8)) == [("comp", 0, 3000), ("comp", 3000, 3005), ("comm", 3005, 3005)]
     without = rank_graph((0,), [timed])
-    without.tensor_size[:] = 1
+    without.work.tensor_size[:] = 1
     assert without.num_ops[0, 0] == ABSENT
     (event,) = unsimulated(ExecutionGraph([without]))
     assert event.end_ns == 3000

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from trace_gen.trace import NPU, CommType, Location, RowKind, Trace
+from trace_gen.trace import NPU, CommType, Location, RowKind, RowWork, Trace
 from trace_gen.vocabulary import class_of
 
 
@@ -60,9 +60,11 @@ def make_trace(rows: Sequence[Row], steps: int = 1, requests: Sequence[int] = ()
         rank_set=column([sets.index(row.ranks) for row in rows], np.int32),
         request=column([row.request for row in rows], np.int64),
         sub_batch=column([row.sub_batch for row in rows], np.int32),
-        latency_ns=stepped([row.latency if row.kind == RowKind.COMPUTE else 0 for row in rows]),
-        flops=stepped([row.flops for row in rows]),
-        mem_bytes=stepped([row.mem_bytes for row in rows]),
+        work=RowWork.by_row(
+            stepped([row.latency if row.kind == RowKind.COMPUTE else 0 for row in rows]),
+            stepped([row.flops for row in rows]),
+            stepped([row.mem_bytes for row in rows]),
+        ),
         input_loc=column([row.input[0] for row in rows], np.int8),
         input_node=column([row.input[1] for row in rows], np.int32),
         input_bytes=column([row.input[2] for row in rows], np.int64),
@@ -79,6 +81,11 @@ def make_trace(rows: Sequence[Row], steps: int = 1, requests: Sequence[int] = ()
         dep_rows=column([dep for row in rows for dep in row.deps], np.int64),
         attributes=dict(attributes),
     )
+
+
+def slower(trace: Trace, latency: int) -> Trace:
+    """Return `trace` with `latency` ns more for every row."""
+    return replace(trace, work=replace(trace.work, latency_ns=trace.work.latency_ns + latency))
 
 
 def transformer(tp: int = 2, pp: int = 2, layers: int = 4, steps: int = 1, latency: int = 1000) -> Trace:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWork, RankGraph
 
 MEMORY = '{"memory-type": "PER_NPU_MEMORY_EXPANSION", "remote-mem-latency": 100, "remote-mem-bw": 50}'
 
@@ -80,8 +80,10 @@ def rank_graph(ranks: tuple[int, ...], nodes: list[dict[str, Any]], steps: int =
         is_cpu_op=np.array([node.get("cpu", False) for node in nodes], np.bool_),
         name=np.zeros(count, np.int32),
         duration_us=column("duration_us", 0),
-        num_ops=np.array([operations(step) for step in range(steps)], np.int64).reshape(steps, count),
-        tensor_size=np.array([sizes] * steps, np.int64).reshape(steps, count),
+        work=NodeWork.by_node(
+            np.array([operations(step) for step in range(steps)], np.int64).reshape(steps, count),
+            np.array([sizes] * steps, np.int64).reshape(steps, count),
+        ),
         comm_type=column("comm_type", -1, np.int8),
         comm_size=column("comm_size"),
         comm_priority=column("comm_priority"),

@@ -22,7 +22,7 @@ from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
 from trace_gen.precision import Precision
-from trace_gen.trace import CommType, Trace
+from trace_gen.trace import CommType, RowWork, Trace
 from trace_gen.vocabulary import FUSED
 from trace_test.random_batches import _WorkModel, random_subjects
 from trace_test.rule import Findings, ModelFacts, Subject, rules, run_rules
@@ -113,7 +113,9 @@ def stages_swapped(trace: Trace) -> Trace:
 
 
 def no_time(trace: Trace) -> Trace:
-    return changed(trace, "latency_ns", row_of(trace, "lm_head"), 0)
+    latency = trace.latency_ns
+    latency[:, row_of(trace, "lm_head")] = 0
+    return replace(trace, work=RowWork.by_row(latency, trace.flops, trace.mem_bytes))
 
 
 def waits_for_a_later_row(trace: Trace) -> Trace:

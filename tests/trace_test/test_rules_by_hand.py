@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converters.execution_graph import ExecutionGraph, RankGraph
-from tests.converters.traces import Row, make_trace
+from tests.converters.traces import Row, make_trace, slower
 from tests.external.small_graphs import compute, rank_graph, receive, send
 from trace_gen.trace import CommType, Location, RowKind, Trace
 from trace_test.rule import REPORTED, Rule, Subject, Violation, rules, run_rules
@@ -295,7 +295,7 @@ def test_operators_take_time_and_nothing_else_does() -> None:
         "row 0 (x): it takes 0 ns; at least 1 is needed"
     ]
     timed = make_trace([Row("m", kind=RowKind.MEM_LOAD)])
-    timed = replace(timed, latency_ns=timed.latency_ns + 3)
+    timed = slower(timed, 3)
     assert found("times", timed) == ["row 0 (m): it computes nothing but has a latency"]
     for name in ("input_bytes", "weight_bytes", "output_bytes", "comm_bytes"):
         trace = make_trace([Row("x"), Row("y")])

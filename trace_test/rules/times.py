@@ -14,10 +14,10 @@ def check(subject: Subject) -> Iterator[Violation]:
     """Look at every row's latency and sizes."""
     trace = subject.trace
     assert trace is not None
-    compute = trace.kind == RowKind.COMPUTE
-    for row in np.flatnonzero(compute & (trace.latency_ns.min(axis=0) < 1)).tolist():
-        yield Violation(subject.row(row), f"it takes {int(trace.latency_ns[:, row].min())} ns; at least 1 is needed")
-    for row in np.flatnonzero(~compute & (trace.latency_ns != 0).any(axis=0)).tolist():
+    compute, latency = trace.kind == RowKind.COMPUTE, trace.latency_ns
+    for row in np.flatnonzero(compute & (latency.min(axis=0) < 1)).tolist():
+        yield Violation(subject.row(row), f"it takes {int(latency[:, row].min())} ns; at least 1 is needed")
+    for row in np.flatnonzero(~compute & (latency != 0).any(axis=0)).tolist():
         yield Violation(subject.row(row), "it computes nothing but has a latency")
     for name in ("input_bytes", "weight_bytes", "output_bytes", "comm_bytes"):
         for row in np.flatnonzero(getattr(trace, name) < 0).tolist():

@@ -13,7 +13,7 @@ from converters.chakra import read_graph, read_nodes
 from converters.chakra.framing import encode_varint
 from converters.chakra.graph_reader import read_groups
 from converters.chakra.inspect import differences, show_dot, show_json, show_text
-from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWork, RankGraph
 from converters.unsimulated import unsimulated
 from foundation.errors import SimulationError, UserError
 
@@ -36,8 +36,10 @@ def small_graph(ranks: int) -> ExecutionGraph:
         is_cpu_op=np.zeros(count, np.bool_),
         name=np.zeros(count, np.int32),
         duration_us=np.zeros(count, np.int64),
-        num_ops=column([100_500, *[ABSENT] * (count - 1)]).reshape(1, count),
-        tensor_size=column([1, 4096, *[ABSENT] * (count - 2)]).reshape(1, count),
+        work=NodeWork.by_node(
+            column([100_500, *[ABSENT] * (count - 1)]).reshape(1, count),
+            column([1, 4096, *[ABSENT] * (count - 2)]).reshape(1, count),
+        ),
         comm_type=column([-1, -1, 0, 2, 6, 7], np.int8),
         comm_size=column([1 << 20 if one else ABSENT for one in is_collective]),
         comm_priority=absent,
