@@ -32,7 +32,7 @@ from trace_gen.trace import Trace
 
 IntArray = NDArray[np.int64]
 
-PLANS_KEPT = 64
+PLANS_KEPT = 256
 SIZES_KEPT = 8
 ZERO_NS_OPS = 500
 """`num_ops` of a node that takes 0 ns: 1000 * 0 + 500, which any real device finishes within the nanosecond too."""

@@ -35,7 +35,7 @@ from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage, Schedu
 
 IntArray = NDArray[np.int64]
 MAX_STEPS = 512
-MOST_AHEAD = 64
+MOST_AHEAD = 128
 """Like steps of one of several batches that take turns, priced at once because it keeps coming."""
 
 

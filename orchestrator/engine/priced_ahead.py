@@ -62,7 +62,7 @@ class PricedAhead:
             return self._price(batch, 1)
         key = batch.ids.tobytes()
         known = self._known.get(key)
-        ahead, before = self._lasting, 0
+        ahead, before = 2 * self._lasting, 0
         if known is not None:
             first = int(batch.context_tokens[0] - known.context[0])
             if first >= 0 and bool((batch.context_tokens - known.context == first).all()):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.recent import RecentByIdentity
 from trace_gen.hardware import Hardware
 from trace_gen.perf_model import (
     AttentionGranularity,
@@ -29,6 +30,8 @@ from trace_gen.trace import OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
 
 FloatArray = NDArray[np.float64]
+SIZES_KEPT = 256
+"""So many different sizes of batches are remembered: as many as `trace_gen.generator` hands out again."""
 CACHE_SHARE = 0.7
 """The part of the last-level cache that an operator's activations find free."""
 CLASS_NAMES = {
@@ -51,7 +54,7 @@ class RooflineModel:
     def __init__(self, options: PerfModelOptions) -> None:
         self.hardware: Hardware = options.hardware
         precision = options.precision
-        self._known: tuple[IntArray, FloatArray] | None = None
+        self._plain: RecentByIdentity[FloatArray] = RecentByIdentity(SIZES_KEPT)
         options.hardware.rate(precision.arithmetic)  # a width that the device has no rate for is refused here
         self.peaks = np.array([_rate(options.hardware, kind) for kind in Arithmetic])
         self.bandwidth = options.memory_bandwidth or options.hardware.memory_bandwidth
@@ -62,11 +65,9 @@ class RooflineModel:
     def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return the roofline's time of each operator, shape ``[k, m]``."""
         result = np.empty(operators.flops.shape)
-        # Only attention depends on the context, so the other columns are the same at every step, and in steady
-        # decoding at every call.
-        if self._known is None or self._known[0] is not operators.rows:
-            self._known = operators.rows, self._plain_ns(operators)
-        result[:] = self._known[1]
+        # Only attention depends on the context, so the other columns are the same at every step, and whenever batches
+        # of the same sizes come again.
+        result[:] = self._plain.get([operators.rows], lambda: self._plain_ns(operators))
         for part in operators.attention:
             if part.per_request:
                 requests = operators.request[part.columns] - part.first
