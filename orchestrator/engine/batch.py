@@ -66,6 +66,10 @@ class Batch:
             kv_evictions,
         )
 
+    def again(self, context_tokens: IntArray, steps: int = 1) -> Batch:
+        """Return decodes like these with so much context: nobody enters or is preempted, nothing is moved."""
+        return Batch(self.serial, self.requests, self.ids, self.new_tokens, context_tokens, self.samples, steps=steps)
+
     def shape(self) -> BatchShape:
         """Return the token counts for the trace generator."""
         return BatchShape(

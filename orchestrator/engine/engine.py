@@ -162,8 +162,8 @@ class Engine:
         if self._muted:
             finished, outcome = outcome.finished, outcome.without(self._muted)
             self._muted.difference_update(finished)
-        done = flight.completed(self.number, outcome, self._scheduler.usage())
-        done, self._seen = replace(done, seen=self._seen), []
+        done = flight.completed(self.number, outcome, self._scheduler.usage(), self._seen)
+        self._seen = []
         return (*aborted, done)
 
     def _give_up(self, now: int, *, ended: InFlight | None = None) -> Sequence[CompletedBatch | Aborted]:
@@ -213,22 +213,24 @@ class Engine:
         alike = self._foreseen(now, [*flying, batch]) if full else None
         own_turns = 0 if alike is None else alike.times // alike.period
         steps = self._price(batch, 1 + own_turns, now, exactly=full)
-        passage = self._stages.passage(self._ready(batch, now, flying), steps.finish_ns[0].tolist())
+        passage = self._stages.passage(self._ready(batch, now, flying), steps.stage_ns[0].tolist())
         self._stages.free = passage.ends
-        self._step_ns = max(1, int(steps.finish_ns[0, -1]))
+        self._step_ns = max(1, int(steps.stage_ns[0].sum()))
         flight = InFlight(batch, now, passage.begins, passage.ends, usages, steps.busy_ns[0])
         if alike is not None:
             others = self._price_turns([*flying, flight], now, alike, alike.period - 1)
-            own = Steps(steps.finish_ns[1:], steps.busy_ns[1:])
-            self._run_ahead([*flying, flight], now, alike, [*others, own], usage)
+            self._run_ahead([*flying, flight], now, alike, [*others, steps.after(1)], usage)
         return flight
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:
         """Return the cost of `steps` like steps of `batch`, or more: it may come again. `exactly`: that is foreseen."""
-        again = self._may_come_again(batch)
-        worth = steps if exactly else min(again, self._rounds(now) + 1)
-        most = min(again, MOST_AHEAD) if self._pricing.stages > 1 else worth
-        return self._prices.price(batch, steps, worth, max(worth, most))
+
+        def worth() -> tuple[int, int]:
+            again = self._may_come_again(batch)
+            least = steps if exactly else min(again, self._rounds(now) + 1)
+            return least, max(least, min(again, MOST_AHEAD)) if self._pricing.stages > 1 else least
+
+        return self._prices.price(batch, steps, worth)
 
     def _may_come_again(self, batch: Batch) -> int:
         """Return how many like steps of `batch` there may be, this one among them, before an answer is complete."""
@@ -285,8 +287,7 @@ class Engine:
         priced = []
         for turn, flight in enumerate(flying[len(flying) - alike.period :][:lanes]):
             batch, turns = flight.batch, (alike.times - turn - 1) // alike.period + 1
-            like = replace(batch, context_tokens=batch.context_tokens + 1, admitted=(), preempted=())
-            priced.append(self._price(like, max(1, turns), now))
+            priced.append(self._price(batch.again(batch.context_tokens + 1), max(1, turns), now))
         return priced
 
     def _run_ahead(
@@ -348,11 +349,10 @@ class Engine:
         new = ended[len(past) :]
         if new:
             usages, stages_ns = stretch.usages(new), stretch.stages_ns(new)
-            first = replace(now, context_tokens=now.context_tokens - len(ended) + len(past))
             past.append(
                 CompletedBatch(
                     engine=self.number,
-                    batch=replace(first, steps=len(new), admitted=(), preempted=()),
+                    batch=now.again(now.context_tokens - len(ended) + len(past), len(new)),
                     decided_ns=int(stretch.decided[new[0] - count]),
                     start_ns=int(stages_ns[0, 0, 0]),
                     ends_ns=stretch.ends[new.start : new.stop : new.step],

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.engine.batch import Batch, Outcome
-from orchestrator.engine.records import CompletedBatch, UsageLine
+from orchestrator.engine.records import CompletedBatch, Seen, UsageLine
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import KVUsage
 
@@ -36,8 +36,8 @@ class InFlight:
         """When the step ends."""
         return self.ends[-1]
 
-    def completed(self, engine: int, outcome: Outcome, after: KVUsage) -> CompletedBatch:
-        """Return what observers are told when the step has ended: it and its past."""
+    def completed(self, engine: int, outcome: Outcome, after: KVUsage, seen: Sequence[Seen] = ()) -> CompletedBatch:
+        """Return what observers are told when the step has ended: it and its past, and whom the engine has seen."""
         own = CompletedBatch(
             engine=engine,
             batch=self.batch,
@@ -46,7 +46,7 @@ class InFlight:
             ends_ns=np.array([self.end_ns], dtype=np.int64),
             usages=self.usages,
             after=after,
-            seen=(),
+            seen=seen,
             outcome=outcome,
             stages_ns=np.array([[self.begins, self.ends]], dtype=np.int64),
             serials=np.array([self.batch.serial], dtype=np.int64),
@@ -74,7 +74,7 @@ def joined(runs: Sequence[CompletedBatch]) -> CompletedBatch:
         ends_ns=ends_ns,
         usages=UsageLine([usage for run in runs for usage in run.usages.runs]),
         after=last.after,
-        seen=(),
+        seen=last.seen,
         outcome=last.outcome,
         stages_ns=stages_ns,
         serials=np.concatenate([run.serials for run in runs]),

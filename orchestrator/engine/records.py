@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class UsageLine:
         """Return the state as step `step` (from 0) was decided."""
         for usage, free in self.runs:
             if step < len(free):
-                return replace(usage, free_blocks=int(free[step]))
+                return usage.with_free(int(free[step]))
             step -= len(free)
         raise IndexError(step)
 
@@ -41,7 +41,7 @@ class UsageLine:
     def last(self) -> KVUsage:
         """The state as the last step was decided."""
         usage, free = self.runs[-1]
-        return replace(usage, free_blocks=int(free[-1]))
+        return usage.with_free(int(free[-1]))
 
     @property
     def least_free_blocks(self) -> int:

@@ -24,16 +24,12 @@ class StageClock:
     def __init__(self, stages: int) -> None:
         self.free = [0] * stages
 
-    def passage(self, ready: int, finishes: Sequence[int]) -> Passage:
-        """Return when each stage begins and ends a batch that may start at `ready`.
-
-        `finishes` are the stages' ends on an idle pipeline, from the start; what lies between two is a stage's time.
-        """
-        begins, ends, end, previous = [], [], ready, 0
-        for finish, free in zip(finishes, self.free, strict=True):
-            begin = max(end, free)
-            end = begin + finish - previous
-            previous = finish
+    def passage(self, ready: int, takes: Sequence[int]) -> Passage:
+        """Return when each stage, which takes so long, begins and ends a batch that may start at `ready`."""
+        begins, ends, end = [], [], ready
+        for take, free in zip(takes, self.free, strict=True):
+            begin = end if end > free else free
+            end = begin + take
             begins.append(begin)
             ends.append(end)
         return Passage(begins, ends)

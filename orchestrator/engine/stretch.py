@@ -57,8 +57,7 @@ class Stretch:
 
     def usage_at(self, moment: int) -> KVUsage:
         """Return the state of the KV memory just before `moment`."""
-        free = int(self.free_blocks[self.decided_before(moment)])
-        return KVUsage(self.usage.total_blocks, free, self.usage.running, self.usage.waiting)
+        return self.usage.with_free(int(self.free_blocks[self.decided_before(moment)]))
 
     def busy_ns(self, positions: Sequence[int]) -> IntArray:
         """Return the time by class of work of decisions' positions, all of one lane."""
@@ -100,7 +99,7 @@ def run_ahead(
 
     `flying` are the ends of the batches in flight; `waits`: decisions wait for the first stage to be free.
     """
-    steps = _in_turn([lane.finish_ns for lane in lanes], alike.times)
+    steps = _in_turn([lane.stage_ns for lane in lanes], alike.times)
     if len(clock.free) == 1:
         times = _one_after_another(flying, steps, horizon)
     else:
@@ -138,7 +137,7 @@ def _one_after_another(flying: Sequence[int], steps: IntArray, horizon: int) -> 
 def _stage_by_stage(
     clock: StageClock, flying: Sequence[int], steps: IntArray, period: int, horizon: int, waits: bool
 ) -> _Times:
-    """Return the times on several stages; `steps` ``[times, stages]``: their finishes on an idle pipeline."""
+    """Return the times on several stages; `steps` ``[times, stages]``: what each stage takes."""
     ahead = StageClock(len(clock.free))
     ahead.free = list(clock.free)
     ends = list(flying)

@@ -64,7 +64,8 @@ class TracedPricing:
         slowest = self._slowest(result)
         finishes = np.take_along_axis(result.finish_ns, slowest, axis=1).reshape(trace.steps, self.stages, -1)
         np.maximum.accumulate(finishes, axis=1, out=finishes)
-        own = np.diff(finishes, axis=1, prepend=0)
+        own = finishes.copy()
+        own[:, 1:] -= finishes[:, :-1]
         busy = self._classes.busy_ns(trace, result, slowest, own.reshape(trace.steps, -1))
         busy = busy.reshape(*finishes.shape, -1).sum(axis=1)
         return Cost(finishes.transpose(2, 0, 1), busy.transpose(1, 0, 2))

@@ -64,6 +64,10 @@ class KVUsage:
     running: int
     waiting: int
 
+    def with_free(self, free_blocks: int) -> KVUsage:
+        """Return the state with another number of free blocks."""
+        return KVUsage(self.total_blocks, free_blocks, self.running, self.waiting)
+
 
 @dataclass(frozen=True, slots=True)
 class Alike:

@@ -17,7 +17,7 @@ def test_a_batch_that_goes_on_is_priced_for_longer_and_longer(begin: int) -> Non
     request = Request(0, 0, begin, 1000)
     for step in range(400):
         batch = Batch.of(step, [request], [1], [begin + step], [1])
-        found, (finish,) = prices.price(batch, 1, 1, 10**6), alone.price([batch]).finish_ns
-        assert found.finish_ns[0].tolist() == finish[0].tolist()
+        found, (finish,) = prices.price(batch, 1, lambda: (1, 10**6)), alone.price([batch]).finish_ns
+        assert found.stage_ns[0].cumsum().tolist() == finish[0].tolist()
     assert len(alone.priced) == 400
     assert len(pricing.priced) < 10, "each time for twice as many steps as have come"
