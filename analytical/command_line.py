@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analytical.machine.options import LARGEST_SCALE, MOST_QUEUES
 from foundation.settings import section, setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse
@@ -47,8 +48,8 @@ class Model:
         "messages pass each other freely, or queue for links, in one dimension",
         choices=("unaware", "aware"),
     )
-    num_queues_per_dim: int = setting(1, "queues for collectives a dimension", least=1, most=1024)
-    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0, most=1_000_000)
+    num_queues_per_dim: int = setting(1, "queues for collectives a dimension", least=1, most=MOST_QUEUES)
+    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0, most=LARGEST_SCALE)
     rendezvous_protocol: str = setting(
         "false", "a message waits for 8192 bytes from its receiver; alone the flag means true", choices=TRUE + FALSE
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analytical.machine.options import LARGEST_SCALE, MOST_QUEUES
 from foundation.settings import setting
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class EmbeddedSettings:
         "ASTRA-sim's congestion-unaware or (one dimension) congestion-aware network",
         choices=("unaware", "aware"),
     )
-    num_queues_per_dim: int = setting(1, "queues of collectives a network dimension", least=1, most=1024)
-    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0)
+    num_queues_per_dim: int = setting(1, "queues of collectives a network dimension", least=1, most=MOST_QUEUES)
+    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0, most=LARGEST_SCALE)
     rendezvous_protocol: bool = setting(False, "receivers ask for a message before it is sent")
 
     def start(self, *, network: str, system: str, memory: str) -> EmbeddedBackend:

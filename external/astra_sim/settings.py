@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analytical.machine.options import LARGEST_SCALE, MOST_QUEUES
 from foundation.settings import setting
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ MOST_JOBS = 1024
 class AstraSimSettings:
     """What all of them share: the binary's own flags, the cache, limits."""
 
-    num_queues_per_dim: int = setting(1, "queues of collectives a network dimension", least=1, most=1024)
-    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0)
+    num_queues_per_dim: int = setting(1, "queues of collectives a network dimension", least=1, most=MOST_QUEUES)
+    injection_scale: float = setting(1.0, "factor on endpoint-delay", least=0, most=LARGEST_SCALE)
     rendezvous_protocol: bool = setting(False, "receivers ask for a message before it is sent")
     cache_dir: str | None = setting(
         None, "folder of the cache of simulated graphs", bearing="way", shown_default="the user's cache folder"
