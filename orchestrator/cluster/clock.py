@@ -40,6 +40,7 @@ class Clock:
         self._aborts: list[tuple[int, int, int, Request]] = []
         self._heap: list[tuple[int, int, int, int]] = []
         self._due = [0] * len(engines)
+        self._awake: set[int] = set()
         self._serial = 0
         self._arrived = [0] * len(engines)
 
@@ -61,7 +62,8 @@ class Clock:
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""
-        return min(self.now, min(engine.told_until() for engine in self._engines))
+        # What is in flight ends, which is an event: of engines that have none there is nothing to tell.
+        return min([self.now, *(self._engines[number].told_until() for number in self._awake)])
 
     def _step(self) -> Iterator[CompletedBatch | Aborted]:
         """Let the engine act whose event is next, unless something has changed that event since."""
@@ -113,5 +115,8 @@ class Clock:
         self._serial += 1
         self._due[number] = self._serial
         event = self._engines[number].next_event()
-        if event is not None:
+        if event is None:
+            self._awake.discard(number)
+        else:
+            self._awake.add(number)
             heappush(self._heap, (*event, self._serial, number))

@@ -73,7 +73,11 @@ def test_n_engines_are_n_runs_of_every_nth_request(policy: str, options: dict[st
     @reaches(0.5, examples=30, rows=ROWS, count=st.integers(2, 3))
     def compare(reached: Reached, rows: list[tuple[int, int, int, int]], count: int) -> None:
         engines = [engine(number, policy, options) for number in range(count)]
-        together = list(Clock(engines, RoundRobin(), map(Admission, requests(rows))).run())
+        clock = Clock(engines, RoundRobin(), map(Admission, requests(rows)))
+        together = []
+        for one in clock.run():
+            together.append(one)
+            assert clock.told_until() == min(clock.now, *(engine.told_until() for engine in engines))
         for number in range(count):
             alone = engine(number, policy, options)
             own = list(Clock([alone], RoundRobin(), map(Admission, requests(rows)[number::count])).run())
@@ -108,7 +112,7 @@ class Counted:
         return value
 
 
-def test_engines_that_idle_cost_nothing() -> None:
+def test_engines_that_idle_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One engine busy among a hundred is asked and priced as often as alone, and nobody asks the others anything."""
     rows = requests([(1 + place % 9, 1 + place % 30, 700 * place, 0) for place in range(60)])
 
@@ -117,8 +121,14 @@ def test_engines_that_idle_cost_nothing() -> None:
         counted = [Counted(scheduler("orca", 60)) for _ in range(count)]
         engines = [Engine(made, pricing[n], number=n) for n, made in enumerate(counted)]  # type: ignore[arg-type]
         set_up = [len(one.calls) for one in counted]
-        told = list(Clock(engines, ToTheFirst(), map(Admission, rows)).run())
-        assert {one.engine for one in told} == {0}
+        for one in engines[1:]:
+            monkeypatch.setattr(one, "told_until", pytest.fail)
+        clock = Clock(engines, ToTheFirst(), map(Admission, rows))
+        until = []
+        for one in clock.run():
+            assert one.engine == 0
+            until.append(clock.told_until())
+        assert until == sorted(until) and len(set(until)) > 50
         assert all(len(one.calls) == before for one, before in zip(counted[1:], set_up[1:], strict=True))
         return counted, [len(one.priced) for one in pricing]
 
