@@ -31,7 +31,8 @@ def files(reader: str) -> list[Path]:
 
 def choose(target: Target, candidates: Iterable[bytes]) -> list[bytes]:
     """Return few inputs that go every way that the short ones among `candidates` go, as far as there is room."""
-    reached = {content: _steps(target, content) for content in set(candidates) if len(content) <= SHORT}
+    short = sorted({content for content in candidates if len(content) <= SHORT})
+    reached = {content: _steps(target, content) & _steps(target, content) for content in short}
     chosen: list[bytes] = []
     covered: set[Step] = set()
     room = MOST_BYTES
@@ -53,7 +54,10 @@ def _worth(fresh: set[Step], content: bytes) -> tuple[bool, int, int, bytes]:
 
 
 def _steps(target: Target, content: bytes) -> set[Step]:
-    """Return the steps between lines of the project that reading `content` takes; none where it is a finding."""
+    """Return the steps between lines of the project that reading `content` takes; none where it is a finding.
+
+    Those that it does not take every time are not its own: what it is the first to import, what is collected meanwhile.
+    """
     found: set[Step] = set()
     inside = str(ROOT)
 
