@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 
 import numpy as np
@@ -38,6 +38,7 @@ class Batch:
     kv_loads: tuple[KVTransfer, ...] = ()
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = 1
+    _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -65,6 +66,16 @@ class Batch:
             kv_loads,
             kv_evictions,
         )
+
+    def prompt_work(self) -> tuple[int, int]:
+        """Return how many of the requests compute prompt tokens, and how many tokens: worked out when first asked."""
+        if self._prompt_work is None:
+            # Like iterations are decodes.
+            columns = () if self.steps > 1 else (self.requests, self.new_tokens.tolist(), self.context_tokens.tolist())
+            left = [min(new, request.prompt_tokens - context) for request, new, context in zip(*columns, strict=True)]
+            work = [tokens for tokens in left if tokens > 0]
+            self._prompt_work = len(work), sum(work)
+        return self._prompt_work
 
     def again(self, context_tokens: IntArray, steps: int = 1) -> Batch:
         """Return decodes like these with so much context: nobody enters or is preempted, nothing is moved."""

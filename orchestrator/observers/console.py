@@ -11,7 +11,6 @@ from orchestrator.introduction import introduction
 from orchestrator.observers.files import ResultFiles
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.observers.intervals import Interval
-from orchestrator.observers.requests import prompt_tokens
 from orchestrator.observers.tables import print_summary
 from orchestrator.result import RunResult, TurnedAway
 from trace_gen.batch_shape import KVTransfer
@@ -84,7 +83,7 @@ class IterationLines(Observer):
             return
         whose = f"engine {done.engine} " if self._several else ""
         work = f"{len(batch.requests)} requests, {int(batch.new_tokens.sum())} tokens"
-        if prompts := prompt_tokens(done):
+        if prompts := batch.prompt_work()[1]:
             work += f" ({prompts} of prompts)"
         ends = done.ends_ns.tolist()
         begins = [done.start_ns, *ends[:-1]] if len(done.stages_ns) == 1 else done.stages_ns[:, 0, 0].tolist()

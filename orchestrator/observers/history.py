@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer, Run
-from orchestrator.observers.requests import prompt_work
 from orchestrator.schedulers.interface import KVUsage
 
 IntArray = NDArray[np.int64]
@@ -52,7 +51,7 @@ class EngineHistory:
 
     def record(self, done: CompletedBatch) -> None:
         """Take a batch that computed something."""
-        prefills, tokens = _prompt_work(done)
+        prefills, tokens = done.batch.prompt_work()
         self._count(done, prefills, tokens)
         runs, stages = len(done.stages_ns), done.stages_ns.shape[2]
         room = max(self._most // stages, 1) - self.batches
@@ -156,12 +155,6 @@ def kind_of(prefills: int, requests: int) -> str:
     if not prefills:
         return DECODE
     return PREFILL if prefills == requests else MIXED
-
-
-def _prompt_work(done: CompletedBatch) -> tuple[int, int]:
-    """Return how many requests computed prompt tokens in a batch, and how many tokens those were."""
-    work = [tokens for tokens in prompt_work(done.batch) if tokens > 0]
-    return len(work), sum(work)
 
 
 def _state(usage: KVUsage, free: IntArray) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer
-from orchestrator.observers.requests import prompt_tokens
 from orchestrator.schedulers.interface import KVUsage
 
 
@@ -51,7 +50,7 @@ class Intervals(Observer):
             return
         length, tokens = self._length_ns, done.outcome.step_tokens
         first, last = int(done.ends_ns[0]) // length, done.end_ns // length
-        self._tally(first).prompt += prompt_tokens(done)
+        self._tally(first).prompt += done.batch.prompt_work()[1]
         for offset, steps in enumerate(_steps_by_interval(done, first, last, length)):
             if steps:
                 self._tally(first + offset).generated += steps * tokens

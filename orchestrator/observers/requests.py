@@ -17,7 +17,6 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.engine.batch import Batch
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen
 from orchestrator.observers.interface import FinishedRows, Observer
 from orchestrator.statistics import WeightedValues
@@ -187,7 +186,7 @@ class RequestRecorder(Observer):
         totals, batch = self.totals, done.batch
         totals.batches += bool(batch.requests)
         totals.iterations += batch.steps if batch.requests else 0
-        totals.prompt_tokens += prompt_tokens(done)
+        totals.prompt_tokens += batch.prompt_work()[1]
         totals.generated_tokens += done.outcome.step_tokens * batch.steps
         totals.preemptions += len(batch.preempted)
         totals.evictions += len(batch.kv_evictions)
@@ -198,16 +197,3 @@ class RequestRecorder(Observer):
         self._kv_blocks[done.engine] = blocks
         used = blocks - done.usages.least_free_blocks
         self._kv_peaks[done.engine] = max(self._kv_peaks.get(done.engine, 0), used)
-
-
-def prompt_tokens(done: CompletedBatch) -> int:
-    """Return the prompt tokens that a batch computed."""
-    return sum(tokens for tokens in prompt_work(done.batch) if tokens > 0)
-
-
-def prompt_work(batch: Batch) -> list[int]:
-    """Return how many prompt tokens each request of a batch computes, 0 or fewer for decodes."""
-    if batch.steps > 1:  # like iterations are decodes
-        return []
-    rows = zip(batch.requests, batch.new_tokens.tolist(), batch.context_tokens.tolist(), strict=True)
-    return [min(new, request.prompt_tokens - context) for request, new, context in rows]

@@ -91,7 +91,7 @@ class WorkClasses:
         sets = result.rank_sets
         ranks = self._ranks.get(objects, lambda: _Ranks.of(trace, sets), key=(sets, trace.rank_sets))
         parts = np.empty((*own_ns.shape, len(self.names)), dtype=np.int64)
-        parts[:, :, :-2] = _of_columns(self._work_ns(trace, result, ranks), slowest)
+        parts[:, :, :-2] = chosen(self._work_ns(trace, result, ranks), slowest)
         left = np.maximum(own_ns - parts[:, :, :-2].sum(axis=2), 0)
         moved = self._moved(trace, ranks, left, slowest)
         parts[:, :, -2], parts[:, :, -1] = left - moved, moved
@@ -121,6 +121,6 @@ def _rows_of(trace: Trace, rank: int) -> NDArray[np.bool_]:
     return np.isin(trace.rank_set, [place for place, ranks in enumerate(trace.rank_sets) if rank in ranks])
 
 
-def _of_columns(values: IntArray, columns: IntArray) -> IntArray:
+def chosen(values: IntArray, columns: IntArray) -> IntArray:
     """Return ``[k, m, ...]`` of ``[k, n, ...]``, by the ``[k, m]`` or ``[1, m]`` columns chosen at each step."""
     return values[:, columns[0]] if len(columns) == 1 else values[np.arange(len(values))[:, None], columns]

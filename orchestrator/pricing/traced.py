@@ -11,7 +11,7 @@ from converters.backend import Backend
 from converters.execution_graph import ExecutionGraph, IterationResult
 from foundation.errors import SimulationError
 from orchestrator.engine.batch import Batch
-from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.classes import WorkClasses, chosen
 from orchestrator.pricing.interface import Cost
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import BatchShape
@@ -62,7 +62,7 @@ class TracedPricing:
         except SimulationError as error:
             raise SimulationError(f"batch {wave[0].serial}: {error}") from error
         slowest = self._slowest(result)
-        finishes = np.take_along_axis(result.finish_ns, slowest, axis=1).reshape(trace.steps, self.stages, -1)
+        finishes = chosen(result.finish_ns, slowest).reshape(trace.steps, self.stages, -1)
         np.maximum.accumulate(finishes, axis=1, out=finishes)
         own = finishes.copy()
         own[:, 1:] -= finishes[:, :-1]
