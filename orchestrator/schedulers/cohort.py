@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.engine.batch import Batch
 from orchestrator.kv_memory.store import KVCohort
+from orchestrator.requests.request import Request
 from orchestrator.schedulers.tracked import Tracked
 
+IntArray = NDArray[np.int64]
 Member = TypeVar("Member", bound=Tracked)
 
 
@@ -26,10 +29,7 @@ class Cohort(Generic[Member]):
         self.kv = kv
         self.decided = 0
         self.arrived = 0
-        self.requests = [member.request for member in members]
-        self._ids = np.array([request.id for request in self.requests], dtype=np.int64)
-        self._ones = np.ones(len(members), dtype=np.int64)
-        self._context = np.array([member.computed for member in members], dtype=np.int64)
+        self._columns: tuple[list[Request], IntArray, IntArray, IntArray] | None = None
 
     def step(self) -> bool:
         """Decide a step, or return False and change nothing where KV blocks are missing."""
@@ -40,8 +40,17 @@ class Cohort(Generic[Member]):
 
     def batch(self, serial: int, back: int = 1) -> Batch:
         """Return the batch of the step decided last, or `back` - 1 before it."""
-        context = self._context + (self.decided - back)
-        return Batch(serial, self.requests, self._ids, self._ones, context, self._ones)
+        if self._columns is None:  # many a cohort is foreseen and never decided
+            self._columns = self._make_columns()
+        requests, ids, context, ones = self._columns
+        return Batch(serial, requests, ids, ones, context + (self.decided - back), ones)
+
+    def _make_columns(self) -> tuple[list[Request], IntArray, IntArray, IntArray]:
+        """Return requests, their ids, tokens computed when the cohort was formed, and a one each."""
+        requests = [member.request for member in self.members]
+        ids = np.array([request.id for request in requests], dtype=np.int64)
+        context = np.array([member.computed for member in self.members], dtype=np.int64)
+        return requests, ids, context, np.ones(len(ids), dtype=np.int64)
 
     def settle(self) -> None:
         """Write the steps into the members' own counters; the cohort is of no more use then."""
