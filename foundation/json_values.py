@@ -83,7 +83,7 @@ def _decimal(text: str) -> float:
 def _is_too_deep(value: Any) -> bool:
     """Look at the containers level by level, which needs no recursion."""
     level = [value]
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MOST_DEPTH):
         inside = [one.values() if type(one) is dict else one for one in level if type(one) in (dict, list)]
         level = [one for items in inside for one in items if type(one) in (dict, list)]
         if not level:

@@ -1,7 +1,9 @@
 """Streams of collectives on one NPU: the queues they wait in, and their way from phase to phase.
 
 Source: `Sys::insert_stream`, `proceed_to_next_vnet_baseline` and the SchedulerUnit of Sys.cc. A queue runs up to
-`concurrency` streams; the others wait behind the running ones, higher priority first, in order of their coming.
+`concurrency` streams; the others wait behind the running ones, in order of their coming. ASTRA-sim lets a higher
+priority (its `scheduling-policy`) overtake; but an NPU holds one communication at a time (`events.rank_run`), so that whatever
+waits here belongs to one collective, and priorities decide nothing.
 """
 
 from __future__ import annotations
@@ -45,16 +47,13 @@ class Stream:
         "messenger",
         "number",
         "phase",
-        "priority",
         "rank",
         "running",
         "tag",
         "unit",
     )
 
-    def __init__(
-        self, unit: StreamUnit, number: int, phases: list[Phase], priority: int, collective: Collective
-    ) -> None:
+    def __init__(self, unit: StreamUnit, number: int, phases: list[Phase], collective: Collective) -> None:
         self.unit = unit
         self.rank = unit.rank
         self.events = unit.events
@@ -62,7 +61,6 @@ class Stream:
         self.messenger = unit.messenger
         self.number = number
         self.tag = collective_tag(number)
-        self.priority = priority
         self.collective = collective
         self.running = False
         self.phase: Phase | None = None
@@ -124,21 +122,12 @@ class StreamUnit:
             self._queues[previous.queue].remove(stream)
         phase = stream.next_phase()
         if phase is not None:
-            self._insert(stream, phase.queue)
+            self._queues[phase.queue].append(stream)
         if previous is not None:
             self._running[previous.queue] -= 1
             self._start(previous.queue)
         if phase is not None:
             self._start(phase.queue)
-
-    def _insert(self, stream: Stream, queue: int) -> None:
-        waiting = self._queues[queue]
-        position = 0
-        for other in waiting:
-            if not other.running and other.priority < stream.priority:
-                break
-            position += 1
-        waiting.insert(position, stream)
 
     def _start(self, queue: int) -> None:
         streams = self._queues[queue]

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from analytical.events.program import COMMUNICATE, COMPUTE, CPU, FREE, Program, Task, attribute
 from analytical.machine.event_queue import LocalEvents
-from converters.execution_graph import ABSENT
 from foundation.errors import SimulationError
 
 UNSET = -1
@@ -178,9 +177,3 @@ class RankRun:
 def peer(run: RankRun, delta: int) -> int:
     """Return the rank `delta` away; the run's own rank where the attribute is absent."""
     return run.rank + attribute(delta, 0)
-
-
-def priority_of(program: Program, row: int) -> int:
-    """Return the explicit priority of a collective, 0 where absent."""
-    value = program.attribute("comm_priority", row)
-    return 0 if value == ABSENT else value

@@ -15,7 +15,7 @@ from analytical.collectives.streams import Collective, Stream, StreamUnit
 from analytical.collectives.tree import TreeRun
 from analytical.events.open_phases import GuardedEvents, GuardedTransport, OpenPhases
 from analytical.events.program import Program, Task
-from analytical.events.rank_run import RankRun, peer, priority_of
+from analytical.events.rank_run import RankRun, peer
 from analytical.machine.bus import Bus, EndpointBus
 from analytical.machine.event_queue import EventQueue, LocalEvents
 from analytical.machine.loggp import SharedBus
@@ -69,7 +69,6 @@ class Simulation:
             models.rings,
         )
         self._planners: list[RankPlanner] = []
-        self._priorities: list[int] = []
         self._units: list[StreamUnit] = []
         self._sizes = [sizes for _, _, sizes in ranks]
         self.rank_runs: list[RankRun] = []
@@ -139,11 +138,10 @@ class Simulation:
             )
         except SimulationError as error:
             raise SimulationError(f"rank {rank}, {program.describe(row)}: {error}") from None
-        priority = self._priority(rank, priority_of(program, row))
         collective = Collective(len(streams), run.complete, row)
         unit = self._units[rank]
         for number, phases in streams:
-            unit.advance(Stream(unit, number, phases, priority, collective))
+            unit.advance(Stream(unit, number, phases, collective))
 
     def finished(self, run: RankRun) -> None:
         """Note the order in which ranks finish."""
@@ -154,7 +152,6 @@ class Simulation:
         queues = options.num_queues_per_dim
         self.rank_runs.append(RankRun(rank, program, runtime, events, self))
         self._planners.append(self._planner.rank_planner(rank))
-        self._priorities.append(0)
         bus = self._make_bus(events)
         self._units.append(
             StreamUnit(
@@ -183,15 +180,6 @@ class Simulation:
         if kind is Kind.CUSTOM:
             return CustomRun(stream, phase, self._custom)
         return RUNS[kind](stream, phase)
-
-    def _priority(self, rank: int, explicit: int) -> int:
-        """Return the priority of a rank's next collective: LIFO counts up, FIFO down."""
-        policy = self.machine.system.scheduling_policy
-        if policy == "EXPLICIT":
-            return explicit
-        priority = self._priorities[rank]
-        self._priorities[rank] += 1 if policy == "LIFO" else -1
-        return priority
 
     def _zero_delay(self) -> str:
         for run in self.rank_runs:

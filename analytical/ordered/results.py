@@ -34,11 +34,8 @@ class Results:
     def take(self, steps: IntArray, timed: Timed) -> None:
         """Take the proven ones of `steps`."""
         proven = timed.proven
-        if proven.all():
-            self._pieces.append((steps, timed.finish, timed.exposed))
-        else:
-            finish = [time[proven] for time in timed.finish]
-            self._pieces.append((steps[proven], finish, [time[proven] for time in timed.exposed]))
+        finish = [time[proven] for time in timed.finish]
+        self._pieces.append((steps[proven], finish, [time[proven] for time in timed.exposed]))
         self.left = steps[~proven]
 
     def fill(self, steps: IntArray, answer: IterationResult) -> None:

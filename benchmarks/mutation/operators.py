@@ -38,6 +38,8 @@ _ARITHMETIC: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
     ast.BitOr: (ast.BitAnd,),
     ast.BitXor: (ast.BitAnd,),
 }
+_SYMMETRIC = frozenset({"min", "max", "maximum", "minimum", "array_equal", "add", "hypot", "gcd", "isclose"})
+"""Functions, numpy's among them, whose first two arguments may change places."""
 _NEIGHBOURS = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list"}
 
 
@@ -118,9 +120,10 @@ def _calls(node: ast.Call) -> Found:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name in _NEIGHBOURS and not (name == "sorted" and node.keywords):
         yield node.func, "function", _NEIGHBOURS[name]
+    called = name or getattr(node.func, "attr", "")
     plain = [not isinstance(argument, ast.Starred) for argument in node.args]
     for at in range(len(node.args) - 1):
-        if plain[at] and plain[at + 1] and name not in ("min", "max"):
+        if plain[at] and plain[at + 1] and not (at == 0 and called in _SYMMETRIC):
             yield node, "arguments swapped", _with(node, lambda new, i=at: _swap(new.args, i))
     for at, keyword in enumerate(node.keywords):
         if keyword.arg is not None and not is_assertion(node, keyword):

@@ -44,6 +44,7 @@ def made(source: str) -> set[str]:
         ("x = f'{a} {b < c}'", {"text: x = ('changed')"}),
         ("x = min(a, b)", {"function: x = (max)(a, b)"}),
         ("x = g(a, b, c=d)", {"arguments swapped: x = (g(b, a, c=d))", "argument dropped: x = (g(a, b))"}),
+        ("x = np.add(a, b, c)", {"arguments swapped: x = (np.add(a, c, b))"}),
         ("x = zip(a, b, strict=True)", {"arguments swapped: x = (zip(b, a, strict=True))"}),
         ("x = loads(a, strict=False)", {"argument dropped: x = (loads(a))", "constant: x = loads(a, strict=(True))"}),
         ("x.y = a", {"statement deleted: pass"}),

@@ -19,9 +19,12 @@ from tests.converters.traces import Row, make_trace, transformer
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command; it must exit with `code`."""
     command = [sys.executable, "-m", "converters", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert answer.returncode == code, answer.stderr
+    return answer
 
 
 @pytest.fixture
@@ -33,7 +36,6 @@ def orca(tmp_path: Path) -> Path:
 
 def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
     answer = run(orca, tmp_path / "out/llm", "--npu_num", 4, "--npu-group", 2)
-    assert answer.returncode == 0, answer.stderr
     assert answer.stdout.endswith("(5 files)\n")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"llm.{rank}.et" for rank in range(4)),
@@ -48,17 +50,18 @@ def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
 
 
 def test_network_dimensions_take_the_place_of_groups(orca: Path, tmp_path: Path) -> None:
-    assert run(orca, tmp_path / "llm", "--npu_num", 4, "--network_dims", "2,2").returncode == 0
+    run(orca, tmp_path / "llm", "--npu_num", 4, "--network_dims", "2,2")
     assert not (tmp_path / "llm.comm_groups.json").exists()
 
 
 def test_texts_become_texts(orca: Path, tmp_path: Path) -> None:
-    assert run(orca, tmp_path / "same.txt", "--to", "orca").returncode == 0
+    assert run(orca, tmp_path / "same.txt", "--to", "orca").stdout == f"{tmp_path}/same.txt\n"
     assert (tmp_path / "same.txt").read_bytes() == orca.read_bytes()
-    assert run(orca, tmp_path / "ours.txt", "--to", "orrery", "--npu_num", 4).returncode == 0
+    run(orca, tmp_path / "ours.txt", "--to", "orrery", "--npu_num", 4)
     assert (tmp_path / "ours.txt").read_text().startswith("ORRERY\t1\nattributes\t")
     one, other = tmp_path / "one", tmp_path / "other"
-    assert run(orca, one, "--npu_num", 4).returncode == run(tmp_path / "ours.txt", other).returncode == 0
+    run(orca, one, "--npu_num", 4)
+    run(tmp_path / "ours.txt", other)
     for rank in range(4):
         assert Path(f"{one}.{rank}.et").read_bytes() == Path(f"{other}.{rank}.et").read_bytes()
 
@@ -66,7 +69,7 @@ def test_texts_become_texts(orca: Path, tmp_path: Path) -> None:
 def test_rows_with_dependencies_convert_too(tmp_path: Path) -> None:
     trace = make_trace([Row("a", (0,)), Row("b", (1,), deps=(0,))])
     write_text_trace(trace, tmp_path / "t.txt")
-    assert run(tmp_path / "t.txt", tmp_path / "g").returncode == 0
+    assert run(tmp_path / "t.txt", tmp_path / "g").stdout == f"{tmp_path}/g.0.et ... {tmp_path}/g.1.et (2 files)\n"
     assert [own.ranks for own in read_graph(tmp_path / "g").rank_graphs] == [(0,), (1,)]
 
 
@@ -109,17 +112,16 @@ def test_differences_are_named_and_exit_1(tmp_path: Path) -> None:
     for name, graph in (("a", one), ("b", other)):
         write_graph(graph, tmp_path / name)
     assert run("--diff", tmp_path / "a.0.et", tmp_path / "a.0.et").stdout == ""
-    answer = run("--diff", tmp_path / "a.0.et", tmp_path / "b.0.et")
-    assert answer.returncode == 1
+    answer = run("--diff", tmp_path / "a.0.et", tmp_path / "b.0.et", code=1)
     assert "node 1: attr num_ops: 1000500 -> 1001500" in answer.stdout.splitlines()
     assert any(": name: " in line and "-> other" in line for line in answer.stdout.splitlines())
     write_graph(lower(make_trace([Row("embedding")])), tmp_path / "c")
-    assert f"only in {tmp_path}/a.0.et" in run("--diff", tmp_path / "a.0.et", tmp_path / "c.0.et").stdout
+    assert f"only in {tmp_path}/a.0.et" in run("--diff", tmp_path / "a.0.et", tmp_path / "c.0.et", code=1).stdout
 
 
 def test_ranks_merge_into_one_chrome_trace(tmp_path: Path) -> None:
     write_graph(lower(transformer(2, 2)), tmp_path / "out/g")
-    assert run("--merge", tmp_path / "out", tmp_path / "timeline.json").returncode == 0
+    assert run("--merge", tmp_path / "out", tmp_path / "timeline.json").stdout == f"{tmp_path}/timeline.json\n"
     events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
     names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
     assert names == {f"rank {rank}" for rank in range(4)}
@@ -147,8 +149,8 @@ def test_merging_does_not_simulate_but_says_what_does(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     flags = [f"--{name.split('.')[0]}={tmp_path / name}" for name in files]
-    answer = run("--merge", tmp_path / "g", tmp_path / "timeline.json", *flags)
-    assert (answer.returncode, answer.stdout) == (2, "")
+    answer = run("--merge", tmp_path / "g", tmp_path / "timeline.json", *flags, code=2)
+    assert answer.stdout == ""
     assert answer.stderr.startswith("error: --network: merging simulates nothing; the embedded backend does: python -m")
     _, module, *command = shlex.split(answer.stderr.split("does: ")[1])
     subprocess.run([sys.executable, module, *command], check=True, cwd=ROOT, capture_output=True)
@@ -179,8 +181,7 @@ def test_merging_does_not_simulate_but_says_what_does(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...], message: str, orca: Path) -> None:
-    answer = run(*(argument.format(orca=orca) for argument in arguments))
-    assert answer.returncode == 2
+    answer = run(*(argument.format(orca=orca) for argument in arguments), code=2)
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
 
@@ -200,6 +201,6 @@ def test_help_is_quick_to_load() -> None:
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text(samples.orca(groups=1)[:-200])
-    answer = run(path, tmp_path / "out/g", "--npu_num", 2)
-    assert answer.returncode == 2
+    answer = run(path, tmp_path / "out/g", "--npu_num", 2, code=2)
+    assert "line 34: the row has 8 fields" in answer.stderr
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

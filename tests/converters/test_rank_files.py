@@ -73,3 +73,13 @@ def test_what_a_killed_converter_left_is_swept(tmp_path: Path) -> None:
         assert left.exists()
     with RankFiles(tmp_path / "llm", 1):
         assert not left.exists()
+
+
+def test_an_interrupt_while_the_files_are_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RankFiles, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "llm")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def test_steps_run_side_by_side_come_back_in_order(tmp_path: Path) -> None:
     assert answers[0] == answers[1]
     assert sorted(answers[0]) == answers[0]
     assert len({tuple(step) for step in answers[0]}) == 3
+
+
+def test_no_worker_outlives_its_backend(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    used = backend(good(tmp_path / "binary"), tmp_path, backend_jobs=3)
+    used.simulate(tensor_parallel(steps=4))
+    assert set(threading.enumerate()) - before
+    used.close()
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.mark.parametrize("kind", FAILURES)

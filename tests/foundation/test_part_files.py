@@ -80,6 +80,18 @@ def test_a_full_disk_at_the_very_end(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv.part"]
 
 
+def test_a_name_that_is_taken_meanwhile_is_told_and_what_was_written_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    part = PartFile(target)
+    part.write("row")
+    target.mkdir()
+    with pytest.raises(
+        UserError, match=r"out\.csv: cannot write: Is a directory \(what was written is kept in .*part\)"
+    ):
+        part.commit()
+    assert (tmp_path / "out.csv.part").read_text() == "row"
+
+
 def test_resuming_goes_on_after_what_is_known_to_be_good(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     (tmp_path / "out.csv.part").write_text("good\nhalf a li")
