@@ -242,6 +242,10 @@ def test_a_system_file_without_a_devices_figures_takes_those_of_the_device(tmp_p
     written = json.loads((tmp_path / "shipped" / "system.json").read_text())
     assert written["local-mem-bw"] == 3352.0
     assert results(tmp_path / "shipped") == results(tmp_path / "own") != results(tmp_path / "other")
+    for path, peak in ((shipped, 989.4), (tmp_path / "fast.json", 5000.0)):
+        (tmp_path / "fast.json").write_text(json.dumps(content | {"peak-perf": 5000}))
+        gpt2(dataset, tmp_path / "out.csv", *flags, path, "--perf_model", "backend", "--write_configs", tmp_path)
+        assert json.loads((tmp_path / "system.json").read_text())["peak-perf"] == peak
 
 
 def test_a_users_roofline_does_not_touch_the_performance_models_times(tmp_path: Path, dataset: Path) -> None:

@@ -2,7 +2,7 @@
 
 A change replaces a stretch of the source by other text, so that everything else, lines included, stays as it is. What
 does not run is left alone: docstrings, annotations, type variables, imports, overloads; and so are assertions:
-`assert`s, which are there for the type checker, and zip's `strict`.
+`assert`s, which are there for the type checker, zip's `strict`, and raising an `InternalError`, which no input reaches.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _statements(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.stmt]]:
                 if not _is_declaration(one):
                     yield from _statements(one, f"{scope}.{one.name}".lstrip("."))
                 continue
-            if isinstance(one, _SILENT) or _is_docstring(one, index) or _is_for_types(one):
+            if isinstance(one, _SILENT) or _is_docstring(one, index) or _is_for_types(one) or _is_for_us(one):
                 continue
             yield scope or "<module>", one
             yield from _statements(one, scope)
@@ -103,6 +103,11 @@ def _is_declaration(one: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) 
 def _is_docstring(one: ast.stmt, index: int) -> bool:
     """Texts that stand alone: docstrings, and what is said of attributes below them."""
     return isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+
+
+def _is_for_us(one: ast.stmt) -> bool:
+    """Raising an `InternalError`: only a defect of ours gets there."""
+    return isinstance(one, ast.Raise) and one.exc is not None and ast.unparse(one.exc).startswith("InternalError(")
 
 
 def _is_for_types(one: ast.stmt) -> bool:

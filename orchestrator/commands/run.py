@@ -27,12 +27,13 @@ def run(spec: RunSpec, stream: TextIO) -> int:
     check_writable(spec)
     wanted = spec.output
     files = None
+    observers: list[Observer] = []
+    if wanted.write_configs is not None:
+        observers.append(_ConfigurationFiles(wanted.write_configs))
     if wanted.output is not None:
         files = ResultFiles(wanted.output, itl=wanted.itl, report=wanted.report, complain=_complain)
-    observers = [*([files] if files is not None else []), *_speakers(spec, stream, files)]
-    if wanted.write_configs is not None:
-        observers.insert(0, _ConfigurationFiles(wanted.write_configs))
-    Simulation(spec, observers).run()
+        observers.append(files)
+    Simulation(spec, [*observers, *_speakers(spec, stream, files)]).run()
     return 2 if files is not None and files.failed else 0
 
 

@@ -268,3 +268,47 @@ def test_a_cohorts_steps_are_those_of_its_members_one_by_one(
         assert kv.free == blocks
     if done:
         reached()
+
+
+# -- to host memory and back
+
+
+@reaches(
+    0.9,
+    size=st.integers(1, 5),
+    groups=GROUPS,
+    prompt=st.integers(1, 30),
+    steps=st.integers(0, 12),
+    more=st.integers(0, 9),
+    known=st.booleans(),
+)
+def test_both_stores_move_a_request_out_and_back_alike(
+    reached: Reached, size: int, groups: tuple[LayerGroup, ...], prompt: int, steps: int, more: int, known: bool
+) -> None:
+    """Its blocks are free meanwhile, it counts what it needs to come back and grow, and then it goes on as before."""
+    seen = []
+    for prefix in (False, True):
+        kv = store(prefix, blocks=400, size=size, groups=groups)
+        (holder,) = holders(kv, [prompt], known, 0)
+        for _ in range(steps):
+            assert kv.grow(holder, holder.computed + 1)
+            holder.computed += 1
+        held, room = kv.held(holder), holder.room
+        assert kv.free == 400 - held
+        out = kv.swap_out(holder)
+        assert (kv.free, kv.held(holder), holder.away, holder.room) == (400, 0, held, room)
+        assert (out.request_id, out.blocks, out.bytes, out.tier) == (0, held, 100 * held, "host")
+        needs = [kv.need(holder, tokens) for tokens in (1, holder.computed, room, room + 1, room + more)]
+        assert needs[0] == needs[2] == held and needs[3] == held + len(groups)
+        assert kv.swap_in(holder) == out
+        assert (kv.free, kv.held(holder), holder.away) == (400 - held, held, 0)
+        frees = []
+        for _ in range(more):
+            assert kv.grow(holder, holder.computed + 1)
+            holder.computed += 1
+            frees.append(kv.free)
+        kv.release(holder)
+        assert kv.free == 400
+        seen.append((held, room, needs, frees, out))
+    assert seen[0] == seen[1]
+    reached()

@@ -239,3 +239,17 @@ def test_engines_that_compute_prompts_and_such_that_do_not_are_no_one_run(datase
     with pytest.raises(UserError, match=r"--gen: some engines compute prompts and some do not; give it for all"):
         Simulation(spec(dataset, engines=[{"gen": True}, {}])).run()
     assert Simulation(spec(dataset, engines=[{"gen": True}, {"npu_num": 2}], gen=True)).run().complete
+
+
+def test_rows_are_told_while_a_long_interval_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When many have finished, or some time has passed: here it stands still, and then it flies."""
+    many = tmp_path / "many.tsv"
+    many.write_text("".join(f"10\t2\t{10_000_000 * index}\n" for index in range(400)))
+    for second, least in ((0.0, 2), (1.0, 100)):
+        clock = iter(range(10**9))
+        monkeypatch.setattr("orchestrator.observers.requests.monotonic", lambda c=clock, s=second: s * next(c))
+        ears = Ears()
+        Simulation(spec(many, log_interval=1000), [ears]).run()
+        assert ears.told.count("interval") == 1 and ears.rows == list(range(400))
+        assert ears.told.count("finished") >= least
+        assert ears.told.index("finished") < len(ears.told) - 1 - ears.told[::-1].index("batch")

@@ -54,6 +54,13 @@ MODEL = {
     "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8,
     "num_key_value_heads": 2, "num_hidden_layers": 4, "vocab_size": 1000, "max_position_embeddings": 4096,
 }  # fmt: skip
+COMPRESSED = {
+    "quant_method": "compressed-tensors", "format": "float-quantized",
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+        "num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128, 128],
+    }}},
+}  # fmt: skip
+GPT = {**dict.fromkeys(MODEL), "model_type": "gpt2", "vocab_size": 1000, "n_embd": 512, "n_layer": 2, "n_positions": 99}
 MODELS: dict[str, dict[str, Any]] = {
     "good": {},
     "neox": {"model_type": "gpt_neox"},
@@ -81,6 +88,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "quant": {"quantization_config": {"quant_method": "gguf"}},
     "quantbits": {"quantization_config": {"quant_method": "awq", "bits": 3}},
     "quantlist": {"quantization_config": [1]},
+    "quantblock": {"quantization_config": COMPRESSED},
+    "gptheads": {**GPT, "n_head": 7},
 }
 MODEL_TEXTS: dict[str, str | bytes] = {
     "dup": '{"model_type":"llama","hidden_size":512,"hidden_size":1024}',
@@ -262,6 +271,7 @@ CASES: dict[str, dict[str, Any]] = {
     "prompt0": {"requests": [REQUEST | {"prompt_len": 0}]},
     "policy": {"policy": "sjf"},
     "groups": {"kv_cache_groups": [{"kind": "ring"}]},
+    "nogroups": {"kv_cache_groups": []},
     "version": {"vllm_version": "1.0"},
     "latmiss": {"latency_model": {"a_us": 1}},
     "abort": {"requests": [REQUEST | {"abort_at": -5}]},
@@ -290,6 +300,7 @@ OTHERS: dict[str, str | bytes] = {
     "x.et": b"\x00\x01\x02",
     "pre.0.et": b"\xff" * 50,
     "text.txt": "hello\n",
+    "longline.txt": "1" * (1 << 24),
     "g/empty.0.et": b"",
     "p/exits.py": "import sys; sys.exit(3)\n",
 }

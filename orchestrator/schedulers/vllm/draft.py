@@ -19,7 +19,6 @@ class Refusal(Enum):
     TOKENS = "too few tokens of the step are left"
     BLOCKS = "too few KV blocks are free for all of its tokens"
     CHUNK = "too few KV blocks are free for those of its tokens that the step has left"
-    VICTIMS = "the step preempted"
     STALE = "somebody was passed over"
 
 

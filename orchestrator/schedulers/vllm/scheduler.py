@@ -183,7 +183,6 @@ class VllmScheduler:
     def _admit(self, draft: Draft, threshold: int) -> None:
         """Admit waiting requests from the head until the first that finds no seat, tokens or KV blocks."""
         if draft.preempted:
-            draft.refusal = Refusal.VICTIMS
             return
         passed: list[Entry] = []
         while len(self.waiting):
@@ -295,7 +294,7 @@ class VllmScheduler:
         """
         if not len(self.waiting) or self._refusal is Refusal.SEATS:
             return True
-        if self._refusal in (Refusal.VICTIMS, Refusal.STALE) or self.waiting.head().known_blocks:
+        if self._refusal is Refusal.STALE or self.waiting.head().known_blocks:
             return False
         if self._refusal is Refusal.BLOCKS:
             return not self.kv.windowed
