@@ -2,8 +2,8 @@
 
 Source: `Sys::insert_stream`, `proceed_to_next_vnet_baseline` and the SchedulerUnit of Sys.cc. A queue runs up to
 `concurrency` streams; the others wait behind the running ones, in order of their coming. ASTRA-sim lets a higher
-priority (its `scheduling-policy`) overtake; but an NPU holds one communication at a time (`events.rank_run`), so that whatever
-waits here belongs to one collective, and priorities decide nothing.
+priority (its `scheduling-policy`) overtake; but an NPU holds one communication at a time (`events.rank_run`), so that
+whatever waits here belongs to one collective, and priorities decide nothing.
 """
 
 from __future__ import annotations
