@@ -121,3 +121,15 @@ def test_custom_collectives_are_refused() -> None:
     custom = system(**{"all-reduce-implementation-custom": ["graphs/ring"]})
     with pytest.raises(UserError, match=r"custom collectives"):
         adapt_configuration(network(2), custom, MEMORY)
+
+
+def test_without_a_roofline_times_are_the_nodes_own() -> None:
+    """What is computed takes its stated time, and nothing else is known not to end at once."""
+    given = adapt_configuration(network(2), system(roofline_enabled=0), MEMORY)
+    assert given.roofline is None and given.pad is not None and given.pad.duration_ns == 1
+    timed = ExecutionGraph([rank_graph((0, 1), [compute(9), compute(5)])])
+    assert adapt(timed, 0, given).surplus_ns == (0, 0)
+    for root in (collective(0, 4096), load(10)):
+        assert adapt(ExecutionGraph([rank_graph((0, 1), [root, compute(5)])]), 0, given).surplus_ns == (1, 1)
+    lacking = ExecutionGraph([rank_graph((0,), [compute(5)]), rank_graph((1,), [])])
+    assert adapt(lacking, 0, given).surplus_ns == (1, 1), "a rank without nodes ends at 0"

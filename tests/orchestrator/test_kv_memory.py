@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from foundation.errors import InternalError
+from foundation.errors import InternalError, UserError
 from orchestrator.kv_memory.block_pool import LifoSharedBlockPool, SharedBlockPool
 from orchestrator.kv_memory.groups import FULL, LayerGroup, WindowRules
 from orchestrator.kv_memory.holder import Holder
 from orchestrator.kv_memory.managers import kv_managers
 from orchestrator.kv_memory.paged import PagedKV
 from orchestrator.kv_memory.prefix import PrefixKV
-from orchestrator.kv_memory.prefix_chain import PrefixChain
+from orchestrator.kv_memory.prefix_chain import PrefixChain, known_tokens
 from orchestrator.kv_memory.store import NO_HIT, KVSpace, KVStore
 from orchestrator.requests.request import Request
 from tests.helpers.reached import Reached, reaches
@@ -312,3 +312,11 @@ def test_both_stores_move_a_request_out_and_back_alike(
         seen.append((held, room, needs, frees, out))
     assert seen[0] == seen[1]
     reached()
+
+
+def test_tokens_of_known_ids() -> None:
+    assert known_tokens(Request(0, 0, 3, 2)) == ()
+    assert list(known_tokens(Request(0, 0, 3, 2, prompt_token_ids=[5, 6, 7]))) == [5, 6, 7]
+    assert list(known_tokens(Request(0, 0, 3, 2, prompt_token_ids=[5, 6, 7], output_token_ids=[8]))) == [5, 6, 7, 8]
+    with pytest.raises(UserError, match=r"request 4 has 2 prompt token ids for 3 prompt tokens"):
+        known_tokens(Request(4, 0, 3, 2, prompt_token_ids=[5, 6]))

@@ -259,3 +259,8 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path, first: str) -> None:
     path = tmp_path / "marked.tsv"
     path.write_text(f"\ufeff{first}10\t5\t0\n", encoding="utf-8")
     assert [(r.prompt_tokens, r.output_tokens) for r in read_workload(path).requests] == [(10, 5)]
+
+
+def test_unknown_profiles_are_named_from_python_too() -> None:
+    with pytest.raises(UserError, match=r"--profile: unknown profile 'sharegpt'; did you mean sharegpt-like"):
+        next(generate("sharegpt", 1.0, 0))

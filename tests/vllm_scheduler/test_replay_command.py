@@ -14,6 +14,8 @@ import pytest
 
 from foundation.commands import run_command
 from orchestrator.replay.__main__ import main
+from orchestrator.replay.case import LatencyModel
+from orchestrator.replay.compare import first_difference
 
 ROOT = Path(__file__).parents[2]
 CASE: dict[str, Any] = {
@@ -215,3 +217,27 @@ def test_what_vllm_would_repeat_for_ever_ends_as_stalled(case: Path) -> None:
     assert document["stalled"] is True
     assert document["requests"][0][-1] == "unfinished"
     assert document["total_preemptions"] > 10
+
+
+def test_a_step_that_computes_nothing_takes_no_time() -> None:
+    model = LatencyModel(step_ns=5_999, token_ns=1_000, kv_token_ns=250)
+    assert [model.step_us(*of) for of in ((0, 0), (0, 400), (1, 0), (2, 8))] == [0, 0, 6, 9]
+
+
+def test_the_first_difference_is_named() -> None:
+    def recording(*steps: list[int], **more: object) -> dict[str, object]:
+        columns = {"step_columns": ["step", "tokens"], "request_columns": ["id"]}
+        return {**columns, "steps": list(steps), "requests": [["a"]], "end_us": 5, **more}
+
+    same = recording([0, 4], [1, 2])
+    for other, said in (
+        (recording([0, 4], [1, 2]), None),
+        (recording([0, 4], [1, 3]), "step 1, tokens: expected 2, got 3"),
+        (recording([0, 4]), "step 1: expected 2 steps, got 1"),
+        (recording([0, 4], [1, 2], requests=[["b"]]), "request 0, id: expected 'a', got 'b'"),
+        (recording([0, 4], [1, 2], end_us=6), "end_us: expected 5, got 6"),
+        (recording([0, 4], [1, 2], step_columns=["step"]), "step_columns: expected ['step', 'tokens'], got ['step']"),
+    ):
+        assert first_difference(same, other) == said
+    short = recording([0], [1, 2])
+    assert first_difference(short, same) == "step 0: expected 1 columns, got 2"
