@@ -264,3 +264,14 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path, first: str) -> None:
 def test_unknown_profiles_are_named_from_python_too() -> None:
     with pytest.raises(UserError, match=r"--profile: unknown profile 'sharegpt'; did you mean sharegpt-like"):
         next(generate("sharegpt", 1.0, 0))
+
+
+@pytest.mark.parametrize("block", [6, 7, 8, 9, 1000])
+def test_a_byte_order_mark_within_the_file_is_no_part_of_a_row(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload, "_BLOCK", block)
+    path = tmp_path / "joined.tsv"
+    path.write_text("10\t5\t0\n\ufeff20\t5\t0\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: malformed row"):
+        read_workload(path)

@@ -224,7 +224,7 @@ def test_a_step_that_computes_nothing_takes_no_time() -> None:
     assert [model.step_us(*of) for of in ((0, 0), (0, 400), (1, 0), (2, 8))] == [0, 0, 6, 9]
 
 
-def test_the_first_difference_is_named() -> None:
+def test_differences_of_small_recordings() -> None:
     def recording(*steps: list[int], **more: object) -> dict[str, object]:
         columns = {"step_columns": ["step", "tokens"], "request_columns": ["id"]}
         return {**columns, "steps": list(steps), "requests": [["a"]], "end_us": 5, **more}
