@@ -2,7 +2,8 @@
 
 A change replaces a stretch of the source by other text, so that everything else, lines included, stays as it is. What
 does not run is left alone: docstrings, annotations, type variables, imports, overloads; and so are assertions:
-`assert`s, which are there for the type checker, zip's `strict`, and raising an `InternalError`, which no input reaches.
+`assert`s, which are there for the type checker, zip's `strict`, and raising an `InternalError` (no input gets there) or
+a `NotImplementedError` (it declares a method).
 """
 
 from __future__ import annotations
@@ -106,8 +107,9 @@ def _is_docstring(one: ast.stmt, index: int) -> bool:
 
 
 def _is_for_us(one: ast.stmt) -> bool:
-    """Raising an `InternalError`: only a defect of ours gets there."""
-    return isinstance(one, ast.Raise) and one.exc is not None and ast.unparse(one.exc).startswith("InternalError(")
+    """Whether only a defect of ours gets there."""
+    raised = ast.unparse(one.exc) if isinstance(one, ast.Raise) and one.exc is not None else ""
+    return raised.startswith("InternalError(") or raised == "NotImplementedError"
 
 
 def _is_for_types(one: ast.stmt) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import analytical_cases as cases
 import numpy as np
@@ -24,7 +25,7 @@ from analytical.output.chain_report import report_chains
 from analytical.output.report import report
 from converters.chakra import write_graph
 from converters.execution_graph import ExecutionGraph
-from foundation.errors import OrreryError
+from foundation.errors import OrreryError, SimulationError
 
 SEEDS = st.integers(0, 10**6)
 
@@ -306,6 +307,35 @@ def test_a_custom_collective_runs_its_graph(tmp_path: Path) -> None:
     case["ranks"] = [[node], [node]]
     delay = int(2 * 500 + 4096 / (50 * 2**30 / 1e9))
     assert cases.backend(case).simulate(cases.graph(case)).by_rank() == dict.fromkeys((0, 1), (2 * delay + 1,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (
+            {"id": 7, "type": "MEM_LOAD", "tensor_size": 5},
+            "rank 0: node 7 of a custom collective is MEM_LOAD; use SEND, RECV and COMP only",
+        ),
+        (
+            {"id": 7, "type": "COMM_SEND", "comm_dst": 2, "comm_tag": 0, "comm_size": 8},
+            "rank 0: node 7 of a custom collective has no peer within the communicator; write a number of 0..1",
+        ),
+        (
+            {"id": 7, "type": "COMM_RECV", "comm_src": -1, "comm_tag": 0, "comm_size": 8},
+            "rank 0: node 7 of a custom collective has no peer within the communicator; write a number of 0..1",
+        ),
+    ],
+)
+def test_custom_collectives_that_cannot_run(node: dict[str, Any], said: str, tmp_path: Path) -> None:
+    write_graph(cases.graph({"ranks": [[node], [{"id": 0, "type": "COMP"}]]}), tmp_path / "own")
+    case = cases.healthy()
+    case["network"] |= {"npus_count": [2]}
+    case["system"] |= {"preferred-dataset-splits": 1, "all-reduce-implementation-custom": [str(tmp_path / "own")]}
+    collective = {"id": 0, "type": "COMM_COLL", "comm_type": "ALL_REDUCE", "comm_size": 99}
+    case["ranks"] = [[collective], [collective]]
+    with pytest.raises(SimulationError) as error:
+        cases.backend(case).simulate(cases.graph(case))
+    assert str(error.value) == said
 
 
 @reaches(0.9, examples=60, seed=SEEDS)

@@ -72,6 +72,7 @@ def test_changes_of_one_statement(source: str, expected: set[str]) -> None:
         "import a",
         "assert a < b",
         "raise InternalError(f'{a} cannot be')",
+        "raise NotImplementedError",
         "if TYPE_CHECKING:\n    import a",
         "T = TypeVar('T')",
         "@overload\ndef f(a: int = 1) -> int: ...",
