@@ -156,6 +156,23 @@ def test_sub_batches_flow_apart() -> None:
     ]
 
 
+def test_what_members_do_together_takes_the_rows_of_any_one_of_them() -> None:
+    """Members are padded to the largest; only what is wrong for each of them is wrong."""
+
+    def found_with(size: int) -> list[str]:
+        rows = [op("a", 1, 8), op("a", 1, 6, ranks=(1,)), op("b", size, 4, ranks=BOTH)]
+        return found("input-matches-output", make_trace(rows, tensor_parallel="1", data_parallel="2"))
+
+    assert found_with(8) == found_with(6) == []
+    assert found_with(7) == ["row 2 (b): its input is 7 bytes, but the row before puts out 8"]
+
+
+@pytest.mark.parametrize("degree", ["0", "x", "", "-1", "10000000", "２"])
+def test_members_of_a_trace_that_names_no_mesh_are_one(degree: str) -> None:
+    rows = [op("a", 1, 8), op("a", 8, 6, ranks=(1,)), op("b", 6, 4, ranks=BOTH)]
+    assert found("input-matches-output", make_trace(rows, tensor_parallel="1", data_parallel=degree)) == []
+
+
 # --- collectives -----------------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "quantblock": {"quantization_config": COMPRESSED},
     "gptheads": {**GPT, "n_head": 7},
 }
+FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "opt", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
 MODEL_TEXTS: dict[str, str | bytes] = {
     "dup": '{"model_type":"llama","hidden_size":512,"hidden_size":1024}',
     "list": "[1,2]",
@@ -100,11 +101,21 @@ MODEL_TEXTS: dict[str, str | bytes] = {
     "deep": "[" * 100_000,
     "bigint": json.dumps(MODEL).replace("512", "9" * 5000),
     "comment": "// a comment\n" + json.dumps(MODEL),
+    **{f"bare-{family}": json.dumps({"model_type": family}) for family in FAMILIES},
     "latin": b'{"model_type":"ll\xe9ma"}',
     "nulbyte": b"\x00" * 10,
     "empty": "",
 }
 
+HARDWARE_FIELDS = (
+    "device",
+    "memory_gb",
+    "memory_gib",
+    "memory_bandwidth_gb_s",
+    "peak_tflops",
+    "efficiency",
+    "compute_units",
+)
 HARDWARE: dict[str, dict[str, Any]] = {
     "nobw": {"memory_bandwidth_gb_s": None},
     "bw0": {"memory_bandwidth_gb_s": 0},
@@ -120,6 +131,7 @@ HARDWARE: dict[str, dict[str, Any]] = {
     "unknown": {"clock": 5},
     "link0": {"link_gb_s": 0},
     "units0": {"compute_units": 0},
+    "bare": dict.fromkeys(HARDWARE_FIELDS),
     "unitsf": {"compute_units": 1.5},
     "peakbig": {"peak_tflops": {"bf16": 1e300}},
     "bwbig": {"memory_bandwidth_gb_s": 1e30},
@@ -143,6 +155,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "npus0": {"npus_count": [0]},
     "latneg": {"latency": [-1]},
     "scalar": {"npus_count": 4},
+    "bare": dict.fromkeys(NETWORK),
 }
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -181,6 +194,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "replay": {"replay-only": 1},
     "string": {"endpoint-delay": "ten"},
     "peakneg": {"peak-perf": -5},
+    "bare": dict.fromkeys(SYSTEM),
 }
 SYSTEM_TEXTS: dict[str, str | bytes] = {
     "list": "[]",
@@ -198,6 +212,8 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "latbig": {"remote-mem-latency": 10**15},
     "nodes": {"memory-type": "PER_NODE_MEMORY_EXPANSION"},
     "str": {"remote-mem-bw": "fast"},
+    "bare": dict.fromkeys(MEMORY),
+    "barenodes": {**dict.fromkeys(MEMORY), "memory-type": "PER_NODE_MEMORY_EXPANSION"},
 }
 
 RUN_FILES: dict[str, str | bytes] = {
@@ -259,6 +275,9 @@ CASES: dict[str, dict[str, Any]] = {
     "hugeprompt": {"requests": [REQUEST | {"prompt_len": 10**12}]},
     "noreq": {"requests": 5},
     "blocks1": {"num_gpu_blocks": 1},
+    "bare": dict.fromkeys(CASE),
+    "barelat": {"latency_model": {}},
+    "barereq": {"requests": [{}]},
     "seqbudget": {"max_num_batched_tokens": 2},
     "unknown": {"max_num_seq": 4},
     "twice": {"requests": [REQUEST, REQUEST]},

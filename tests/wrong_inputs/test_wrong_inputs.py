@@ -26,7 +26,7 @@ COMMANDS = {
     "generator": "orchestrator.workload_generator",
     "astra_sim": "external.astra_sim.__main__",
 }
-LONGEST = 600
+LONGEST = 700
 """Characters of a line; nobody reads more."""
 GOOD = (
     "main --req_num 2 --model_name gpt2 --dataset good.tsv",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, auto
 
 from orchestrator.engine.batch import Batch
 from orchestrator.requests.request import Request
@@ -14,12 +14,18 @@ from orchestrator.schedulers.vllm.entry import Entry
 class Refusal(Enum):
     """Why admission stopped at the head of the waiting queue."""
 
-    NOBODY = "nobody waits"
-    SEATS = "as many run as may"
-    TOKENS = "too few tokens of the step are left"
-    BLOCKS = "too few KV blocks are free for all of its tokens"
-    CHUNK = "too few KV blocks are free for those of its tokens that the step has left"
-    STALE = "somebody was passed over"
+    NOBODY = auto()
+    """Nobody waits."""
+    SEATS = auto()
+    """As many run as may."""
+    TOKENS = auto()
+    """Too few tokens of the step are left."""
+    BLOCKS = auto()
+    """Too few KV blocks are free for all of its tokens."""
+    CHUNK = auto()
+    """Too few KV blocks are free for those of its tokens that the step has left."""
+    STALE = auto()
+    """Somebody was passed over."""
 
 
 @dataclass(slots=True)
