@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 class EngineLoop(Enum):
     """When an engine asks its scheduler."""
 
-    STAGE_FREE = "stage free"
+    STAGE_FREE = auto()
     """When the first stage is free. Where nothing can run it asks again at an arrival, or when a batch has finished."""
 
-    QUEUE = "queue"
+    QUEUE = auto()
     """As vLLM's batch queue: as soon as a place in the queue is free, so decisions run ahead of the tokens they need. A
     decision for nothing takes a place, too; then the engine waits for the oldest batch."""
 

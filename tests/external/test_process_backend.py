@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_graphs import configuration, rank_graph, tensor_parallel
+from small_graphs import collective, compute, configuration, rank_graph, tensor_parallel
 from stand_ins import FAILURES, analytical, good, runs, shell_script
 
+from analytical.embedded import create
 from converters.chakra.graph_reader import read_graph
 from converters.execution_graph import ExecutionGraph
 from external.astra_sim.backend import AstraSimBackend
@@ -45,6 +46,22 @@ def test_steps_run_side_by_side_come_back_in_order(tmp_path: Path) -> None:
     assert answers[0] == answers[1]
     assert sorted(answers[0]) == answers[0]
     assert len({tuple(step) for step in answers[0]}) == 3
+
+
+def test_communicator_groups_reach_the_binary(tmp_path: Path) -> None:
+    """Two pairs of four ranks reduce among themselves, one later than the other."""
+    pairs = [
+        rank_graph(ranks, [compute(ns), collective(0, 1 << 16, comm_group=group), compute(5)])
+        for group, (ranks, ns) in enumerate((((0, 1), 700), ((2, 3), 900)), 1)
+    ]
+    graph = ExecutionGraph(pairs, {1: (0, 1), 2: (2, 3)})
+    files = {**configuration(4)}
+    binary = analytical(tmp_path / "binary")
+    used = create_process(**files, options={"astra_sim": str(binary), "work_dir": str(tmp_path), "no_cache": "1"})
+    found = used.simulate(graph).by_rank()
+    used.close()
+    assert found == create(**files, options={}).simulate(graph).by_rank()
+    assert found[2][0] - found[0][0] == 200
 
 
 def test_no_worker_outlives_its_backend(tmp_path: Path) -> None:

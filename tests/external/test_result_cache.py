@@ -254,3 +254,16 @@ cache.close()
     assert all(cache.get(f"key {number}".encode()) == f"key {number}".encode() * 3 for number in range(300))
     assert (cache.hits, cache.misses) == (300, 0)
     cache.close()
+
+
+def test_damaged_files_are_set_aside_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        (tmp_path / FILE_NAME).write_bytes(DAMAGE[0] + bytes([number]))
+        cache = ResultCache(tmp_path)
+        assert cache.get(b"key") is None
+        cache.put(b"key", b"value")
+        assert cache.get(b"key") == b"value"
+        cache.close()
+    for number in range(3):
+        assert (tmp_path / f"{FILE_NAME}.damaged-{number}").read_bytes() == DAMAGE[0] + bytes([number])
+    assert f"set aside as {FILE_NAME}.damaged-2, a new one begins" in capsys.readouterr().err

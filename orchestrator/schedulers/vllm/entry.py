@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, auto
 
 from orchestrator.requests.admission import Admission
 from orchestrator.schedulers.tracked import Tracked
@@ -11,10 +11,10 @@ from orchestrator.schedulers.tracked import Tracked
 class Status(Enum):
     """Where a request is. A preempted one waits again, its output kept and its KV blocks gone."""
 
-    WAITING = "waiting"
-    RUNNING = "running"
-    PREEMPTED = "preempted"
-    FINISHED = "finished"
+    WAITING = auto()
+    RUNNING = auto()
+    PREEMPTED = auto()
+    FINISHED = auto()
 
 
 class Entry(Tracked):
