@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -88,7 +89,23 @@ def all_printed() -> dict[str, str]:
             text, ended = _run(command)
             assert ended == code, f"{name}: exit code {ended}\n{text}"
             found[name] = text + (f"--- {written}\n{Path(written).read_text()}" if written else "")
+        found["configs"] = "".join(
+            f"--- {name}\n{Path('traces', name).read_text()}" for name in ("network.yml", "system.json", "memory.json")
+        )
+    found["random"] = "".join(f"{line}\n" for line in _random())
     return found
+
+
+def _random() -> Iterator[str]:
+    """Yield what the checker's random batches are made of: every model, parallelism and kind."""
+    from trace_test.random_batches import random_subjects
+
+    for subject in random_subjects(30, 5):
+        trace = subject.trace
+        assert trace is not None
+        columns = ("latency_ns", "flops", "input_bytes", "weight_bytes", "output_bytes", "comm_bytes")
+        sums = " ".join(f"{name} {int(getattr(trace, name).sum())}" for name in columns)
+        yield f"{subject.source}: {trace.rows} rows, {trace.steps} steps, {sums}"
 
 
 def _prepare() -> None:
