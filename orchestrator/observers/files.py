@@ -140,10 +140,10 @@ class ResultFiles(Observer):
 
     def _abandon(self) -> None:
         """Leave nothing of files that hold no more than their header."""
-        for part in self._open.values():
-            part.close()
-            part.part.unlink(missing_ok=True)
-        self._open.clear()
+        begun = [part.part for part in self._open.values()]
+        self.close()
+        for path in begun:
+            path.unlink(missing_ok=True)
 
     def _write(self, path: Path, lines: Iterable[str]) -> None:
         part = self._open.get(path)

@@ -62,15 +62,25 @@ class Container:
         self.removed = True
 
 
+class Response:
+    """The HTTP response that a stream came with."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class Stream:
     """What `attach_socket` gives: the SDK hangs its socket and its response on the stream."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._response = sock
+        self._response = Response()
+        self.closed = False
 
     def close(self) -> None:
-        self._sock.close()
+        self.closed = True
 
 
 class Orphan:
@@ -102,7 +112,7 @@ class Client:
         vars(self).update(changes)
         self.images = self.containers = self.api = self
         outside, self.inside = socket.socketpair()
-        self._stream = Stream(outside)
+        self.stream = Stream(outside)
 
     def ping(self) -> None:
         """The daemon is there."""
@@ -128,9 +138,9 @@ class Client:
 
     def attach_socket(self, container: str, params: dict[str, int]) -> Stream:
         assert params == {"stdin": 1, "stream": 1}
-        return self._stream
+        return self.stream
 
     def close(self) -> None:
         self.closed = True
-        self._stream.close()
+        self.stream._sock.close()
         self.inside.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from small_graphs import configuration, tensor_parallel
-from stand_in_docker import IMAGE, Client, Orphan
+from stand_in_docker import IMAGE, Client, Container, Orphan
 from stand_ins import good, runs, shell_script
 
 from external.astra_sim.backend import AstraSimBackend
@@ -41,8 +42,11 @@ def test_one_container_for_a_whole_run(client: Client, tmp_path: Path) -> None:
     [container] = client.created
     assert runs(tmp_path / "binary") == 4 and used.identity() == "image:sha256:0ddba11"
     assert used.description == f"image {IMAGE}"
+    sock = client.stream._sock
+    assert sock.fileno() >= 0 and not client.stream.closed
     used.close()
     assert container.killed and container.removed and client.closed
+    assert sock.fileno() < 0 and client.stream.closed and client.stream._response.closed
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -119,6 +123,43 @@ def test_a_container_that_cannot_start(client: Client, tmp_path: Path, monkeypat
     with pytest.raises(SimulationError, match=r"image orrery-test-image: its container cannot start: no room"):
         backend(tmp_path)
     assert client.closed and list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_daemon_that_does_not_answer(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise docker.errors.APIError("no", explanation="not  today")
+
+    monkeypatch.setattr(client, "ping", refuse)
+    with pytest.raises(UserError, match=r"--backend docker: the Docker daemon does not answer: not today; start it"):
+        backend(tmp_path)
+    assert client.closed and not client.created
+
+
+def test_a_container_that_never_serves(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("external.astra_sim.container._START_S", 0.2)
+    monkeypatch.setattr("external.astra_sim.container._SCRIPT", tmp_path / "script")
+    (tmp_path / "script").write_text("sleep 60")
+    with pytest.raises(SimulationError, match=r"no answer from the container within 0\.2 s; the daemon must run on"):
+        backend(tmp_path)
+    assert client.created[0].killed and client.created[0].removed and client.closed
+
+
+def test_a_daemon_that_is_lost_ends_the_run(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = threading.Event()
+
+    def wait(container: Container) -> None:
+        lost.wait()
+        raise OSError("the daemon went away")
+
+    monkeypatch.setattr(Container, "wait", wait)
+    client.binary = shell_script(tmp_path / "slow", "sleep 60")
+    used = backend(tmp_path)
+    threading.Timer(0.2, lost.set).start()
+    with pytest.raises(SimulationError, match=r"the container ended in mid-run: the daemon went away; its inputs"):
+        used.simulate(tensor_parallel())
+    used.close()
+    process = client.created[0].process
+    assert process is not None and process.wait() == -signal.SIGKILL
 
 
 def test_which_image_is_used(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,3 +221,12 @@ def test_companions_stand_beside_the_csv() -> None:
     assert named["throughput"] == Path("out/run.v2-throughput.tsv")
     assert named["simulation-time"] == Path("out/run.v2-simulation-time.tsv")
     assert companions(Path("run.v2"))["summary"] == Path("run.v2-summary.json")
+
+
+def test_a_second_file_that_cannot_be_begun_takes_the_first_back(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "new" / "out-throughput.tsv.part").mkdir(parents=True)
+    made = ResultFiles(tmp_path / "new" / "out.csv", itl=None, report=False)
+    with pytest.raises(UserError, match=r"out-throughput\.tsv: cannot write"):
+        Simulation(RunSpec.of(model_name="openai-community/gpt2", dataset=str(dataset)), [made]).run()
+    assert names(tmp_path / "new") == ["out-throughput.tsv.part"]
+    assert not made.written and not made.failed
