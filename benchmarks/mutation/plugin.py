@@ -22,6 +22,7 @@ SETUP = " (set-up)"
 MEMORY_BYTES = 8 << 30
 """Address space of a run with a change, and of what it starts: a changed program may grow without end."""
 _results: dict[str, tuple[float, bool]] = {}
+_uncollected: list[str] = []
 
 
 def pytest_configure() -> None:
@@ -51,6 +52,12 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
     _results[item.nodeid] = (time.perf_counter() - start, outcome.excinfo is None)
 
 
+def pytest_collectreport(report: Any) -> None:
+    """Note files that cannot even be imported: with one of them, any change would seem to be noticed."""
+    if report.failed:
+        _uncollected.append(report.nodeid)
+
+
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Keep the chosen tests, in their order."""
     if CHOSEN in os.environ:
@@ -59,9 +66,11 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    if RECORD in os.environ and _results:
-        path = Path(os.environ[RECORD]) / f"tests-{os.getpid()}.json"
-        path.write_text(json.dumps(_results))
+    if RECORD not in os.environ:
+        return
+    for name, found in (("tests", _results), ("uncollected", _uncollected)):
+        if found:
+            (Path(os.environ[RECORD]) / f"{name}-{os.getpid()}.json").write_text(json.dumps(found))
 
 
 def _switch(name: str) -> None:

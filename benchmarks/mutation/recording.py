@@ -71,6 +71,7 @@ def record(workspace: Workspace, folder: Path, arguments: list[str], jobs: int) 
     if not tests.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _run(workspace, folder, arguments, jobs)
+        _check_collected(folder)
         _combine(folder, database)
         found: dict[str, tuple[float, bool]] = {}
         for path in folder.glob("tests-*.json"):
@@ -97,6 +98,13 @@ def _run(workspace: Workspace, folder: Path, arguments: list[str], jobs: int) ->
     command = [sys.executable, "-m", "pytest", "-q", "-p", HELPER, *arguments]
     command += ["-n", str(jobs)] if jobs > 1 else []
     subprocess.run(command, cwd=workspace.root, env=environment, check=False, stdout=sys.stderr)
+
+
+def _check_collected(folder: Path) -> None:
+    """Raise where a file of tests could not be imported: runs with it fail whatever is changed."""
+    uncollected = {name for path in folder.glob("uncollected-*.json") for name in json.loads(path.read_text())}
+    if uncollected:
+        raise RuntimeError(f"pytest cannot collect {', '.join(sorted(uncollected))}")
 
 
 def _combine(folder: Path, database: Path) -> None:

@@ -172,6 +172,23 @@ def test_a_whole_run_on_a_small_project(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout, again.stderr) == (0, ran.stdout, "")
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_suite_that_cannot_be_collected_scores_nothing(tmp_path: Path, jobs: str) -> None:
+    """Its runs would fail with any change, and every change would count as noticed."""
+    project = tmp_path / "project"
+    broken = "import nothing_of_that_name\n"
+    files = {"package/__init__.py": "", "package/module.py": CODE, "tests/test_module.py": TESTS}
+    for name, text in {**files, "tests/test_broken.py": broken}.items():
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    command = [sys.executable, "-m", "benchmarks.mutation", "--root", str(project), "--package", "package"]
+    command += ["--work", str(tmp_path / "work"), "--pytest", "tests", "--jobs", jobs, "--changes", "3"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and ran.stdout == ""
+    assert "pytest cannot collect tests/test_broken.py" in ran.stderr
+
+
 CHANGE = Change("p/m.py", 3, 3, "f", "x = a < b", "comparison", "a < b", "a <= b", 10, 15, "(a <= b)")
 OTHER = Change("q/n.py", 4, 4, "<module>", "X = 7", "constant", "7", "8", 20, 21, "(8)")
 
