@@ -194,6 +194,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "replay": {"replay-only": 1},
     "string": {"endpoint-delay": "ten"},
     "peakneg": {"peak-perf": -5},
+    "least": {"preferred-dataset-splits": 1, "local-mem-bw": 1, "endpoint-delay": 0},
+    "most": {"endpoint-delay": 10**9},
     "bare": dict.fromkeys(SYSTEM),
 }
 SYSTEM_TEXTS: dict[str, str | bytes] = {
