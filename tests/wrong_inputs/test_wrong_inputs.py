@@ -33,7 +33,7 @@ GOOD = (
     "main --req_num 2 --model_name m/good.json --network n/good.yml --system s/good.json --npu_num 4",
     "main --req_num 2 --model_name gpt2 --remote_memory r/good.json --settings f/good.yaml",
     "main --req_num 2 --model_name gpt2 --dataset good.tsv --network n/good.yml --system s/least.json --npu_num 4",
-    "main --req_num 1 --model_name m/good.json --dataset good.tsv --network n/good.yml --system s/most.json --npu_num 4",
+    "main --req_num 1 --model_name gpt2 --dataset good.tsv --network n/good.yml --system s/most.json --npu_num 4",
     "replay c/good.json",
 )
 
