@@ -25,8 +25,8 @@ class RankFiles:
     def __init__(self, prefix: str | Path, ranks: int) -> None:
         self._prefix = Path(prefix)
         self.paths = [Path(f"{prefix}.{rank}.et") for rank in range(ranks)]
-        self._folder = self._prefix
-        self._held = -1
+        self._folder: Path
+        self._held: int
 
     def __enter__(self) -> RankFiles:
         with explained(self._prefix):

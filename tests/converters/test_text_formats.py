@@ -241,3 +241,13 @@ def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"explicit dependencies cannot be written as COLOCATED; write it as orrery"):
         text_to_text(tmp_path / "ours.txt", tmp_path / "x.txt", "colocated", Spreading())
     assert not (tmp_path / "x.txt").exists()
+
+
+@pytest.mark.parametrize("place", ["REMOTE", "REMOTE:0", "REMOTE:1", "REMOTE:7", "CXL:1", "STORAGE:2"])
+def test_a_named_device_is_not_an_unnamed_one(place: str, tmp_path: Path) -> None:
+    text = samples.SAMPLES["orca"].replace("REMOTE", place)
+    assert text != samples.SAMPLES["orca"] or place == "REMOTE"
+    trace = read_text_trace(written(tmp_path, text))
+    write_text_trace(trace, tmp_path / "again.txt")
+    assert (tmp_path / "again.txt").read_text().split() == text.split()
+    assert int(trace.input_node[trace.input_loc != Location.LOCAL][0]) == int(place.partition(":")[2] or -1)

@@ -267,3 +267,15 @@ def test_damaged_files_are_set_aside_one_by_one(tmp_path: Path, capsys: pytest.C
     for number in range(3):
         assert (tmp_path / f"{FILE_NAME}.damaged-{number}").read_bytes() == DAMAGE[0] + bytes([number])
     assert f"set aside as {FILE_NAME}.damaged-2, a new one begins" in capsys.readouterr().err
+
+
+def test_a_closed_cache_holds_no_file(tmp_path: Path) -> None:
+    def held() -> list[Path]:
+        open_files = [one.resolve() for one in Path("/proc/self/fd").iterdir()]
+        return [path for path in open_files if path.is_relative_to(tmp_path)]
+
+    cache = ResultCache(tmp_path)
+    cache.put(b"key", b"value")
+    assert held()
+    cache.close()
+    assert not held()

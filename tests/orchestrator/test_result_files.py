@@ -224,9 +224,14 @@ def test_companions_stand_beside_the_csv() -> None:
 
 
 def test_a_second_file_that_cannot_be_begun_takes_the_first_back(dataset: Path, tmp_path: Path) -> None:
+    """Also where the disk is so full that the first does not hold even its header."""
     (tmp_path / "new" / "out-throughput.tsv.part").mkdir(parents=True)
     made = ResultFiles(tmp_path / "new" / "out.csv", itl=None, report=False)
     with pytest.raises(UserError, match=r"out-throughput\.tsv: cannot write"):
         Simulation(RunSpec.of(model_name="openai-community/gpt2", dataset=str(dataset)), [made]).run()
     assert names(tmp_path / "new") == ["out-throughput.tsv.part"]
     assert not made.written and not made.failed
+    again = ResultFiles(tmp_path / "new" / "out.csv", itl=None, report=False)
+    with largest_file(0), pytest.raises(UserError, match=r"out-throughput\.tsv: cannot write"):
+        Simulation(RunSpec.of(model_name="openai-community/gpt2", dataset=str(dataset)), [again]).run()
+    assert names(tmp_path / "new") == ["out-throughput.tsv.part"]
