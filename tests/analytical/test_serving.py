@@ -156,3 +156,32 @@ def test_the_process_answers_at_once_and_ends_with_its_input(tmp_path: Path) -> 
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, "", "")
     assert answers[0]["exit_code"] == 0 and answers[0] == answers[1] == answers[2]
+
+
+class Pipe(StringIO):
+    """Answers on their way to another program: only what was flushed arrives."""
+
+    arrived = 0
+
+    def flush(self) -> None:
+        self.arrived = len(self.getvalue().splitlines())
+
+
+class Asking(StringIO):
+    """Requests of a program that reads each answer before it asks again."""
+
+    def __init__(self, lines: list[str], answers: Pipe) -> None:
+        super().__init__("".join(lines))
+        self._answers = answers
+        self._asked = 0
+
+    def readline(self, size: int | None = -1, /) -> str:
+        assert self._answers.arrived == self._asked, "the answer before has not arrived"
+        self._asked += 1
+        return super().readline(-1 if size is None else size)
+
+
+def test_each_answer_arrives_before_the_next_request_is_read(tmp_path: Path) -> None:
+    answers = Pipe()
+    serve(Asking(["[]\n", "{}\n", "nothing\n"], answers), answers)
+    assert len(answers.getvalue().splitlines()) == 3

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import analytical_cases as cases
 import numpy as np
@@ -20,7 +21,9 @@ from analytical.chains.evaluator import NotAChainError
 from analytical.chains.plan import ChainPlan
 from analytical.collectives.phases import AmbiguousOrderError
 from analytical.embedded import EmbeddedBackend
+from analytical.events.open_phases import GuardedEvents
 from analytical.events.simulation import Simulation
+from analytical.machine.event_queue import EventQueue
 from analytical.output.chain_report import report_chains
 from analytical.output.report import report
 from converters.chakra import write_graph
@@ -350,3 +353,40 @@ def test_the_report_of_chains_is_the_report_of_events(reached: Reached, seed: in
     if lines is not None:
         reached()
         assert sorted(lines) == sorted(report(messages))
+
+
+def test_an_event_that_ties_with_the_end_of_a_solved_phase_is_told() -> None:
+    """Scheduled at the same time for the same time: which comes first, only messages one by one tell."""
+    queue = EventQueue()
+    events = GuardedEvents(queue)
+    stream, model = MagicMock(), MagicMock()
+    queue.now = 5
+    events.expect(5, 12, stream, model)
+    events.after(6, MagicMock(), None)
+    queue.now = 6
+    events.after(6, MagicMock(), None)
+    queue.now = 5
+    with pytest.raises(AmbiguousOrderError):
+        events.after(7, MagicMock(), None)
+    events.after_solved(7, MagicMock(), None)
+    events.expect(5, 12, stream, model)
+    other = MagicMock(collective=stream.collective)
+    events.expect(5, 12, other, model)
+    with pytest.raises(AmbiguousOrderError):
+        events.expect(5, 12, MagicMock(), model)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_ranks_that_have_counted_other_streams_never_meet(group: int) -> None:
+    """Two of four ranks run a collective of their own before one of all: its streams have other numbers there."""
+    case = cases.healthy()
+    case["groups"] = {"1": [0, 1], "2": [2, 3]}
+    both = {**cases.COLLECTIVE, "id": 2, "deps": [1]}
+    own = {**cases.COLLECTIVE, "group": group}
+    alone = [dict(cases.COMPUTE), {**cases.COMPUTE, "id": 1}, dict(both)]
+    grouped = [dict(cases.COMPUTE), own, dict(both)]
+    case["ranks"] = [grouped if rank // 2 == group - 1 else alone for rank in range(4)]
+    with pytest.raises(SimulationError, match="deadlock"):
+        cases.backend(case).simulate(cases.graph(case))
+    case["ranks"] = [[dict(cases.COMPUTE), {**own, "group": 1 + rank // 2}, dict(both)] for rank in range(4)]
+    assert len(cases.backend(case).simulate(cases.graph(case)).by_rank()) == 4

@@ -34,6 +34,8 @@ PAGES = {
     "trace_test.rules": ("trace_test.__main__", "--list-rules"),
 }
 """The module and the words of each page."""
+_OWN_FORM = ("main.help", "analytical.help", "workload_generator.help")
+"""Pages that are ours from the first line on; argparse makes the others."""
 _COLUMNS = "120"
 
 
@@ -45,7 +47,9 @@ def page(name: str) -> str:
     with told, patch.dict(os.environ, {"COLUMNS": _COLUMNS}), redirect_stdout(shown), suppress(SystemExit):
         main: Callable[[], object] = import_module(module).main
         main()
-    text = re.sub(r"\Ausage: python -m .*?\n\n", "", shown.getvalue(), flags=re.DOTALL)
+    text = shown.getvalue()
+    if name not in _OWN_FORM:
+        text = re.sub(r"\Ausage: python -m .*?\n\n", "", text, flags=re.DOTALL)
     text = re.sub(r"(--[\w-]+) (\S+), (--[\w-]+) \2(?=\s)", r"\1, \3 \2", text)
     return text if name.startswith("main") else re.sub(r"[^\S\n]*\n?[^\S\n]{3,}", " ", text)
 
