@@ -59,7 +59,6 @@ class _PassedOn:
             if not unknown:
                 found = [real for parent in self._parents(at) for real in self._known[parent]]
                 self._known[at] = tuple(dict.fromkeys(found)) if self._metadata[at] else (at,)
-                open_rows.discard(stack.pop())
                 continue
             if at in open_rows:
                 rank, node = self._graph.ranks[0], self._graph.node_id[at]
