@@ -48,6 +48,16 @@ def test_steps_run_side_by_side_come_back_in_order(tmp_path: Path) -> None:
     assert len({tuple(step) for step in answers[0]}) == 3
 
 
+def test_the_earliest_end_that_can_be_is_taken(tmp_path: Path) -> None:
+    """1 ns where the first node computes; 0 where it may end at once, for which the graph is given 1 ns more."""
+    for cycles, first, expected in ((1, compute(1), 1), (2, compute(1), 2), (1, collective(0, 64), 0)):
+        line = f'echo "sys[$r] finished, {cycles} cycles, exposed communication 0 cycles."'
+        used = backend(shell_script(tmp_path / f"b{cycles}", f"for r in 0 1; do {line}; done"), tmp_path)
+        graph = ExecutionGraph([rank_graph((0, 1), [first])])
+        assert used.simulate(graph).finish_ns.tolist() == [[expected]]
+        used.close()
+
+
 def test_communicator_groups_reach_the_binary(tmp_path: Path) -> None:
     """Two pairs of four ranks reduce among themselves, one later than the other."""
     pairs = [
