@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.engine.engine import Engine
 from orchestrator.kv_memory.groups import FULL
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.requests.request import Request
@@ -184,3 +185,10 @@ def _reachable(root: object) -> Iterator[object]:
             if id(held) not in seen and not isinstance(held, type | ModuleType | FunctionType):
                 seen.add(id(held))
                 found.append(held)
+
+
+def test_an_abort_of_who_is_not_here_changes_nothing() -> None:
+    """Its answer is complete, or it never came: the engine's time stays where it is, and nothing is told."""
+    engine = Engine(scheduler("orca", 100), FormulaPricing())
+    engine.abort(Request(0, 0, 4, 2), 50)
+    assert engine.now == 0 and engine.idle()

@@ -28,7 +28,7 @@ class Entry(Tracked):
     - `next_decode`: the decision from which on it may be decided again.
     """
 
-    __slots__ = ("final", "first_hit", "key", "longest", "next_decode", "placeholders", "stale", "status")
+    __slots__ = ("final", "key", "longest", "next_decode", "placeholders", "stale", "status")
 
     def __init__(self, admission: Admission, serial: int, max_model_len: int) -> None:
         super().__init__(admission, serial)
@@ -42,7 +42,6 @@ class Entry(Tracked):
         self.placeholders = 0
         self.stale = 0
         self.next_decode = 0
-        self.first_hit: int | None = None
 
     @property
     def is_last(self) -> bool:

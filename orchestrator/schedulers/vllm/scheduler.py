@@ -220,8 +220,6 @@ class VllmScheduler:
         draft.admitted.append((entry.request, hit.tokens))
         entry.status = Status.RUNNING
         entry.computed = hit.tokens
-        if entry.first_hit is None:
-            entry.first_hit = hit.tokens
         self._compute(draft, entry, tokens)
         return None
 
