@@ -21,7 +21,7 @@ from analytical.chains.solver import CollectiveSolver
 from analytical.embedded import EmbeddedBackend
 from analytical.ordered import compiling
 from analytical.ordered.evaluating import NotOrderedError
-from analytical.ordered.evaluator import ORDERS_KEPT, OrderedPlan, _rows
+from analytical.ordered.evaluator import ORDERS_KEPT, OrderedPlan
 from analytical.ordered.finding import OrderFinder
 from converters.execution_graph import ExecutionGraph, IterationResult
 from foundation.errors import OrreryError, SimulationError
@@ -430,11 +430,3 @@ def test_steps_of_the_event_queue_and_of_orders_are_put_together() -> None:
     result = ordered.evaluate()
     assert result.finish_ns.shape[0] == 4
     assert ordered.agrees(result)
-
-
-def test_steps_that_share_their_sizes_go_on_sharing_them() -> None:
-    """Steps for the fallback: of a thousand like ones one row of sizes is kept."""
-    shared = np.broadcast_to(np.array([[3, 4, 5]]), (1000, 3))
-    few = _rows(shared, np.array([2, 7]))
-    assert few.tolist() == [[3, 4, 5]] * 2 and few.strides[0] == 0 and np.shares_memory(few, shared)
-    assert _rows(np.arange(12).reshape(4, 3), np.array([3, 1])).tolist() == [[9, 10, 11], [3, 4, 5]]
