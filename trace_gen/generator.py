@@ -280,7 +280,8 @@ def _row_work(structure: Structure, latency: IntArray, table: OperatorTable) -> 
     """Return the work of the rows by column of the table; that of KV transfers, behind its end, is nothing."""
     tables = [latency, table.flops, table.mem_bytes]
     if structure.transfer_rows:
-        tables = [np.pad(values, ((0, 0), (0, 1))) for values in tables]
+        none = np.zeros((len(latency), 1), dtype=np.int64)
+        tables = [np.concatenate((values, none), axis=1) for values in tables]
     return RowWork(structure.column, *tables)
 
 

@@ -272,7 +272,7 @@ class Engine:
         """Return the like decisions that are worth pricing: before the horizon, and before an answer is complete."""
         if self._max_steps == 1:
             return None
-        alike = self._scheduler.alike(self._max_steps * len(flying))
+        alike = self._scheduler.alike(self._rounds(now) * len(flying))
         if alike is None:
             return None
         period = alike.period

@@ -153,17 +153,18 @@ class RequestRecorder(Observer):
         """Note the tokens of a batch: every request that emits does so at the end of each step, all at once."""
         first, last, outcome = int(done.ends_ns[0]), done.end_ns, done.outcome
         gaps: Counter[int] = Counter()
+        known, steps = self._open, done.batch.steps
         for request, tokens in outcome.each():
-            going = self._open[request.id]
+            going = known[request.id]
             if going.first_token < 0:
                 going.first_token = first
             else:
                 gaps[first - going.last_token] += 1
             going.last_token = last
-            going.generated += tokens * done.batch.steps
+            going.generated += tokens * steps
             if self._keep_itl:
                 going.tokens.append(done.ends_ns if tokens == 1 else done.ends_ns.repeat(tokens))
-        together = (outcome.step_tokens - len(outcome.emitted)) * done.batch.steps
+        together = (outcome.step_tokens - len(outcome.emitted)) * steps
         if together:
             gaps[0] += together
         if gaps:
