@@ -9,7 +9,7 @@ import pytest
 
 from foundation.errors import UserError
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
-from trace_gen.precision import Arithmetic
+from trace_gen.precision import Arithmetic, Precision
 
 SHIPPED = sorted(path.stem for path in HARDWARE_FOLDER.glob("*.json"))
 EXPECTED = {"RTX3090", "RTX4090", "RTXPRO6000", "A40", "A6000", "A100-40G", "A100-80G", "H100", "H200", "B200", "L40S"}
@@ -126,3 +126,8 @@ def test_a_users_own_file(tmp_path: Path) -> None:
     assert load_hardware(str(path.rename(tmp_path / "mine.device"))) == mine, "whatever the file is called"
     with pytest.raises(UserError, match=r"mine\.json: the hardware configuration does not exist; check the path$"):
         load_hardware(str(path))
+
+
+def test_numbers_are_multiplied_as_the_wider_of_them() -> None:
+    for weights, activations, wanted in ((4, 16, 16), (16, 4, 16), (8, 8, 8), (32, 16, 32), (4, 8, 8)):
+        assert Precision(weights, activations).arithmetic is Arithmetic.of(wanted)

@@ -100,6 +100,10 @@ def kv_of_one_rank(trace: Trace) -> Trace:
     return changed(trace, "input_bytes", row, int(trace.input_bytes[row]) // 2)
 
 
+def kv_of_a_stranger(trace: Trace) -> Trace:
+    return changed(trace, "request", row_of(trace, "kv_load"), 77)
+
+
 def missing_layer(trace: Trace) -> Trace:
     layer = trace.layer.copy()
     layer[layer == 31] = 40
@@ -154,6 +158,7 @@ BROKEN_TRACES = [
     ("model-shape", wrong_width, "its input is"),
     ("weights-add-up", weight_twice, "bytes of weights, but a rank holds"),
     ("kv-adds-up", kv_of_one_rank, "bytes of KV are loaded over all ranks, but the batch moves"),
+    ("kv-adds-up", kv_of_a_stranger, "KV blocks are loaded that the batch does not move"),
     ("blocks-complete", missing_layer, "it is missing (layers 0 to 31 are expected)"),
     ("stage-order", stages_swapped, "after stage 1 has begun"),
     ("times", no_time, "it takes 0 ns; at least 1 is needed"),

@@ -241,3 +241,20 @@ def test_differences_of_small_recordings() -> None:
         assert first_difference(same, other) == said
     short = recording([0], [1, 2])
     assert first_difference(short, same) == "step 0: expected 1 columns, got 2"
+
+
+def test_as_many_token_ids_as_may_be_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.replay.case.MOST_TOKEN_IDS", 24)
+    path = tmp_path / "case.json"
+    one = {"id": "a", "arrival": 0, "prompt_token_ids": [1] * 11, "output_len": 1}
+    for second, code in ((11, 0), (12, 0), (13, 0), (14, 2)):
+        more = {**one, "id": "b", "prompt_token_ids": [2] * second}
+        content = {
+            "max_num_seqs": 4, "max_num_batched_tokens": 64, "block_size": 16, "num_gpu_blocks": 20,
+            "max_model_len": 128, "latency_model": {"a_us": 1000, "b_us_per_token": 10, "c_us_per_kv_token": 0.5},
+            "requests": [one, more],
+        }  # fmt: skip
+        path.write_text(json.dumps(content))
+        monkeypatch.setattr("sys.argv", ["replay", str(path)])
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            assert run_command(main) == code, second
