@@ -9,7 +9,7 @@ one row is kept).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,25 +87,40 @@ class EngineHistory:
     def _keep(self, done: CompletedBatch, count: int, prefills: int, tokens: int) -> None:
         """Keep the first `count` runs of a batch: all its steps, or one each."""
         batch, spans = done.batch, done.stages_ns[:count].transpose(2, 1, 0).tolist()
-        begins, ends = spans[0][0], spans[-1][1]
-        alone = len(done.stages_ns) == 1
-        last = done.usages.last
-        runs = [(last, np.array([last.free_blocks]))] if alone else done.usages.runs
-        states = [_state(*run) for run in runs]
-        running, waiting, used, total = ([v for state in states for v in state[at]][:count] for at in range(4))
-        evicted, reloaded = (sum(one.bytes for one in moved) for moved in (batch.kv_evictions, batch.kv_loads))
-        rows = (
-            done.serials[:count].tolist(), begins, ends, [done.last_step_start_ns] if alone else begins,
-            [batch.steps if alone else 1] * count, [len(batch.requests)] * count, [prefills] * count, [tokens] * count,
-            running, waiting, used, total, [evicted] * count, [reloaded] * count,
-        )  # fmt: skip
-        for name, values in zip(COLUMNS, rows, strict=True):
-            self._columns[name].extend(values)
+        moved = [sum(one.bytes for one in moves) for moves in (batch.kv_evictions, batch.kv_loads)]
+        work = (len(batch.requests), prefills, tokens)
+        if len(done.stages_ns) == 1:
+            self._keep_one(done, work, moved)
+        else:
+            self._keep_each(done, spans[0][0], spans[-1][1], work, moved)
         if not self._spans:
             self._spans = [(array("q"), array("q")) for _ in spans]
         for (stage_begins, stage_ends), (began, ended) in zip(self._spans, spans, strict=True):
             stage_begins.extend(began)
             stage_ends.extend(ended)
+
+    def _keep_one(self, done: CompletedBatch, work: Sequence[int], moved: Sequence[int]) -> None:
+        """Keep all steps of a batch as one row."""
+        last = done.usages.last
+        row = (
+            int(done.serials[0]), int(done.stages_ns[0, 0, 0]), int(done.stages_ns[0, 1, -1]), done.last_step_start_ns,
+            done.batch.steps, *work, last.running, last.waiting, last.total_blocks - last.free_blocks,
+            last.total_blocks, *moved,
+        )  # fmt: skip
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def _keep_each(
+        self, done: CompletedBatch, begins: list[int], ends: list[int], work: Sequence[int], moved: Sequence[int]
+    ) -> None:
+        """Keep a row of each of the first steps, as many as have `begins` and `ends`."""
+        count = len(begins)
+        states = [_state(*run) for run in done.usages.runs]
+        state = [[value for one in states for value in one[at]][:count] for at in range(4)]
+        known, after = ([[value] * count for value in values] for values in ((1, *work), moved))
+        rows = (done.serials[:count].tolist(), begins, ends, begins, *known, *state, *after)
+        for column, values in zip(self._columns.values(), rows, strict=True):
+            column.extend(values)
 
 
 class History(Observer):

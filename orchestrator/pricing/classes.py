@@ -93,8 +93,10 @@ class WorkClasses:
         parts = np.empty((*own_ns.shape, len(self.names)), dtype=np.int64)
         parts[:, :, :-2] = chosen(self._work_ns(trace, result, ranks), slowest)
         left = np.maximum(own_ns - parts[:, :, :-2].sum(axis=2), 0)
-        moved = self._moved(trace, ranks, left, slowest)
-        parts[:, :, -2], parts[:, :, -1] = left - moved, moved
+        parts[:, :, -2], parts[:, :, -1] = left, 0
+        if any(rows.size for rows in ranks.moves):
+            moved = self._moved(trace, ranks, left, slowest)
+            parts[:, :, -2], parts[:, :, -1] = left - moved, moved
         return parts
 
     def _work_ns(self, trace: Trace, result: IterationResult, ranks: _Ranks) -> IntArray:
@@ -106,8 +108,6 @@ class WorkClasses:
 
     def _moved(self, trace: Trace, ranks: _Ranks, left: IntArray, slowest: IntArray) -> IntArray:
         """Return what of the time `left` goes to moves of KV blocks."""
-        if not any(rows.size for rows in ranks.moves):
-            return np.zeros_like(left)
         sizes = np.where(trace.kind == RowKind.MEM_LOAD, trace.input_bytes, trace.output_bytes)
         most = [
             (int(self._moved_ns(sizes[rows]).sum()) if communicates else np.iinfo(np.int64).max) if rows.size else 0

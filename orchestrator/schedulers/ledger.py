@@ -125,5 +125,5 @@ class Ledger(Generic[Member]):
         period, first = len(lanes), len(self.flights)
         rounds = -(-most // period)
         flows = [lanes[(first + place) % period].kv.flow(rounds) for place in range(period)]
-        taken, given = (np.stack([flow[side] for flow in flows], axis=1).ravel()[:most] for side in (0, 1))
+        taken, given = (np.array([flow[side] for flow in flows]).T.ravel()[:most] for side in (0, 1))
         return taken.cumsum(), given.cumsum()
