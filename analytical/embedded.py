@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from analytical.chains.evaluator import ChainEvaluator, NotAChainError
 from analytical.chains.plan import ChainPlan, plan_chains
@@ -12,7 +14,6 @@ from analytical.events.runner import EventRunner
 from analytical.machine.description import Machine
 from analytical.machine.options import parse_options
 from analytical.machine.validation import check_graph
-from analytical.ordered.evaluator import OrderedEvaluator, OrderedPlan
 from analytical.plan_cache import StructureCache
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
@@ -21,6 +22,9 @@ from astra_files.system import SystemConfig
 from converters.execution_graph import ExecutionGraph, IterationResult
 from converters.metadata import without_metadata
 from foundation.errors import SimulationError
+
+if TYPE_CHECKING:
+    from analytical.ordered.evaluator import OrderedEvaluator, OrderedPlan
 
 
 class EmbeddedBackend:
@@ -37,8 +41,14 @@ class EmbeddedBackend:
         self._models = Models(machine)
         self.events = EventRunner(self._models)
         self.chains = ChainEvaluator(machine, self._models.delays)
-        self.ordered = OrderedEvaluator(machine, self._models.delays)
         self.plans = StructureCache(self._plan)
+
+    @cached_property
+    def ordered(self) -> OrderedEvaluator:
+        """The evaluator of graphs that are no chains, loaded when there is one: most runs have none."""
+        from analytical.ordered.evaluator import OrderedEvaluator
+
+        return OrderedEvaluator(self.machine, self._models.delays)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return the finish time and exposed communication of every rank, in ns, for each of the graph's steps.
@@ -49,7 +59,7 @@ class EmbeddedBackend:
         if self.machine.options.skip_metadata:
             graph = without_metadata(graph)
         planned = self.plans.get(graph)
-        if isinstance(planned.plan, OrderedPlan):
+        if not isinstance(planned.plan, ChainPlan):
             return self.ordered.evaluate(planned.plan, graph, planned.solver, self.events.simulate)
         try:
             return self.chains.evaluate(planned.plan, graph, planned.solver)
@@ -62,7 +72,11 @@ class EmbeddedBackend:
     def _plan(self, graph: ExecutionGraph) -> Planned:
         machine = self.machine
         check_graph(graph, machine.network, machine.system, machine.memory)
-        plan = plan_chains(graph, machine) or OrderedPlan()
+        plan: ChainPlan | OrderedPlan | None = plan_chains(graph, machine)
+        if plan is None:
+            from analytical.ordered.evaluator import OrderedPlan
+
+            plan = OrderedPlan()
         return Planned(plan, CollectiveSolver(self._models, graph.groups))
 
 

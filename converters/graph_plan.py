@@ -179,7 +179,7 @@ class Planner:
         collective = layout.slot == COLL
         group = block.rows.group[layout.row]
         comm_group, involved = np.zeros(nodes, dtype=np.int32), np.full(nodes, ABSENT)
-        for code in np.unique(group[collective]).tolist():
+        for code in sorted(set(group[collective].tolist())):
             here = collective & (group == code)
             named = self._participants[code]
             comm_group[here], involved[here] = named.comm_group, named.involved_dims

@@ -119,7 +119,8 @@ def dependencies(block: Trace, layout: Layout, leading: BoolArray, carry: Carry)
         awaited = carry.loose[:-1] if layout.closed else _NOTHING  # all but the last node, which asks
         child, waits = np.append(child, np.full(awaited.size, layout.nodes - 1)), np.append(waits, awaited)
     carry.nodes += layout.nodes
-    keys = np.unique(child * max(carry.nodes, 1) + waits)
+    keys = np.sort(child * max(carry.nodes, 1) + waits)
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     counts = np.bincount(keys // max(carry.nodes, 1), minlength=layout.nodes)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % max(carry.nodes, 1)
 

@@ -150,7 +150,7 @@ class Survey:
         stages, first = np.unique(block.stage[works], return_index=True)
         for stage, row in zip(stages.tolist(), works[first].tolist(), strict=True):
             self.first_work.setdefault(stage, self.rows + row)
-        self.working.update(np.unique(block.stage[works[~rows.receives[works]]]).tolist())
+        self.working.update(block.stage[works[~rows.receives[works]]].tolist())
 
     def _note_spans(self, block: Trace, rows: BlockRows, at: IntArray) -> None:
         if not at.size:

@@ -68,7 +68,7 @@ class _Kinds:
             times = np.zeros((columns.size, share.begins.size))
             stretch = np.searchsorted(share.begins, np.arange(share.rows.size), side="right") - 1
             np.add.at(times, (which, stretch), 1)
-        return cls(columns, which, np.unique(which[share.first]), times)
+        return cls(columns, which, np.array(sorted(set(which[share.first].tolist())), dtype=np.int64), times)
 
     def sums(self, runtime: Runtimes, begins: NDArray[np.int64]) -> Runtimes:
         """Add up runtimes of kinds ``[k, kinds]``, none above `SHORT_NS`, to those of the stretches from `begins` on.

@@ -26,7 +26,8 @@ def cumulative(values: IntArray | FloatArray, weights: IntArray | None = None) -
     order = np.argsort(values, kind="stable")
     ranked, ends = values[order], np.cumsum(weights[order])
     total = int(ends[-1])
-    ranks = np.unique(np.linspace(0, total - 1, min(total, CURVE_POINTS)).round().astype(np.int64))
+    ranks = np.linspace(0, total - 1, min(total, CURVE_POINTS)).round().astype(np.int64)
+    ranks = ranks[np.diff(ranks, prepend=-1) > 0]
     x = ranked[np.searchsorted(ends, ranks, side="right")].astype(np.float64)
     return np.concatenate((x[:1], x)), np.concatenate(([0.0], 100.0 * (ranks + 1) / total))
 
