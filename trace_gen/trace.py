@@ -114,7 +114,7 @@ class Trace:
       - `latency_ns`: ``[steps, n]``, at least 1 for COMPUTE rows, 0 for others;
       - `flops`, `mem_bytes`: ``[steps, n]`` floating-point operations and bytes of device memory traffic, for
         backends that turn them into time themselves.
-    - `comm_type`, `comm_bytes` (in the meaning of ASTRA-sim's comm_size, see reference of collectives),
+    - `comm_type`, `comm_bytes` (in the meaning of ASTRA-sim's comm_size),
       `comm_group` (index into `groups`, -1: none).
     - `dep_offsets` ``[n + 1]``, `dep_rows`: rows that row r waits for are
       ``dep_rows[dep_offsets[r]:dep_offsets[r + 1]]``; an empty slice means, on each rank, the previous

@@ -52,7 +52,6 @@ class _Run:
 
     def __init__(self, plan: ChainPlan, graph: ExecutionGraph, machine: Machine) -> None:
         self._plan = plan
-        self._steps = graph.steps
         self._arrivals: list[IntArray | None] = [None] * plan.slots
         self._streams: dict[tuple[int, int], int] = {}
         begins = plan.begins

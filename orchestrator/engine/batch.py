@@ -94,7 +94,7 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What `Scheduler.update` reports of a finished batch: who got tokens, and who is done.
 

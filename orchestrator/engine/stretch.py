@@ -143,13 +143,13 @@ def _stage_by_stage(
     ends = list(flying)
     decided: list[int] = []
     passages: list[Passage] = []
-    for time, finishes in enumerate(steps.tolist()):
+    for time, takes in enumerate(steps.tolist()):
         moment = max(ends[time], ahead.free[0]) if waits else ends[time]
         if moment >= horizon:
             break
         # A token is computed from the one before: its batch cannot begin while that is in flight.
         ready = max(moment, ends[len(ends) - period])
-        passage = ahead.passage(ready, finishes)
+        passage = ahead.passage(ready, takes)
         ahead.free = passage.ends
         decided.append(moment)
         ends.append(passage.ends[-1])

@@ -47,6 +47,8 @@ class BlockFlow:
 
     def drops(self, step: int) -> int:
         """Return how many blocks `step` gives back."""
+        if not self._drops:
+            return 0
         return sum(events.at(step) for events in self._drops) + (0 if step else self._late)
 
     def between(self, begin: int, end: int) -> tuple[IntArray, IntArray]:

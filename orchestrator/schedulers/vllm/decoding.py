@@ -33,8 +33,8 @@ class Decoding:
         """Whether all that runs is one cohort."""
         return self._cohort is not None
 
-    def step(self, running: Sequence[Entry], draft: Draft) -> bool:
-        """Decide a token for each of `running` that wants one; False: nothing has been done, they want otherwise.
+    def step(self, running: Sequence[Entry]) -> Cohort[Entry] | None:
+        """Decide a token for each of `running` that wants one; None: nothing has been done, they want otherwise.
 
         The budget holds at least `max_num_seqs` tokens, so nobody goes short.
         """
@@ -44,24 +44,17 @@ class Decoding:
             cohort = None
         if cohort is None and self._worth_a_look and not self._in_turn:
             cohort = self._form(running)
-        if cohort is None:
-            return False
-        if not cohort.step():
-            self.dissolve()
-            return False
-        draft.cohort = cohort
-        draft.budget -= len(cohort.members)
-        return True
+        if cohort is None or cohort.step():
+            return cohort
+        self.dissolve()
+        return None
 
     def look(self, running: Sequence[Entry]) -> None:
         """After a decision: find out whether the next may be one for a cohort."""
         self._worth_a_look = all(entry.tokens + entry.placeholders - entry.computed <= 1 for entry in running)
 
-    def flight(self, draft: Draft) -> Flight[Entry] | None:
-        """Return the flight of a decision for the cohort alone, None for any other."""
-        cohort = draft.cohort
-        if cohort is None:
-            return None
+    def flight(self, cohort: Cohort[Entry]) -> Flight[Entry]:
+        """Return the flight of a decision for the cohort alone."""
         return Flight(cohort.batch(self._ledger.serial), cohort.members, plain=True, cohort=cohort)
 
     def open(self, draft: Draft) -> None:

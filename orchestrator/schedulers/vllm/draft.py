@@ -42,6 +42,11 @@ class Draft:
     cohort: Cohort[Entry] | None = None
     refusal: Refusal = Refusal.NOBODY
 
+    def start_with(self, cohort: Cohort[Entry]) -> None:
+        """Give the first rows to `cohort`."""
+        self.cohort = cohort
+        self.budget -= len(cohort.members)
+
     def append(self, entry: Entry, tokens: int, samples: bool) -> None:
         """Add a row: `tokens` are computed after those that `entry` has in its KV blocks."""
         self.entries.append(entry)

@@ -19,6 +19,7 @@ from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.kv_memory.prefix_chain import PrefixChain, known_tokens
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
+from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
@@ -70,21 +71,15 @@ class VllmScheduler:
         """
         self._decisions += 1
         self._untold = False
-        draft = Draft(self.config.max_num_batched_tokens)
-        threshold = self._threshold()
-        if not self.decoding.step(self.running, draft):
-            self._schedule_running(draft, threshold)
-        self._admit(draft, threshold)
-        self._refusal = draft.refusal
-        flight = self.decoding.flight(draft)
-        if flight is None:
-            if not draft.entries and not draft.preempted:
-                return None
-            flight = Flight(draft.batch(self.ledger.serial), draft.entries, draft.plain)
-            self.decoding.look(self.running)
-            if self.config.staggers:
-                self._stagger(draft)
-        return self.ledger.launch(flight)
+        self._refusal = Refusal.NOBODY
+        cohort = self.decoding.step(self.running)
+        if cohort is None or len(self.waiting):
+            draft = self._draft(cohort)
+            self._refusal = draft.refusal
+            cohort = draft.cohort
+            if cohort is None:
+                return self._launch(draft)
+        return self.ledger.launch(self.decoding.flight(cohort))
 
     def next_decision(self, now: int) -> int | None:
         """Return None: decisions change with arrivals and batches that finish; `now` where some wait their turn."""
@@ -149,6 +144,27 @@ class VllmScheduler:
 
     # -- one decision
 
+    def _draft(self, cohort: Cohort[Entry] | None) -> Draft:
+        """Write down a decision whose first rows are those of `cohort`, or else of whoever runs."""
+        draft = Draft(self.config.max_num_batched_tokens)
+        threshold = self._threshold()
+        if cohort is None:
+            self._schedule_running(draft, threshold)
+        else:
+            draft.start_with(cohort)
+        if not draft.preempted:
+            self._admit(draft, threshold)
+        return draft
+
+    def _launch(self, draft: Draft) -> Batch | None:
+        """Book a decision that is more than a cohort's, if anything is decided."""
+        if not draft.entries and not draft.preempted:
+            return None
+        self.decoding.look(self.running)
+        if self.config.staggers:
+            self._stagger(draft)
+        return self.ledger.launch(Flight(draft.batch(self.ledger.serial), draft.entries, draft.plain))
+
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
         """Give running requests tokens in their order, preempting when KV blocks run out."""
         index = 0
@@ -182,8 +198,6 @@ class VllmScheduler:
 
     def _admit(self, draft: Draft, threshold: int) -> None:
         """Admit waiting requests from the head until the first that finds no seat, tokens or KV blocks."""
-        if draft.preempted:
-            return
         passed: list[Entry] = []
         while len(self.waiting):
             if draft.budget <= 0 or len(self.running) >= self.config.max_num_seqs:
