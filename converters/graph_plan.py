@@ -178,12 +178,13 @@ class Planner:
         nodes = layout.nodes
         collective = layout.slot == COLL
         group = block.rows.group[layout.row]
-        comm_group, involved = np.zeros(nodes, dtype=np.int32), np.full(nodes, ABSENT)
+        absent = np.full(nodes, ABSENT)
+        comm_group, involved = np.zeros(nodes, dtype=np.int32), absent.copy()
         for code in sorted(set(group[collective].tolist())):
             here = collective & (group == code)
             named = self._participants[code]
             comm_group[here], involved[here] = named.comm_group, named.involved_dims
-        tag, source, target = (np.full(nodes, ABSENT) for _ in range(3))
+        tag, source, target = (absent.copy() for _ in range(3))
         for index, (move, at) in enumerate(zip(layout.moves, layout.move_at.tolist(), strict=True)):
             own = move.target if index < layout.received else move.source
             tag[at], source[at], target[at] = move.tag, move.source - own, move.target - own
@@ -193,7 +194,7 @@ class Planner:
             "is_cpu_op": np.zeros(nodes, dtype=np.bool_),
             "duration_us": np.zeros(nodes, dtype=np.int64),
             "comm_type": np.where(collective, _COLLECTIVE_OF[block.trace.comm_type[layout.row]], -1).astype(np.int8),
-            "comm_priority": np.full(nodes, ABSENT),
+            "comm_priority": absent,
             "comm_tag": tag,
             "comm_src_delta": source,
             "comm_dst_delta": target,

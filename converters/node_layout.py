@@ -20,6 +20,7 @@ IntArray = NDArray[np.int64]
 Pairs = tuple[IntArray, IntArray]
 """Who waits (a position here) and for which node (a number through all blocks)."""
 _NOTHING = np.zeros(0, dtype=np.int64)
+_LAST = np.iinfo(np.int64).max
 
 
 @dataclass(slots=True)
@@ -120,9 +121,11 @@ def dependencies(block: Trace, layout: Layout, leading: BoolArray, carry: Carry)
         child, waits = np.append(child, np.full(awaited.size, layout.nodes - 1)), np.append(waits, awaited)
     carry.nodes += layout.nodes
     keys = np.sort(child * max(carry.nodes, 1) + waits)
-    keys = keys[np.diff(keys, prepend=-1) > 0]
-    counts = np.bincount(keys // max(carry.nodes, 1), minlength=layout.nodes)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % max(carry.nodes, 1)
+    keys = keys[np.append(keys[1:] != keys[:-1], True)[: keys.size]]  # the last of equal ones
+    child, waits = np.divmod(keys, max(carry.nodes, 1))
+    offsets = np.zeros(layout.nodes + 1, dtype=np.int64)
+    np.cumsum(np.bincount(child, minlength=layout.nodes), out=offsets[1:])
+    return offsets, waits
 
 
 def _anchor_places(layout: Layout, *, sent: bool) -> IntArray:
@@ -146,8 +149,8 @@ def _within_rows(layout: Layout) -> list[Pairs]:
 def _entries(layout: Layout) -> Pairs:
     """Return the node of each row that awaits the row's parents, and the second one of rows with two loads (-1)."""
     own = layout.grid[:, LOAD_INPUT:SEND]
-    first = np.where(own >= 0, own, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
-    first[first == np.iinfo(np.int64).max] = -1  # a row that only receives
+    first = np.where(own >= 0, own, _LAST).min(axis=1, initial=_LAST)
+    first[first == _LAST] = -1  # a row that only receives
     both = (layout.grid[:, LOAD_INPUT] >= 0) & (layout.grid[:, LOAD_WEIGHT] >= 0)
     return first, np.where(both, layout.grid[:, LOAD_WEIGHT], -1)
 
@@ -186,9 +189,10 @@ def _chains(block: Trace, layout: Layout, working: IntArray, explicit: BoolArray
     child, parent = ordered[1:][same], ordered[:-1][same]
     silent = ~explicit[child]
     pairs = [(child[silent], end[parent[silent]])]
-    distinct, first = np.unique(batch, return_index=True)
+    first = np.flatnonzero(np.append(batch[:1] == batch[:1], ~same))
     last = np.append(first[1:], batch.size)[: first.size] - 1
-    for number, row, closing in zip(distinct.tolist(), ordered[first].tolist(), ordered[last].tolist(), strict=True):
+    ends = zip(batch[first].tolist(), ordered[first].tolist(), ordered[last].tolist(), strict=True)
+    for number, row, closing in ends:
         if number in carry.ends and not explicit[row]:
             pairs.append((np.array([row]), np.array([carry.ends[number]])))
         carry.ends[number] = int(end[closing])

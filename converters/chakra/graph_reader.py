@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -153,31 +154,31 @@ def _digest(path: Path) -> bytes:
 
 def _columns(rows: Sequence[NodeRow], rank: int, path: Path) -> tuple[tuple[str, ...], Columns]:
     """Return the node names and the RankGraph columns of one rank."""
-    columns: Columns = {
-        name: np.array([getattr(row, name) for row in rows], dtype=dtype) for name, dtype in _SCALARS.items()
-    }
+    by_field = zip(*rows, strict=True) if rows else repeat(())
+    values: dict[str, Sequence[Any]] = dict(zip(NodeRow._fields, by_field, strict=False))
+    columns: Columns = {name: np.array(values[name], dtype=dtype) for name, dtype in _SCALARS.items()}
     columns["column"] = np.arange(len(rows))
     for name in ("num_ops", "tensor_size"):
-        columns[name] = np.array([getattr(row, name) for row in rows], dtype=np.int64).reshape(1, -1)
+        columns[name] = np.array(values[name], dtype=np.int64).reshape(1, -1)
     for name in ("comm_src", "comm_dst"):
-        peers = [getattr(row, name) for row in rows]
-        columns[f"{name}_delta"] = np.array([ABSENT if p == ABSENT else p - rank for p in peers], dtype=np.int64)
+        peers = [ABSENT if peer == ABSENT else peer - rank for peer in values[name]]
+        columns[f"{name}_delta"] = np.array(peers, dtype=np.int64)
     index: dict[str, int] = {}
-    columns["name"] = np.array([index.setdefault(row.name, len(index)) for row in rows], dtype=np.int32)
-    position = {row.node_id: at for at, row in enumerate(rows)}
+    columns["name"] = np.array([index.setdefault(name, len(index)) for name in values["name"]], dtype=np.int32)
+    position = {node: at for at, node in enumerate(values["node_id"])}
     if len(position) != len(rows):
-        twice = next(row.node_id for at, row in enumerate(rows) if position[row.node_id] != at)
+        twice = next(node for at, node in enumerate(values["node_id"]) if position[node] != at)
         raise UserError(f"node id {twice} occurs twice", path=path, fix="ids are unique within a rank")
     try:
-        dependencies = [[position[parent] for parent in row.dependencies] for row in rows]
+        dependencies = [[position[parent] for parent in parents] for parents in values["dependencies"]]
     except KeyError as error:
         raise UserError(
             f"a node depends on node {error.args[0]}, which is not in the file", path=path, fix="write every node"
         ) from None
     columns["dep_offsets"] = np.cumsum([0, *map(len, dependencies)], dtype=np.int64)
     columns["dep_index"] = np.array([at for parents in dependencies for at in parents], dtype=np.int64)
-    for own in sorted({name for row in rows for name, _ in row.own}):
-        columns[own] = np.array([dict(row.own).get(own, ABSENT) for row in rows], dtype=np.int64)
+    for own in sorted({name for pairs in set(values["own"]) for name, _ in pairs}):
+        columns[own] = np.array([dict(pairs).get(own, ABSENT) for pairs in values["own"]], dtype=np.int64)
     return tuple(index), columns
 
 

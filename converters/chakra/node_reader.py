@@ -46,8 +46,9 @@ class NodeReader:
         name, parents, at = b"", b"", 0
         try:
             while at < len(message) and message[at] != _ATTRIBUTE:
-                key = message[at]
-                value, at = _varint(message, at + 1)
+                key, value, at = message[at], message[at + 1], at + 2
+                if value > 0x7F:  # most are of one byte
+                    value, at = _varint(message, at - 1)
                 if key in fields:
                     fields[key] = value
                 elif key == _NAME:
