@@ -75,9 +75,7 @@ def _identity(graph: ExecutionGraph) -> Identity:
 def _digest(graph: ExecutionGraph) -> bytes:
     digest = blake2b(repr(sorted(graph.groups.items())).encode(), digest_size=16)
     for one in graph.rank_graphs:
-        digest.update(repr(one.ranks).encode())
+        digest.update(f"{one.ranks} {one.nodes} {one.dep_index.size} ".encode())
         for name in STRUCTURE:
-            column = np.ascontiguousarray(getattr(one, name))
-            digest.update(f"{column.dtype.str}{column.shape}".encode())
-            digest.update(column.data)
+            digest.update(np.ascontiguousarray(getattr(one, name)).data)
     return digest.digest()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytical.chains.meetings import Meeting, MeetingFinder
-from analytical.chains.stretches import MOST_PIECES, Shares, join, share_out
+from analytical.chains.stretches import MOST_PIECES, OwnNodes, Shares, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
 from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
@@ -23,16 +23,15 @@ from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType,
 
 @dataclass(slots=True)
 class SetPlan:
-    """One `RankGraph`: where it stops to wait for others, and the nodes that end by themselves.
+    """One `RankGraph`: where it stops to wait for others, and its `own` nodes, which end by themselves.
 
-    `stops` are the chain positions that wait for others: collectives, sends and receives. Stretch 0 of the `shares`
-    lies before the first stop, stretch i behind the i-th.
+    `stop_rows` are the rows that wait for others: collectives, sends and receives. Stretch 0 lies before the first
+    stop, stretch i behind the i-th.
     """
 
     ranks: tuple[int, ...]
-    stops: NDArray[np.int64]
     stop_rows: NDArray[np.int64]
-    shares: Shares
+    own: OwnNodes
 
 
 @dataclass(slots=True)
@@ -115,7 +114,7 @@ def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
         if planned is None:
             return None
         sets.append(planned)
-    if sum(2 * len(planned.stops) + 1 for planned in sets) > MOST_PIECES:
+    if sum(2 * planned.own.stretches - 1 for planned in sets) > MOST_PIECES:
         return None
     return _Ordering(graph, machine, sets).plan()
 
@@ -135,8 +134,8 @@ def _plan_set(graph: RankGraph, machine: Machine) -> SetPlan | None:
     broadcast = (kind == NodeType.COMM_COLL) & (graph.comm_type[order] == CollectiveType.BROADCAST)
     waits = (kind >= NodeType.COMM_SEND) & ~broadcast
     stops, others = np.flatnonzero(waits), np.flatnonzero(~waits)
-    shares = share_out(graph, order[others], np.searchsorted(stops, others), others == 0, machine)
-    return SetPlan(graph.ranks, stops, order[stops], shares)
+    own = OwnNodes(graph, order[others], np.searchsorted(stops, others), others == 0, stops.size + 1)
+    return SetPlan(graph.ranks, order[stops], own)
 
 
 def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
@@ -179,6 +178,7 @@ class _Ordering:
 
     def __init__(self, graph: ExecutionGraph, machine: Machine, sets: list[SetPlan]) -> None:
         self._graph = graph
+        self._machine = machine
         self._rendezvous = machine.options.rendezvous_protocol
         self._sets = sets
         self._rows = [plan.stop_rows.tolist() for plan in sets]
@@ -210,14 +210,13 @@ class _Ordering:
         return self._planned()
 
     def _planned(self) -> ChainPlan:
-        stretches = [len(planned.stops) + 1 for planned in self._sets]
-        nodes = [graph.nodes for graph in self._graph.rank_graphs]
+        own = [planned.own for planned in self._sets]
         return ChainPlan(
             self._sets,
             self._stops,
             self._slots,
-            shares=join([planned.shares for planned in self._sets], nodes, stretches),
-            begins=[0, *accumulate(stretches)],
+            shares=share_out(own, self._machine),
+            begins=[0, *accumulate(nodes.stretches for nodes in own)],
             shared=any(isinstance(stop, CollectiveStop) for stop in self._stops),
         )
 

@@ -1,12 +1,12 @@
 """How long nodes run that need no other: added up to stretches between those that do, for all steps at once.
 
-Sets of ranks that have many stretches each are worked out side by side, as if they were one (`join`). Nodes that share
-their work are worked out once: a stretch is so many times this kind of work and so many times that (`_Kinds`).
+Sets of ranks are worked out side by side, as if they were one (`share_out`). Nodes that share their work are worked out
+once: a stretch is so many times this kind of work and so many times that (`_Kinds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,20 +48,26 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class _Kinds:
-    """The different works among a share's nodes: their `columns` in the table of work; `which` is each node's kind.
+    """The different works among a share's nodes: their `columns` in the table of work; `which` is each node's kind
+    (None: each is of its own).
 
     `first`: the kinds of nodes that run from t = 0 on. `times` ``[kinds, stretches]``: how often a stretch has each;
     None where that would be a table much larger than one of all nodes.
     """
 
     columns: NDArray[np.int64]
-    which: NDArray[np.int64]
+    which: NDArray[np.int64] | None
     first: NDArray[np.int64]
     times: NDArray[np.float64] | None
 
     @classmethod
+    def each_its_own(cls, share: Share, column: IntArray) -> _Kinds:
+        """Return a kind for each of a share's nodes; ``column[row]`` is where a node finds its work."""
+        return cls(column[share.rows], None, share.first, None)
+
+    @classmethod
     def of(cls, share: Share, column: IntArray) -> _Kinds:
-        """Find the kinds of a share's nodes; ``column[row]`` is where a node finds its work."""
+        """Find the kinds of a share's nodes; `column` as above."""
         columns, which = np.unique(column[share.rows], return_inverse=True)
         times = None
         if columns.size * share.begins.size <= DENSE * share.rows.size:
@@ -71,12 +77,14 @@ class _Kinds:
         return cls(columns, which, np.array(sorted(set(which[share.first].tolist())), dtype=np.int64), times)
 
     def sums(self, runtime: Runtimes, begins: NDArray[np.int64]) -> Runtimes:
-        """Add up runtimes of kinds ``[k, kinds]``, none above `SHORT_NS`, to those of the stretches from `begins` on.
+        """Add up runtimes of kinds ``[k, kinds]`` to those of the stretches from `begins` on.
 
-        Products and sums of whole doubles are exact as long as the result is, and what is not is above `SHORT_NS`.
+        None is above `SHORT_NS` where there are `times`. Products and sums of whole doubles are exact as long as the
+        result is, and what is not is above `SHORT_NS`.
         """
         if self.times is None:
-            return np.add.reduceat(runtime[:, self.which], begins, axis=1)
+            nodes = runtime if self.which is None else runtime[:, self.which]
+            return np.add.reduceat(nodes, begins, axis=1)
         result: Runtimes = runtime @ self.times
         return result
 
@@ -103,36 +111,53 @@ class Stretches:
 
     def add(self, share: Share, sums: Runtimes, counted: Runtimes) -> bool:
         """Add the sums of a share's stretches, and what of it is GPU time; return whether they are short enough."""
-        if sums.max() > SHORT_NS:
+        if not sums.max() <= SHORT_NS:  # what is no number is not short either
             return False
-        whole = sums.astype(np.int64, copy=False)
-        every = share.stretches.size == self.total.shape[1]  # which is several times as quick as listing them
-        self.total[:, slice(None) if every else share.stretches] += whole
+        self.total[:, _columns(share.stretches, self.total)] += sums.astype(np.int64, copy=False)
         if share.sets.size:
-            self.gpu[:, share.sets] += np.add.reduceat(counted.astype(np.int64, copy=False), share.set_begins, axis=1)
+            each = np.add.reduceat(counted.astype(np.int64, copy=False), share.set_begins, axis=1)
+            self.gpu[:, _columns(share.sets, self.gpu)] += each
         return True
 
 
-def share_out(
-    graph: RankGraph, rows: IntArray, stretch: IntArray, first: NDArray[np.bool_], machine: Machine
-) -> Shares:
-    """Sort `rows` into shares; ``stretch[i]``, which never falls, is the stretch that ``rows[i]`` lies in.
+def _columns(chosen: NDArray[np.int64], table: IntArray) -> NDArray[np.int64] | slice:
+    """Return `chosen` columns of a table as an index: all of them as a slice, which is several times as quick."""
+    return slice(None) if chosen.size == table.shape[1] else chosen
 
-    None of them communicates, but for a BROADCAST, which is only replayed. `first`: which of them wait for nothing.
+
+@dataclass(frozen=True, slots=True)
+class OwnNodes:
+    """The nodes of a set of ranks that need no other; none of them communicates, but for a BROADCAST, which is only
+    replayed. ``rows[i]`` lies in stretch ``stretch[i]``, which never falls, of so many `stretches`; `first`: which of
+    them wait for nothing.
     """
-    kind, cpu = graph.node_type[rows], graph.is_cpu_op[rows]
+
+    graph: RankGraph
+    rows: NDArray[np.int64]
+    stretch: NDArray[np.int64]
+    first: NDArray[np.bool_]
+    stretches: int
+
+
+def share_out(sets: Sequence[OwnNodes], machine: Machine) -> Shares:
+    """Sort the nodes of several sets, side by side, into shares."""
+    kind = np.concatenate([own.graph.node_type[own.rows] for own in sets])
+    cpu = np.concatenate([own.graph.is_cpu_op[own.rows] for own in sets])
+    rows = _shifted([own.rows for own in sets], [own.graph.nodes for own in sets])
+    stretch = _shifted([own.stretch for own in sets], [own.stretches for own in sets])
+    first = np.concatenate([own.first for own in sets])
+    set_of = np.repeat(np.arange(len(sets)), [own.rows.size for own in sets])
+
     memory = (kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE)
-    modelled = (kind == NodeType.COMP) & ~cpu & machine.system.roofline_enabled
     gpu = (kind == NodeType.COMP) & ~cpu
+    modelled = gpu & machine.system.roofline_enabled
 
     def share(chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> Share:
         positions = np.flatnonzero(chosen)
-        stretches, begins = np.unique(stretch[positions], return_index=True)
+        stretches, begins = _runs(stretch[positions])
         own = None if counted is None else np.flatnonzero(counted[positions])
-        sets = np.zeros(1 if (stretches if own is None else own).size else 0, dtype=np.int64)
-        return Share(
-            rows[positions], stretches, begins, np.flatnonzero(first[positions]), own, sets, np.zeros_like(sets)
-        )
+        sets, set_begins = _runs(set_of[positions[begins if own is None else own]])
+        return Share(rows[positions], stretches, begins, np.flatnonzero(first[positions]), own, sets, set_begins)
 
     return Shares(
         compute=share(modelled, None),
@@ -141,36 +166,16 @@ def share_out(
     )
 
 
-def join(parts: Sequence[Shares], nodes: Sequence[int], stretches: Sequence[int]) -> Shares:
-    """Return the shares of several sets of so many `nodes` and `stretches` each, side by side."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(shares: Sequence[Share]) -> Share:
-        everything = shares[0].counted is None
-        counts = [share.stretches.size if share.counted is None else share.counted.size for share in shares]
-        rows = [share.rows.size for share in shares]
-        return Share(
-            rows=_shifted([share.rows for share in shares], nodes),
-            stretches=_shifted([share.stretches for share in shares], stretches),
-            begins=_shifted([share.begins for share in shares], rows),
-            first=_shifted([share.first for share in shares], rows),
-            counted=None
-            if everything
-            else _shifted([own for share in shares if (own := share.counted) is not None], rows),
-            sets=_shifted([share.sets for share in shares], [1] * len(shares)),
-            set_begins=_shifted([share.set_begins for share in shares], counts),
-        )
-
-    return Shares(
-        compute=joined([part.compute for part in parts]),
-        memory=joined([part.memory for part in parts]),
-        replay=joined([part.replay for part in parts]),
-    )
+def _runs(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct of some values that never fall, and where each begins."""
+    begins = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: values.size])
+    return values[begins], begins
 
 
 def _shifted(parts: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[np.int64]:
     """Return positions within each of several things as positions within all of them, laid end to end."""
+    if len(parts) == 1:
+        return parts[0]
     offsets = np.concatenate(([0], np.cumsum(sizes[:-1], dtype=np.int64)))
     return np.concatenate([part + offset for part, offset in zip(parts, offsets, strict=True)])
 
@@ -185,8 +190,9 @@ def stretch_ns(shares: Shares, stretches: int, graphs: Sequence[RankGraph], mach
         if not share.rows.size:
             continue
         runtime = values(table, kinds.columns, machine)
-        # Nothing may take 0 ns at t = 0; what is no number is not short either.
-        if runtime is None or not runtime[:, kinds.first].all() or not runtime.max() <= SHORT_NS:
+        if runtime is None or not runtime[:, kinds.first].all():  # nothing may take 0 ns at t = 0
+            return None
+        if kinds.times is not None and not runtime.max() <= SHORT_NS:  # sums of long ones are long as well
             return None
         sums = kinds.sums(runtime, share.begins)
         if not result.add(share, sums, sums):
@@ -210,11 +216,13 @@ def _kinds(shares: Shares, works: Sequence[NodeWork], table: NodeWork) -> tuple[
     """Return the kinds of compute and memory nodes, found by the identity of the columns of `works`."""
     widths = [0] * len(works) if table is works[0] else [work.num_ops.shape[1] for work in works]
 
-    def make() -> tuple[_Kinds, _Kinds]:
+    def make(find: Callable[[Share, IntArray], _Kinds]) -> tuple[_Kinds, _Kinds]:
         column = _shifted([work.column for work in works], widths)
-        return _Kinds.of(shares.compute, column), _Kinds.of(shares.memory, column)
+        return find(shares.compute, column), find(shares.memory, column)
 
-    return shares.kinds.get([work.column for work in works], make, key=tuple(widths))
+    if table.num_ops.shape[1] >= sum(work.column.size for work in works):
+        return make(_Kinds.each_its_own)  # as in files, whose columns are never seen twice
+    return shares.kinds.get([work.column for work in works], lambda: make(_Kinds.of), key=tuple(widths))
 
 
 def _compute(table: NodeWork, columns: NDArray[np.int64], machine: Machine) -> Runtimes | None:

@@ -15,7 +15,7 @@ from analytical.machine.limits import MOST_BYTES, MOST_RECORDED_US
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
-from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IntArray, NodeType, RankGraph
+from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IntArray, NodeType, NodeWork, RankGraph
 from foundation.errors import SimulationError, UserError
 from foundation.printable import brief, shorten
 
@@ -83,6 +83,8 @@ def _findings(
     yield from _compute_findings(graph, system)
     yield from _memory_findings(graph, network, memory)
     communicates = kind >= NodeType.COMM_SEND
+    if not communicates.any():
+        return
     yield communicates & graph.is_cpu_op, "communication cannot be a CPU operation; drop is_cpu_op"
     yield communicates & (graph.comm_size == ABSENT), "comm_size is missing"
     yield communicates & (graph.comm_size < 0), "comm_size is negative"
@@ -103,15 +105,18 @@ def _findings(
 
 
 def _compute_findings(graph: RankGraph, system: SystemConfig) -> Iterator[Finding]:
-    modelled = roofline_nodes(graph, system)
-    yield modelled & (graph.num_ops == ABSENT).any(axis=0), "num_ops is missing (roofline-enabled needs it)"
-    yield modelled & (graph.tensor_size == ABSENT).any(axis=0), "tensor_size is missing (roofline-enabled needs it)"
-    yield modelled & (graph.tensor_size < 0).any(axis=0), "tensor_size is negative"
-    mixed = (graph.tensor_size == 0).any(axis=0) & (graph.tensor_size > 0).any(axis=0)
-    yield modelled & mixed, "tensor_size is 0 in some steps only; simulate those apart"
-    runs = modelled & (graph.tensor_size > 0).all(axis=0)
+    modelled, work = roofline_nodes(graph, system), graph.work
+    if not modelled.any():
+        return
+    operations, sizes = work.num_ops, work.tensor_size
+    yield modelled & _some(work, operations == ABSENT), "num_ops is missing (roofline-enabled needs it)"
+    yield modelled & _some(work, sizes == ABSENT), "tensor_size is missing (roofline-enabled needs it)"
+    yield modelled & _some(work, sizes < 0), "tensor_size is negative"
+    without = _some(work, sizes == 0)
+    yield modelled & without & _some(work, sizes > 0), "tensor_size is 0 in some steps only; simulate those apart"
+    runs = modelled & ~without
     yield (
-        runs & (graph.num_ops <= 0).any(axis=0),
+        runs & _some(work, operations <= 0),
         "num_ops is 0, for which ASTRA-sim answers nonsense; write at least 1",
     )
     if system.peak_perf == 0 or system.local_mem_bw == 0:
@@ -121,9 +126,12 @@ def _compute_findings(graph: RankGraph, system: SystemConfig) -> Iterator[Findin
 
 def _memory_findings(graph: RankGraph, network: NetworkConfig, memory: RemoteMemoryConfig) -> Iterator[Finding]:
     loads = (graph.node_type == NodeType.MEM_LOAD) | (graph.node_type == NodeType.MEM_STORE)
-    yield loads & (graph.tensor_size == ABSENT).any(axis=0), "tensor_size is missing"
-    yield loads & (graph.tensor_size < 0).any(axis=0), "tensor_size is negative"
-    yield loads & (graph.tensor_size > MOST_BYTES).any(axis=0), f"tensor_size is more than {MOST_BYTES} bytes"
+    if not loads.any():
+        return
+    work, sizes = graph.work, graph.work.tensor_size
+    yield loads & _some(work, sizes == ABSENT), "tensor_size is missing"
+    yield loads & _some(work, sizes < 0), "tensor_size is negative"
+    yield loads & _some(work, sizes > MOST_BYTES), f"tensor_size is more than {MOST_BYTES} bytes"
     kind = memory.memory_type
     yield loads & (kind == "NO_MEMORY_EXPANSION"), "memory-type is NO_MEMORY_EXPANSION; choose another for memory nodes"
     yield loads & (memory.remote_mem_bw == 0), "remote-mem-bw of the memory configuration is missing or 0 GB/s"
@@ -152,6 +160,12 @@ def _collective_findings(
             collectives & np.isin(graph.comm_type, _REDUCING),
             "local-mem-bw of the system configuration is missing or 0, but the reduction needs it",
         )
+
+
+def _some(work: NodeWork, entries: Mask) -> Mask:
+    """Return the nodes that have such an entry of their table of work at some step, ``[n]``."""
+    found: Mask = np.asarray(entries.any(axis=0))[work.column]
+    return found
 
 
 def _other_rank(delta: IntArray) -> Mask:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analytical.chains.stretches import Shares, share_out
+from analytical.chains.stretches import OwnNodes, Shares, share_out
 from analytical.events.program import FREE, Task
 from analytical.machine.description import Machine
 from analytical.ordered.finding import Log
@@ -228,7 +228,8 @@ class SetCompiler:
         rows = np.array([row for row, _ in order], dtype=np.int64)
         segments = np.array([segment for _, segment in order], dtype=np.int64)
         first = np.isin(rows, self._program.roots)
-        return share_out(self._program.graph, self._program.order[rows], segments, first, machine)
+        own = OwnNodes(self._program.graph, self._program.order[rows], segments, first, len(self._rows))
+        return share_out([own], machine)
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> IntArray:
