@@ -10,7 +10,6 @@ from analytical.chains.evaluator import ChainEvaluator, NotAChainError
 from analytical.chains.plan import ChainPlan, plan_chains
 from analytical.chains.solver import CollectiveSolver
 from analytical.collectives.models import Models
-from analytical.events.runner import EventRunner
 from analytical.machine.description import Machine
 from analytical.machine.options import parse_options
 from analytical.machine.validation import check_graph
@@ -24,6 +23,7 @@ from converters.metadata import without_metadata
 from foundation.errors import SimulationError
 
 if TYPE_CHECKING:
+    from analytical.events.runner import EventRunner
     from analytical.ordered.evaluator import OrderedEvaluator, OrderedPlan
 
 
@@ -39,7 +39,6 @@ class EmbeddedBackend:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._models = Models(machine)
-        self.events = EventRunner(self._models)
         self.chains = ChainEvaluator(machine, self._models.delays)
         self.plans = StructureCache(self._plan)
 
@@ -49,6 +48,13 @@ class EmbeddedBackend:
         from analytical.ordered.evaluator import OrderedEvaluator
 
         return OrderedEvaluator(self.machine, self._models.delays)
+
+    @cached_property
+    def events(self) -> EventRunner:
+        """The simulation by events, loaded when a graph needs it."""
+        from analytical.events.runner import EventRunner
+
+        return EventRunner(self._models)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return the finish time and exposed communication of every rank, in ns, for each of the graph's steps.
@@ -60,11 +66,14 @@ class EmbeddedBackend:
             graph = without_metadata(graph)
         planned = self.plans.get(graph)
         if not isinstance(planned.plan, ChainPlan):
-            return self.ordered.evaluate(planned.plan, graph, planned.solver, self.events.simulate)
+            return self.ordered.evaluate(planned.plan, graph, planned.solver, self._by_events)
         try:
             return self.chains.evaluate(planned.plan, graph, planned.solver)
         except (NotAChainError, SimulationError):
             return self.events.simulate(graph)  # which knows better, or says where it is stuck
+
+    def _by_events(self, graph: ExecutionGraph) -> IterationResult:
+        return self.events.simulate(graph)
 
     def close(self) -> None:
         """Nothing to release."""

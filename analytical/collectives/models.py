@@ -6,13 +6,15 @@ from analytical.collectives.custom import CustomGraphs
 from analytical.collectives.phases import PhaseModels
 from analytical.collectives.plan import RingCache
 from analytical.machine.description import Machine
-from analytical.machine.network import DelayModel
+from analytical.machine.network import DelayModel, check_aware
 
 
 class Models:
     """What simulations of one machine share."""
 
     def __init__(self, machine: Machine) -> None:
+        if machine.options.aware:
+            check_aware(machine.network)
         self.machine = machine
         self.delays = DelayModel(machine.network)
         self.rings = RingCache()

@@ -9,7 +9,6 @@ from analytical.collectives.phases import AmbiguousOrderError
 from analytical.events.program import Program, Task, compact, compile_graph
 from analytical.events.simulation import Simulation
 from analytical.machine.messages import WRAPPING_GROUPS
-from analytical.machine.network import check_aware
 from analytical.machine.validation import check_graph
 from astra_files.system import SystemConfig
 from converters.execution_graph import ExecutionGraph, IterationResult
@@ -22,8 +21,6 @@ class EventRunner:
     def __init__(self, models: Models) -> None:
         self.machine = models.machine
         self.models = models
-        if self.machine.options.aware:
-            check_aware(self.machine.network)
 
     def simulate(self, graph: ExecutionGraph) -> IterationResult:
         """Return the finish time and exposed communication of every rank and step, in ns. Raises `SimulationError`."""

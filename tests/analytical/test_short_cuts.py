@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_ways_agree import pipeline
 
 from analytical.chains.evaluator import _Run
+from analytical.chains.lone_collective import LoneCollective
 from analytical.chains.plan import ChainPlan
 from analytical.chains.solver import CollectiveSolver
 from analytical.collectives.phases import DirectPhase, SteppedPhase
@@ -174,8 +175,9 @@ class Solver:
         case["system"]["reduce-scatter-implementation"] = ["ring"]
         both(*changes)(case)
         self.npus = len(case["ranks"])
-        self.solver = CollectiveSolver(cases.backend(case).events.models, {})
-        self.simulated = Counted(monkeypatch, CollectiveSolver, "_by_simulation")
+        self.models = cases.backend(case).events.models
+        self.solver = CollectiveSolver(self.models, {})
+        self.simulated = Counted(monkeypatch, LoneCollective, "exits")
 
     def exits(self, *entries: int, kind: CollectiveType = AR, size: int = 4096) -> tuple[int, ...]:
         """When ranks leave the collective that they enter at `entries`."""
@@ -197,7 +199,7 @@ def test_collectives_of_one_phase_are_solved_without_events(
             entries = [source.choice([0, 3, 1000, 5000]) for _ in range(4)]
             entries[source.randrange(4)] = 0
             found = quick.exits(*entries, kind=kind)
-            whole = quick.solver._by_simulation((0, 1, 2, 3), kind, 4096, ABSENT, 0, tuple(entries))
+            whole = LoneCollective((0, 1, 2, 3), kind, 4096, ABSENT, 0).exits(quick.models, {}, tuple(entries))
             assert found == whole
     slow = quick.simulated.calls - 30
     assert slow <= (6 if algorithm == "direct" else 0), "but for ties of direct all-reduces, no simulation"
