@@ -55,7 +55,7 @@ class CollectiveType(IntEnum):
     BARRIER = 9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NodeWork:
     """What nodes compute or move at each of `k` steps. Nodes alike in it, as those of like layers, share a column.
 
@@ -102,7 +102,7 @@ class NodeWork:
         return NodeWork(np.append(self.column, last), ops, size)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RankGraph:
     """The nodes that every rank of `ranks` runs, in file order. ``n`` nodes, ``k`` steps.
 
@@ -169,7 +169,7 @@ class RankGraph:
         return self.dep_index[self.dep_offsets[row] : self.dep_offsets[row + 1]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ExecutionGraph:
     """One graph over ranks ``0 .. num_ranks - 1``; `groups`: communicator id (>= 1) -> its ranks in ring order."""
 
@@ -205,7 +205,7 @@ class TimelineEvent:
     end_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class IterationResult:
     """What a backend answers: per rank set, when its last node ended and how much of that was not GPU compute.
 

@@ -40,7 +40,7 @@ _COLLECTIVE_OF = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int
 """Chakra's collective type of each `CommType`, -1 for none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RankPlan:
     """The nodes that a block adds to like ranks, and where each finds its duration and size in the block.
 
@@ -83,7 +83,7 @@ class _LikeRanks:
     carry: Carry = field(default_factory=Carry)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Block:
     """One block on its way to plans: its rows, their numbers from `first` on, and which of them lead their stage."""
 

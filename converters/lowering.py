@@ -46,7 +46,7 @@ these are the same objects nothing has to be compared; a copy of one costs a com
 _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_type", "comm_group")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
     """The bytes that the nodes of some plans carry: by plan what they send, ``[n]``, and all that they move."""
 
@@ -60,7 +60,7 @@ class Sizes:
         return cls(tuple(_comm_size(plan, moved) for plan in plans), moved[places])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class WorkColumns:
     """Where the nodes of some plans, ``[n]`` each, find their work, side by side in one table of `NodeWork`::
 

@@ -23,7 +23,7 @@ _NOTHING = np.zeros(0, dtype=np.int64)
 _LAST = np.iinfo(np.int64).max
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Carry:
     """What the rows so far leave for those to come, on one set of like ranks.
 
@@ -39,7 +39,7 @@ class Carry:
     loose: IntArray | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """The ``n`` nodes that a block adds to one rank, in file order; the first is node number `base`.
 
@@ -68,7 +68,7 @@ class Layout:
         return int(self.row.shape[0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BlockTransfers:
     """Transfers of one rank in a block, by the block's own rows: those awaited by ``recv_rows[i]``, then those sent."""
 

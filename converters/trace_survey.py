@@ -22,7 +22,7 @@ NEVER = np.iinfo(np.int64).max
 """A row after all others: the first work of a stage that does not work."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BlockRows:
     """The rows of a block that become nodes. Shapes ``[rows]``; `slots` ``[rows, SLOTS]``.
 

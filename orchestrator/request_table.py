@@ -14,7 +14,7 @@ IntArray = NDArray[np.int64]
 _AT_ONCE = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RequestTable:
     """Columns ``[n]``: id, prompt and output tokens, arrival (ns), and the line of the workload file (0: none)."""
 

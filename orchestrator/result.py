@@ -31,7 +31,7 @@ class TurnedAway:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RunResult:
     """What a run measured.
 

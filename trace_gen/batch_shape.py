@@ -29,7 +29,7 @@ class KVTransfer:
     tier: str = "host"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchShape:
     """Token counts of one iteration, or of `steps` iterations that differ only by one token a request.
 

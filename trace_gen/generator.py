@@ -41,7 +41,7 @@ Router = Callable[[Experts, int, int], ExpertRouting]
 CACHE_ENTRIES = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _RowSizes:
     """What token counts decide: columns of the operator table, and size columns of the trace ``[n]``."""
 

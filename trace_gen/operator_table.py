@@ -26,7 +26,7 @@ class LayerFacts:
     routing: ExpertRouting | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AttentionColumns:
     """The columns in which one member's attention of one shape stands."""
 
@@ -35,7 +35,7 @@ class AttentionColumns:
     columns: IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MixtureColumns:
     """The columns whose rows one member (or the wave) routes to experts in one way; `grouped` are the experts' own."""
 
@@ -45,7 +45,7 @@ class MixtureColumns:
     grouped: IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TableShape:
     """What the structure alone decides of the operator table, and where attention and experts stand in it."""
 
@@ -91,7 +91,7 @@ class TableShape:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ColumnSizes:
     """What token counts decide, ``[m]``: rows worked on and their work, and bytes in, held, out and carried."""
 

@@ -22,7 +22,7 @@ LatencySource = Literal["model", "backend"]
 WHOLE_BATCH = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AttentionPart:
     """Attention of one kind for the requests of one batch: some columns of an operator table.
 
@@ -40,7 +40,7 @@ class AttentionPart:
     first: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OperatorTable:
     """The distinct operators of one iteration on one rank, as columns: `m` operators, `k` steps.
 

@@ -82,7 +82,7 @@ class Location(IntEnum):
     STORAGE = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowWork:
     """What rows compute at each step. Rows alike in it, such as those of like layers, share one of `m` columns.
 
@@ -100,7 +100,7 @@ class RowWork:
         return cls(np.arange(latency_ns.shape[1]), latency_ns, flops, mem_bytes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """See the module's docstring for what a row means. `n` rows; times in ns, sizes in bytes, both per rank.
 

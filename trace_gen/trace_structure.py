@@ -75,7 +75,7 @@ StructureKey = tuple[MemberKey, ...]
 """What decides the rows of a trace: of a wave of several members, or of one batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Structure:
     """Columns of `Trace` that hold no size, of shape ``[n]``, and where each row's sizes are found.
 
@@ -259,7 +259,7 @@ class StructureBuilder:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Moves:
     """The rows of KV transfers: each stage moves its part of what every member loads, then evicts."""
 
@@ -281,7 +281,7 @@ class _Moves:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Rows:
     """Rows of the trace in pieces, in order."""
 

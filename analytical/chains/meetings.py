@@ -17,7 +17,7 @@ DURATIONS_KEPT = 4096
 """So many durations a collective of a plan keeps."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Component:
     """Ranks that meet in one collective. `columns`: (set, columns of the set) whose ranks they are, in their order."""
 

@@ -21,7 +21,7 @@ from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
 from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SetPlan:
     """One `RankGraph`: where it stops to wait for others, and its `own` nodes, which end by themselves.
 
@@ -76,7 +76,7 @@ class MessageStop:
     slot: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReceiveStop:
     """The RECV of `send`'s message. ``places[i]``: the sender's column for the receiver's column i."""
 

@@ -30,7 +30,7 @@ DENSE = 4
 """How often each stretch has each kind of work is a table of at most so many numbers a node."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Share:
     """Nodes of one kind, ordered by stretch: their rows, the stretches that there are any in, and where among the rows
     each of those begins. `first`: which of them run from t = 0 on. `counted`: which are GPU time (None: all), of the
@@ -46,7 +46,7 @@ class Share:
     set_begins: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Kinds:
     """The different works among a share's nodes: their `columns` in the table of work; `which` is each node's kind
     (None: each is of its own).
@@ -89,7 +89,7 @@ class _Kinds:
         return result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shares:
     """The nodes whose runtime comes from the roofline, the remote memory and the recorded duration.
 
@@ -102,7 +102,7 @@ class Shares:
     kinds: RecentByIdentity[tuple[_Kinds, _Kinds]] = field(default_factory=lambda: RecentByIdentity(KINDS_KEPT))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stretches:
     """`total` ``[k, stretches]``: ns of each; `gpu` ``[k, sets]``: ns of GPU compute."""
 
@@ -125,7 +125,7 @@ def _columns(chosen: NDArray[np.int64], table: IntArray) -> NDArray[np.int64] | 
     return slice(None) if chosen.size == table.shape[1] else chosen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OwnNodes:
     """The nodes of a set of ranks that need no other; none of them communicates, but for a BROADCAST, which is only
     replayed. ``rows[i]`` lies in stretch ``stretch[i]``, which never falls, of so many `stretches`; `first`: which of

@@ -77,7 +77,7 @@ class PhaseModel:
         raise NotImplementedError
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One exchange: position i receives from ``sources[i]`` after ``delays[i]`` ns, then takes `bus` ns."""
 
@@ -112,7 +112,7 @@ class SteppedPhase(PhaseModel):
         return order
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DirectPhase(PhaseModel):
     """Direct with all peers at once. ``delays[i, k]``: from the k-th rank before position i, counted from 0.
 

@@ -41,7 +41,7 @@ CPU, COMPUTE, COMMUNICATE, FREE = range(4)
 """The slots of an NPU, one node each at a time; receives need none (`FREE`)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Program:
     """Columns by row, rows in ascending node id, so that the lowest row is the lowest id; compact, as ranks may differ.
 

@@ -36,7 +36,7 @@ class _ApartError(Exception):
         self.index = index
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Timed:
     """`finish` and `exposed` by set, ``[k, 1]`` or ``[k, ranks]``, and the steps for which they are proven, ``[k]``."""
 

@@ -45,7 +45,7 @@ class Action:
     sends: tuple[tuple[int, int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
     """Lists of segments whose latest ends are wanted: laid end to end, and where each list begins."""
 
@@ -67,7 +67,7 @@ class Gathered:
         return found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Check:
     """What must hold in a set. Segments are named by their places in `starting` (X) and `ready` (Y).
 
@@ -90,7 +90,7 @@ class Check:
     tails: Shares
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SetOrder:
     """One set: its segments, what they take, and what must hold.
 

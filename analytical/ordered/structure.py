@@ -24,7 +24,7 @@ Key = tuple[int, int, int]
 """What a message is matched by besides its bytes: the sending set, the tag, and how far on its receivers are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sender:
     """Where some ranks of a receiving set hear from: their columns there, and those of the set that sends to them."""
 
@@ -33,7 +33,7 @@ class Sender:
     sending: IntArray
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SetStructure:
     """One set of ranks that run the same nodes. By row, rows in ascending node id.
 

@@ -15,7 +15,7 @@ from trace_gen.batch_shape import BatchShape, KVTransfer
 IntArray = NDArray[np.int64]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """What one engine computes in one iteration, or in `steps` iterations that differ by one token a request.
 
@@ -38,7 +38,7 @@ class Batch:
     kv_loads: tuple[KVTransfer, ...] = ()
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = 1
-    _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False, compare=False)
+    _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(

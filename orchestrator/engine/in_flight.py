@@ -16,7 +16,7 @@ from orchestrator.schedulers.interface import KVUsage
 IntArray = NDArray[np.int64]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class InFlight:
     """What the scheduler has in flight: `batch`, of one step, which the stages begin and end (ns).
 
@@ -62,9 +62,10 @@ class InFlight:
 def joined(runs: Sequence[CompletedBatch]) -> CompletedBatch:
     """Return steps of one batch that followed each other as one record."""
     first, last = runs[0], runs[-1]
-    stages_ns = np.concatenate([run.stages_ns for run in runs])
-    if stages_ns.shape[2] == 1:
-        stages_ns = np.stack((stages_ns[0, 0], stages_ns[-1, 1]))[None]
+    if first.stages_ns.shape[2] == 1:
+        stages_ns = np.array([[first.stages_ns[0, 0], last.stages_ns[-1, 1]]])
+    else:
+        stages_ns = np.concatenate([run.stages_ns for run in runs])
     ends_ns = np.concatenate([run.ends_ns for run in runs])
     return CompletedBatch(
         engine=first.engine,

@@ -20,7 +20,7 @@ from orchestrator.pricing.interface import Pricing
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Steps:
     """The cost of like steps of one batch: ``[steps, stages]`` what each stage takes, ``[steps, classes]`` by class."""
 
@@ -35,7 +35,7 @@ class Steps:
         return Steps(self.stage_ns[steps:], self.busy_ns[steps:]) if steps else self
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Priced:
     """Steps of a batch that has `context` ``[n]`` tokens a request before the first of them.
 

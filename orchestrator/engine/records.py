@@ -23,7 +23,7 @@ class Seen:
     queued_ns: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class UsageLine:
     """The KV memory's state as each step of a batch was decided: runs of steps that differ in free blocks only."""
 
@@ -49,7 +49,7 @@ class UsageLine:
         return min(int(free.min()) for _, free in self.runs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CompletedBatch:
     """A batch that ran, in one step or several: its first decided and started when (ns), the end of each, ``[steps]``.
 

@@ -26,7 +26,7 @@ from orchestrator.schedulers.interface import Alike, KVUsage
 IntArray = NDArray[np.int64]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stretch:
     """See the module's docstring. `ends` are those of all positions; `passages` of decisions only, None where there is
     one stage. `lanes`: what decisions cost, in the order of the first ones.

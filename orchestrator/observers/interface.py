@@ -65,7 +65,7 @@ class Run:
         return self.deployments[0].admissions(self.source.requests())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FinishedRows:
     """Requests that have finished, as columns ``[n]`` (see `orchestrator.observers.requests.COLUMNS`), times in ns.
 

@@ -28,7 +28,7 @@ _LONGEST_HELD_S = 0.5
 """Wall-clock time after which finished rows are handed on though they are few: they belong on disk."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Going:
     """What is known of a request that has not finished; -1 is not yet."""
 
@@ -60,7 +60,7 @@ class Totals:
     end_ns: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     """A finished row that may not be handed on yet."""
 

@@ -39,7 +39,7 @@ _OPERATORS = tuple(dict.fromkeys(_NAMES.values()))
 _KEPT = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Ranks:
     """What of a trace is whose, by set of ranks.
 

@@ -14,7 +14,7 @@ from orchestrator.engine.batch import Batch
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cost:
     """The cost of the batches of a wave, each of its `k` steps alone, on idle hardware.
 

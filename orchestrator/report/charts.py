@@ -25,7 +25,7 @@ SIDE = 1000.0
 """Width and height of the drawing before it is stretched."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """One line: its legend label, CSS class suffix (``1`` to ``4``), and points of shape ``[n]``."""
 

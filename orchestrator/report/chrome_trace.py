@@ -25,7 +25,7 @@ ENGINE, REQUESTS = 1, 2
 MOST_REQUESTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lives:
     """Requests as columns ``[n]`` (ns), in order of arrival, ties by id; a moment that was not reached is -1."""
 

@@ -69,7 +69,7 @@ class KVUsage:
         return KVUsage(self.total_blocks, free_blocks, self.running, self.waiting)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Alike:
     """`times` further decisions, each like the one `period` before it.
 

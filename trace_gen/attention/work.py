@@ -18,7 +18,7 @@ from trace_gen.batch_shape import BatchShape
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AttentionWork:
     """Attention by request: `flops` and `mem_bytes` of shape ``[steps, n]``, for one layer on one rank."""
 

@@ -88,12 +88,12 @@ def _waves(tile: FloatArray, tiles: FloatArray, units: int) -> FloatArray:
     """
     if (tiles == tiles[:, :1]).all():
         # Requests with equally many tiles, such as decodes: sizes alone are sorted, which is several times as fast.
-        sizes, counts = -np.sort(-tile, axis=2), np.broadcast_to(tiles, tile.shape)
+        sizes, counts = -np.sort(-tile, axis=2), tiles
     else:
         order = np.argsort(-tile, axis=2)
         sizes = np.take_along_axis(tile, order, axis=2)
         counts = np.take_along_axis(np.broadcast_to(tiles, tile.shape), order, axis=2)
-    waves = np.ceil(np.cumsum(counts, axis=2) / units)
+    waves = np.ceil(counts.cumsum(axis=-1) / units)
     mean = (sizes * counts).sum(axis=2) / units
     result: FloatArray = np.maximum(mean, (waves * sizes).max(axis=2))
     return result
