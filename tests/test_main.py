@@ -74,6 +74,22 @@ def test_help_is_grouped_and_loads_nothing_heavy() -> None:
         assert words in done.stdout
 
 
+def test_a_run_loads_only_what_simulates_it(tmp_path: Path) -> None:
+    """No event queue for chains, no evaluator of other graphs, nothing for reading or drawing what there is not."""
+    script = (
+        "import sys\n"
+        "from orchestrator.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "needless = {'analytical.events', 'analytical.ordered', 'numpy.ma', 'google.protobuf', 'pydantic', 'rich'}\n"
+        "sys.exit(f'needless: {needless & set(sys.modules)}' if needless & set(sys.modules) else 0)"
+    )
+    flags = ["--req_num", "2", "--npu_num", "4", "--output", str(tmp_path / "out.csv")]
+    done = subprocess.run([sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.csv").exists()
+
+
 def test_the_examples_flags_work_in_both_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = []
     for index, text in enumerate((ISSUE_EXAMPLE, ISSUE_EXAMPLE.replace("_", "-"))):

@@ -143,6 +143,22 @@ def test_nodes_may_share_their_work(build: Callable[[int], cases.Description]) -
     assert build is sound_case or {True, False} == set(tables), "added up as a table, and node by node"
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_kinds_of_work_are_found_once_and_only_where_nodes_share_it(shared: bool) -> None:
+    """Graphs from files never show the same columns twice, and each node has its own: nothing is looked for there."""
+    case = healthy()
+    for nodes in case["ranks"]:
+        nodes[1:] = [dict(nodes[0], id=place, deps=[place - 1]) for place in (1, 2, 3)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    graph = cases.sharing(graph) if shared else graph
+    assert (
+        backend.simulate(graph).by_rank() == backend.simulate(graph).by_rank() == figures(by_messages(backend, graph))
+    )
+    planned = backend.plans.get(graph).plan
+    assert isinstance(planned, ChainPlan)
+    assert planned.shares.kinds.misses == (1 if shared else 0)
+
+
 @pytest.mark.parametrize("beside", [{"type": "COMP", "is_cpu_op": True, "duration_us": 9}, "COMM_COLL", "MEM_LOAD"])
 def test_nodes_that_meet_in_one_child_overlap(beside: str | dict[str, object]) -> None:
     """Two nodes that wait for nothing, on different slots, and one that waits for both: not a chain."""
