@@ -30,7 +30,8 @@ class Setting:
     - `bearing`: whether it can change the results, only the way to the same ones, or only what is written and said;
     - `implies`: giving it makes the choice that reads it, where no other is made;
     - `like`: settings of other choices that ask for nearly the same;
-    - `title`: the heading under which it is listed, where that is not its record's.
+    - `title`: the heading under which it is listed, where that is not its record's;
+    - `folder`: its path may be a folder's; one that ends with a slash is refused elsewhere.
     """
 
     default: Any
@@ -46,6 +47,7 @@ class Setting:
     implies: bool = False
     like: tuple[str, ...] = ()
     title: str = ""
+    folder: bool = False
     name: str = ""
     kind: Kind = "str"
     optional: bool = False
@@ -117,10 +119,11 @@ def setting(
     implies: bool = False,
     like: tuple[str, ...] = (),
     title: str = "",
+    folder: bool = False,
 ) -> Any:
     """Declare a field of type int, float, str (or a `Literal` of texts), bool or Path, or one of these or None."""
     declaration = Setting(
-        default, help, unit, least, above, most, choices, aliases, shown_default, bearing, implies, like, title
+        default, help, unit, least, above, most, choices, aliases, shown_default, bearing, implies, like, title, folder
     )
     return field(default=default, metadata={_METADATA: declaration})
 

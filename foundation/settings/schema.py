@@ -60,6 +60,8 @@ def _type(one: Setting) -> dict[str, Any]:
             found["minimum"] = -largest if one.least is None else one.least
     elif one.kind in ("str", "Path"):
         found["minLength"] = 1
+        if one.kind == "Path" and not one.folder:
+            found["pattern"] = "[^/]$"
     return found
 
 

@@ -123,4 +123,8 @@ def _from_string(setting: Setting, text: str) -> str | Path:
         raise WrongValueError(f"{brief(text)} is not {expected(setting)} that can be used")
     if setting.choices is not None and text not in setting.choices:
         raise WrongValueError(f"unknown {brief(text)}; {near_names(text, setting.choices)}")
-    return Path(text) if setting.kind == "Path" else text
+    if setting.kind != "Path":
+        return text
+    if text.endswith("/") and not setting.folder:
+        raise WrongValueError(f"{brief(text)} is a folder's name; it takes a file's")
+    return Path(text)

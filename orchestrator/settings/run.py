@@ -55,7 +55,7 @@ class ExecutionSettings:
         bearing="way",
     )
     trace_dir: Path | None = setting(
-        None, "folder to write every iteration's text trace and .et files to", bearing="output"
+        None, "folder to write every iteration's text trace and .et files to", bearing="output", folder=True
     )
     macro_steps: int = setting(
         512,
@@ -87,7 +87,7 @@ class OutputSettings:
         shown_default="0.5, without lines",
     )
     write_configs: Path | None = setting(
-        None, "folder to write the effective network.yml, system.json and memory.json to", bearing="output"
+        None, "folder to write the effective network.yml, system.json and memory.json to", bearing="output", folder=True
     )
     verbose: bool = setting(False, "print a line an iteration and an interval", bearing="output")
     quiet: bool = setting(False, "print nothing but errors", bearing="output")

@@ -107,7 +107,9 @@ class RunSpec:
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
-        None, "Python file (or a folder of them) that adds policies, routers, performance models, backends or families"
+        None,
+        "Python file (or a folder of them) that adds policies, routers, performance models, backends or families",
+        folder=True,
     )
 
     @classmethod

@@ -47,6 +47,7 @@ class Roller:
     width: float = setting(200.0, "width of the tip", unit="mm", above=0)
     length: int = setting(30, "length of the handle", unit="cm", least=5, like=("soft",))
     pattern: Path | None = setting(None, "file of a pattern", implies=True)
+    shelf: Path | None = setting(None, "folder of more patterns", folder=True)
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,8 @@ def test_the_help_says_meaning_unit_and_default() -> None:
     [
         ({}, True),
         ({"workers": 2, "coats": 4, "opacity": 1, "finish": "gloss"}, True),
+        ({"brush": "roller", "pattern": "stars.svg", "shelf": "patterns/"}, True),
+        ({"brush": "roller", "pattern": "patterns/"}, False),
         ({"workers": 0}, False),
         ({"coats": 3}, False),
         ({"opacity": 1.5}, False),

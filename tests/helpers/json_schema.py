@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -42,6 +43,8 @@ def _holds(keyword: str, schema: dict[str, Any], value: Any, root: dict[str, Any
             return not _is_number(value) or value <= wanted
         case "minLength":
             return not isinstance(value, str) or len(value) >= wanted
+        case "pattern":
+            return not isinstance(value, str) or re.search(wanted, value) is not None
         case "minItems":
             return not isinstance(value, list) or len(value) >= wanted
         case "items":
