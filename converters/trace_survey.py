@@ -114,7 +114,7 @@ class Survey:
 
     def ranks(self) -> int:
         """Return the number of ranks: the highest that any rank set names, and all below it."""
-        return 1 + max((max(ranks, default=0) for ranks in self.rank_sets), default=0)
+        return 1 + max((rank for ranks in self.rank_sets for rank in ranks), default=0)
 
     def check_groups(self) -> None:
         """Fail where a rank runs a collective of a group that it is not in, or where a group names ranks of no row."""

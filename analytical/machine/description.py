@@ -20,7 +20,7 @@ class Machine:
     network: NetworkConfig
     system: SystemConfig
     memory: RemoteMemoryConfig
-    options: Options = field(default_factory=Options)
+    options: Options
     per_node_custom: Mapping[int, str] = field(default_factory=dict)
 
     @property

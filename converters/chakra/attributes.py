@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from converters.chakra.et_def_pb2 import AttributeProto, Node
 from converters.execution_graph import ABSENT, CollectiveType, NodeType
+from foundation.printable import shorten
 
 OWN_PREFIX = "orrery."
 """Attributes of our own: ``orrery.flops``, ``orrery.bytes``, ``orrery.layer``, ``orrery.request`` (docs/chakra.md)."""
 
 MAX_DIMS = 62
+MAX_INT32 = 2**31 - 1
+_LONGEST_INT32 = len(str(MAX_INT32))
 INTEGER_KINDS = frozenset(
     f"{name}_val"
     for name in (
@@ -142,9 +145,10 @@ def _group(attribute: AttributeProto) -> int:
     text = attribute.string_val
     if attribute.WhichOneof("value") != "string_val" or not (text == "" or (text.isascii() and text.isdigit())):
         raise BadAttributeError(f"pg_name {text!r} is not the text of an integer")
-    if len(text) > 9:
-        raise BadAttributeError(f"pg_name {text[:12]}... is beyond 32 bits")
-    return int(text or "0")
+    digits = text.lstrip("0") or "0"
+    if len(digits) > _LONGEST_INT32 or int(digits) > MAX_INT32:
+        raise BadAttributeError(f"pg_name {shorten(text)} is beyond 32 bits")
+    return int(digits)
 
 
 def _dims(attribute: AttributeProto) -> int:

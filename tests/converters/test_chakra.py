@@ -215,6 +215,8 @@ def attribute_node(**attribute: object) -> Node:
         ([attribute_node(name="comm_size", uint64_val=2**63)], "comm_size is 9223372036854775808, which does not fit"),
         ([attribute_node(name="comm_type", int64_val=77)], "comm_type 77 is unknown"),
         ([attribute_node(name="pg_name", string_val="world")], "pg_name 'world' is not the text of an integer"),
+        ([attribute_node(name="pg_name", string_val="2147483648")], "pg_name 2147483648 is beyond 32 bits"),
+        ([attribute_node(name="pg_name", string_val="9" * 5000)], "... is beyond 32 bits"),
         ([attribute_node(name="involved_dim", int64_val=1)], "attribute involved_dim must be a bool_list"),
         (
             [attribute_node(name="involved_dim", bool_list=BoolList(values=[True] * 70))],
@@ -228,6 +230,14 @@ def test_what_no_simulator_could_use_is_refused(nodes: list[Node], message: str,
         read_graph(tmp_path / "g")
     assert message in str(error.value)
     assert str(error.value).startswith(f"{tmp_path}/g.0.et: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "group"), [("", 0), ("00", 0), ("7", 7), ("2147483647", 2**31 - 1), ("0" * 20 + "3", 3)]
+)
+def test_a_group_is_any_text_of_a_whole_number(text: str, group: int, tmp_path: Path) -> None:
+    write_nodes(tmp_path / "g.0.et", [attribute_node(name="pg_name", string_val=text)])
+    assert read_graph(tmp_path / "g").rank_graphs[0].comm_group.tolist() == [group]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ def test_headers_beyond_their_limits(tmp_path: Path, head: dict[str, str], line:
     assert refused(write(tmp_path, {}, **head)).startswith(f"line {line}: {said}")
 
 
+def test_as_many_rows_as_may_be(tmp_path: Path) -> None:
+    for rows, said in (
+        (10**9, "line 10: the file ends before row 1 of the 1000000000"),
+        (10**9 + 1, "line 7: the number of rows is 1000"),
+    ):
+        assert refused(write(tmp_path, {}, rows_line=f"rows\t{rows}")).startswith(said)
+
+
 def test_headers_at_their_limits(tmp_path: Path) -> None:
     head = {"rank_sets": "65535;0-3,7", "groups": ";".join(["0-65535"] * 15), "requests": "3,4"}
     trace = read_text_trace(write(tmp_path, {}, attributes='{"model": "m"}', **head))

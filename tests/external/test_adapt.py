@@ -117,6 +117,16 @@ def test_the_rank_count_must_be_the_networks() -> None:
         adapt(tensor_parallel(3), 0, adapt_configuration(network(2), system(), MEMORY))
 
 
+def test_wrong_texts_are_told_by_what_they_are() -> None:
+    for texts, said in (
+        (("npus_count: [0]", system(), MEMORY), "the network file"),
+        ((network(2), "{", MEMORY), "the system file"),
+        ((network(2), system(), "[]"), "the memory file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            adapt_configuration(*texts)
+
+
 def test_custom_collectives_are_refused() -> None:
     custom = system(**{"all-reduce-implementation-custom": ["graphs/ring"]})
     with pytest.raises(UserError, match=r"custom collectives"):
