@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse a command line, as argparse words it."""
         flag, _, what = message.removeprefix("argument ").partition(": ")
-        if message.startswith("argument ") and what:
+        if what:
             raise UserError(what, field=flag.partition("/")[0], fix=_SEE_HELP)
         raise UserError(message, fix=_SEE_HELP)
 

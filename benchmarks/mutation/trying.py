@@ -9,7 +9,8 @@ from benchmarks.mutation.workspace import Workspace
 WIDER_S = 120.0
 """Seconds of tests (as recorded) that are run beyond those that reach the line. Code that runs once for many tests,
 such as a module's constants and what is cached, is recorded for the first of them alone or for none, and what runs in a
-program whose environment a test made itself is not recorded at all: of lines that nothing reaches, all are run."""
+program whose environment a test made itself is not recorded at all: of lines that nothing reaches, all are run, and of
+those that run when their module is imported all of the package."""
 _SLACK_S, _FACTOR = 60.0, 8.0
 
 
@@ -17,10 +18,13 @@ def outcome(change: Change, recording: Recording, workspace: Workspace) -> str:
     """Return ``noticed``, ``survived``, or ``unreached`` where nothing runs the line."""
     reaching = recording.tests_of(change.file, change.line, change.last_line)
     own = f"tests/{change.file.split('/')[0]}/"  # and those of no package, which run whole programs
-    related = (recording.tests_of(change.file) or set()) - (reaching or set())
-    rest = {test for test in recording.seconds if test.startswith(own) or test.count("/") == 1}
-    wider = [*_ordered(related, recording), *_ordered(rest - related - (reaching or set()), recording)]
-    wider = wider if reaching is None else _within(wider, recording)
+    near = {test for test in recording.seconds if test.startswith(own) or test.count("/") == 1} - (reaching or set())
+    far = (recording.tests_of(change.file) or set()) - (reaching or set()) - near
+    wider = [*_ordered(near, recording), *_ordered(far, recording)]
+    if reaching:
+        wider = _within(wider, recording)
+    elif reaching is not None:  # it runs when its module is imported: any test of its package may see it
+        wider = [*_ordered(near, recording), *_within(_ordered(far, recording), recording)]
     for tests in (_ordered(reaching or set(), recording), wider):
         if tests and not workspace.passes(change, tests, limit_s(tests, recording)):
             return "noticed"

@@ -159,16 +159,13 @@ class QueueLoop:
             self._asleep = self._scheduler.next_decision(now) is None
 
     def _turn(self, pattern: list[bool]) -> None:
-        """Let the oldest batch end, a like one be decided, and then nothing until the next one is awaited."""
+        """Let the oldest batch end, a like one be decided, and then nothing until the next one is awaited.
+
+        Every batch in flight has come again before anything is foreseen, so the queue is as long as it gets.
+        """
         pattern.pop(0)
         pattern.append(True)
-        while True:
-            full = len(pattern) == self._scheduler.places
-            if not full and (self._fills or (pattern[-1] and pattern[0])):
-                pattern.append(False)
-                continue
-            if pattern[0]:
-                return
+        while not pattern[0]:
             pattern.pop(0)
             pattern.append(False)
 

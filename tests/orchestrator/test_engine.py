@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import Aborted
 from orchestrator.kv_memory.groups import FULL
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.settings import Place, policies
-from tests.orchestrator.serving import BLOCK_BYTES, FormulaPricing, Run, StageTimes, scheduler
+from tests.orchestrator.serving import BLOCK_BYTES, FormulaPricing, Run, StageTimes, scheduler, simulate
 
 
 def test_a_request_is_seen_at_the_first_step_boundary_at_or_after_its_arrival() -> None:
@@ -69,6 +70,32 @@ def test_batches_that_take_turns_are_priced_many_at_once(policy: str, options: d
     assert len(run.batches) < 40
 
 
+@pytest.mark.parametrize("version", ["0.19", "0.33"])
+@pytest.mark.parametrize("stages", [2, 3, 4, 5])
+@pytest.mark.parametrize("turns", [1, 2, 3, 4])
+def test_fewer_batches_than_places_take_turns_as_they_would_one_by_one(version: str, stages: int, turns: int) -> None:
+    """Decisions for nothing stand in the queue between theirs, in the same places after many steps at once."""
+    rows = [*((4, 60 - 10 * turn, 0) for turn in range(turns)), (4, 5, 1500), (4, 5, 1503)]
+    one_prompt_a_batch = {"max_num_seqs": 4, "max_num_batched_tokens": 4, "max_model_len": 100}
+    runs = [
+        Run(
+            scheduler(
+                "vllm", 1000, pipeline=stages, vllm_version=version, async_scheduling=False, **one_prompt_a_batch
+            ),
+            rows,
+            pricing=StageTimes([10] * stages),
+            max_steps=most,
+        )
+        for most in (1, 512)
+    ]
+    alone, ahead = ([*run.metrics.columns().items()] for run in runs)
+    assert len(runs[1].batches) < len(runs[0].batches) / 2
+    assert str(alone) == str(ahead)
+    assert [run.metrics.totals.iterations for run in runs] == [len(runs[0].batches)] * 2
+    for account in (run.time.account(run.metrics.totals.end_ns) for run in runs):
+        assert account.busy_ns + account.waiting_ns + account.idle_ns == account.makespan_ns
+
+
 @pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
 def test_a_place_of_which_no_more_is_said_has_one_stage(policy: str) -> None:
     place = Place(KVSpace(100, 4, BLOCK_BYTES, None), (FULL,), 4096)
@@ -117,6 +144,17 @@ def test_stage_spans_and_busy_time_are_told() -> None:
     assert spans == [[[0, 1028], [1028, 2057]], [[2057, 3068], [3068, 4080]], [[4080, 5092], [5092, 6105]]]
     assert np.concatenate([done.serials for done in run.batches]).tolist() == [0, 1, 2]
     assert run.busy_ns() == [2057 + 2023 + 2025 - 2 * 9, 2 * 9]
+
+
+@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+def test_who_is_forgotten_cannot_go_again(policy: str) -> None:
+    engine = Engine(scheduler(policy, 100), FormulaPricing())
+    aborted = []
+    for told in simulate([engine], [Request(0, 0, 10, 9, abort_ns=500), Request(1, 0, 10, 9)]):
+        if isinstance(told, Aborted):
+            aborted.append(told.request.id)
+            engine.abort(told.request, told.now)
+    assert aborted == [0] and engine.idle()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import pytest
 from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
+from converters.execution_graph import IterationResult
 from orchestrator import RunSpec, Simulation
 from orchestrator.deployment import Deploying, Deployment
 from orchestrator.engine.batch import Batch
-from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY
+from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY, WorkClasses
 from orchestrator.pricing.interface import Pricing
 from orchestrator.requests.request import Request
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import KVTransfer
-from trace_gen.trace import OperatorClass
+from trace_gen.trace import OperatorClass, RowKind
 
 
 def deployed(**values: Any) -> Deployment:
@@ -100,9 +102,25 @@ def test_moves_cost_what_the_batch_takes_longer_with_them() -> None:
     assert more > 0 and change[MEMORY] == more and change[COMMUNICATION] == 0
 
 
-def test_steps_at_once_have_the_classes_of_steps_one_by_one() -> None:
-    from dataclasses import replace
+def test_moves_count_for_the_ranks_that_make_them() -> None:
+    """Only rank 0 moves blocks: where rank 1 is the slowest, all that is not work is communication."""
+    batch = Batch.of(0, [Request(0, 0, 50, 5)], [50], [0], [1], kv_loads=(KVTransfer(7, 4, 32, 294912 * 4),))
+    trace = deployed(npu_num=2).generator.generate([batch.shape()])
+    moves = trace.kind == RowKind.MEM_LOAD
+    trace = replace(
+        trace,
+        rank_sets=(*trace.rank_sets, (0,)),
+        rank_set=np.where(moves, len(trace.rank_sets), trace.rank_set).astype(np.int32),
+    )
+    classes = WorkClasses(lambda sizes: sizes // 1000, backend_decides=False)
+    result = IterationResult(((0,), (1,)), np.full((1, 2), 10**9), np.zeros((1, 2), dtype=np.int64))
+    moved = int((trace.input_bytes[moves] // 1000).sum())
+    for slowest, spent in ((0, moved), (1, 0)):
+        (busy,) = classes.busy_ns(trace, result, np.array([[slowest]]), np.full((1, 1), 10**9))[0].tolist()
+        assert busy[-1] == spent and sum(busy) == 10**9 and busy[-2] > 0
 
+
+def test_steps_at_once_have_the_classes_of_steps_one_by_one() -> None:
     priced = pricing(deployed(npu_num=4, npu_group=2))
     members = [Request(index, 0, 5, 50) for index in range(3)]
 

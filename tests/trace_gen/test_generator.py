@@ -117,6 +117,16 @@ def test_attention_by_request_stands_on_rank_i_modulo_n() -> None:
     assert bare.rows == trace.rows - len(exchanges)
 
 
+def test_exchanges_stand_between_what_they_carry() -> None:
+    """Heads come from the rotary embedding; attention takes what the exchange brings, and hands on likewise."""
+    for exchange in (True, False):
+        made = generator(tensor=2, attention_placement="requests", attention_exchange=exchange)
+        block = {operator.name: operator.sources for operator in made.operators.blocks[0]}
+        assert block["attention"] == (("attention_scatter",) if exchange else ("rotary_emb",))
+        if exchange:
+            assert block["attention_scatter"] == ("rotary_emb",) and block["attention_gather"] == ("attention",)
+
+
 def test_attention_by_request_on_one_rank_is_the_same_as_by_heads() -> None:
     shape = batch([3, 1], [0, 7])
     by_request, by_heads = generator(attention_placement="requests"), generator()

@@ -66,6 +66,12 @@ def test_fewer_bits_are_read_faster() -> None:
     assert times[0] > 1.5 * times[1]
 
 
+def test_a_width_without_a_rate_is_refused_before_anything_is_computed() -> None:
+    for precision in (Precision(32, 32, 32), Precision(32, 16, 16), Precision(16, 32, 16)):
+        with pytest.raises(UserError, match="TPU-v5e states no rate for 32-bit numbers"):
+            make_perf_model("roofline", PerfModelOptions(model(), load_hardware("TPU-v5e"), precision=precision))
+
+
 def test_unknown_performance_model() -> None:
     with pytest.raises(UserError, match="unknown performance model 'rooflin'; did you mean roofline"):
         make_perf_model("rooflin", PerfModelOptions(model(), load_hardware("A40")))
