@@ -19,6 +19,9 @@ class Answers:
         self._least = 0
         self._counted = 0
 
+    def __len__(self) -> int:
+        return len(self._left)
+
     def __contains__(self, request: Request) -> bool:
         return request.id in self._left
 

@@ -25,7 +25,7 @@ from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.in_flight import InFlight, joined
 from orchestrator.engine.loops import ENDS, NEVER, engine_loop
 from orchestrator.engine.priced_ahead import PricedAhead, Steps
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen, UsageLine
+from orchestrator.engine.records import NO_GAP, Aborted, CompletedBatch, Gap, Rejected, Seen, UsageLine
 from orchestrator.engine.stages import StageClock
 from orchestrator.engine.stretch import Stretch, run_ahead
 from orchestrator.pricing.interface import Pricing
@@ -214,13 +214,24 @@ class Engine:
         own_turns = 0 if alike is None else alike.times // alike.period
         steps = self._price(batch, 1 + own_turns, now, exactly=full)
         passage = self._stages.passage(self._ready(batch, now, flying), steps.stage_ns[0].tolist())
+        gap = self._gap(passage.begins[0])
         self._stages.free = passage.ends
         self._step_ns = max(1, int(steps.stage_ns[0].sum()))
-        flight = InFlight(batch, now, passage.begins, passage.ends, usages, steps.busy_ns[0])
+        flight = InFlight(batch, now, passage.begins, passage.ends, usages, steps.busy_ns[0], gap)
         if alike is not None:
             others = self._price_turns([*flying, flight], now, alike, alike.period - 1)
             self._run_ahead([*flying, flight], now, alike, [*others, steps.after(1)], usage)
         return flight
+
+    def _gap(self, begin: int) -> Gap:
+        """Return what was before a batch that begins at `begin`, if nothing is in flight any more."""
+        last = self._stages.free[-1]
+        if begin <= last:
+            return NO_GAP
+        there = last
+        if len(self._answers) == len(self._muted) + len(self._seen):
+            there = max(last, min((seen.request.arrival_ns for seen in self._seen), default=begin))
+        return Gap(begin - there, there - last)
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:
         """Return the cost of `steps` like steps of `batch`, or more: it may come again. `exactly`: that is foreseen."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.engine.batch import Batch, Outcome
-from orchestrator.engine.records import CompletedBatch, Seen, UsageLine
+from orchestrator.engine.records import NO_GAP, CompletedBatch, Gap, Seen, UsageLine
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import KVUsage
 
@@ -29,6 +29,7 @@ class InFlight:
     ends: Sequence[int]
     usages: UsageLine
     busy_ns: IntArray
+    gap: Gap = NO_GAP
     past: CompletedBatch | None = None
 
     @property
@@ -51,6 +52,7 @@ class InFlight:
             stages_ns=np.array([[self.begins, self.ends]], dtype=np.int64),
             serials=np.array([self.batch.serial], dtype=np.int64),
             busy_ns=self.busy_ns,
+            gap=self.gap,
         )
         return own if self.past is None else joined([self.past, own])
 
@@ -80,4 +82,5 @@ def joined(runs: Sequence[CompletedBatch]) -> CompletedBatch:
         stages_ns=stages_ns,
         serials=np.concatenate([run.serials for run in runs]),
         busy_ns=sum((run.busy_ns for run in runs[1:]), first.busy_ns),
+        gap=first.gap,  # what follows at once has none
     )

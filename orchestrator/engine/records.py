@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,16 @@ class Seen:
 
     request: Request
     queued_ns: int
+
+
+class Gap(NamedTuple):
+    """Time before a batch in which the engine ran nothing: somebody was waiting, or nobody was there (ns)."""
+
+    waiting_ns: int
+    idle_ns: int
+
+
+NO_GAP = Gap(0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +71,8 @@ class CompletedBatch:
     - `stages_ns` ``[runs, 2, stages]``: when each stage began and ended each run of steps that nothing came between:
       all of them on a single stage, one step in a pipeline;
     - `serials` ``[steps]``: each step's number among the engine's iterations;
-    - `busy_ns`: simulated time of its steps by class of work (`orchestrator.pricing.interface.Cost`), over all stages.
+    - `busy_ns`: simulated time of its steps by class of work (`orchestrator.pricing.interface.Cost`), over all stages;
+    - `gap`: before its first step, from the end of all that was decided earlier.
     """
 
     engine: int
@@ -75,6 +87,7 @@ class CompletedBatch:
     stages_ns: IntArray
     serials: IntArray
     busy_ns: IntArray
+    gap: Gap = NO_GAP
 
     @property
     def end_ns(self) -> int:

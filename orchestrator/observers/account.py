@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer
 
 
@@ -36,14 +36,17 @@ class TimeAccount:
 
 @dataclass(slots=True)
 class _EngineTime:
-    """One engine: until when it is known what it did, and who is there."""
+    """One engine: until when it is known what it did."""
 
     told_ns: int = 0
-    busy_ns: int = 0
     waiting_ns: int = 0
     idle_ns: int = 0
-    present: set[int] = field(default_factory=set)
     by_class: list[int] = field(default_factory=list)
+
+    @property
+    def busy_ns(self) -> int:
+        """Time in which an iteration was under way."""
+        return self.told_ns - self.waiting_ns - self.idle_ns
 
 
 class TimeRecorder(Observer):
@@ -54,25 +57,17 @@ class TimeRecorder(Observer):
         self._engines: dict[int, _EngineTime] = {}
 
     def batch(self, done: CompletedBatch) -> None:
-        """Take a completed batch."""
+        """Take a completed batch; those that take turns are told in any order."""
         engine = self._engines.get(done.engine)
         if engine is None:
             engine = self._engines[done.engine] = _EngineTime(by_class=[0] * len(self._classes[done.engine]))
-        if done.batch.requests:
-            self._gap(engine, done)
-            began = max(done.start_ns, engine.told_ns)
-            engine.busy_ns += max(0, done.end_ns - began)
-            engine.told_ns = max(engine.told_ns, done.end_ns)
-            for place, spent in enumerate(done.busy_ns.tolist()):
-                engine.by_class[place] += spent
-        engine.present.update(seen.request.id for seen in done.seen)
-        engine.present.difference_update(request.id for request in done.outcome.finished)
-
-    def turned_away(self, record: Rejected | Aborted) -> None:
-        """Whom a client has given up is there no longer."""
-        engine = self._engines.get(record.engine)
-        if engine is not None:
-            engine.present.discard(record.request.id)
+        if not done.batch.requests:
+            return
+        engine.told_ns = max(engine.told_ns, done.end_ns)
+        engine.waiting_ns += done.gap.waiting_ns
+        engine.idle_ns += done.gap.idle_ns
+        for place, spent in enumerate(done.busy_ns.tolist()):
+            engine.by_class[place] += spent
 
     def account(self, makespan_ns: int) -> TimeAccount:
         """Return the account of the whole run; what is left after an engine's last batch was idle."""
@@ -90,15 +85,3 @@ class TimeRecorder(Observer):
             idle_ns=sum(engine.idle_ns for engine in known) + rest,
             by_class=sums,
         )
-
-    def _gap(self, engine: _EngineTime, done: CompletedBatch) -> None:
-        """Charge the time before a batch in which nothing ran: waiting from the moment that a request was there."""
-        gap = done.start_ns - engine.told_ns
-        if gap <= 0:
-            return
-        there = engine.told_ns
-        if not engine.present:
-            there = min((seen.request.arrival_ns for seen in done.seen), default=done.start_ns)
-        waited = done.start_ns - min(done.start_ns, max(engine.told_ns, there))
-        engine.waiting_ns += waited
-        engine.idle_ns += gap - waited

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.engine.batch import Batch, Outcome
-from orchestrator.engine.records import CompletedBatch, Seen, UsageLine
+from orchestrator.engine.records import CompletedBatch, Gap, Seen, UsageLine
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import KVUsage
 
@@ -34,6 +34,7 @@ def done(
     engine: int = 0,
     busy: Sequence[int] = (),
     stages: Sequence[tuple[int, int]] | None = None,
+    gap: tuple[int, int] = (0, 0),
 ) -> CompletedBatch:
     """A batch of `requests` whose steps end at `ends`; unless said otherwise, all decode one token and get one.
 
@@ -64,4 +65,5 @@ def done(
         np.array([list(zip(*(stages or [(start, ends[-1])]), strict=True))], dtype=np.int64),
         np.arange(len(ends)),
         np.array(busy, dtype=np.int64),
+        Gap(*gap),
     )

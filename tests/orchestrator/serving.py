@@ -169,5 +169,5 @@ class Run:
         shown = (totals.iterations, totals.prompt_tokens, totals.generated_tokens, totals.evicted_bytes)
         moved = (totals.reloaded_bytes, self.metrics.peak_kv_blocks, totals.end_ns)
         lists = [gaps.tolist() for gaps in self.gaps]
-        told = (self.aborted, self.busy_ns() if self.batches else [])
+        told = (self.aborted, self.busy_ns() if self.batches else [], self.time.account(totals.end_ns))
         return self.rows(), lists, self.intervals, shown, moved, self.metrics.itl.distribution(), told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import RequestSource
 from orchestrator.request_table import RequestTable
+from orchestrator.requests.request import Request
 from tests.orchestrator.records import done, request
+from tests.orchestrator.serving import Run, scheduler
 
 
 def test_only_what_an_observer_overrides_is_called() -> None:
@@ -150,45 +153,56 @@ def test_blocks_of_engines_are_added_each_at_its_own_peak() -> None:
 def test_time_is_busy_waiting_or_idle_and_adds_up() -> None:
     recorder = TimeRecorder([("gemm", "attention")])
     one, two = request(0, arrival=100), request(1, arrival=900)
-    recorder.batch(done(150, [300], [one], seen=[one], busy=(100, 50)))
-    recorder.batch(done(400, [500], [one], finished=[one], busy=(60, 40)))
-    recorder.batch(done(1000, [1010], [two], seen=[two], finished=[two], busy=(10, 0)))
+    recorder.batch(done(150, [300], [one], busy=(100, 50), gap=(50, 100)))
+    recorder.batch(done(400, [500], [one], busy=(60, 40), gap=(100, 0)))
+    recorder.batch(done(1000, [1010], [two], busy=(10, 0), gap=(100, 400)))
     account = recorder.account(1010)
     assert (account.busy_ns, account.by_class) == (260, {"gemm": 170, "attention": 90})
-    # Idle to 100 and from 500 to 900; waiting from 100 to 150 (there, not begun), 300 to 400 and 900 to 1000.
     assert (account.idle_ns, account.waiting_ns) == (100 + 400, 50 + 100 + 100)
     assert account.busy_ns + account.waiting_ns + account.idle_ns == account.makespan_ns == 1010
     assert account.parts() == {"gemm": 170, "attention": 90, "waiting": 250, "idle": 500}
     assert TimeRecorder([()]).account(0).parts() == {"busy": 0, "waiting": 0, "idle": 0}
 
 
+def gaps(*requests: Request, **options: Any) -> list[tuple[int, int]]:
+    """What was before the batches of one engine: (waiting, idle)."""
+    policy = scheduler("none", 100, max_batch=2, **options)
+    return [tuple(batch.gap) for batch in Run(policy, requests, max_steps=1).batches]
+
+
+def test_a_gap_is_waited_through_from_when_somebody_is_there() -> None:
+    # Batches of two, or what has come after 500 ns. A prompt of 10: 1000 + 70.
+    ones = [Request(0, 100, 10, 1), Request(0, 900, 10, 1), Request(0, 5000, 10, 1), Request(0, 5000, 10, 1)]
+    assert gaps(*ones, batch_delay=500) == [(500, 100), (0, 0), (0, 5000 - 600 - 1070 - 1070)]
+    assert gaps(Request(0, 7, 10, 3)) == [(0, 7), (0, 0), (0, 0)]
+
+
+def test_who_has_gone_does_not_wait() -> None:
+    gone, stays = Request(0, 0, 10, 1, abort_ns=300), Request(0, 800, 10, 1)
+    assert gaps(gone, stays, batch_delay=1000) == [(1000, 800)]
+    gone, stays = Request(0, 0, 10, 1), Request(0, 100, 10, 1, abort_ns=200)
+    assert gaps(gone, stays, Request(0, 3000, 10, 1), batch_delay=50) == [(50, 0), (50, 3000 - 50 - 1070)]
+
+
 def test_engines_of_other_classes_and_idle_ones_are_in_one_account() -> None:
     recorder = TimeRecorder([("gemm", "attention"), (), ("compute", "attention")])
     one = request(0)
     recorder.batch(done(0, [150], [one], seen=[one], finished=[one], busy=(100, 50)))
-    recorder.batch(done(10, [30], [one], seen=[one], finished=[one], busy=(15, 5), engine=2))
+    recorder.batch(done(10, [30], [one], seen=[one], finished=[one], busy=(15, 5), engine=2, gap=(10, 0)))
     account = recorder.account(150)
     assert account.by_class == {"gemm": 100, "attention": 55, "compute": 15} and account.engines == 3
     assert (account.busy_ns, account.waiting_ns, account.idle_ns) == (170, 10, 150 + 120)
 
 
 def test_batches_that_overlap_in_a_pipeline_count_once_as_busy() -> None:
+    """However late the long run of one is told."""
     recorder = TimeRecorder([()])
     one, two = request(0), request(1)
-    recorder.batch(done(0, [100], [one], seen=[one, two]))
     recorder.batch(done(40, [140], [two]))
-    recorder.batch(done(150, [160], [two]))
+    recorder.batch(done(0, [100], [one], gap=(0, 0)))
+    recorder.batch(done(150, [160], [two], gap=(10, 0)))
     account = recorder.account(200)
     assert (account.busy_ns, account.waiting_ns, account.idle_ns) == (150, 10, 40)
-
-
-def test_a_request_that_was_given_up_does_not_wait() -> None:
-    recorder = TimeRecorder([()])
-    one, two = request(0), request(1, arrival=90)
-    recorder.batch(done(0, [10], [one], seen=[one]))
-    recorder.turned_away(Aborted(0, one, 10))
-    recorder.batch(done(100, [110], [two], seen=[two], finished=[two]))
-    assert (recorder.account(110).waiting_ns, recorder.account(110).idle_ns) == (10, 80)
 
 
 def watch(arrivals: list[int]) -> OverloadWatch:
