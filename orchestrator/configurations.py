@@ -15,6 +15,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import InternalError, UserError
 from foundation.files import atomic_write
+from foundation.printable import brief
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from trace_gen.hardware import Hardware
 from trace_gen.precision import Arithmetic
@@ -23,6 +24,9 @@ ENDPOINT_DELAY_NS = 10
 DATASET_SPLITS = 4
 _LEAST_MEMORY_BANDWIDTH = 1.0
 """GB/s. Below 2/3 GB/s the backend's memory roof would stretch a node of 1 ns."""
+
+_SHOWN_KEYS = 200
+"""Of the keys that nothing reads, so many characters are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,16 @@ class Configurations:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about files that are right but may not say what was meant."""
+        found = []
         dimensions = len(self.network.npus_count)
         short = [name for name, row in self.system.implementations.items() if len(row) < dimensions]
-        if not short:
-            return ()
-        listed = ", ".join(f"{name}-implementation" for name in short)
-        return (f"{listed} of the system file cover only the first of {dimensions} network dimensions",)
+        if short:
+            listed = ", ".join(f"{name}-implementation" for name in short)
+            found.append(f"{listed} of the system file cover only the first of {dimensions} network dimensions")
+        for name, other in (("system", self.system.other), ("memory", self.memory.other)):
+            if other:
+                found.append(f"nothing reads {brief(list(other), _SHOWN_KEYS)} of the {name} file, as in ASTRA-sim")
+        return tuple(found)
 
     def texts(self) -> dict[str, str]:
         """Return the text of network.yml, system.json and memory.json."""

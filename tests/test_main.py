@@ -241,7 +241,29 @@ def test_a_system_file_that_leaves_dimensions_out_is_noted(
     configs = ROOT / "configs"
     files = ["--network", configs / "networks/fully-connected-2x2.yml", "--system", configs / "systems/ring-1d.json"]
     gpt2(dataset, tmp_path / "out.csv", "--npu_num", "4", "--npu_group", "2", *files)
-    assert "note: all-reduce-implementation" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "note: all-reduce-implementation" in out and "nothing reads" not in out
+
+
+def test_what_nothing_reads_in_a_file_is_noted(
+    tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ASTRA-sim takes no notice of such keys, a misspelt one among them."""
+    shipped = json.loads((ROOT / "configs" / "systems" / "ring-1d.json").read_text())
+    files = {
+        "--system": shipped | {"peak_perf": 900, "\x1b[2J": 1},
+        "--remote_memory": {"memory-type": "NO_MEMORY_EXPANSION", "boost": 1},
+    }
+    flags = []
+    for flag, content in files.items():
+        flags += [flag, tmp_path / f"{flag[2:]}.json"]
+        flags[-1].write_text(json.dumps(content))
+    gpt2(dataset, tmp_path / "out.csv", *flags)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: nothing reads")]
+    assert notes == [
+        'note: nothing reads ["peak_perf", "\\x1b[2J"] of the system file, as in ASTRA-sim',
+        'note: nothing reads ["boost"] of the memory file, as in ASTRA-sim',
+    ]
 
 
 def test_a_system_file_without_a_devices_figures_takes_those_of_the_device(tmp_path: Path, dataset: Path) -> None:
