@@ -54,8 +54,8 @@ class Algorithm:
         """Read a checked entry of system.json; of a number after "direct" upstream reads five digits."""
         whole = text.startswith("one")
         name = text[3].lower() + text[4:] if whole else text
-        if name.startswith("direct"):
-            window = "".join(_leading_digits(name[6:11]))
+        if name.startswith(Kind.DIRECT.value):
+            window = "".join(_leading_digits(name.removeprefix(Kind.DIRECT.value)[:5]))
             return cls(Kind.DIRECT, int(window) if window else None, whole)
         return cls(Kind(name), None, whole)
 

@@ -144,15 +144,13 @@ def _tasks(graph: RankGraph, system: SystemConfig) -> IntArray:
 
 
 def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Return (number of parents, child offsets, children) by row; a parent named twice counts once."""
+    """Return (number of parents, child offsets, children) by row; a parent named twice counts, and ends, twice."""
     nodes = graph.nodes
     rank_of = np.empty(nodes, dtype=np.int64)
     rank_of[order] = np.arange(nodes)
     child = rank_of[np.repeat(np.arange(nodes), np.diff(graph.dep_offsets))]
     parent = rank_of[graph.dep_index]
-    pairs = np.sort(parent * nodes + child)
-    pairs = pairs[np.concatenate(([True], pairs[1:] != pairs[:-1]))[: len(pairs)]]
-    parent, child = pairs // max(nodes, 1), pairs % max(nodes, 1)
+    parent, child = np.divmod(np.sort(parent * nodes + child), max(nodes, 1))
     parents = np.bincount(child, minlength=nodes)
     offsets = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=nodes))))
     return parents, offsets, child

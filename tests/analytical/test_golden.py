@@ -41,6 +41,28 @@ def test_golden(golden: dict[str, Any]) -> None:
         assert printed is None or sorted(statistics.lines()) == printed
 
 
+@pytest.mark.parametrize(
+    ("loggp", "size", "ends"),
+    [
+        ((5, 1, 2, 0.01), 4096, [6612, 8952, 7873, 8952]),
+        ((40, 3, 20, 0.0), 70001, [64334, 62459, 64334, 58841, 64334, 62459, 64334, 55223]),
+        ((0, 2, 9, 0.5), 1000, [14353, 18820, 17553, 18820, 15953, 18820, 17553, 18820]),
+    ],
+)
+def test_trees_over_a_shared_bus(loggp: tuple[float, ...], size: int, ends: list[int]) -> None:
+    """Held as they were when some thousand random cases, such buses and trees among them, agreed with the binaries."""
+    case = cases.healthy()
+    compute, collective = case["ranks"][0]
+    case["ranks"] = [
+        [compute | {"num_ops": 5500 + 37000 * rank}, collective | {"comm_size": size}] for rank in range(len(ends))
+    ]
+    case["network"]["npus_count"] = [len(ends)]
+    case["system"] |= dict(zip("LogG", loggp, strict=True)) | {"model-shared-bus": 1, "local-reduction-delay": 3}
+    case["system"]["all-reduce-implementation"] = ["doubleBinaryTree"]
+    answer = cases.backend(case).simulate(cases.graph(case)).by_rank()
+    assert [answer[rank][0] for rank in range(len(ends))] == ends
+
+
 @pytest.mark.parametrize("golden", GOLDEN[::6], ids=[golden["name"] for golden in GOLDEN[::6]])
 def test_golden_through_files(golden: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command line prints what the binary printed, line for line in its order."""

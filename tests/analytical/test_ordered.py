@@ -428,5 +428,5 @@ def test_steps_of_the_event_queue_and_of_orders_are_put_together() -> None:
         nodes[2]["type"] = "COMP"
     ordered = Ordered(case)
     result = ordered.evaluate()
-    assert result.finish_ns.shape[0] == 4
+    assert result.finish_ns.shape[0] == 4 and ordered.left == 2
     assert ordered.agrees(result)

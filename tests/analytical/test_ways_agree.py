@@ -143,6 +143,21 @@ def test_nodes_may_share_their_work(build: Callable[[int], cases.Description]) -
     assert build is sound_case or {True, False} == set(tables), "added up as a table, and node by node"
 
 
+def test_a_parent_that_is_named_twice_is_waited_for_once() -> None:
+    """As in ASTRA-sim, which keeps a set; by chains, by an order of events and by messages."""
+    for extra in ([], [{"id": 9, "type": "COMP", "num_ops": 9500, "tensor_size": 1, "deps": [0]}]):
+        answers = []
+        for twice in (False, True):
+            case = healthy()
+            for nodes in case["ranks"]:
+                nodes += [dict(one) for one in extra]
+                for node in nodes[1:]:
+                    node["deps"] = [0, 0] if twice else [0]
+            backend, graph = cases.backend(case), cases.graph(case)
+            answers += [backend.simulate(graph).by_rank(), figures(backend.events.run_step(graph, solve=False))]
+        assert answers == answers[:1] * 4
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_kinds_of_work_are_found_once_and_only_where_nodes_share_it(shared: bool) -> None:
     """Graphs from files never show the same columns twice, and each node has its own: nothing is looked for there."""
