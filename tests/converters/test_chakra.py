@@ -23,6 +23,7 @@ from converters.chakra import (
     write_nodes,
 )
 from converters.chakra.et_def_pb2 import AttributeProto, BoolList, GlobalMetadata, Node
+from converters.chakra.framing import encode_varint
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType
 from converters.lowering import lower
 from foundation.errors import UserError
@@ -259,6 +260,11 @@ def test_damage_is_named_with_its_byte(content: bytes, message: str, tmp_path: P
         with pytest.raises(UserError) as error:
             read()
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1, 126, 127, 128, 16383, 16384, 2**31 - 1, 2**64 - 1])
+def test_varints_are_protobufs(value: int) -> None:
+    assert encode_varint(value) == Node(id=value).SerializeToString()[1:]
 
 
 def test_missing_ranks_and_files_are_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from converters.graph_plan import Planner
 from converters.lowering import Filling, Lowering, lower
 from converters.stream_lowering import stream_lower, survey_stream
 from converters.text import collect, open_text, records, write_text_trace
+from converters.trace_survey import Survey
 from foundation.errors import UserError
 from tests.converters.random_traces import traces
 from tests.converters.traces import Row, make_trace, slower, transformer
@@ -144,6 +145,29 @@ def test_explicit_dependencies_replace_the_previous_row() -> None:
     assert waits(only(lower(trace))) == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
 
 
+def test_who_waits_for_a_row_without_nodes_waits_for_what_that_waited_for() -> None:
+    """Rows that do nothing on their one rank, one behind another; the row between them is not waited for."""
+    nothing = {"kind": RowKind.COMM, "comm": (CommType.ALLREDUCE, 8), "group": (0,)}
+    rows = [
+        Row("first"),
+        Row("second"),
+        Row("gone", deps=(0,), **nothing),  # type: ignore[arg-type]
+        Row("gone_too", deps=(2,), **nothing),  # type: ignore[arg-type]
+        Row("last", deps=(3,)),
+        Row("after"),
+    ]
+    found = waits(only(lower(make_trace(rows))))
+    assert found == {"first": [], "second": ["first"], "last": ["first"], "after": ["last"]}
+
+
+def test_what_comes_by_way_of_a_row_without_nodes_comes_in_the_order_of_rows() -> None:
+    rows = [Row(f"row{number}", output=(Location.LOCAL, 0, 100 + number)) for number in range(9)]
+    rows.append(Row("gone", kind=RowKind.COMM, comm=(CommType.ALLREDUCE, 8), group=(0,), deps=(8, 1)))
+    rows.append(Row("far", (1,), deps=(9,)))
+    receiver = lower(make_trace(rows)).rank_graphs[1]
+    assert receiver.comm_size[:2].tolist() == [101, 108] and names(receiver) == ["far.recv", "far.recv", "far"]
+
+
 def test_a_dependency_on_another_ranks_row_is_a_transfer() -> None:
     trace = make_trace([Row("a", (0,), output=(Location.LOCAL, 0, 33)), Row("b", (1,), deps=(0,))])
     sender, receiver = lower(trace).rank_graphs
@@ -186,6 +210,16 @@ def test_a_group_without_a_rank_that_runs_the_row_is_refused() -> None:
     trace = make_trace([Row("op", (0, 1, 2), comm=(CommType.ALLREDUCE, 8), group=(0, 1))])
     with pytest.raises(UserError, match=r"row 0 \(op\) has a collective over ranks 0, 1"):
         lower(trace)
+
+
+def test_a_wrong_group_is_told_by_its_row_among_all_blocks() -> None:
+    everybody = [Row("a", (0, 1)), Row("b", (0, 1))]
+    astray = Row("astray", (0,), comm=(CommType.ALLREDUCE, 8), group=(1,))
+    survey = Survey()
+    survey.add(make_trace([*everybody, Row("c", (0,))]))
+    survey.add(make_trace([*everybody, astray]))
+    with pytest.raises(UserError, match=r"^row 5 \(astray\) has a collective over ranks 1, which are not"):
+        survey.check_groups()
 
 
 def test_idle_ranks_have_one_node_of_a_nanosecond() -> None:

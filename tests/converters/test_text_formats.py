@@ -180,7 +180,15 @@ def test_a_placed_trace_is_gathered_into_the_fields_formats_and_spread_again(tmp
         (samples.event().replace("REMOTE", "MOON"), "line 4: input_loc is 'MOON'"),
         (samples.interleaved().replace("BATCH_2", "BATCH_x"), "misc is 'BATCH_x'; write NONE or BATCH_<n>"),
         (samples.orca().replace("ALLREDUCE", "ALLREDUX"), "comm_type is 'ALLREDUX'"),
-        (samples.orca().replace("ATTENTION END", "EXPERT END"), "this format has no EXPERT sections"),
+        (
+            samples.orca().replace("ATTENTION END", "EXPERT END"),
+            "this format has no EXPERT sections; sections of this format: ATTENTION",
+        ),
+        (
+            samples.interleaved().replace("PIM END", "ATTENTION END", 1),
+            "this format has no ATTENTION sections; sections of this format: EXPERT, PIM",
+        ),
+        (samples.event().replace("\n1\n", "\n2\n") + "PIM 1\n", "sections of this format: none"),
         ("ORRERY\t2\n", "this program reads ORRERY\\t1"),
         ("ORRERY\t1\nattributes\t[]\n", "line 2: attributes are not a JSON object"),
         ("ORRERY\t1\nattributes\t{}\nsteps\t1\nrequests\t-\nrank_sets\t0-99999\n", "a rank is 99999, outside"),
