@@ -35,6 +35,28 @@ def test_failures_are_explained(output: Output, message: str) -> None:
         read_cycles(output, 2)
 
 
+USUAL = (
+    "[t] [system::topology] [info] ring\n" + LINE.format(0, 1, 1) + "[t] [statistics] [info] x\n[t] [info] Exiting\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "told"),
+    [
+        (USUAL + "loading 7 nodes\nthen nothing\x1b[2J\n", "", "(waiting for ever): loading 7 nodes | then nothing"),
+        ("a\nb\nc\nd\ne\n", " \n", "(waiting for ever): b | c | d | e"),
+        (USUAL, "", "(waiting for ever), and it said nothing of the cause"),
+        ("a\n", "the cause\n", "(waiting for ever): the cause"),
+        ("a " * 900, "", "(waiting for ever): a a a"),
+    ],
+)
+def test_without_a_known_cause_the_last_lines_are_quoted(stdout: str, stderr: str, told: str) -> None:
+    with pytest.raises(RunFailedError) as caught:
+        read_cycles(Output(0, stdout, stderr, None), 2)
+    assert told in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) < 1000
+    assert "Exiting" not in str(caught.value) and "ring" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("waiting", "more"), [(12, ""), (13, " and 1 more"), (40, " and 28 more")])
 def test_at_most_twelve_waiting_ranks_are_named(waiting: int, more: str) -> None:
     with pytest.raises(RunFailedError) as caught:

@@ -1,7 +1,9 @@
 """The binary as a process: its answers, and every way in which it can fail, really done."""
 
+import errno
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from converters.chakra.graph_reader import read_graph
 from converters.execution_graph import ExecutionGraph
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.factories import create_process
+from external.astra_sim.process import make_work_folder
 from foundation.errors import SimulationError, UserError
 
 
@@ -222,3 +225,17 @@ def test_the_binarys_own_flags_reach_it(tmp_path: Path) -> None:
     seen = (tmp_path / "seen").read_text().splitlines()
     assert {"--num-queues-per-dim=2", "--rendezvous-protocol=true", "--workload-configuration=graph"} <= set(seen)
     assert not any("empty" in argument for argument in seen)
+
+
+@pytest.mark.parametrize("given", [None, "own"])
+def test_where_no_folder_can_be_made_is_named(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    parent = str(tmp_path / given) if given else None
+    with pytest.raises(UserError, match="cannot make a folder for the graphs: No space left on device") as caught:
+        make_work_folder(parent)
+    assert str(caught.value.path) == (parent or tempfile.gettempdir())
