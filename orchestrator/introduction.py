@@ -47,7 +47,7 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
 
 def _links(network: NetworkSettings, hardware: Hardware) -> str:
     """Return which links are assumed."""
-    if network.network is not None or network.link_bw is None:
+    if network.link_bw is None:
         return f"those of {network.network}"
     own = NetworkSettings().decided(hardware.link_bandwidth, hardware.link_latency_ns)
     same = (network.link_bw, network.link_latency) == (own.link_bw, own.link_latency)

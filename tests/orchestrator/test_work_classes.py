@@ -66,6 +66,7 @@ def test_classes_add_up_to_the_time_of_the_batch(values: dict[str, Any]) -> None
     @reaches(0.3, examples=12, batch=batches())
     def compare(reached: Reached, batch: Batch) -> None:
         cost = priced.price([batch])
+        assert cost.busy_ns.dtype == cost.finish_ns.dtype == np.int64
         finish, busy = (
             int(cost.finish_ns[0, 0, -1]),
             dict(zip(priced.classes, cost.busy_ns[0, 0].tolist(), strict=True)),
