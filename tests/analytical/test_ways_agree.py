@@ -143,6 +143,22 @@ def test_nodes_may_share_their_work(build: Callable[[int], cases.Description]) -
     assert build is sound_case or {True, False} == set(tables), "added up as a table, and node by node"
 
 
+def test_ranks_of_chains_that_have_counted_other_streams_never_meet() -> None:
+    """A collective of a group of two moves their count of all streams on, and the collective of all waits for ever."""
+    case = healthy()
+    case["groups"] = {"1": [0, 1]}
+    for rank in (0, 1):
+        collective = case["ranks"][rank][1]
+        case["ranks"][rank][1:] = [dict(collective, id=8, group=1), dict(collective, id=9, deps=[8])]
+    backend, graph = cases.backend(case), cases.graph(case)
+    planned = backend.plans.get(graph)
+    assert isinstance(planned.plan, ChainPlan)
+    with pytest.raises(NotAChainError):
+        backend.chains.evaluate(planned.plan, graph, planned.solver)
+    with pytest.raises(SimulationError, match="deadlock"):
+        backend.simulate(graph)
+
+
 def test_a_parent_that_is_named_twice_is_waited_for_once() -> None:
     """As in ASTRA-sim, which keeps a set; by chains, by an order of events and by messages."""
     for extra in ([], [{"id": 9, "type": "COMP", "num_ops": 9500, "tensor_size": 1, "deps": [0]}]):
