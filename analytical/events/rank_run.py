@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
-from analytical.events.program import COMMUNICATE, COMPUTE, CPU, FREE, Program, Task, attribute
+from analytical.events.program import COMMUNICATE, COMPUTE, CPU, FREE, Program, Task
 from analytical.machine.event_queue import LocalEvents
 from foundation.errors import SimulationError
 
@@ -172,8 +172,3 @@ class RankRun:
             )
         self.finished_ns = self.events.queue.now
         self._services.finished(self)
-
-
-def peer(run: RankRun, delta: int) -> int:
-    """Return the rank `delta` away; the run's own rank where the attribute is absent."""
-    return run.rank + attribute(delta, 0)

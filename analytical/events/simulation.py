@@ -15,7 +15,7 @@ from analytical.collectives.streams import Collective, Stream, StreamUnit
 from analytical.collectives.tree import TreeRun
 from analytical.events.open_phases import GuardedEvents, GuardedTransport, OpenPhases
 from analytical.events.program import Program, Task
-from analytical.events.rank_run import RankRun, peer
+from analytical.events.rank_run import RankRun
 from analytical.machine.bus import Bus, EndpointBus
 from analytical.machine.event_queue import EventQueue, LocalEvents
 from analytical.machine.loggp import SharedBus
@@ -114,14 +114,14 @@ class Simulation:
         """Start a SEND; it completes when the message has arrived."""
         program = run.program
         tag = point_to_point_tag(program.attribute("comm_tag", row))
-        destination = peer(run, program.attribute("comm_dst_delta", row))
+        destination = run.rank + program.attribute("comm_dst_delta", row)
         self.messenger.send(tag, run.rank, destination, program.attribute("comm_size", row), (run.complete, row))
 
     def issue_receive(self, run: RankRun, row: int) -> None:
         """Post a RECV."""
         program = run.program
         tag = point_to_point_tag(program.attribute("comm_tag", row))
-        source = peer(run, program.attribute("comm_src_delta", row))
+        source = run.rank + program.attribute("comm_src_delta", row)
         self.messenger.receive(tag, source, run.rank, program.attribute("comm_size", row), (run.complete, row))
 
     def issue_collective(self, run: RankRun, row: int) -> None:
@@ -210,10 +210,10 @@ class Simulation:
         task = program.task[row]
         if task == Task.RECEIVE:
             size, tag = program.attribute("comm_size", row), program.attribute("comm_tag", row)
-            source = peer(run, program.attribute("comm_src_delta", row))
+            source = run.rank + program.attribute("comm_src_delta", row)
             return f"{text} for {size} bytes with tag {tag} from rank {source}"
         if task == Task.SEND:
-            return f"{text} to rank {peer(run, program.attribute('comm_dst_delta', row))}"
+            return f"{text} to rank {run.rank + program.attribute('comm_dst_delta', row)}"
         members = self._members(program, row)
         return f"{text} over {members}: another member has not entered, or with another type, size or order"
 

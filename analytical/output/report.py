@@ -17,7 +17,8 @@ def report(simulation: Simulation) -> Iterator[str]:
     """Yield the lines of a finished simulation: ranks as they finish, then the network's dimensions."""
     machine = simulation.machine
     for run in simulation.finish_order:
-        finished = run.finished_ns or 0
+        finished = run.finished_ns
+        assert finished is not None  # the order is that in which they finished
         statistics = _statistics(run, machine.system)
         yield from rank_lines(run.rank, finished, finished - run.gpu_ns, statistics)
     wall = max(run.finished_ns or 0 for run in simulation.rank_runs)

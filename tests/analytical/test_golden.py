@@ -63,6 +63,37 @@ def test_trees_over_a_shared_bus(loggp: tuple[float, ...], size: int, ends: list
     assert [answer[rank][0] for rank in range(len(ends))] == ends
 
 
+@pytest.mark.parametrize(
+    ("kind", "algorithm", "size", "chunks", "loggp", "ends"),
+    [
+        ("all-reduce", "ring", 400_000, (32, 16), (5, 1, 20, 0.01), [22609, 22612, 22619, 22576]),
+        (
+            *("all-to-all", "direct", 900_001, (32, 32), (0, 2, 9, 0.5)),
+            [815671, 815674, 815677, 815680, 815683, 815686, 815689, 815692],
+        ),
+        (
+            *("all-reduce", "direct", 90_001, (4, 4), (0, 2, 90, 0.05)),
+            [23388, 23214, 23205, 23346, 23382, 23385, 23615, 23531],
+        ),
+    ],
+)
+def test_sides_of_a_shared_bus_give_way(
+    kind: str, algorithm: str, size: int, chunks: tuple[int, int], loggp: tuple[float, ...], ends: list[int]
+) -> None:
+    """As above, where many packets wait on both sides of the bus: after some in a row the other side may send."""
+    case = cases.healthy()
+    compute, collective = case["ranks"][0]
+    collective |= {"comm_size": size, "comm_type": kind.upper().replace("-", "_")}
+    case["ranks"] = [[compute | {"num_ops": 5500 + 3000 * rank}, collective] for rank in range(len(ends))]
+    case["network"]["npus_count"] = [len(ends)]
+    case["system"] |= dict(zip("LogG", loggp, strict=True)) | {"model-shared-bus": 1, "local-reduction-delay": 3}
+    splits, active = chunks
+    case["system"] |= {"preferred-dataset-splits": splits, "active-chunks-per-dimension": active}
+    case["system"][f"{kind}-implementation"] = [algorithm]
+    answer = cases.backend(case).simulate(cases.graph(case)).by_rank()
+    assert [answer[rank][0] for rank in range(len(ends))] == ends
+
+
 @pytest.mark.parametrize("golden", GOLDEN[::6], ids=[golden["name"] for golden in GOLDEN[::6]])
 def test_golden_through_files(golden: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command line prints what the binary printed, line for line in its order."""

@@ -15,6 +15,7 @@ from converters.chakra import (
     GROUPS_SUFFIX,
     GraphWriter,
     et_def_pb2,
+    node_reader,
     read_graph,
     read_groups,
     read_metadata,
@@ -260,6 +261,18 @@ def test_damage_is_named_with_its_byte(content: bytes, message: str, tmp_path: P
         with pytest.raises(UserError) as error:
             read()
         assert message in str(error.value)
+
+
+def test_our_own_nodes_are_read_without_protobufs_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick way reads what we write, and attributes that came before not at all."""
+    graph = lower(transformer(2, 2), annotate=True)
+    write_graph(graph, tmp_path / "g")
+    parsed: list[int] = []
+    once = node_reader._parse_tail
+    monkeypatch.setattr(node_reader, "parse_node", lambda *_: pytest.fail("the slow way was taken"))
+    monkeypatch.setattr(node_reader, "_parse_tail", lambda *given: parsed.append(1) or once(*given))
+    assert read_graph(tmp_path / "g").rank_graphs[0].nodes == graph.rank_graphs[0].nodes
+    assert 0 < len(parsed) < sum(len(one.ranks) * one.nodes for one in graph.rank_graphs)
 
 
 @pytest.mark.parametrize("value", [1, 126, 127, 128, 16383, 16384, 2**31 - 1, 2**64 - 1])

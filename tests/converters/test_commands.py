@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from converters.chakra import read_graph, write_graph
+from converters.convert import Spreading, text_to_et
 from converters.lowering import lower
-from converters.text import collect, open_text, place, write_text_trace
+from converters.text import collect, open_text, place, placement, write_text_trace
 from tests.converters import samples
 from tests.converters.traces import Row, make_trace, transformer
+from trace_gen.mesh import Mesh
+from trace_gen.trace import CommType
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +55,35 @@ def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
 def test_network_dimensions_take_the_place_of_groups(orca: Path, tmp_path: Path) -> None:
     run(orca, tmp_path / "llm", "--npu_num", 4, "--network_dims", "2,2")
     assert not (tmp_path / "llm.comm_groups.json").exists()
+
+
+@pytest.mark.parametrize("annotate", [True, False])
+@pytest.mark.parametrize("true_work", [True, False])
+@pytest.mark.parametrize("dims", [None, (2, 2)])
+def test_a_text_whose_rows_name_what_they_wait_for_is_converted_whole(
+    tmp_path: Path, annotate: bool, true_work: bool, dims: tuple[int, int] | None
+) -> None:
+    """It cannot be streamed; whatever is asked for is asked of the lowering."""
+    rows = [Row("a", (0, 1, 2, 3), flops=900, mem_bytes=90), Row("b", (0, 1)), Row("c", (2, 3), deps=(0,))]
+    rows.append(Row("d", (0, 1, 2, 3), comm=(CommType.ALLREDUCE, 64), group=(0, 1, 2, 3), deps=(1, 2)))
+    trace = make_trace(rows)
+    write_text_trace(trace, tmp_path / "deps.txt")
+    where = Spreading(network_dims=dims)
+    text_to_et(tmp_path / "deps.txt", tmp_path / "got", where, true_work=true_work, annotate=annotate)
+    write_graph(lower(trace, network_dims=dims, true_work=true_work, annotate=annotate), tmp_path / "expected")
+    for rank in range(4):
+        assert (tmp_path / f"got.{rank}.et").read_bytes() == (tmp_path / f"expected.{rank}.et").read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 2, 100])
+def test_however_few_placed_rows_are_kept_the_same_come_out(
+    orca: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(place(open_text(orca), 4).records)
+    monkeypatch.setattr(placement, "KNOWN_ROWS", kept)
+    placer = placement._Placer(open_text(orca), Mesh(2, 2))
+    assert list(placer.records()) == whole
+    assert len(placer.known) == kept if kept < 100 else 2 < len(placer.known) < len(whole)
 
 
 def test_texts_become_texts(orca: Path, tmp_path: Path) -> None:
