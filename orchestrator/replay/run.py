@@ -59,7 +59,7 @@ class FormulaPricing:
 
     def price(self, wave: Sequence[Batch]) -> Cost:
         """See `orchestrator.pricing.interface.Pricing.price`."""
-        batch = wave[0]
+        (batch,) = wave
         tokens, context = int(batch.new_tokens.sum()), int(batch.context_tokens.sum())
         grown = [context + tokens + len(batch.ids) * step for step in range(batch.steps)]
         steps = [1000 * self._latency.step_us(tokens, after) for after in grown]

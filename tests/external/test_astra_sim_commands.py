@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from stand_ins import FINISHED, ROOT, analytical, good, shell_script
 
+from converters.execution_graph import ExecutionGraph, IterationResult
+from external.astra_sim import check
+
 JOB = ["main.py", "--npu_num", "1", "--backend", "astra-sim", "--no_cache", "--backend_jobs", "1"]
 
 
@@ -113,3 +116,28 @@ def test_a_run_whose_backend_breaks_loses_nothing(end: str, message: str, tmp_pa
     assert {"graph.0.et", "network.yml", "command"} <= {path.name for path in Path(found[2]).iterdir()}
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["request id", "0"]
+
+
+def test_check_asks_the_program_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Never the cache, whatever it is told about one."""
+    asked: list[dict[str, str]] = []
+
+    class Backend:
+        description = "a stand-in"
+
+        def __init__(self, options: dict[str, str]) -> None:
+            asked.append(options)
+
+        def identity(self) -> None:
+            """None: it is no file."""
+
+        def simulate(self, graph: ExecutionGraph) -> IterationResult:
+            return check.embedded_answer("aware")
+
+        def close(self) -> None:
+            asked.append({"closed": "1"})
+
+    monkeypatch.setattr(check, "_backend", Backend)
+    assert check.check({"cache_dir": "somewhere"}) == 0
+    assert asked == [{"cache_dir": "somewhere", "no_cache": "1"}, {"closed": "1"}]
+    assert "variant: congestion-" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from converters.chakra.graph_reader import read_graph
 from converters.execution_graph import ExecutionGraph
 from external.astra_sim.backend import AstraSimBackend
 from external.astra_sim.factories import create_process
-from external.astra_sim.process import make_work_folder
+from external.astra_sim.process import _Drain, make_work_folder
 from foundation.errors import SimulationError, UserError
 
 
@@ -239,3 +239,17 @@ def test_where_no_folder_can_be_made_is_named(
     with pytest.raises(UserError, match="cannot make a folder for the graphs: No space left on device") as caught:
         make_work_folder(parent)
     assert str(caught.value.path) == (parent or tempfile.gettempdir())
+
+
+def test_what_a_program_prints_is_read_to_its_end() -> None:
+    reading, writing = os.pipe()
+    drain = _Drain(os.fdopen(reading, "rb"), lambda: None)
+
+    def speak() -> None:
+        for words in (b"first ", b"then ", b"at last"):
+            time.sleep(0.1)
+            os.write(writing, words)
+        os.close(writing)
+
+    threading.Thread(target=speak).start()
+    assert drain.text() == "first then at last"
