@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import Aborted
+from orchestrator.engine.records import Aborted, UsageLine
 from orchestrator.kv_memory.groups import FULL
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.requests.request import Request
+from orchestrator.schedulers.interface import KVUsage
 from orchestrator.schedulers.settings import Place, policies
 from tests.orchestrator.serving import BLOCK_BYTES, FormulaPricing, Run, StageTimes, scheduler, simulate
 
@@ -230,3 +231,12 @@ def test_an_abort_of_who_is_not_here_changes_nothing() -> None:
     engine = Engine(scheduler("orca", 100), FormulaPricing())
     engine.abort(Request(0, 0, 4, 2), 50)
     assert engine.now == 0 and engine.idle()
+
+
+def test_the_state_at_a_step_is_that_of_its_run() -> None:
+    full, busy = KVUsage(10, 10, 0, 1), KVUsage(10, 7, 2, 0)
+    line = UsageLine([(full, np.array([10])), (busy, np.array([7, 6, 4]))])
+    assert [line.at(step) for step in range(4)] == [full, busy, busy.with_free(6), busy.with_free(4)]
+    assert line.last == busy.with_free(4) and line.least_free_blocks == 4
+    with pytest.raises(IndexError):
+        line.at(4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         count(deployment, name, lambda *_, name=name: name)
     count(foundation.documents, "read_bytes", lambda path, *_: Path(path).name)
     return counted
+
+
+def test_however_many_instances_one_engine_is_deployed() -> None:
+    spec = RunSpec.of(model_name="openai-community/gpt2")
+    deploying = orchestrator.deployment.Deploying(spec)
+    pair, many = (deploying.deploy(replace(spec.engine, instances=count)) for count in (2, 7))
+    assert pair is many and many.engine.instances == 1
 
 
 def test_like_engines_are_deployed_once(made: Counter[str], dataset: Path) -> None:
