@@ -86,6 +86,7 @@ def test_all_wrong_fields_at_once(tmp_path: Path) -> None:
         ({"memory_gb": None, "memory_gib": None}, "memory_gb or memory_gib is missing$"),
         ({"efficiency": {"gemm": {"compute": 7}}}, "efficiency.gemm.compute: 7 is not a number above 0 and at most 2$"),
         ({"efficiency": {"embedding": {"memory": 2.01}}}, "efficiency.embedding.memory: 2.01 is not a number above 0"),
+        ({"driver_memory_gib": 26.5}, "driver_memory_gib: more than the device has"),
         ({"peak_tflops": {"fp8": 3}}, "peak_tflops: neither bf16 nor fp16 is given$"),
         (
             {"memory_bandwidth_gb_s": 1e300},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,18 @@ def test_a_quantised_lm_head(tmp_path: Path) -> None:
         architecture = quantized(tmp_path, LLAMA, GPTQ | {"lm_head": said})
         trace = make_generator(architecture).generate([batch([3])])
         assert trace.weight_bytes[rows_named(trace, "lm_head")[0]] == expected
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_a_quantised_lm_head_adds_up(tmp_path: Path, tied: bool, tensor: int) -> None:
+    """Tied to the embedding it is read and not held, or not read and not held; a prompt's chunk reads no head."""
+    architecture = replace(quantized(tmp_path, LLAMA, GPTQ | {"lm_head": True}), tie_word_embeddings=tied)
+    generator = make_generator(architecture, tensor)
+    for samples in (True, False):
+        shape = batch([3], [0], [samples])
+        facts = ModelFacts(architecture, generator.mesh, Precision(), (shape,))
+        assert run_rules(of_trace("quantised", generator.generate([shape]), facts)).violations == {}
 
 
 def test_the_kv_cache_of_a_checkpoint(tmp_path: Path) -> None:

@@ -344,3 +344,15 @@ def test_waves_that_cannot_be() -> None:
         waved(model(), 1, 2)
     with pytest.raises(UserError, match="context parallelism of 2 is not modelled yet; give 1"):
         make_generator(TINY, context=2)
+
+
+@pytest.mark.parametrize(("tensor", "data", "expert"), [(2, 1, 2), (2, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize("exchange", ["alltoall", "allgather"])
+def test_a_trace_says_how_its_experts_exchange(tensor: int, data: int, expert: int, exchange: str) -> None:
+    """Where it is not as usual and anything is exchanged."""
+    attributes = (
+        waved(TINY, tensor, data, expert=expert, expert_exchange=exchange).generate([batch([2])] * data).attributes
+    )
+    assert attributes["expert_parallel"] == str(expert)
+    assert attributes.get("expert_exchange") == (exchange if exchange == "allgather" and expert > 1 else None)
+    assert attributes.get("data_parallel") == (str(data) if data > 1 else None)
