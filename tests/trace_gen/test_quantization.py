@@ -228,7 +228,8 @@ def test_a_quantised_lm_head(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_a_quantised_lm_head_adds_up(tmp_path: Path, tied: bool, tensor: int) -> None:
     """Tied to the embedding it is read and not held, or not read and not held; a prompt's chunk reads no head."""
-    architecture = replace(quantized(tmp_path, LLAMA, GPTQ | {"lm_head": True}), tie_word_embeddings=tied)
+    config = GPTQ | {"lm_head": True, "desc_act": True}
+    architecture = replace(quantized(tmp_path, LLAMA, config), tie_word_embeddings=tied)
     generator = make_generator(architecture, tensor)
     for samples in (True, False):
         shape = batch([3], [0], [samples])
