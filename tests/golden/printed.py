@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD = Path(__file__).resolve().with_name("printed")
-_MODULES = {
+MODULES = {
     "main": "orchestrator.cli",
     "analytical": "analytical.__main__",
     "converters": "converters.__main__",
@@ -130,7 +130,7 @@ def _run(command: str) -> tuple[str, int]:
     module, *words = command.split()
     shown = StringIO()
     with patch.object(sys, "argv", [module, *words]), redirect_stdout(shown), patch.object(sys, "stderr", shown):
-        code = run_command(import_module(_MODULES[module]).main)
+        code = run_command(import_module(MODULES[module]).main)
     return shown.getvalue(), code
 
 

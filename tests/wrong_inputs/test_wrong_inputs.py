@@ -12,20 +12,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from golden.printed import MODULES
 
 from foundation.commands import run_command
 from tests.wrong_inputs.files import write_all
 
 HERE = Path(__file__).parent
-COMMANDS = {
-    "main": "orchestrator.cli",
-    "analytical": "analytical.__main__",
-    "converters": "converters.__main__",
-    "trace_test": "trace_test.__main__",
-    "replay": "orchestrator.replay.__main__",
-    "generator": "orchestrator.workload_generator",
-    "astra_sim": "external.astra_sim.__main__",
-}
+COMMANDS = MODULES | {"astra_sim": "external.astra_sim.__main__"}
 LONGEST = 700
 """Characters of a line; nobody reads more."""
 GOOD = (
