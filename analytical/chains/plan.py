@@ -23,15 +23,13 @@ from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType,
 
 @dataclass(slots=True, eq=False)
 class SetPlan:
-    """One `RankGraph`: where it stops to wait for others, and its `own` nodes, which end by themselves.
+    """One `RankGraph`, and its rows that wait for others: collectives, sends and receives.
 
-    `stop_rows` are the rows that wait for others: collectives, sends and receives. Stretch 0 lies before the first
-    stop, stretch i behind the i-th.
+    Stretch 0 lies before the first stop, stretch i behind the i-th.
     """
 
     ranks: tuple[int, ...]
     stop_rows: NDArray[np.int64]
-    own: OwnNodes
 
 
 @dataclass(slots=True)
@@ -108,18 +106,31 @@ def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
     """Return the plan of a checked graph, or None if it is not of chains or has what only the event queue knows."""
     if not machine.chainable or any(group >= WRAPPING_GROUPS for group in graph.groups):
         return None
-    sets = []
+    sets: list[SetPlan] = []
+    between: list[OwnNodes] = []
     for rank_graph in graph.rank_graphs:
         planned = _plan_set(rank_graph, machine)
         if planned is None:
             return None
-        sets.append(planned)
-    if sum(2 * planned.own.stretches - 1 for planned in sets) > MOST_PIECES:
+        sets.append(planned[0])
+        between.append(planned[1])
+    if sum(2 * own.stretches - 1 for own in between) > MOST_PIECES:
         return None
-    return _Ordering(graph, machine, sets).plan()
+    ordering = _Ordering(graph, machine, sets)
+    if not ordering.found():
+        return None
+    return ChainPlan(
+        sets,
+        ordering.stops,
+        ordering.slots,
+        shares=share_out(between, machine),
+        begins=[0, *accumulate(own.stretches for own in between)],
+        shared=any(isinstance(stop, CollectiveStop) for stop in ordering.stops),
+    )
 
 
-def _plan_set(graph: RankGraph, machine: Machine) -> SetPlan | None:
+def _plan_set(graph: RankGraph, machine: Machine) -> tuple[SetPlan, OwnNodes] | None:
+    """Return where a set stops, and its nodes that end by themselves; None if it is no chain."""
     order = _chain_order(graph)
     if order is None:
         return None
@@ -135,7 +146,7 @@ def _plan_set(graph: RankGraph, machine: Machine) -> SetPlan | None:
     waits = (kind >= NodeType.COMM_SEND) & ~broadcast
     stops, others = np.flatnonzero(waits), np.flatnonzero(~waits)
     own = OwnNodes(graph, order[others], np.searchsorted(stops, others), others == 0, stops.size + 1)
-    return SetPlan(graph.ranks, order[stops], own)
+    return SetPlan(graph.ranks, order[stops]), own
 
 
 def _chain_order(graph: RankGraph) -> NDArray[np.int64] | None:
@@ -174,23 +185,25 @@ def _leading_memory(graph: RankGraph) -> int:
 
 
 class _Ordering:
-    """Walks all sets at once, each as far as it gets, and notes the order in which their stops can be evaluated."""
+    """Walks all sets at once, each as far as it gets, and notes the order in which their `stops` can be evaluated.
+
+    The messages among them are kept in so many `slots`.
+    """
 
     def __init__(self, graph: ExecutionGraph, machine: Machine, sets: list[SetPlan]) -> None:
+        self.stops: list[Stop] = []
+        self.slots = 0
         self._graph = graph
-        self._machine = machine
         self._rendezvous = machine.options.rendezvous_protocol
         self._sets = sets
         self._rows = [plan.stop_rows.tolist() for plan in sets]
         self._at = [0] * len(sets)
         self._set_of = {rank: index for index, plan in enumerate(sets) for rank in plan.ranks}
-        self._stops: list[Stop] = []
         self._meetings = MeetingFinder(graph, machine.network.npus_count)
         self._sent: dict[tuple[int, int, int], deque[MessageStop]] = {}
-        self._slots = 0
 
-    def plan(self) -> ChainPlan | None:
-        """Return the plan; None on a deadlock or where sets do not fit together."""
+    def found(self) -> bool:
+        """Walk to the end; False on a deadlock or where sets do not fit together."""
         pending = deque(range(len(self._sets)))
         idle = 0
         while idle < len(pending):
@@ -199,26 +212,13 @@ class _Ordering:
             while self._at[index] < len(self._rows[index]):
                 advanced = self._step(index)
                 if advanced is None:
-                    return None
+                    return False
                 if not advanced:
                     break
                 moved = True
             idle = 0 if moved else idle + 1
             pending.append(index)
-        if any(at < len(rows) for at, rows in zip(self._at, self._rows, strict=True)):
-            return None
-        return self._planned()
-
-    def _planned(self) -> ChainPlan:
-        own = [planned.own for planned in self._sets]
-        return ChainPlan(
-            self._sets,
-            self._stops,
-            self._slots,
-            shares=share_out(own, self._machine),
-            begins=[0, *accumulate(nodes.stretches for nodes in own)],
-            shared=any(isinstance(stop, CollectiveStop) for stop in self._stops),
-        )
+        return all(at == len(rows) for at, rows in zip(self._at, self._rows, strict=True))
 
     def _step(self, index: int) -> bool | None:
         """Evaluate the next stop of a set: False if it has to wait, None if it cannot be planned."""
@@ -234,10 +234,10 @@ class _Ordering:
     def _send(self, index: int, tag: int, delta: int) -> bool | None:
         if self._rendezvous:
             return None
-        stop = MessageStop((index, self._at[index]), delta, self._slots)
-        self._slots += 1
+        stop = MessageStop((index, self._at[index]), delta, self.slots)
+        self.slots += 1
         self._sent.setdefault((index, tag, delta), deque()).append(stop)
-        self._stops.append(stop)
+        self.stops.append(stop)
         self._at[index] += 1
         return True
 
@@ -251,7 +251,7 @@ class _Ordering:
         if not waiting:
             return False
         places = np.array([columns[rank + delta] for rank in ranks])
-        self._stops.append(ReceiveStop((index, self._at[index]), waiting.popleft(), places))
+        self.stops.append(ReceiveStop((index, self._at[index]), waiting.popleft(), places))
         self._at[index] += 1
         return True
 
@@ -265,17 +265,17 @@ class _Ordering:
         if len(meeting.sets) == 1:
             self._add_solo(index, meeting)
         else:
-            self._stops.append(CollectiveStop(meeting, [(other, self._at[other]) for other in meeting.sets]))
+            self.stops.append(CollectiveStop(meeting, [(other, self._at[other]) for other in meeting.sets]))
         for other in meeting.sets:
             self._at[other] += 1
         return True
 
     def _add_solo(self, index: int, meeting: Meeting) -> None:
-        last = self._stops[-1] if self._stops else None
+        last = self.stops[-1] if self.stops else None
         if isinstance(last, SoloRun) and last.index == index:
             last.add(meeting)
         else:
-            self._stops.append(SoloRun(index, self._at[index], [(meeting, 1)]))
+            self.stops.append(SoloRun(index, self._at[index], [(meeting, 1)]))
 
     def _same(self, index: int, row: int, other: int, other_row: int) -> bool:
         one, two = self._graph.rank_graphs[index], self._graph.rank_graphs[other]
