@@ -156,8 +156,8 @@ def share_out(sets: Sequence[OwnNodes], machine: Machine) -> Shares:
         positions = np.flatnonzero(chosen)
         stretches, begins = _runs(stretch[positions])
         own = None if counted is None else np.flatnonzero(counted[positions])
-        sets, set_begins = _runs(set_of[positions[begins if own is None else own]])
-        return Share(rows[positions], stretches, begins, np.flatnonzero(first[positions]), own, sets, set_begins)
+        owners, owned = _runs(set_of[positions[begins if own is None else own]])
+        return Share(rows[positions], stretches, begins, np.flatnonzero(first[positions]), own, owners, owned)
 
     return Shares(
         compute=share(modelled, None),

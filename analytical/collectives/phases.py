@@ -204,33 +204,34 @@ class PhaseModels:
         toggle = PacketToggle(1, later, phase)
         reductions = [reduction_ns(self._system, size) if toggle.next()[1] else None for _, size in messages]
         bus = self._bus(phase)
-        steps, volume = [], [0] * len(self._delays.counts)
-        known: dict[tuple[bytes, int], tuple[IntArray, list[int]]] = {}
+        steps, volume, longest = [], [0] * len(self._delays.counts), 0
+        known: dict[tuple[bytes, int], tuple[IntArray, list[int], int]] = {}
         for (sources, size), reduction in zip(messages[:-1], reductions[1:], strict=True):
             if size < 1:
                 return None
             key = (sources.tobytes(), size)
             if key not in known:
                 known[key] = self._charge(phase.ring.ranks, sources, size)
-            delays, charged = known[key]
+            delays, charged, latest = known[key]
             volume = [total + more for total, more in zip(volume, charged, strict=True)]
             steps.append(Exchange(sources, delays, bus + (reduction or 0)))
-        if sum(int(step.delays.max()) + step.bus for step in steps) > LONGEST_RUN_NS // 2:
+            longest += latest + steps[-1].bus
+        if longest > LONGEST_RUN_NS // 2:
             return None  # message by message, in integers of any size
         model = SteppedPhase(bus, reductions[-1], tuple(volume), steps=steps)
-        if all((delays == delays[0]).all() for delays, _ in known.values()):
+        if all((delays == delays[0]).all() for delays, *_ in known.values()):
             model.uniform_ns = bus + sum(int(step.delays[0]) + step.bus for step in steps) - steps[-1].bus
         return model
 
-    def _charge(self, ranks: tuple[int, ...], sources: NDArray[np.int64], size: int) -> tuple[IntArray, list[int]]:
-        """Return the delay into each position, and the bytes charged on each dimension."""
+    def _charge(self, ranks: tuple[int, ...], sources: NDArray[np.int64], size: int) -> tuple[IntArray, list[int], int]:
+        """Return the delay into each position, the bytes charged on each dimension, and the longest delay."""
         volume = [0] * len(self._delays.counts)
         delays = []
         for position, source in enumerate(sources.tolist()):
             dim, distance = self._delays.dimension(ranks[source], ranks[position])
             volume[dim] += size
             delays.append(self._delays.charge(dim, distance, size))
-        return np.array(delays, dtype=np.int64), volume
+        return np.array(delays, dtype=np.int64), volume, max(delays)
 
     def _direct(self, phase: Phase) -> PhaseModel | None:
         ranks, count, size = phase.ring.ranks, len(phase.ring.ranks), message_bytes(phase)
@@ -244,12 +245,12 @@ class PhaseModels:
         direction = 1 if phase.clockwise else -1
         sources = (np.arange(count)[:, None] - direction * (1 + np.arange(others))) % count
         columns = [self._charge(ranks, sources[:, at], size) for at in range(others)]
-        volume = np.sum([charged for _, charged in columns], axis=0) * halves
+        volume = np.sum([charged for _, charged, _ in columns], axis=0) * halves
         return DirectPhase(
             self._bus(phase),
             reduction if reduced[-1] else None,
             tuple(int(total) for total in volume),
-            delays=np.stack([delays for delays, _ in columns], axis=1),
+            delays=np.stack([delays for delays, *_ in columns], axis=1),
             sources=sources,
             reduction=reduction if reduced[others] else 0,
             halves=halves,
