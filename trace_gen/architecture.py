@@ -8,7 +8,9 @@ from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
+from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import Attention
+from trace_gen.attention.latent import LatentAttention
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.interface import Mlp
 from trace_gen.quantization import Quantization
@@ -83,6 +85,12 @@ class ModelArchitecture:
     def norm_parameters(self) -> int:
         """Parameters of one normalisation over the hidden size."""
         return self.hidden_size * (2 if self.norm is NormKind.LAYER else 1)
+
+    @property
+    def absorption(self) -> Absorption | None:
+        """Which tokens its latent attention absorbs its up-projections for; None without latent attention."""
+        latent = [kind.attention for kind in self.layer_kinds if isinstance(kind.attention, LatentAttention)]
+        return latent[0].absorption if latent else None
 
     @property
     def mixtures(self) -> tuple[Experts, ...]:
