@@ -52,7 +52,8 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
-    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
+    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers);
+    - `notes`: what a user should know of what was read, one sentence each.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ModelArchitecture:
     tie_word_embeddings: bool
     position_rows: int = 0
     quantization: Quantization | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

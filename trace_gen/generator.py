@@ -89,7 +89,8 @@ class TraceGenerator:
                 fix="give heads",
             )
         self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
-        self.warnings = (*_told(architecture), *(() if self.by_request else _warnings(architecture, mesh.tensor)))
+        divided = () if self.by_request else _warnings(architecture, mesh.tensor)
+        self.warnings = (*architecture.notes, *_told(architecture), *divided)
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
         vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
         self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
