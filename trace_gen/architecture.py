@@ -8,7 +8,9 @@ from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
+from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import Attention
+from trace_gen.attention.latent import LatentAttention
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.interface import Mlp
 from trace_gen.quantization import Quantization
@@ -50,7 +52,8 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
-    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
+    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers);
+    - `notes`: what a user should know of what was read, one sentence each.
     """
 
     name: str
@@ -63,6 +66,7 @@ class ModelArchitecture:
     tie_word_embeddings: bool
     position_rows: int = 0
     quantization: Quantization | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -83,6 +87,12 @@ class ModelArchitecture:
     def norm_parameters(self) -> int:
         """Parameters of one normalisation over the hidden size."""
         return self.hidden_size * (2 if self.norm is NormKind.LAYER else 1)
+
+    @property
+    def absorption(self) -> Absorption | None:
+        """Which tokens its latent attention absorbs its up-projections for; None without latent attention."""
+        latent = [kind.attention for kind in self.layer_kinds if isinstance(kind.attention, LatentAttention)]
+        return latent[0].absorption if latent else None
 
     @property
     def mixtures(self) -> tuple[Experts, ...]:

@@ -16,6 +16,7 @@ from trace_gen.architecture import ModelArchitecture
 from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
 from trace_gen.quantization import ONLINE, read_quantization
+from trace_gen.unread_fields import check_unread
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
 _MOST_NEAR = 3
@@ -30,7 +31,8 @@ def load_model(name_or_path: str, quantization: str | None = None) -> ModelArchi
     `name_or_path` may also be a ``config.json`` or a folder that holds one. Spelling of shipped names is
     tolerant of case. `quantization`: the method (of `ONLINE`) by which an engine quantises a checkpoint that is not
     quantised; others change nothing. Raises `UserError` for an unknown name (with near ones), an unsupported
-    `model_type`, and wrong fields (all of them at once).
+    `model_type`, and wrong fields (all of them at once), among them those that change
+    the work and that the family does not read (`trace_gen.unread_fields`).
     """
     path, name = _locate(name_or_path)
     fields = Fields.of(read_json(path, "model configuration"))
@@ -46,8 +48,9 @@ def load_model(name_or_path: str, quantization: str | None = None) -> ModelArchi
         )
     architecture = families.get(model_type)(name, fields)
     stored = read_quantization(fields, None if fields.problems else architecture.num_layers)
+    notes = check_unread(fields, name)
     fields.finish()
-    return replace(architecture, quantization=stored or ONLINE.get(quantization or ""))
+    return replace(architecture, quantization=stored or ONLINE.get(quantization or ""), notes=notes)
 
 
 def shipped_models() -> dict[str, Path]:

@@ -46,6 +46,14 @@ class Rows(IntEnum):
     """Every copy of a token that this rank sends to the experts and gets back."""
     GATHERED = 5
     """Every token of the shares of all ranks."""
+    EXPANDED = 6
+    """Every token whose latent attention works on expanded keys and values (`trace_gen.attention.absorption`)."""
+    ABSORBED = 7
+    """Every token whose latent attention works on what the KV cache holds."""
+
+
+LATENT_ROWS = frozenset({Rows.EXPANDED, Rows.ABSORBED})
+"""Rows of some requests only: an operator on them is left out where a batch has none of these."""
 
 
 @dataclass(frozen=True, slots=True)

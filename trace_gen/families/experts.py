@@ -58,6 +58,7 @@ def _sparse_layers(fields: Fields, experts: Experts) -> Arrangement:
     """Every `decoder_sparse_step`-th layer has experts, but for `mlp_only_layers`; the others have an MLP."""
     if fields.boolean("use_sliding_window", default=False):
         fields.problem("true is not supported for mixtures of experts", "use_sliding_window", "expected false")
+    fields.pass_over("sliding_window", "max_window_layers")
     step = fields.positive_int("decoder_sparse_step", default=1)
     dense = frozenset(fields.integers("mlp_only_layers", low=0))
 
