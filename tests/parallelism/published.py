@@ -9,7 +9,7 @@ LLAMA_8B = Block(Heads(32, 8, 128), Mlp(14336))
 LLAMA_70B = Block(Heads(64, 8, 128), Mlp(28672))
 LLAMA_405B = Block(Heads(128, 8, 128), Mlp(53248))
 MIXTRAL_8X7B = Block(Heads(32, 8, 128), Mixture(8, 2, 14336, router=8))
-QWEN3_30B = Block(Heads(32, 4, 128, norms=2 * 128), Mixture(128, 8, 768, router=128))
+QWEN3_30B = Block(Heads(32, 4, 128, whole=2 * 128), Mixture(128, 8, 768, router=128))
 QWEN15_MOE = Block(Heads(16, 16, 128, bias=True), Mixture(60, 4, 1408, router=60 + 1, shared=5632))
 
 MODELS = {
