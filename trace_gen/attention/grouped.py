@@ -18,6 +18,9 @@ from trace_gen.trace import CommType, OperatorClass
 QK_NORM_PASSES = 2
 """Norms of single heads move twice their bytes' worth of time: rows of `head_dim` elements are too short to stream."""
 
+SOFTCAP_FLOPS, ALIBI_FLOPS = 3, 2
+"""Operations on a score: a division, a tanh and a multiplication; a slope times a distance, added."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadShare:
@@ -36,10 +39,11 @@ class HeadShare:
 class GroupedAttention:
     """One layer's attention; `heads` x `head_dim` need not equal the hidden size.
 
-    - `rotary`: positions are rotated into queries and keys;
+    - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of each head they go into (None: all);
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
     - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys;
-    - `window`: tokens a query attends to at most, itself included; None for all.
+    - `window`: tokens a query attends to at most, itself included; None for all;
+    - `score_flops`: operations on each score beside the softmax's, such as `SOFTCAP_FLOPS` and `ALIBI_FLOPS`.
     """
 
     heads: int
@@ -50,6 +54,8 @@ class GroupedAttention:
     output_bias: bool = False
     qk_norm: bool = False
     window: int | None = None
+    rotary_dim: int | None = None
+    score_flops: int = 0
 
     def share(self, tensor: int) -> HeadShare:
         """Return what one of `tensor` ranks holds (see the module's docstring)."""
@@ -74,7 +80,8 @@ class GroupedAttention:
             rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, 2 * self.head_dim))
             producers = (rows[-1].name,)
         if self.rotary:
-            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * rotated, rotated))
+            turned = rotated if self.rotary_dim is None else ceil_div(rotated * self.rotary_dim, self.head_dim)
+            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * turned, turned))
             producers = (rows[-1].name,)
         rows.append(
             Operator(
@@ -95,7 +102,7 @@ class GroupedAttention:
         return AttentionShape(
             query_heads=part.query / self.head_dim,
             kv_heads=part.kv / self.head_dim,
-            pair_flops=4 * part.query,
+            pair_flops=4 * part.query + self.score_flops * ceil_div(part.query, self.head_dim),
             query_bytes=precision.activation_bytes(part.query),
             kv_bytes=2 * precision.kv_bytes(part.kv),
             window=self.window,

@@ -32,7 +32,7 @@ class AttentionShape:
 
     - `query_heads`, `kv_heads`: heads of the rank; below 1 where a head is split over ranks;
     - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
-      weighted sum) where heads are plain;
+      weighted sum) where heads are plain, and what else is done to a score;
     - `query_bytes`: bytes of a token's queries (its outputs have as many); `kv_bytes`: of what the cache holds of it;
     - `window`: tokens that a query attends to at most, itself included; None for all.
     """
