@@ -39,7 +39,7 @@ class HeadShare:
 class GroupedAttention:
     """One layer's attention; `heads` x `head_dim` need not equal the hidden size.
 
-    - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of each head they go into (None: all);
+    - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of a head they go into (None: all);
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
     - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys;
     - `window`: tokens a query attends to at most, itself included; None for all;

@@ -67,7 +67,8 @@ def _reduced_later(trace: Trace, row: int) -> bool:
 RULE = Rule(
     name="collectives-placed",
     about="With tensor parallelism an ALLREDUCE (or REDUCESCATTER) follows the projections that sum over ranks "
-    "(o_proj, down_proj, fc2, expert_sum), or one follows those of both halves of a parallel block; embedding and LM head may have one; no other operator does. Exchanges of "
+    "(o_proj, down_proj, fc2, expert_sum), or one those of both halves of a parallel block; embedding and LM head may "
+    "have one; no other operator does. Exchanges of "
     "attention placed by request are rows of their own, and so are those of whole experts on ranks: ALLTOALL there and "
     "back, then ALLGATHER (expert_sum then has no ALLREDUCE, but shared experts have one of their own), or ALLGATHER "
     "before and REDUCESCATTER after them.",
