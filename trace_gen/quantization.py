@@ -24,7 +24,7 @@ from foundation.errors import UserError
 from foundation.fields import Fields
 from trace_gen.precision import Arithmetic, ceil_div
 
-PLAIN_ROLES = frozenset({"router", "lm_head"})
+PLAIN_ROLES = frozenset({"router", "lm_head", "project_in", "project_out"})
 """Roles with matrices that no method quantises unless it says so."""
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _EXPERTS = ("expert_gate_up_proj", "expert_down_proj")

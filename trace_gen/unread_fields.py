@@ -48,7 +48,14 @@ _HARMLESS = frozenset(
         ),
         *("router_z_loss_coef", "seq_aux", "z_loss", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx"),
         *("scale_attn_weights", "softmax_in_fp32", "attention_softmax_in_fp32", "apply_query_key_layer_scaling"),
-        *("fp32_residual_connection", "apply_residual_connection_post_layernorm", "rescale_every"),
+        *(
+            "fp32_residual_connection",
+            "bias_dropout_fusion",
+            "interleaved_qkv",
+            "prefix_projection",
+            "apply_residual_connection_post_layernorm",
+            "rescale_every",
+        ),
         # which function, with which constants: an element costs the same
         *("hidden_act", "hidden_activation", "activation_function", "activation", "rms_norm_eps", "layer_norm_eps"),
         *("layer_norm_epsilon", "layernorm_epsilon", "norm_epsilon", "norm_eps", "layer_norm_elementwise_affine"),
@@ -81,7 +88,13 @@ _CHANGING = frozenset(
         *("partial_rotary_factor", "no_rope_layers", "no_rope_layer_interval", "attention_sinks", "add_swa_sink_bias"),
         *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "index_topk", "index_n_heads"),
         *("num_kv_shared_layers", "cross_attention_layers", "add_cross_attention", "use_cache_quantization"),
-        *("head_dim_list", "num_attention_heads_per_layer", "attention_other_setting", "swa_head_dim"),
+        *(
+            "head_dim_list",
+            "num_attention_heads_per_layer",
+            "attention_other_setting",
+            "quantization_bit",
+            "swa_head_dim",
+        ),
         # feed-forward networks and experts
         *("mlp_bias", "use_bias", "add_bias_linear", "ffn_hidden_size", "num_experts", "num_local_experts"),
         *("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "moe_num_experts", "moe_topk"),

@@ -13,6 +13,8 @@ from trace_gen.trace import NO_LAYER, CommType, RowKind, Trace
 ATTENTION = frozenset({"attention", "attn", "qk_matmul", "softmax", "sv_matmul"})
 ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
 """Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
+NORMS = frozenset({"layernorm", "input_layernorm", "post_layernorm"})
+"""Norms of a block over the hidden state."""
 SHARED_EXPERTS = "shared_down_proj"
 EXPERT_SUM = "expert_sum"
 """Both are partial sums where every expert's width is divided over the ranks; then they are reduced together."""

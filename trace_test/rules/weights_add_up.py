@@ -39,12 +39,14 @@ def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) 
     if stage != last:
         return 0
     vocab, stored = ceil_div(model.vocab_size, facts.mesh.tensor), model.quantization
-    head = facts.precision.weight_bytes(vocab * model.hidden_size)
+    width = model.embedding_size or model.hidden_size
+    bias = facts.precision.weight_bytes(vocab) if model.head_bias else 0
+    head = facts.precision.weight_bytes(vocab * width)
     if stored is not None and stored.covers("lm_head"):
-        head = stored.matrix_bytes(model.hidden_size, vocab)
+        head = stored.matrix_bytes(width, vocab)
     runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
-    return head * (int(runs) - int(counted))
+    return (head + bias) * int(runs) - head * int(counted) - bias
 
 
 def _rounding(facts: ModelFacts, rows: int) -> int:
