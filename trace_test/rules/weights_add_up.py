@@ -38,10 +38,11 @@ def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) 
     model, last = facts.architecture, facts.mesh.pipeline - 1
     if stage != last:
         return 0
-    vocab, stored = ceil_div(model.vocab_size, facts.mesh.tensor), model.quantization
+    vocab, scheme = ceil_div(model.vocab_size, facts.mesh.tensor), dict(model.end_schemes).get("lm_head")
     head = facts.precision.weight_bytes(vocab * model.hidden_size)
-    if stored is not None and stored.covers("lm_head"):
-        head = stored.matrix_bytes(model.hidden_size, vocab)
+    if scheme is not None:
+        head = scheme.matrix_bytes(model.hidden_size, vocab)
+    head += facts.precision.weight_bytes(vocab * model.head_bias)
     runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
     return head * (int(runs) - int(counted))
