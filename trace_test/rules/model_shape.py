@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from trace_gen.architecture import Layer, ModelArchitecture
 from trace_gen.attention.grouped import GroupedAttention
+from trace_gen.attention.latent import LatentAttention
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.quantization import Scheme
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
-from trace_test.operators import TOGETHER, members
+from trace_test.operators import ABSORBED, EXPANDED, TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
@@ -102,6 +103,9 @@ class _Tokens:
         if request != NO_REQUEST:
             own = self.of_request.get(request)
             return own, own
+        if layer is not None and isinstance(layer.attention, LatentAttention) and name in ABSORBED | EXPANDED:
+            own = self._latent(layer.attention.absorption, name in ABSORBED, member)
+            return own, own
         logits = self.logits[member] if self.logits and member != TOGETHER else None
         tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
         if name in ("lm_head", "sampler", "final_layernorm"):
@@ -112,6 +116,16 @@ class _Tokens:
             copies = tokens * layer.mlp.per_token
             return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
         return self._spread(trace, name, layer.mlp.per_token, tokens)
+
+    def _latent(self, absorption: str, absorbed: bool, member: int) -> int | None:
+        """Return the tokens of one form of latent attention: decodes, drafts with them, are absorbed unless told."""
+        if not self.facts.batches:
+            return None
+        batch = self.facts.batches[member]
+        pairs = list(zip(batch.new_tokens.tolist(), batch.samples.tolist(), strict=True))
+        decodes = sum(new for new, sampled in pairs if new == 1 or new == sampled)
+        decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
+        return decodes if absorbed else batch.total_tokens - decodes
 
     def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
@@ -144,6 +158,8 @@ def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Wi
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
         table |= _attention(layer.attention, model.hidden_size, tensor, matrices)
+    elif isinstance(layer.attention, LatentAttention):
+        table |= _latent(layer.attention, model.hidden_size, tensor, matrices)
     if isinstance(layer.mlp, Experts):
         return table | _experts(layer.mlp, model.hidden_size, facts.mesh, matrices)
     return table | (_mlp(layer.mlp, model.hidden_size, tensor, matrices) if isinstance(layer.mlp, DenseMlp) else {})
@@ -206,6 +222,36 @@ def _attention(kind: GroupedAttention, hidden: int, tensor: int, matrices: _Matr
         **dict.fromkeys(("rotary_emb", "rope"), sides),
         **dict.fromkeys(("attention", "attn"), _operator(precision, every, query)),
         "o_proj": replace(out, weights=out.weights + sinks),
+    }
+
+
+def _latent(kind: LatentAttention, hidden: int, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
+    """Both forms: what is compressed is whole on every rank, what belongs to heads is divided."""
+    precision = matrices.precision
+    per_head = {"nope": kind.nope_dim, "rope": kind.rope_dim, "query": kind.nope_dim + kind.rope_dim}
+    per_head |= {"value": kind.v_dim, "latent": kind.kv_rank, "pair": kind.nope_dim + kind.v_dim}
+    per_head["wide"] = kind.kv_rank + kind.rope_dim
+    part = {name: ceil_div(kind.heads * width, tensor) for name, width in per_head.items()}
+    compressed, kept = kind.q_rank or hidden, kind.kv_rank + kind.rope_dim
+    halves = [ceil_div(kind.heads * kind.kv_rank * width, tensor) for width in (kind.nope_dim, kind.v_dim)]
+    to_latent, to_values = map(precision.weight_bytes, halves)
+    both = matrices.linear("kv_a_proj", hidden, (kind.q_rank or 0) + kept, kind.bias)
+    expanded = _operator(precision, part["query"] * 2 + part["value"], part["value"])
+    turned = _operator(precision, part["rope"] + kind.rope_dim, part["rope"] + kind.rope_dim)
+    return {
+        "qkv_a_proj": both,
+        "q_a_proj": matrices.linear("q_a_proj", hidden, compressed, kind.bias),
+        "kv_a_proj": matrices.linear("kv_a_proj", hidden, kept, kind.bias),
+        "q_a_norm": _operator(precision, compressed, compressed, compressed),
+        "kv_a_norm": _operator(precision, kind.kv_rank, kind.kv_rank, kind.kv_rank),
+        "q_b_proj": matrices.linear("q_b_proj", compressed, part["query"]),
+        **dict.fromkeys(("rotary_emb", "rope"), turned),
+        "kv_b_proj": matrices.linear("kv_b_proj", kind.kv_rank, part["pair"]),
+        "q_absorb": replace(_operator(precision, part["nope"], part["latent"]), weights=to_latent),
+        **dict.fromkeys(("attention", "attn"), expanded),
+        "latent_attention": _operator(precision, part["wide"] + kept, part["latent"]),
+        "v_up_proj": replace(_operator(precision, part["latent"], part["value"]), weights=to_values),
+        "o_proj": matrices.linear("o_proj", part["value"], hidden, kind.bias),
     }
 
 
