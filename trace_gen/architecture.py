@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
@@ -13,7 +13,7 @@ from trace_gen.attention.interface import Attention
 from trace_gen.attention.latent import LatentAttention
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.interface import Mlp
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Quantization, Schemes
 
 
 class NormKind(Enum):
@@ -45,13 +45,15 @@ class BlockForm(Enum):
 class Layer:
     """One kind of layer: attention and a feed-forward network, with norms around them. Equal ones have equal operators.
 
-    `reduces_once`: in a parallel block, tensor-parallel ranks add what both put out before one all-reduce of the sum.
+    `reduces_once`: in a parallel block, tensor-parallel ranks add what both put out before one all-reduce of the sum;
+    `schemes`: the matrices that are quantised, and how.
     """
 
     attention: Attention
     mlp: Mlp
     form: BlockForm = BlockForm.PRE_NORM
     reduces_once: bool = False
+    schemes: Schemes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,25 @@ def layer_runs(layers: Iterable[Layer]) -> tuple[LayerRun, ...]:
     return tuple(LayerRun(layer, sum(1 for _ in run)) for layer, run in groupby(layers))
 
 
+def quantized(model: ModelArchitecture, quantization: Quantization | None) -> ModelArchitecture:
+    """Return `model` with its matrices stored as `quantization` says."""
+    if quantization is None:
+        return model
+    stored = (replace(layer, schemes=quantization.schemes(index)) for index, layer in enumerate(model.layers))
+    return replace(model, runs=layer_runs(stored), quantization=quantization)
+
+
+def absorbing(model: ModelArchitecture, absorption: Absorption) -> ModelArchitecture:
+    """Return `model` whose latent attention absorbs its up-projections for the tokens that `absorption` says."""
+    runs = []
+    for run in model.runs:
+        attention = run.layer.attention
+        if isinstance(attention, LatentAttention):
+            run = replace(run, layer=replace(run.layer, attention=replace(attention, absorption=absorption)))
+        runs.append(run)
+    return replace(model, runs=tuple(runs))
+
+
 @dataclass(frozen=True)
 class ModelArchitecture:
     """The shape of a decoder. Sizes are elements, not bytes.
@@ -79,7 +100,7 @@ class ModelArchitecture:
       the hidden size, without them); `scales_embedding`: each element of the embedding is multiplied by a constant;
     - `final_norm`: a norm follows the last layer;
     - `head_bias`: the LM head has a bias; `caps_logits`: logits are capped (a tanh) before one is sampled;
-    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers);
+    - `quantization`: how the checkpoint stores its matrices (None: as all other numbers), in force by `quantized`;
     - `notes`: what a user should know of what was read, one sentence each.
     """
 
@@ -119,6 +140,11 @@ class ModelArchitecture:
     def embedding_width(self) -> int:
         """Elements of a row of the embedding and of the LM head."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def end_schemes(self) -> Schemes:
+        """How the matrices before and after the layers are stored, where they are quantised."""
+        return () if self.quantization is None else self.quantization.schemes()
 
     @property
     def norm_parameters(self) -> int:

@@ -69,7 +69,7 @@ def model_operators(
         tensor=mesh.tensor,
         expert=mesh.expert,
         gathers=gathers,
-        quantization=model.quantization,
+        schemes=model.end_schemes,
     )
     return ModelOperators(
         _head(model, make), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
@@ -83,6 +83,7 @@ def _block(layer: Layer, make: OperatorMaker) -> tuple[Operator, ...]:
     block's norm, which reads one hidden state more for it; a second norm takes the stream as the first left it. The
     norms come first, as engines that reduce the sum once have it (vLLM's Falcon; its GPT-NeoX and Phi reduce twice).
     """
+    make = replace(make, schemes=layer.schemes)
     if layer.form is BlockForm.POST_NORM:
         attention = layer.attention.operators(make, RESIDUAL)
         after = make.norm("attention_post_norm", attention[-1].name, extra=1)

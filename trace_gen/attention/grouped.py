@@ -42,7 +42,7 @@ class GroupedAttention:
 
     - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of a head they go into (None: all);
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
-    - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys;
+    - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys, `qk_norm_weights`: with a weight vector;
     - `window`: tokens a query attends to at most, itself included; None for all;
     - `chunk`: tokens of the chunks of a sequence within which attention stays (Llama 4); None where it does not;
     - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss);
@@ -56,6 +56,7 @@ class GroupedAttention:
     qkv_bias: bool = False
     output_bias: bool = False
     qk_norm: bool = False
+    qk_norm_weights: bool = True
     window: int | None = None
     chunk: int | None = None
     sinks: bool = False
@@ -82,7 +83,8 @@ class GroupedAttention:
         rotated = part.query + part.kv
         if self.qk_norm:
             touched = QK_NORM_PASSES * rotated
-            rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, 2 * self.head_dim))
+            weights = 2 * self.head_dim * self.qk_norm_weights
+            rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, weights))
             producers = (rows[-1].name,)
         if self.rotary:
             turned = rotated if self.rotary_dim is None else ceil_div(rotated * self.rotary_dim, self.head_dim)
