@@ -162,6 +162,7 @@ class Heads:
     bias: bool = False
     out_bias: bool = False
     chunk: int | None = None
+    capped: bool = False
     whole: int = 0
     divided: int = 0
 
@@ -172,8 +173,8 @@ class Heads:
         yield Matrix(self.query * self.width, hidden, "rows", self.out_bias), new_tokens(batch)
 
     def flops(self, work: Work) -> int:
-        """A score and a weighted value for every pair and element of the queries."""
-        return 4 * self.query * self.width * work.pairs(self.window, self.chunk)
+        """A score and a weighted value for every pair and element of the queries; a cap: divided, its tanh, multiplied."""
+        return self.query * (4 * self.width + 3 * self.capped) * work.pairs(self.window, self.chunk)
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,10 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Mixture:
-    """`count` gated experts of `width`, `chosen` a token; shared ones of `shared` together; `router` scores a token."""
+    """`count` gated experts of `width`, `chosen` a token; shared ones of `shared` together; `router` scores a token.
+
+    `granule`: a rank that has a part of an expert's width has a multiple of it, as formats of groups need.
+    """
 
     count: int
     chosen: int
@@ -251,6 +255,7 @@ class Mixture:
     shared: int = 0
     bias: bool = False
     router_bias: bool = False
+    granule: int = 1
 
     def always(self, hidden: int) -> Iterable[Matrix]:
         """What every token goes through."""
@@ -262,27 +267,28 @@ class Mixture:
         """Routed experts', over the ranks that share them: each has its even share of the copies, rounded up."""
         if degrees.expert > 1:
             copies = degrees.expert * ceil(tokens * self.chosen, degrees.expert)
-            return sum(matrix.flops(copies, 1) for matrix in self.expert(hidden))
-        return sum(matrix.flops(tokens * self.chosen, degrees.tensor) for matrix in self.expert(hidden))
+            return sum(matrix.flops(copies, 1) for matrix in self.expert(hidden, 1))
+        return sum(matrix.flops(tokens * self.chosen, degrees.tensor) for matrix in self.expert(hidden, degrees.tensor))
 
     def bytes(self, hidden: int, degrees: Degrees, storage: Storage) -> int:
         """Of all routed experts: once on the ranks of a stage, or divided by width in each member."""
         tensor, copies = (1, 1) if degrees.expert > 1 else (degrees.tensor, degrees.data)
-        return copies * self.count * sum(matrix.bytes(tensor, storage) for matrix in self.expert(hidden))
+        return copies * self.count * sum(matrix.bytes(tensor, storage) for matrix in self.expert(hidden, tensor))
 
-    def expert(self, hidden: int) -> Iterable[Matrix]:
-        """The matrices of one expert."""
-        return Mlp(self.width, bias=self.bias).matrices(hidden)
+    def expert(self, hidden: int, tensor: int) -> Iterable[Matrix]:
+        """The matrices of one expert, divided over `tensor` ranks."""
+        width = ceil(self.width, self.granule * tensor) * self.granule * tensor
+        return Mlp(width if tensor > 1 else self.width, bias=self.bias).matrices(hidden)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One kind of layer. `norms`: over the hidden state; `parallel`: attention and MLP are added before they are reduced."""
+    """One kind of layer. `norms`: over the hidden state; `reduces_once`: attention and MLP side by side, added first."""
 
     attention: Attention
     mlp: Mlp | Mixture
     norms: int = 2
-    parallel: bool = False
+    reduces_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -390,7 +396,7 @@ def _reductions(model: Model, block: Block, tokens: int, degrees: Degrees) -> It
     yield message
     routed = isinstance(block.mlp, Mixture) and degrees.expert > 1
     shared = isinstance(block.mlp, Mixture) and block.mlp.shared > 0
-    if not block.parallel and (not routed or shared):
+    if not block.reduces_once and (not routed or shared):
         yield message
 
 
