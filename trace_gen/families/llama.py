@@ -54,8 +54,7 @@ def read_rotary_decoder(
     `output_bias`, `mlp_bias`: None for what `attention_bias` and `mlp_bias` of the config say; `rotary_share`: the part
     of each head that is rotated; `tied`: what holds where the config says nothing of tied embeddings.
     """
-    hidden = fields.positive_int("hidden_size")
-    heads, kv_heads, width = _heads(fields, hidden)
+    hidden, heads, kv_heads, width = _heads(fields)
     attention_bias = fields.boolean("attention_bias", default=False)
     attention = GroupedAttention(
         heads,
@@ -84,16 +83,17 @@ def read_rotary_decoder(
     )
 
 
-def _heads(fields: Fields, hidden: int) -> tuple[int, int, int]:
-    """Return the numbers of heads and of KV heads, and the width of a head."""
+def _heads(fields: Fields) -> tuple[int, int, int, int]:
+    """Return the hidden size, the numbers of heads and of KV heads, and the width of a head."""
     heads = fields.positive_int("num_attention_heads")
     kv_heads = fields.positive_int("num_key_value_heads", default=heads)
+    hidden = fields.positive_int("hidden_size")
     both = fields.sound("hidden_size", "num_attention_heads")
     if both and not fields.has("head_dim") and hidden % heads:
         fields.problem(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and head_dim is absent")
     if fields.sound("num_attention_heads", "num_key_value_heads") and heads % kv_heads:
         fields.problem(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
-    return heads, kv_heads, fields.positive_int("head_dim", default=max(1, hidden // heads))
+    return hidden, heads, kv_heads, fields.positive_int("head_dim", default=max(1, hidden // heads))
 
 
 def rotated_share(fields: Fields, name: str = "partial_rotary_factor", default: float = 1.0) -> float:
