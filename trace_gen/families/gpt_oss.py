@@ -1,4 +1,4 @@
-"""gpt-oss: sliding and full attention take turns, with a learned sink a head; every layer has experts, all with biases."""
+"""gpt-oss: sliding and full attention take turns, with a learned sink a head; all layers have experts, with biases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def gpt_oss(name: str, fields: Fields) -> ModelArchitecture:
     experts = replace(experts, bias=True, router_bias=True)
     window = fields.positive_int("sliding_window", default=128)
     listed = fields.texts("layer_types")
-    if set(listed) - {FULL, SLIDING}:
+    known = not set(listed) - {FULL, SLIDING}
+    if not known:
         fields.problem(f"lists something else than {FULL} and {SLIDING}", "layer_types")
 
     def arrange(attention: GroupedAttention, mlp: DenseMlp, count: int) -> Iterator[Layer]:
-        if fields.sound("num_hidden_layers", "layer_types") and listed and len(listed) != count:
+        if known and fields.sound("num_hidden_layers", "layer_types") and listed and len(listed) != count:
             fields.problem(f"lists {len(listed)} layers, but there are {count}", "layer_types")
         kinds = listed or [FULL if index % 2 else SLIDING for index in range(count)]
         biased = replace(attention, qkv_bias=bias, output_bias=bias, sinks=True)
