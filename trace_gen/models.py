@@ -32,9 +32,9 @@ def load_model(name_or_path: str, quantization: str | None = None, mla: Absorpti
 
     `name_or_path` may also be a ``config.json`` or a folder that holds one. Spelling of shipped names is
     tolerant of case. `quantization`: the method (of `ONLINE`) by which an engine quantises a checkpoint that is not
-    quantised; others change nothing. `mla`: see `trace_gen.attention.absorption`. Raises `UserError` for an unknown name (with near ones), an unsupported
-    `model_type`, and wrong fields (all of them at once), among them those that change
-    the work and that the family does not read (`trace_gen.unread_fields`).
+    quantised; others change nothing. `mla`: the form of latent attention (`trace_gen.attention.absorption`), if it has
+    any. Raises `UserError` for an unknown name (with near ones), an unsupported `model_type`, and wrong fields (all of
+    them at once), among them those that change the work and that the family does not read (`trace_gen.unread_fields`).
     """
     path, name = _locate(name_or_path)
     fields = Fields.of(read_json(path, "model configuration"))

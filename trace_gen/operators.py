@@ -118,7 +118,7 @@ class OperatorMaker:
 
     `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
     every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
-    all-gather and come back by a reduce-scatter, not by all-to-alls. `schemes`: the roles that the checkpoint quantises.
+    all-gather and come back by a reduce-scatter, not by all-to-alls. `schemes`: the quantised roles.
     """
 
     hidden_size: int

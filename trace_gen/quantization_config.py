@@ -16,7 +16,8 @@ field; other methods are refused altogether. What it costs to quantise activatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from foundation.fields import Fields
 from trace_gen.precision import Arithmetic
@@ -117,7 +118,14 @@ def _of_all(config: Fields, method: str, scheme: Scheme, roles: frozenset[str] =
     named_head = frozenset({"lm_head"}) & roles
     left_out = [entry for name in _LEFT_OUT for entry in _modules(config, name, None)]
     stored = [Stored(roles, scheme), *left_out]
-    return Quantization(method, (*stored, *([Stored(named_head, scheme)] if named_head else [])))
+    return _quantization(method, [*stored, *([Stored(named_head, scheme)] if named_head else [])])
+
+
+def _quantization(method: str, stored: Sequence[Stored], kv_bits: int | None = None) -> Quantization:
+    """Return `stored` without what is said of matrices that are not quantised anyway."""
+    covered = frozenset[str]().union(*(entry.roles for entry in stored if entry.scheme is not None))
+    told = [replace(entry, roles=entry.roles & covered) for entry in stored if entry.roles & covered]
+    return Quantization(method, tuple(told), kv_bits)
 
 
 def _compressed_tensors(config: Fields) -> Quantization:
@@ -129,18 +137,20 @@ def _compressed_tensors(config: Fields) -> Quantization:
     stored = [entry for name in groups.names() for entry in _tensor_group(groups.object(name))]
     if not list(groups.names()):
         config.problem("no groups", "config_groups", "say how matrices are stored")
+    if sum(entry.roles == QUANTIZED_ROLES for entry in stored) > 1:
+        config.problem("several groups target Linear", "config_groups", "name the modules of all but one")
     # What is said of all linear layers gives way to what is said of some of them.
     stored.sort(key=lambda entry: entry.roles != QUANTIZED_ROLES or entry.layers is not None)
     kept = config.object("kv_cache_scheme")
     kv_bits = _bits(kept, ("num_bits",), (8,)) if config.has("kv_cache_scheme") else None
-    return Quantization("compressed-tensors", (*stored, *_modules(config, "ignore", None)), kv_bits)
+    return _quantization("compressed-tensors", [*stored, *_modules(config, "ignore", None)], kv_bits)
 
 
 def _tensor_group(group: Fields) -> Iterator[Stored]:
     """Yield what a group says of the matrices that it targets: all linear layers, or modules by name."""
+    scheme = _tensors(group.object("weights"), group)
     if group.has("output_activations"):
         group.problem("is not modelled", "output_activations", "expected null")
-    scheme = _tensors(group.object("weights"), group)
     targets = group.texts("targets")
     if targets == ("Linear",):
         yield Stored(QUANTIZED_ROLES, scheme)

@@ -216,9 +216,7 @@ class StructureBuilder:
                 alone = TableEntry(section[0], kind, member)
                 yield from self._alone(own, alone, key[member], first_request[member])
 
-    def _alone(
-        self, section: list[Operator], like: TableEntry, member: MemberKey, first: int
-    ) -> Iterator[TableEntry]:
+    def _alone(self, section: list[Operator], like: TableEntry, member: MemberKey, first: int) -> Iterator[TableEntry]:
         """Yield a member's entries, `like` the given one; per-request operators stand together, request by request."""
         separate = {operator: member.requests_of(operator) for operator in section if operator.is_per_request}
         separate = separate if member.requests else {}

@@ -35,8 +35,8 @@ _HARMLESS = frozenset(
         # how the model is trained, and how numbers are drawn or kept from overflowing
         *("initializer_range", "initializer_factor", "init_std", "init_method", "embedding_initializer_range"),
         # how a router's scores are made into weights, and how an activation is clamped
-        *("scoring_func", "norm_topk_prob", "routed_scaling_factor", "swiglu_limit", "topk_method", "experts_per_token"),
-        *("attn_temperature_tuning", "floor_scale", "initial_context_length", "for_llm_compressor"),
+        *("scoring_func", "norm_topk_prob", "routed_scaling_factor", "topk_method", "experts_per_token"),
+        *("swiglu_limit", "attn_temperature_tuning", "floor_scale", "initial_context_length", "for_llm_compressor"),
         *("dropout", "attention_dropout", "attn_dropout", "hidden_dropout", "activation_dropout", "ffn_dropout"),
         *("attention_dropout_prob", "attention_probs_dropout_prob", "hidden_dropout_prob", "attn_dropout_prob"),
         *("emb_dropout_prob", "classifier_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "embedding_dropout"),

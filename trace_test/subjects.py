@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from glob import escape as glob_escape
 from pathlib import Path
-from typing import get_args
 
 from astra_files.network import NetworkConfig
 from converters.chakra import read_graph
@@ -15,7 +14,7 @@ from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
 from foundation.files import names_in
-from trace_gen.attention.absorption import Absorption
+from trace_gen.attention.absorption import absorption_named
 from trace_gen.models import load_model
 from trace_gen.precision import Precision
 from trace_gen.trace import Trace
@@ -116,10 +115,8 @@ def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
     if mesh is None or not {"model", "tensor_parallel"} <= trace.attributes.keys():
         return None
     try:
-        mla = trace.attributes.get("mla", "auto")
-        if mla not in get_args(Absorption):
-            return None
-        architecture = load_model(trace.attributes["model"], trace.attributes.get("quantization"), mla)
+        quantization, mla = trace.attributes.get("quantization"), trace.attributes.get("mla", "auto")
+        architecture = load_model(trace.attributes["model"], quantization, absorption_named(mla))
         mesh.stage_layers(architecture.num_layers)
     except UserError:
         return None

@@ -28,9 +28,7 @@ def stored(scheme: Scheme, role: str = "down_proj") -> Quantization:
 def said(quantization: Quantization, weights: int, width: int = WIDTH, hidden: int = HIDDEN) -> list[str]:
     """What the rule says of a down projection that holds so many bytes."""
     layer = Layer(GroupedAttention(2, 2, 16), DenseMlp(width))
-    architecture = ModelArchitecture(
-        "tiny", "llama", hidden, (LayerRun(layer, 1),), 100, 64, NormKind.RMS, False
-    )
+    architecture = ModelArchitecture("tiny", "llama", hidden, (LayerRun(layer, 1),), 100, 64, NormKind.RMS, False)
     architecture = quantized(architecture, quantization)
 
     def local(size: int) -> tuple[Location, int, int]:

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.errors import UserError
+from foundation.printable import brief
 from trace_gen.batch_shape import BatchShape
 from trace_gen.operators import Rows
 
@@ -34,3 +36,11 @@ def latent_rows(absorption: Absorption, batch: BatchShape) -> NDArray[np.int64]:
 def absorbed_tokens(absorption: Absorption, batch: BatchShape) -> int:
     """Return how many tokens of `batch` are `Rows.ABSORBED`; the others are `Rows.EXPANDED`."""
     return int(batch.new_tokens[latent_rows(absorption, batch) == Rows.ABSORBED].sum())
+
+
+def absorption_named(name: str) -> Absorption:
+    """Return the absorption called `name`; an unknown one is a `UserError`."""
+    known: dict[str, Absorption] = {"auto": "auto", "absorb": "absorb", "expand": "expand"}
+    if name not in known:
+        raise UserError(f"{brief(name)} is unknown", field="--mla", fix=f"give one of {', '.join(known)}")
+    return known[name]

@@ -151,7 +151,7 @@ class GroupedAttention:
         )
 
     def _kept(self, elements: int, precision: Precision) -> KVLayer:
-        # Chunks keep all tokens, as vLLM does unless told otherwise (VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE).
+        # Chunks keep all tokens, as in vLLM, but for VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE=1.
         kind = KVKind.FULL if self.window is None else KVKind.SLIDING
         return KVLayer(kind, self.window, 2 * precision.kv_bytes(elements))
 

@@ -1,5 +1,5 @@
-"""DeepSeek-V2, DeepSeek-V3 and R1, and Kimi-K2, which has V3's form: latent attention, dense first layers, then mixtures
-of experts with shared ones.
+"""DeepSeek-V2, DeepSeek-V3 and R1, and Kimi-K2, which has V3's form: latent attention, dense first layers, then
+mixtures of experts with shared ones.
 
 Layers for multi-token prediction (`num_nextn_predict_layers`) stand behind the model's own. They have no part in a
 forward pass without speculative decoding and are not counted among its parameters (DeepSeek-V3: 671 billion without).
@@ -13,7 +13,7 @@ from foundation.fields import Fields
 from trace_gen.architecture import Layer, ModelArchitecture, NormKind, layer_runs
 from trace_gen.attention.latent import LatentAttention
 from trace_gen.families import MOST_LAYERS, families
-from trace_gen.families.experts import read_experts
+from trace_gen.families.experts import MOST_EXPERTS, read_experts
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.mlp.experts import Experts
 
@@ -68,25 +68,16 @@ def _attention(fields: Fields) -> LatentAttention:
     )
 
 
-def _experts(fields: Fields, default_topk: str) -> Experts | None:
-    """Return the mixture; without `n_routed_experts` all layers are dense."""
-    if not fields.has("n_routed_experts"):
-        return None
+def _experts(fields: Fields, default_topk: str) -> Experts:
     width = fields.positive_int("moe_intermediate_size")
     experts = read_experts(fields, "n_routed_experts", width)
-    shared = fields.integer("n_shared_experts", low=0, high=experts.count, default=0)
+    shared = fields.integer("n_shared_experts", low=0, high=MOST_EXPERTS, default=0)
     topk = fields.choice("topk_method", _TOPK, default=default_topk)
     groups, reached = (fields.positive_int(field, default=1) for field in ("n_group", "topk_group"))
     if topk == "greedy":
         groups = reached = 1
-    if fields.sound("n_group", "n_routed_experts") and experts.count % groups:
-        fields.problem(f"n_routed_experts {experts.count} is not a multiple of n_group {groups}")
-    elif fields.sound("n_group", "topk_group") and reached > groups:
-        fields.problem(f"topk_group {reached} is more than n_group {groups}")
-    elif fields.sound("n_group", "topk_group", "num_experts_per_tok"):
-        within = experts.count // groups * reached
-        if experts.per_token > within:
-            fields.problem(f"num_experts_per_tok {experts.per_token} is more than topk_group groups hold, {within}")
+    if fields.sound("n_group", "topk_group", "n_routed_experts", "num_experts_per_tok"):
+        _check_groups(fields, experts, groups, reached)
     return Experts(
         experts.count,
         experts.per_token,
@@ -98,12 +89,21 @@ def _experts(fields: Fields, default_topk: str) -> Experts | None:
     )
 
 
-def _layers(
-    fields: Fields, attention: LatentAttention, mlp: DenseMlp, experts: Experts | None, count: int
-) -> Iterator[Layer]:
+def _check_groups(fields: Fields, experts: Experts, groups: int, reached: int) -> None:
+    """Report groups that are not equal, or that cannot give a token as many experts as it has."""
+    within = experts.count // groups * reached
+    if experts.count % groups:
+        fields.problem(f"n_routed_experts {experts.count} is not a multiple of n_group {groups}")
+    elif reached > groups:
+        fields.problem(f"topk_group {reached} is more than n_group {groups}")
+    elif experts.per_token > within:
+        fields.problem(f"num_experts_per_tok {experts.per_token} is more than topk_group groups hold, {within}")
+
+
+def _layers(fields: Fields, attention: LatentAttention, mlp: DenseMlp, experts: Experts, count: int) -> Iterator[Layer]:
     """The first layers have an MLP; from `first_k_dense_replace` on, every `moe_layer_freq`-th has experts."""
     first = fields.integer("first_k_dense_replace", low=0, default=0)
     step = fields.positive_int("moe_layer_freq", default=1)
     for index in range(count):
-        sparse = experts is not None and index >= first and index % step == 0
-        yield Layer(attention, experts if experts is not None and sparse else mlp)
+        sparse = index >= first and index % step == 0
+        yield Layer(attention, experts if sparse else mlp)

@@ -1,4 +1,4 @@
-"""gpt-oss: sliding and full attention take turns, with a learned sink a head; every layer has experts, all with biases."""
+"""gpt-oss: sliding and full attention take turns, with a learned sink a head; all layers have experts, with biases."""
 
 from __future__ import annotations
 

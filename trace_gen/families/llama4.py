@@ -26,8 +26,9 @@ CHUNKED, FULL = "chunked_attention", "full_attention"
 def llama4(name: str, fields: Fields) -> ModelArchitecture:
     """Both parts; the decoder is in `text_config`."""
     text = fields.object("text_config")
-    if not fields.has("text_config"):
+    if not text.values and fields.sound("text_config"):
         fields.problem("text_config is missing")
+        fields.finish()  # of an empty one, nothing else is to be said
     return replace(llama4_text(name, text), model_type="llama4")
 
 
@@ -49,6 +50,7 @@ def _arrangement(fields: Fields, experts: Experts, dense: DenseMlp) -> Arrangeme
     kinds = fields.texts("layer_types")
     if set(kinds) - {CHUNKED, FULL}:
         fields.problem(f"lists something else than {CHUNKED} and {FULL}", "layer_types")
+        kinds = ()
 
     def arrange(attention: GroupedAttention, mlp: DenseMlp, count: int) -> Iterator[Layer]:
         for field, listed in (("no_rope_layers", rotates), ("layer_types", kinds)):

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, Trace
-from trace_test.operators import ABSORBED, ATTENTION, LATENT_ENDS, blocks, members, rows_named
+from trace_test.operators import ATTENTION, blocks, members, rows_named
 from trace_test.rule import Rule, Subject, Violation
 
 EITHER = -1
-"""As an operator: attention, latent or not."""
+"""As an operator: latent attention of either form."""
 
 
 def check(subject: Subject) -> Iterator[Violation]:
@@ -22,11 +22,11 @@ def check(subject: Subject) -> Iterator[Violation]:
     rows = rows_named(trace, ATTENTION)
     block = blocks(trace)
     member = members(trace)[trace.rank_set]
+    latent = "latent_attention" in trace.op_names
     sections: dict[tuple[int, ...], list[int]] = {}
     for row in rows.tolist():
         # Requests are divided over the two forms of latent attention; each of them has a row for the whole batch.
-        either = trace.request[row] != NO_REQUEST and trace.name(row) in (LATENT_ENDS | ABSORBED)
-        operator = EITHER if either else int(trace.op[row])
+        operator = EITHER if latent and trace.request[row] != NO_REQUEST else int(trace.op[row])
         place = (int(block[row]), operator, int(trace.sub_batch[row]), int(member[row]))
         sections.setdefault(place, []).append(row)
     whole = not member.any()

@@ -125,7 +125,7 @@ class _Tokens:
             return None
         batch = self.facts.batches[member]
         pairs = list(zip(batch.new_tokens.tolist(), batch.samples.tolist(), strict=True))
-        decodes = sum(new for new, sampled in pairs if new == 1 or new == sampled)
+        decodes: int = sum(new for new, sampled in pairs if new == 1 or new == sampled)
         decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
         return decodes if absorbed else batch.total_tokens - decodes
 
