@@ -18,8 +18,8 @@ TEXT_PART = "text_config"
 _NAMED = 8
 """So many unknown fields are named in a note."""
 _OFF: tuple[object, ...] = (False, 0, "", [], {})
-_WHOLE = frozenset({"rotary_pct", "partial_rotary_factor"})
-"""Shares of each head: 1 is all of it, as where the field is absent."""
+_WHOLE = frozenset({"rotary_pct", "partial_rotary_factor", "full_attn_mod"})
+"""The part of each head, or every how manieth layer: 1 is all, as where the field is absent."""
 
 _HARMLESS = frozenset(
     {
@@ -63,7 +63,15 @@ _HARMLESS = frozenset(
         # where positions are, not how many elements they turn
         *("rope_theta", "rope_scaling", "rope_parameters", "rope_type", "rope_ratio", "rope_local_base_freq"),
         *("rope_interleave", "rope_interleaved", "rotary_base", "rotary_emb_base", "rotary_percentage_base"),
-        *("original_max_position_embeddings", "use_dynamic_ntk", "use_logn_attn", "original_rope", "rope_pct"),
+        *(
+            "original_max_position_embeddings",
+            "use_dynamic_ntk",
+            "use_logn_attn",
+            "original_rope",
+            "use_mrope",
+            "interpolate_factor",
+            "rope_pct",
+        ),
         # how a library runs the model and what it returns
         *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "attn_implementation"),
         *("_attn_implementation", "_attn_implementation_autoset", "_flash_attn_2_enabled", "use_flash_attn"),
@@ -81,7 +89,13 @@ _CHANGING = frozenset(
     {
         # attention
         *("sliding_window", "use_sliding_window", "sliding_window_pattern", "attention_chunk_size", "layer_types"),
-        *("local_attention_every_n_layers", "full_attention_interval", "attn_logit_softcapping", "attention_bias"),
+        *(
+            "local_attention_every_n_layers",
+            "full_attention_interval",
+            "full_attn_mod",
+            "attn_logit_softcapping",
+            "attention_bias",
+        ),
         *("attn_logit_softcap", "qkv_bias", "add_qkv_bias", "use_qk_norm", "qk_norm", "qk_layernorm", "clip_qkv"),
         *("use_bidirectional_attention", "alibi", "multi_query", "num_key_value_heads", "num_kv_heads", "head_dim"),
         *("multi_query_attention", "multi_query_group_num", "kv_channels", "v_head_dim", "rotary_pct", "rotary_dim"),
