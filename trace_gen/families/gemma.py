@@ -38,6 +38,7 @@ def gemma(name: str, fields: Fields) -> ModelArchitecture:
 def gemma2(name: str, fields: Fields) -> ModelArchitecture:
     """Gemma 2: every second layer slides, beginning with the first; scores and logits are capped."""
     fields.suppose({"sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0})
+    fields.pass_over("sliding_window_size")  # the window again
     return _sandwiched(name, fields, some_sliding(fields, lambda layer: layer % 2 == 0, BlockForm.SANDWICH))
 
 
