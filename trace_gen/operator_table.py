@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.attention.work import AttentionShape
+from trace_gen.attention.divided import ContextDivision
+from trace_gen.attention.work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape
+from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import ExpertRouting
-from trace_gen.operators import Operator, Rows
+from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.perf_model import AttentionPart, OperatorTable
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import WAVE, TableEntry
@@ -28,11 +30,12 @@ class LayerFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionColumns:
-    """The columns in which one member's attention of one shape stands."""
+    """The columns in which one member's attention of one shape stands, for some of its requests."""
 
     member: int
     shape: AttentionShape
     columns: IntArray
+    portion: Portion = Portion.ALL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +67,15 @@ class TableShape:
     """``[4, m]``: where in `_rows`' choices, laid end to end, the rows of input, work, output and collective stand."""
     by_request: IntArray
     """The columns that stand for single requests."""
+    mesh: Mesh
+    division: ContextDivision
+    passed: tuple[AttentionColumns, ...]
+    """The columns that move keys and values of prompts between context-parallel ranks."""
 
     @staticmethod
-    def of(entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool) -> TableShape:
+    def of(
+        entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool, mesh: Mesh, *, ring: bool
+    ) -> TableShape:
         """Return the shape of the table of `entries`; `facts` are those of each kind of layer."""
         operators = [entry.operator for entry in entries]
         kinds = np.array([operator.kind for operator in operators], dtype=np.int8)
@@ -83,11 +92,14 @@ class TableShape:
             request=request,
             whole=(request >= 0) & by_request,
             computes=kinds != OperatorClass.COMMUNICATION,
-            attention=_attention_columns(entries, facts),
+            attention=_attention_columns(entries, facts, lambda operator: operator.kind is OperatorClass.ATTENTION),
             mixtures=_mixture_columns(entries, facts),
             per_row=np.array(per_row, dtype=np.int64).T,
             row_kinds=row_kinds.T * len(entries) + np.arange(len(entries)),
             by_request=np.flatnonzero(request >= 0),
+            mesh=mesh,
+            division=ContextDivision(mesh.context, ring),
+            passed=_attention_columns(entries, facts, lambda operator: operator.input_rows is Rows.OWN_KEPT),
         )
 
 
@@ -112,7 +124,7 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSize
     if shape.mixtures:
         weight_traffic = weight_traffic.copy()
     for part in shape.mixtures:
-        seen = sum(tokens) if part.member == WAVE else tokens[part.member]
+        seen = sum(tokens) if part.member == WAVE else -(-tokens[part.member] // shape.mesh.context)
         weight_traffic[part.grouped] = np.rint(weight_traffic[part.grouped] * part.routing.activated_share(seen))
     return ColumnSizes(
         rows=rows,
@@ -126,11 +138,11 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSize
 
 
 def operator_table(
-    shape: TableShape, sizes: ColumnSizes, batches: Sequence[BatchShape], together: BatchShape, tensor: int
+    shape: TableShape, sizes: ColumnSizes, batches: Sequence[BatchShape], together: BatchShape
 ) -> OperatorTable:
     """Return the operator table: static columns repeated for every step, attention by context.
 
-    `together` are the `batches` one after another, `tensor` the ranks that share an operator.
+    `together` are the `batches` one after another.
     """
     flops = np.empty((together.steps, len(sizes.flops)), dtype=np.int64)
     mem_bytes = np.empty_like(flops)
@@ -138,7 +150,7 @@ def operator_table(
     firsts = [0, *accumulate(len(batch.request_ids) for batch in batches)]
     parts = []
     for place in shape.attention:
-        work = place.shape.work(batches[place.member])
+        batch, work = _attention(shape, place, batches[place.member])
         first, columns = firsts[place.member], place.columns
         per_request = bool(shape.request[columns[0]] >= 0)
         if per_request:
@@ -147,7 +159,7 @@ def operator_table(
         else:
             flops[:, columns] = work.flops.sum(axis=1, keepdims=True)
             mem_bytes[:, columns] = work.mem_bytes.sum(axis=1, keepdims=True)
-        parts.append(AttentionPart(columns, per_request, place.shape, batches[place.member], work, first))
+        parts.append(AttentionPart(columns, per_request, place.shape, batch, work, first))
     return OperatorTable(
         names=shape.names,
         kinds=shape.kinds,
@@ -159,24 +171,35 @@ def operator_table(
         mem_bytes=mem_bytes,
         attention=tuple(parts),
         batch=together,
-        tensor=tensor,
+        tensor=shape.mesh.tensor,
     )
+
+
+def _attention(shape: TableShape, place: AttentionColumns, batch: BatchShape) -> tuple[BatchShape, AttentionWork]:
+    """Return the requests of `batch` that attention works for, and their work."""
+    if place.portion is Portion.ALL:
+        return batch, place.shape.work(batch)
+    divided = shape.division.decodes if place.portion is Portion.DECODES else shape.division.prompts
+    return divided(place.shape, batch)
 
 
 def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int]) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
-    of_member = np.array([*tokens, max(tokens)])
-    logits = np.array([*(batch.sampled_tokens for batch in batches), 0])
+    of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
+    logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]
     if shape.by_request.size:
         new_tokens = np.concatenate([batch.new_tokens for batch in batches])
         choices[int(Rows.TOKENS), shape.by_request] = new_tokens[shape.request[shape.by_request]]
     choices[int(Rows.LOGITS)] = logits[shape.member]
+    choices[int(Rows.PART)] = -(-choices[int(Rows.TOKENS)] // shape.mesh.tensor)
+    if shape.mesh.context > 1:
+        _divided_rows(shape, batches, choices)
     for part in shape.mixtures:
         routing, most = part.routing, of_member[part.member].item()
-        counted = sum(tokens) if part.member == WAVE else most
+        counted = sum(tokens) if part.member == WAVE else most  # a wave's tokens on all ranks, or those of one
         choices[Rows.ROUTED, part.columns] = routing.copies(counted)
         choices[Rows.OWN, part.columns] = routing.own_tokens(most)
         choices[Rows.EXCHANGED, part.columns] = routing.own_copies(most)
@@ -184,14 +207,32 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
     return choices.ravel()[shape.row_kinds]
 
 
-def _attention_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[AttentionColumns, ...]:
-    places: dict[tuple[int, AttentionShape], list[int]] = {}
+def _divided_rows(shape: TableShape, batches: Sequence[BatchShape], choices: IntArray) -> None:
+    """Fill in the rows of what context-parallel ranks exchange, see `trace_gen.context`."""
+    ranks = shape.mesh.context
+    decodes = np.array([*(int(shape.division.decoding(batch).sum()) for batch in batches), 0])
+    prompts = np.array([*(batch.total_tokens for batch in batches), 0]) - decodes
+    choices[int(Rows.DECODES)] = decodes[shape.member]
+    choices[int(Rows.OWN_DECODES)] = -(-decodes // ranks)[shape.member]
+    choices[int(Rows.ALL_PARTS)] = ranks * decodes[shape.member]
+    choices[int(Rows.OWN_PROMPTS)] = -(-prompts // ranks)[shape.member]
+    for part in shape.passed:
+        kept = shape.division.kept(part.shape, batches[part.member])
+        choices[int(Rows.OWN_KEPT), part.columns], choices[int(Rows.KEPT), part.columns] = kept, ranks * kept
+
+
+def _attention_columns(
+    entries: Sequence[TableEntry], facts: Sequence[LayerFacts], wanted: Callable[[Operator], bool]
+) -> tuple[AttentionColumns, ...]:
+    """Return the columns of the operators `wanted`, by member, attention's shape, and requests."""
+    places: dict[tuple[int, AttentionShape, Portion], list[int]] = {}
     for column, entry in enumerate(entries):
-        if entry.operator.kind is OperatorClass.ATTENTION:
-            places.setdefault((entry.member, facts[entry.layer_kind].attention), []).append(column)
+        if wanted(entry.operator):
+            key = (entry.member, facts[entry.layer_kind].attention, entry.operator.portion)
+            places.setdefault(key, []).append(column)
     return tuple(
-        AttentionColumns(member, shape, np.array(columns, dtype=np.int64))
-        for (member, shape), columns in places.items()
+        AttentionColumns(member, shape, np.array(columns, dtype=np.int64), portion)
+        for (member, shape, portion), columns in places.items()
     )
 
 

@@ -62,7 +62,7 @@ def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Ran
     counts = [experts.count for experts in architecture.mixtures]
     data = random.choice(DATA) if counts else 1
     spread = tensor * data
-    if not counts or any(count % spread for count in counts) or random.random() < 0.3:
+    if not counts or any(count < spread for count in counts) or random.random() < 0.3:
         spread = 1
     return Mesh(tensor, stages, spread, data)
 

@@ -46,13 +46,21 @@ class AttentionShape:
 
     def work(self, batch: BatchShape) -> AttentionWork:
         """Return what each request's attention costs at each step of `batch`."""
+        new = batch.new_tokens[None, :]
+        mem_bytes = (self.attended(batch) + new) * self.kv_bytes + 2 * new * self.query_bytes
+        return AttentionWork(self.pair_flops * self.pairs(batch), mem_bytes)
+
+    def pairs(self, batch: BatchShape) -> IntArray:
+        """Return the query-key pairs of each request at each step, ``[steps, n]``."""
         context, new = batch.context_by_step(), batch.new_tokens[None, :]
         if self.window is None:
-            pairs = new * context + new * (new + 1) // 2
-            attended = context + new
-        else:
-            growing = np.clip(self.window - context, 0, new)
-            pairs = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
-            attended = np.minimum(context + new, self.window + new - 1)
-        mem_bytes = (attended + new) * self.kv_bytes + 2 * new * self.query_bytes
-        return AttentionWork(self.pair_flops * pairs, mem_bytes)
+            pairs: IntArray = new * context + new * (new + 1) // 2
+            return pairs
+        growing = np.clip(self.window - context, 0, new)
+        windowed: IntArray = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
+        return windowed
+
+    def attended(self, batch: BatchShape) -> IntArray:
+        """Return the tokens that each request's queries attend to at each step, ``[steps, n]``."""
+        attended = batch.context_by_step() + batch.new_tokens[None, :]
+        return attended if self.window is None else np.minimum(attended, self.window + batch.new_tokens[None, :] - 1)

@@ -111,12 +111,12 @@ class _Tokens:
         if self.facts.mesh.expert == 1:
             copies = tokens * layer.mlp.per_token
             return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
-        return self._spread(trace, name, layer.mlp.per_token, tokens)
+        return self._spread(trace, name, layer.mlp, tokens)
 
-    def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
+    def _spread(self, trace: Trace, name: str, kind: Experts, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
-        mesh = self.facts.mesh
-        copies = ceil_div(sum(self.tokens) * chosen, mesh.expert)
+        mesh, experts, chosen = self.facts.mesh, kind.count, kind.per_token
+        copies = ceil_div(sum(self.tokens) * chosen * ceil_div(experts, mesh.expert), experts)
         own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
         gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
         ends = {"expert_gather": (own, tokens)}
@@ -213,7 +213,7 @@ def _mlp(kind: DenseMlp, hidden: int, tensor: int, matrices: _Matrices) -> dict[
 
 def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dict[str, _Widths]:
     """Widths are of one copy of a token, weights those of all experts on a rank."""
-    precision, held = matrices.precision, kind.count // mesh.expert
+    precision, held = matrices.precision, ceil_div(kind.count, mesh.expert)
     inner = kind.width if mesh.expert > 1 else ceil_div(kind.width, mesh.tensor)
     shared = ceil_div(kind.shared_width, mesh.tensor)
     carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")
