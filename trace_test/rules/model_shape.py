@@ -13,7 +13,7 @@ from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.quantization import Quantization
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
-from trace_test.operators import TOGETHER, members
+from trace_test.operators import ATTENTION, SEQUENCE_EXCHANGES, TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
@@ -65,27 +65,35 @@ def _compare(subject: Subject, row: int, side: str, found: int, width: int, coun
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """How many rows operators have: tokens, logits and those of each request; empty where nothing is known."""
+    """How many rows operators have: tokens, logits and those of each request; empty where nothing is known.
+
+    `tokens` and `logits` are those of one context-parallel rank, `routed` all tokens (0: not known). `scattered`:
+    tensor-parallel ranks share out the tokens of norms.
+    """
 
     facts: ModelFacts
     member: list[int]
     tokens: list[int]
     logits: list[int]
     of_request: dict[int, int]
+    routed: int
+    scattered: bool
 
     @staticmethod
     def of(trace: Trace, facts: ModelFacts) -> _Tokens:
         """Return those of the batches; from embedding and sampler where these are not known."""
-        member = members(trace)[trace.rank_set].tolist()
+        member, ranks = members(trace)[trace.rank_set].tolist(), facts.mesh.context
+        scattered = "sequence_parallel" in trace.attributes
         if facts.batches:
-            tokens = [batch.total_tokens for batch in facts.batches]
-            logits = [batch.sampled_tokens for batch in facts.batches]
+            tokens = [ceil_div(batch.total_tokens, ranks) for batch in facts.batches]
+            logits = [ceil_div(batch.sampled_tokens, ranks) for batch in facts.batches]
+            routed = sum(batch.total_tokens for batch in facts.batches)
             pairs = [
                 pair
                 for batch in facts.batches
                 for pair in zip(batch.request_ids.tolist(), batch.new_tokens.tolist(), strict=True)
             ]
-            return _Tokens(facts, member, tokens, logits, dict(pairs))
+            return _Tokens(facts, member, tokens, logits, dict(pairs), routed, scattered)
         first: dict[str, int] = {}
         for row in range(trace.rows):
             first.setdefault(trace.name(row), row)
@@ -94,7 +102,8 @@ class _Tokens:
             [int(trace.input_bytes[first["embedding"]]) // TOKEN_ID_BYTES] if known and "embedding" in first else []
         )
         logits = [int(trace.output_bytes[first["sampler"]]) // TOKEN_ID_BYTES] if known and "sampler" in first else []
-        return _Tokens(facts, member, tokens, logits, {})
+        routed = sum(tokens) if ranks == 1 else 0
+        return _Tokens(facts, member, tokens, logits, {}, routed, scattered)
 
     def rows(self, trace: Trace, row: int, layer: Layer | None) -> Counts:
         """Return the rows that the operator of `row` takes and puts out (None: not known)."""
@@ -104,6 +113,10 @@ class _Tokens:
             return own, own
         logits = self.logits[member] if self.logits and member != TOGETHER else None
         tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
+        if self.scattered and tokens is not None and (name in SEQUENCE_EXCHANGES or name.endswith("layernorm")):
+            part = ceil_div(tokens, self.facts.mesh.tensor)
+            into = tokens if name == "sequence_scatter" else part
+            return into, tokens if name == "sequence_gather" else part
         if name in ("lm_head", "sampler", "final_layernorm"):
             return tokens if name == "final_layernorm" else logits, logits
         if layer is None or not isinstance(layer.mlp, Experts) or tokens is None or not name.startswith("expert_"):
@@ -116,10 +129,10 @@ class _Tokens:
     def _spread(self, trace: Trace, name: str, kind: Experts, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
         mesh, experts, chosen = self.facts.mesh, kind.count, kind.per_token
-        copies = ceil_div(sum(self.tokens) * chosen * ceil_div(experts, mesh.expert), experts)
+        copies = ceil_div(self.routed * chosen * ceil_div(experts, mesh.expert), experts) if self.routed else None
         own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
         gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
-        ends = {"expert_gather": (own, tokens)}
+        ends: dict[str, Counts] = {"expert_gather": (own, tokens)}
         if _dispatch(trace) is CommType.ALLGATHER:
             ends |= {"expert_dispatch": (own, gathered), "expert_gate_up_proj": (gathered, copies)}
             ends |= {"expert_sum": (copies, gathered), "expert_combine": (gathered, own)}
@@ -140,10 +153,14 @@ def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Wi
     matrices = _Matrices(precision, model.quantization)
     norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
     if layer is None:
-        return {**_ends(model, tensor, matrices), "final_layernorm": norm}
+        exchanges = dict.fromkeys(SEQUENCE_EXCHANGES, replace(norm, weights=0))
+        return {**_ends(model, tensor, matrices), "final_layernorm": norm, **exchanges}
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
         table |= _attention(layer.attention, model.hidden_size, tensor, matrices)
+    if facts.mesh.context > 1:
+        table = {name: widths for name, widths in table.items() if name not in ATTENTION}  # see context_parallel
+    table |= dict.fromkeys(SEQUENCE_EXCHANGES, replace(norm, weights=0))
     if isinstance(layer.mlp, Experts):
         return table | _experts(layer.mlp, model.hidden_size, facts.mesh, matrices)
     return table | (_mlp(layer.mlp, model.hidden_size, tensor, matrices) if isinstance(layer.mlp, DenseMlp) else {})
