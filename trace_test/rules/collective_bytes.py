@@ -52,8 +52,8 @@ RULE = Rule(
     name="collective-bytes",
     about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
     "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input, as are a "
-    "REDUCESCATTER's full parts). What ranks with different tokens exchange may be padded to the most, and a rank with more "
-    "experts than others gets more than it sends.",
+    "REDUCESCATTER's full parts). What ranks with different tokens exchange may be padded to the most, and a rank with "
+    "more experts than others gets more than it sends.",
     cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
     needs="trace",
     check=check,
