@@ -2,8 +2,9 @@
 
     python -m benchmarks.parallelism [--repeat N]
 
-Each row is the best of N processes: seconds of the process, of which those of the iteration (trace, graphs of all ranks,
-simulation), of an iteration like it that follows, and the most memory that the process had. The aims stand beside them.
+Each row is the best of N processes: seconds of the process by the clock and of a processor, of which by the clock those
+of the iteration (trace, graphs of all ranks, simulation) and of an iteration like it that follows, and the most memory
+that the process had. The aims, of an idle machine, stand beside them.
 """
 
 from __future__ import annotations
@@ -81,7 +82,13 @@ def iterate(name: str) -> dict[str, float]:
         begin = perf_counter()
         backend.simulate(lowering.lower(generator.generate([member(one, step) for one in range(mesh.data)])))
         seconds.append(perf_counter() - begin)
-    return {"first": seconds[0], "next": seconds[1], "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "first": seconds[0],
+        "next": seconds[1],
+        "mib": used.ru_maxrss / 1024,
+        "processor": used.ru_utime + used.ru_stime,
+    }
 
 
 def measured(name: str) -> dict[str, float]:
@@ -104,7 +111,8 @@ def main() -> None:
     for name, case in CASES.items():
         best = min((measured(name) for _ in range(arguments.repeat)), key=lambda found: found["whole"])
         print(
-            f"{name:44s} {best['whole']:5.2f} s, of which {best['first']:.3f}, the next {best['next']:.3f}; "
+            f"{name:44s} {best['whole']:5.2f} s ({best['processor']:.2f} of a processor), of which "
+            f"{best['first']:.3f}, the next {best['next']:.3f}; "
             f"{best['mib']:4.0f} MiB   {case.aim}",
             flush=True,
         )

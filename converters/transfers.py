@@ -142,7 +142,7 @@ def passing_transfers(trace: Trace, tag: int) -> list[Transfer]:
             if source_row < 0:
                 raise UserError(
                     f"row {row} ({trace.name(row)}) passes on data, but no row comes before it",
-                    fix="let it wait for the row that puts the data out",
+                    fix="let it wait for the row that puts it out",
                 )
             group = int(trace.comm_group[row])
             members = trace.groups[group] if group >= 0 else trace.rank_sets[ranks]

@@ -24,6 +24,8 @@ def gather(trace: Trace, name: str) -> RecordStream:
     """Return `trace` as an unplaced stream of the format `name` (orca, colocated, prefill, decode)."""
     if any(parts > 1 for parts in trace.group_parts):
         raise _cannot(name, "collectives of several groups side by side")
+    if (trace.comm_type == CommType.PERMUTE).any():
+        raise _cannot(name, "data passed round")
     if trace.dep_rows.size:
         raise _cannot(name, "explicit dependencies")
     if trace.steps > 1:
