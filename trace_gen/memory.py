@@ -6,7 +6,7 @@ stored once where first and last stage are the same, and twice where they are no
 row-parallel projections are whole on every rank.
 
 KV cache: what each layer's attention keeps of a token, in *groups of layers* that keep the same: of all tokens, of a
-window, or compressed. Every group has blocks of its own.
+window, or compressed. Every group has blocks of its own. Context-parallel ranks keep different tokens of a sequence.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KVGroup:
     """Layers that keep the same of a sequence.
 
     `window`: the last tokens that are kept (None: all); `layers`, `bytes_per_token`: on each stage, how many of its
-    layers are in the group, and what these keep of a token on one rank, in bytes (0 where there are none).
+    layers are in the group, and what these keep of a token on a rank that has it, in bytes (0 where there are none).
     """
 
     kind: KVKind
@@ -63,7 +63,11 @@ class ModelMemory:
         return self._stage_weights[stage]
 
     def kv_bytes_per_token(self, stage: int) -> int:
-        """Return the bytes of KV cache a token on each rank of `stage`, over all groups."""
+        """Return the bytes of KV cache a token on each rank of `stage` that keeps it, over all groups.
+
+        Every token is kept by one of the context-parallel ranks, with as many copies as these have tensor-parallel
+        ranks (parts of it, as heads are divided).
+        """
         return sum(group.bytes_per_token[stage] for group in self.kv_groups)
 
     @cached_property
@@ -81,7 +85,7 @@ class ModelMemory:
     def kv_bytes_per_token_all_ranks(self) -> int:
         """Bytes of KV cache a token, summed over all ranks (copies of KV heads included)."""
         stages = range(self.mesh.pipeline)
-        return self.mesh.member_size * sum(self.kv_bytes_per_token(stage) for stage in stages)
+        return self.mesh.tensor * sum(self.kv_bytes_per_token(stage) for stage in stages)
 
     @cached_property
     def max_rank_weight_bytes(self) -> int:
@@ -90,7 +94,8 @@ class ModelMemory:
 
     def transfer_share(self, total_bytes: int, stage: int) -> int:
         """Return what each rank of `stage` moves of `total_bytes` of KV cache summed over all ranks."""
-        return ceil_div(total_bytes * self.kv_bytes_per_token(stage), self.kv_bytes_per_token_all_ranks)
+        share = self.kv_bytes_per_token_all_ranks * self.mesh.context
+        return ceil_div(total_bytes * self.kv_bytes_per_token(stage), share)
 
     @cached_property
     def _stages(self) -> tuple[range, ...]:

@@ -100,8 +100,8 @@ def _block(layer: Layer, make: OperatorMaker) -> tuple[Operator, ...]:
     between = make.norm("mlp_norm")
     mlp = layer.mlp.operators(make, between.name)
     if layer.form is BlockForm.SANDWICH:
-        attention.append(make.norm("attention_post_norm", attention[-1].name, extra=0))
-        mlp.append(make.norm("mlp_post_norm", mlp[-1].name, extra=0))
+        attention.append(replace(make.norm("attention_post_norm", attention[-1].name, extra=0), streams=True))
+        mlp.append(replace(make.norm("mlp_post_norm", mlp[-1].name, extra=0), streams=True))
     return (before, *attention, between, *mlp)
 
 
@@ -109,15 +109,19 @@ def _head(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
     """Return what stands before the layers. Projections of the embedding are whole on every rank, as in vLLM."""
     rows = [_embedding(model, make)]
     hidden = model.hidden_size
+
+    def add(row: Operator) -> None:
+        rows.append(replace(row, by_token=True, streams=True))
+
     if model.embedding_size:
-        rows.append(make.linear("project_in", rows[-1].name, model.embedding_size, hidden))
+        add(make.linear("project_in", rows[-1].name, model.embedding_size, hidden))
         if model.position_rows:
             table = model.position_rows * hidden
             name = rows[-1].name
             added = make.elementwise("position_embedding", (name,), hidden, hidden, ADD_FLOPS, table, extra=hidden)
-            rows.append(replace(added, weight_traffic_bytes=0))
+            add(replace(added, weight_traffic_bytes=0))
     if model.scales_embedding and "embedding_scale" not in make.vocabulary.absent:
-        rows.append(make.elementwise("embedding_scale", (rows[-1].name,), hidden, hidden, SCALE_FLOPS))
+        add(make.elementwise("embedding_scale", (rows[-1].name,), hidden, hidden, SCALE_FLOPS))
     return tuple(rows)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Rows
+from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Portion
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.trace import CommType, OperatorClass
 
@@ -103,7 +103,7 @@ class GroupedAttention:
         out = make.linear("o_proj", rows[-1].name, part.query, make.hidden_size, self.output_bias, communication=reduce)
         return [*rows, self._with_sinks(out, make)]
 
-    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Portion, AttentionShape]:
         """See `Attention.shapes`."""
         part = self.share(tensor)
         kept = 2 * precision.kv_bytes(part.kv)
@@ -112,11 +112,13 @@ class GroupedAttention:
             kv_heads=part.kv / self.head_dim,
             pair_flops=4 * part.query + self.score_flops * ceil_div(part.query, self.head_dim),
             kv_bytes=kept,
-            new_bytes=2 * precision.activation_bytes(part.query) + kept,
+            query_bytes=precision.activation_bytes(part.query),
+            output_bytes=precision.activation_bytes(part.query),
+            kept_bytes=kept,
             window=self.chunk or self.window,
             chunked=self.chunk is not None,
         )
-        return {Rows.TOKENS: shape}
+        return {Portion.ALL: shape}
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:
         """See `Attention.kv`."""
