@@ -29,10 +29,10 @@ def _names(*texts: str) -> frozenset[str]:
 _HARMLESS = _names(
     # what the file is, and who wrote it
     """
-    architectures auto_map model_type _name_or_path name_or_path transformers_version torch_dtype dtype params_dtype fp16
-    bf16 fp32 torchscript tokenizer_class finetuning_task task_specific_params problem_type id2label label2id num_labels
-    language _commit_hash base_model_name_or_path model_name name version license prefix onnx_safe unsloth_fixed
-    unsloth_version
+    architectures auto_map model_type _name_or_path name_or_path transformers_version torch_dtype dtype params_dtype
+    fp16 bf16 fp32 torchscript tokenizer_class finetuning_task task_specific_params problem_type id2label label2id
+    num_labels language _commit_hash base_model_name_or_path model_name name version license prefix onnx_safe
+    unsloth_fixed unsloth_version
     """,
     # token ids, and the length of texts
     """

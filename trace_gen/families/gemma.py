@@ -64,5 +64,5 @@ def gemma3_text(name: str, fields: Fields) -> ModelArchitecture:
 def gemma3(name: str, fields: Fields) -> ModelArchitecture:
     """Multimodal Gemma 3, whose text part alone is read."""
     if not fields.has(TEXT_PART):
-        fields.problem("is missing", TEXT_PART, "give the fields of its decoder")
+        fields.problem(f"{TEXT_PART} is missing", fix="give the fields of its decoder")
     return gemma3_text(name, fields.object(TEXT_PART))
