@@ -12,9 +12,8 @@ from collections.abc import Iterator
 
 from foundation.fields import Fields
 from foundation.printable import brief, shorten
+from trace_gen.families import TEXT_PART
 
-TEXT_PART = "text_config"
-"""Where multimodal models keep the fields of their decoder; they are looked through like those beside it."""
 _NAMED = 8
 """So many unknown fields are named in a note."""
 _OFF: tuple[object, ...] = (False, 0, "", [], {})
@@ -156,6 +155,7 @@ def _refuse(field: str, group: Fields) -> None:
 
 
 def _groups(fields: Fields) -> Iterator[tuple[str, Fields]]:
+    """Yield a multimodal model's own fields and those of its decoder, each with what their names begin with."""
     yield "", fields
     if isinstance(fields.values.get(TEXT_PART), dict) and TEXT_PART not in fields.unread():
         yield f"{TEXT_PART}.", fields.object(TEXT_PART)

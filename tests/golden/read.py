@@ -47,6 +47,8 @@ MODELS = {
     "glm4": _SIZES,
     "chatglm": {**_SIZES, "num_layers": 3, "ffn_hidden_size": 700, "seq_length": 99},
     "qwen": _SIZES,
+    "starcoder2": _SIZES,
+    "stablelm": _SIZES,
 }
 DEVICE = {
     "device": "D", "memory_gib": 80, "memory_bandwidth_gb_s": 3000, "compute_units": 100, "cache_mib": 50,

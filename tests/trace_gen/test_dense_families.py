@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from trace_cases import only_layer
 from foundation.errors import UserError
 from trace_gen.architecture import BlockForm, ModelArchitecture, NormKind
 from trace_gen.attention.grouped import ALIBI_FLOPS, GroupedAttention
+from trace_gen.families import families
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.models import load_model
 
@@ -68,6 +70,10 @@ def biases(architecture: ModelArchitecture) -> tuple[bool, bool, bool]:
         ("glm", {"attention_bias": True}, (True, False, False)),
         ("glm4", {}, (False, False, False)),
         ("qwen", {}, (True, False, False)),
+        ("starcoder2", {}, (True, True, True)),
+        ("starcoder2", {"use_bias": False}, (False, False, False)),
+        ("stablelm", {}, (False, False, False)),
+        ("stablelm", {"use_qkv_bias": True}, (True, False, False)),
         ("qwen", {"no_bias": False}, (True, True, True)),
         ("falcon", {"bias": True, "intermediate_size": None}, (True, True, True)),
     ],
@@ -86,6 +92,8 @@ def test_biases(read: Read, model_type: str, fields: dict[str, Any], expected: t
         ("internlm", NormKind.RMS, BlockForm.PRE_NORM, True, False, None),
         ("glm", NormKind.RMS, BlockForm.PRE_NORM, True, False, 6),
         ("glm4", NormKind.RMS, BlockForm.SANDWICH, True, False, 6),
+        ("starcoder2", NormKind.LAYER, BlockForm.PRE_NORM, False, True, None),
+        ("stablelm", NormKind.LAYER, BlockForm.PRE_NORM, True, False, 3),
         ("llama", NormKind.RMS, BlockForm.PRE_NORM, True, False, None),
     ],
 )
@@ -154,6 +162,27 @@ def test_the_text_part_of_a_multimodal_gemma(read: Read, tmp_path: Path) -> None
     assert note.endswith("is not simulated: text_config.zap")
     with pytest.raises(UserError, match="text_config is missing; give the fields of its decoder"):
         read("gemma3")
+
+
+def test_the_text_part_of_a_multimodal_mistral(read: Read) -> None:
+    text = {**SIZES, "model_type": "mistral", "sliding_window": 9}
+    found = read("mistral3", text_config=text, vision_config={"a": 1}, **dict.fromkeys(SIZES))
+    assert found.runs == read("mistral", sliding_window=9).runs and len(found.notes) == 1
+    with pytest.raises(UserError, match="text_config is missing; give the fields of its decoder"):
+        read("mistral3")
+
+
+def test_blocks_that_may_be_parallel(read: Read) -> None:
+    assert read("stablelm", use_parallel_residual=True).layer_kinds[0].form is BlockForm.PARALLEL
+    assert read("gpt_neox", use_parallel_residual=False).layer_kinds[0].form is BlockForm.PRE_NORM
+    assert windows(read("starcoder2", sliding_window=9)) == [9] * 7
+
+
+def test_the_docs_have_every_family() -> None:
+    page = (Path(__file__).parents[2] / "docs/models_and_hardware.md").read_text()
+    rows = [row for row in page.partition("| `model_type` |")[2].partition("\n\n")[0].splitlines()[2:]]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == set(families)
 
 
 def falcon(read: Read, **fields: Any) -> tuple[int, BlockForm, bool, bool, int]:
