@@ -180,7 +180,7 @@ def test_blocks_that_may_be_parallel(read: Read) -> None:
 
 def test_the_docs_have_every_family() -> None:
     page = (Path(__file__).parents[2] / "docs/models_and_hardware.md").read_text()
-    rows = [row for row in page.partition("| `model_type` |")[2].partition("\n\n")[0].splitlines()[2:]]
+    rows = page.partition("| `model_type` |")[2].partition("\n\n")[0].splitlines()[2:]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(families)
 
