@@ -18,6 +18,7 @@ from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import model_operators
+from trace_gen.operators import Operator
 from trace_gen.precision import Precision, ceil_div
 
 
@@ -25,7 +26,7 @@ def parameter_count(model: ModelArchitecture) -> int:
     """Return the parameters of a model, summed over its operators; tied embeddings count once."""
     operators = model_operators(model)
     blocks = dict(zip(model.layer_kinds, operators.blocks, strict=True))
-    tied = model.vocab_size * model.hidden_size if model.tie_word_embeddings else 0
+    tied = model.vocab_size * model.embedding_width if model.tie_word_embeddings else 0
     layers = sum(run.repeats * sum(row.parameters for row in blocks[run.layer]) for run in model.runs)
     return layers + sum(row.parameters for row in (*operators.head, *operators.tail)) - tied
 
@@ -99,6 +100,13 @@ class ModelMemory:
         attention, tensor = self.architecture.layers[index].attention, self.mesh.tensor
         return (attention.kv_share if self.requests_on_ranks else attention.kv)(tensor, self.precision)
 
+    def _head_weights(self, tail: tuple[Operator, ...]) -> int:
+        """Return the bytes of the LM head; where it is the embedding of the same stage, of its bias alone."""
+        model = self.architecture
+        if not model.tie_word_embeddings or self.mesh.pipeline > 1:
+            return sum(row.weight_bytes for row in tail if row.name == "lm_head")
+        return self.precision.weight_bytes(ceil_div(model.vocab_size, self.mesh.tensor) * model.head_bias)
+
     @cached_property
     def _stage_weights(self) -> tuple[int, ...]:
         model = self.architecture
@@ -107,6 +115,6 @@ class ModelMemory:
         of_kind = dict(zip(model.layer_kinds, blocks, strict=True))
         held = [sum(of_kind[model.layers[index]] for index in stage) for stage in self._stages]
         held[0] += sum(row.weight_bytes for row in operators.head)
-        tied = model.tie_word_embeddings and len(held) == 1
-        held[-1] += sum(row.weight_bytes for row in operators.tail if not (tied and row.name == "lm_head"))
+        held[-1] += sum(row.weight_bytes for row in operators.tail if row.name != "lm_head")
+        held[-1] += self._head_weights(operators.tail)
         return tuple(held)

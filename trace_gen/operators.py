@@ -19,6 +19,7 @@ from trace_gen.vocabulary import Vocabulary
 TOKEN_ID_BYTES = 4
 """Token ids go in and out as 32-bit integers."""
 
+SCALE_FLOPS, ADD_FLOPS, CAP_FLOPS = 1, 1, 3
 NORM_FLOPS, ROTARY_FLOPS, ACTIVATION_FLOPS, SAMPLER_FLOPS = 5, 3, 5, 5
 """Operations an element of element-wise operators."""
 SHARED_INPUTS = frozenset({"o_proj", "down_proj", "fc2", "expert_down_proj", "shared_down_proj"})
@@ -212,10 +213,13 @@ class OperatorMaker:
             output_rows=rows,
         )
 
-    def norm(self, role: str) -> Operator:
-        """Return a norm over the hidden state; as engines do, it first adds to the residual stream."""
+    def norm(self, role: str, source: str = RESIDUAL, extra: int = 2) -> Operator:
+        """Return a norm over the hidden state; as engines do, it first adds to the residual stream.
+
+        `extra`: hidden states read and written beside its input and output; 2 are the stream, read and written.
+        """
         hidden = self.hidden_size
-        return self.elementwise(role, (RESIDUAL,), hidden, hidden, NORM_FLOPS, self.norm_parameters, 2 * hidden)
+        return self.elementwise(role, (source,), hidden, hidden, NORM_FLOPS, self.norm_parameters, extra * hidden)
 
 
 def exchange_row(

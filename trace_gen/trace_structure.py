@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import ModelOperators
-from trace_gen.operators import LATENT_ROWS, Operator
+from trace_gen.operators import LATENT_ROWS, Operator, Rows
 from trace_gen.trace import NO_LAYER, NPU, CommType, IntArray, Location, OperatorClass, RowKind
 
 LOAD_NAME, EVICT_NAME = "kv_load", "kv_evict"
@@ -190,7 +190,8 @@ class StructureBuilder:
         tail = [
             TableEntry(operator, member=member)
             for member in working
-            for operator in self.operators.tail[: None if key[member].has_logits else 1]
+            for operator in self.operators.tail
+            if key[member].has_logits or operator.input_rows is not Rows.LOGITS
         ]
         blocks = [list(self._block(kind, key, working)) for kind in range(len(self.operators.blocks))]
         starts = np.cumsum([len(head), *(len(block) for block in blocks)]).tolist()

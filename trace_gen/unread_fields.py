@@ -18,8 +18,8 @@ TEXT_PART = "text_config"
 _NAMED = 8
 """So many unknown fields are named in a note."""
 _OFF: tuple[object, ...] = (False, 0, "", [], {})
-_WHOLE = frozenset({"rotary_pct", "partial_rotary_factor"})
-"""Shares of each head: 1 is all of it, as where the field is absent."""
+_WHOLE = frozenset({"rotary_pct", "partial_rotary_factor", "full_attn_mod"})
+"""The part of each head, or every how manieth layer: 1 is all, as where the field is absent."""
 
 _HARMLESS = frozenset(
     {
@@ -51,7 +51,14 @@ _HARMLESS = frozenset(
         ),
         *("router_z_loss_coef", "seq_aux", "z_loss", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx"),
         *("scale_attn_weights", "softmax_in_fp32", "attention_softmax_in_fp32", "apply_query_key_layer_scaling"),
-        *("fp32_residual_connection", "apply_residual_connection_post_layernorm", "rescale_every"),
+        *(
+            "fp32_residual_connection",
+            "bias_dropout_fusion",
+            "interleaved_qkv",
+            "prefix_projection",
+            "apply_residual_connection_post_layernorm",
+            "rescale_every",
+        ),
         # which function, with which constants: an element costs the same
         *("hidden_act", "hidden_activation", "activation_function", "activation", "rms_norm_eps", "layer_norm_eps"),
         *("layer_norm_epsilon", "layernorm_epsilon", "norm_epsilon", "norm_eps", "layer_norm_elementwise_affine"),
@@ -59,7 +66,15 @@ _HARMLESS = frozenset(
         # where positions are, not how many elements they turn
         *("rope_theta", "rope_scaling", "rope_parameters", "rope_type", "rope_ratio", "rope_local_base_freq"),
         *("rope_interleave", "rope_interleaved", "rotary_base", "rotary_emb_base", "rotary_percentage_base"),
-        *("original_max_position_embeddings", "use_dynamic_ntk", "use_logn_attn", "original_rope", "rope_pct"),
+        *(
+            "original_max_position_embeddings",
+            "use_dynamic_ntk",
+            "use_logn_attn",
+            "original_rope",
+            "use_mrope",
+            "interpolate_factor",
+            "rope_pct",
+        ),
         # how a library runs the model and what it returns
         *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "attn_implementation"),
         *("_attn_implementation", "_attn_implementation_autoset", "_flash_attn_2_enabled", "use_flash_attn"),
@@ -77,14 +92,26 @@ _CHANGING = frozenset(
     {
         # attention
         *("sliding_window", "use_sliding_window", "sliding_window_pattern", "attention_chunk_size", "layer_types"),
-        *("local_attention_every_n_layers", "full_attention_interval", "attn_logit_softcapping", "attention_bias"),
+        *(
+            "local_attention_every_n_layers",
+            "full_attention_interval",
+            "full_attn_mod",
+            "attn_logit_softcapping",
+            "attention_bias",
+        ),
         *("attn_logit_softcap", "qkv_bias", "add_qkv_bias", "use_qk_norm", "qk_norm", "qk_layernorm", "clip_qkv"),
         *("use_bidirectional_attention", "alibi", "multi_query", "num_key_value_heads", "num_kv_heads", "head_dim"),
         *("multi_query_attention", "multi_query_group_num", "kv_channels", "v_head_dim", "rotary_pct", "rotary_dim"),
         *("partial_rotary_factor", "no_rope_layers", "no_rope_layer_interval", "attention_sinks", "add_swa_sink_bias"),
         *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "index_topk", "index_n_heads"),
         *("num_kv_shared_layers", "cross_attention_layers", "add_cross_attention", "use_cache_quantization"),
-        *("head_dim_list", "num_attention_heads_per_layer", "attention_other_setting", "swa_head_dim"),
+        *(
+            "head_dim_list",
+            "num_attention_heads_per_layer",
+            "attention_other_setting",
+            "quantization_bit",
+            "swa_head_dim",
+        ),
         # feed-forward networks and experts
         *("mlp_bias", "use_bias", "add_bias_linear", "ffn_hidden_size", "num_experts", "num_local_experts"),
         *("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "moe_num_experts", "moe_topk"),

@@ -22,6 +22,8 @@ LATENT_ENDS = frozenset({"attention", "attn", "v_up_proj"})
 """What they put out goes into the output projection, that of all of them together."""
 ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
 """Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
+NORMS = frozenset({"layernorm", "input_layernorm", "post_layernorm"})
+"""Norms of a block over the hidden state."""
 SHARED_EXPERTS = "shared_down_proj"
 EXPERT_SUM = "expert_sum"
 """Both are partial sums where every expert's width is divided over the ranks; then they are reduced together."""

@@ -19,6 +19,9 @@ from trace_gen.trace import CommType, OperatorClass
 QK_NORM_PASSES = 2
 """Norms of single heads move twice their bytes' worth of time: rows of `head_dim` elements are too short to stream."""
 
+SOFTCAP_FLOPS, ALIBI_FLOPS = 3, 2
+"""Operations on a score: a division, a tanh and a multiplication; a slope times a distance, added."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadShare:
@@ -37,12 +40,13 @@ class HeadShare:
 class GroupedAttention:
     """One layer's attention; `heads` x `head_dim` need not equal the hidden size.
 
-    - `rotary`: positions are rotated into queries and keys;
+    - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of a head they go into (None: all);
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
     - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys, `qk_norm_weights`: with a weight vector;
     - `window`: tokens a query attends to at most, itself included; None for all;
     - `chunk`: tokens of the chunks of a sequence within which attention stays (Llama 4); None where it does not;
-    - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss).
+    - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss);
+    - `score_flops`: operations on each score beside the softmax's, such as `SOFTCAP_FLOPS` and `ALIBI_FLOPS`.
     """
 
     heads: int
@@ -54,6 +58,8 @@ class GroupedAttention:
     qk_norm: bool = False
     qk_norm_weights: bool = True
     window: int | None = None
+    rotary_dim: int | None = None
+    score_flops: int = 0
     chunk: int | None = None
     sinks: bool = False
 
@@ -81,7 +87,8 @@ class GroupedAttention:
             rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, weights))
             producers = (rows[-1].name,)
         if self.rotary:
-            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * rotated, rotated))
+            turned = rotated if self.rotary_dim is None else ceil_div(rotated * self.rotary_dim, self.head_dim)
+            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * turned, turned))
             producers = (rows[-1].name,)
         rows.append(
             Operator(
@@ -103,7 +110,7 @@ class GroupedAttention:
         shape = AttentionShape(
             query_heads=part.query / self.head_dim,
             kv_heads=part.kv / self.head_dim,
-            pair_flops=4 * part.query,
+            pair_flops=4 * part.query + self.score_flops * ceil_div(part.query, self.head_dim),
             kv_bytes=kept,
             new_bytes=2 * precision.activation_bytes(part.query) + kept,
             window=self.chunk or self.window,

@@ -32,7 +32,7 @@ class AttentionShape:
 
     - `query_heads`, `kv_heads`: heads of the rank; below 1 where a head is split over ranks;
     - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
-      weighted sum) where heads are plain;
+      weighted sum) where heads are plain, and what else is done to a score;
     - `kv_bytes`: bytes that are read of a token that is attended to;
     - `new_bytes`: of a new token, bytes of its queries and outputs, and of what the cache keeps of it;
     - `context_flops`, `context_bytes`: what a token of the context costs before it is attended to;

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trace_gen.trace import CommType, RowKind
+import numpy as np
+
+from trace_gen.trace import CommType, RowKind, Trace
 from trace_test.operators import (
     EXPERT_EXCHANGES,
     EXPERT_SUM,
+    NORMS,
     ROW_PARALLEL,
     SHARED_EXPERTS,
     VOCABULARY_PARALLEL,
@@ -34,7 +37,7 @@ def check(subject: Subject) -> Iterator[Violation]:
     for row in range(trace.rows):
         comm, name = CommType(int(trace.comm_type[row])), trace.name(row)
         shared = len(trace.rank_sets[trace.rank_set[row]]) > 1
-        if name in partial and shared and comm not in REDUCES:
+        if name in partial and shared and comm not in REDUCES and not _reduced_later(trace, row):
             found = "no collective" if comm == CommType.NONE else f"an {comm.name}"
             yield Violation(subject.row(row), f"its output is a partial sum on every rank, but {found} follows")
         elif comm != CommType.NONE and not shared and trace.comm_group[row] < 0:
@@ -46,10 +49,26 @@ def check(subject: Subject) -> Iterator[Violation]:
             yield Violation(subject.row(row), f"an {comm.name} follows, but every rank has all it needs")
 
 
+def _reduced_later(trace: Trace, row: int) -> bool:
+    """Whether the partial sums of `row` join those of a later projection of its block, which are reduced.
+
+    So they do in a parallel block; a norm between the two would need the whole sum.
+    """
+    same = (trace.layer == trace.layer[row]) & (trace.rank_set == trace.rank_set[row])
+    later = np.flatnonzero(same & (trace.sub_batch == trace.sub_batch[row]))
+    for other in later[later > row].tolist():
+        if trace.name(other) in NORMS:
+            return False
+        if trace.name(other) in ROW_PARALLEL:
+            return CommType(int(trace.comm_type[other])) in REDUCES
+    return False
+
+
 RULE = Rule(
     name="collectives-placed",
     about="With tensor parallelism an ALLREDUCE (or REDUCESCATTER) follows the projections that sum over ranks "
-    "(o_proj, down_proj, fc2, expert_sum); embedding and LM head may have one; no other operator does. Exchanges of "
+    "(o_proj, down_proj, fc2, expert_sum), or one those of both halves of a parallel block; embedding and LM head may "
+    "have one; no other operator does. Exchanges of "
     "attention placed by request are rows of their own, and so are those of whole experts on ranks: ALLTOALL there and "
     "back, then ALLGATHER (expert_sum then has no ALLREDUCE, but shared experts have one of their own), or ALLGATHER "
     "before and REDUCESCATTER after them.",

@@ -108,8 +108,10 @@ class _Tokens:
             return own, own
         logits = self.logits[member] if self.logits and member != TOGETHER else None
         tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
-        if name in ("lm_head", "sampler", "final_layernorm"):
-            return tokens if name == "final_layernorm" else logits, logits
+        if name in ("lm_head", "logit_softcap", "sampler"):
+            return logits, logits
+        if name == ("project_out" if self.facts.architecture.embedding_size else "final_layernorm"):
+            return tokens, logits
         if layer is None or not isinstance(layer.mlp, Experts) or tokens is None or not name.startswith("expert_"):
             return tokens, tokens
         if self.facts.mesh.expert == 1:
@@ -198,11 +200,22 @@ class _Matrices:
 
 def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
     hidden, vocab, precision = model.hidden_size, ceil_div(model.vocab_size, tensor), matrices.precision
-    tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
-    return {
-        "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
-        "lm_head": matrices.linear("lm_head", hidden, vocab, model.head_bias),
-        "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
+    narrow = model.embedding_size or hidden
+    tables = precision.weight_bytes(vocab * narrow), precision.weight_bytes(model.position_rows * hidden)
+    gathered = precision.activation_bytes(vocab) * tensor
+    ends = {
+        "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(narrow), tables[0]),
+        "embedding_scale": _operator(precision, hidden, hidden),
+        "lm_head": matrices.linear("lm_head", narrow, vocab, model.head_bias),
+        "logit_softcap": _Widths(gathered, gathered, 0),
+        "sampler": _Widths(gathered, TOKEN_ID_BYTES, 0),
+    }
+    if narrow == hidden:
+        return ends | {"embedding": replace(ends["embedding"], weights=sum(tables))}
+    ends["position_embedding"] = replace(_operator(precision, hidden, hidden), weights=tables[1])
+    return ends | {
+        "project_in": _operator(precision, narrow, hidden, narrow * hidden),
+        "project_out": _operator(precision, hidden, narrow, hidden * narrow),
     }
 
 
