@@ -141,6 +141,7 @@ PUBLISHED = {
 SAME_SHAPE = {
     "Qwen/Qwen2.5-7B-Instruct": "Qwen/Qwen2.5-7B",
     "Qwen/Qwen3-235B-A22B-Instruct-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen2-57B-A14B-Instruct": "Qwen/Qwen2-57B-A14B",
     "Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B",
     "meta-llama/Llama-2-13b-chat-hf": "meta-llama/Llama-2-13b-hf",
     "meta-llama/Llama-2-70b-chat-hf": "meta-llama/Llama-2-70b-hf",
