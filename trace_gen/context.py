@@ -1,7 +1,7 @@
 """Context parallelism: attention of sequences that several ranks hold parts of (`Mesh.context`).
 
 Every rank computes ``1 / ranks`` of a batch's tokens and keeps as much of the KV cache. Only attention needs the other
-parts. A request that computes several tokens is a *prompt*, one that computes a single token *decodes*:
+parts. A request that computes one token, or that verifies drafts beside it, *decodes*; any other is a *prompt*:
 
     prompts, ring        attention (own block) -+-> attention (second block) -+-> attention (third block) ...
                          kv_pass (PERMUTE) -----+-> kv_pass (PERMUTE) --------+
@@ -15,7 +15,7 @@ into twice as many chunks as there are ranks, of which a rank has one from each 
 rank and every block have the same work (Brandon et al. 2023, "Striped Attention"; the zig-zag order of Megatron-LM).
 All-gather: every rank gets all keys and values first (Llama Team 2024, "The Llama 3 Herd of Models", 3.3.2).
 
-Decodes: the one new query goes to the cache rather than the cache to it. Every rank attends with all queries to the
+Decodes: the few new queries go to the cache rather than the cache to them. Every rank attends with all queries to the
 part of the cache that it keeps, tokens dealt out in turn; the parts' log-sum-exps weigh the outputs, which are then
 added up (vLLM's decode context parallelism, `vllm/v1/attention/ops/common.py`; Yang et al. 2024, "Context Parallelism
 for Scalable Million-Token Inference").

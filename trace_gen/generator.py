@@ -22,7 +22,7 @@ import numpy as np
 from foundation.errors import InternalError, UserError
 from foundation.recent import Recent
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.attention.divided import ContextDivision
+from trace_gen.attention.divided import ContextDivision, decoding
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.context import ContextMode, ContextOperators
 from trace_gen.memory import ModelMemory
@@ -237,7 +237,7 @@ class TraceGenerator:
         """Return what the sizes of a divided batch depend on beside its tokens: decodes, and what prompts pass on."""
         division = ContextDivision(self.mesh.context, self.context_mode == "ring")
         return (
-            int(division.decoding(batch).sum()),
+            division.decoded(batch),
             *(division.kept(fact.attention, batch) for fact in self._facts),
         )
 
@@ -277,9 +277,9 @@ class TraceGenerator:
 
 
 def portions(batch: BatchShape) -> tuple[Portion, ...]:
-    """Return which of decodes and prompts (requests that compute several tokens) are in `batch`."""
-    decoding = batch.new_tokens == 1
-    found = ((Portion.DECODES, decoding.any()), (Portion.PROMPTS, not decoding.all()))
+    """Return which of decodes and prompts are in `batch`."""
+    decodes = decoding(batch)
+    found = ((Portion.DECODES, decodes.any()), (Portion.PROMPTS, not decodes.all()))
     return tuple(portion for portion, any_of_it in found if any_of_it)
 
 

@@ -210,7 +210,7 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
 def _divided_rows(shape: TableShape, batches: Sequence[BatchShape], choices: IntArray) -> None:
     """Fill in the rows of what context-parallel ranks exchange, see `trace_gen.context`."""
     ranks = shape.mesh.context
-    decodes = np.array([*(int(shape.division.decoding(batch).sum()) for batch in batches), 0])
+    decodes = np.array([*(shape.division.decoded(batch) for batch in batches), 0])
     prompts = np.array([*(batch.total_tokens for batch in batches), 0]) - decodes
     choices[int(Rows.DECODES)] = decodes[shape.member]
     choices[int(Rows.OWN_DECODES)] = -(-decodes // ranks)[shape.member]

@@ -52,11 +52,11 @@ class Rows(IntEnum):
     PART = 6
     """Every token of the share of one tensor-parallel rank, where norms are sequence-parallel."""
     DECODES = 7
-    """Every request that decodes; with those below see `trace_gen.context`."""
+    """Every token of requests that decode; with those below see `trace_gen.context`."""
     OWN_DECODES = 8
-    """Every one of those whose token this rank has."""
+    """Every one of those that this rank has."""
     ALL_PARTS = 9
-    """Every request that decodes, once for each context-parallel rank."""
+    """Every token of requests that decode, once for each context-parallel rank."""
     OWN_PROMPTS = 10
     """Every token of prompts that this rank has."""
     OWN_KEPT = 11

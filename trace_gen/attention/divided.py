@@ -1,9 +1,9 @@
 """The work of attention where a sequence is divided over context-parallel ranks (see `trace_gen.context`).
 
 Of ranks whose parts differ by rounding, the fullest counts. With ``n`` ranks, ``P`` query-key pairs of a prompt of
-``t`` new tokens, ``a`` tokens that it attends to, and a decode that attends to ``a``:
+``t`` new tokens, ``a`` tokens that it attends to, and a decode of ``t`` tokens (1 and drafts) likewise:
 
-    decode on each rank       ceil(a / n) pairs and tokens of the cache, all its queries
+    decode on each rank       ceil(P / n) pairs, ceil(a / n) tokens of the cache, all t queries
     prompt, gathered          ceil(P / n) pairs, all a tokens, ceil(t / n) queries
     prompt, a ring's block    ceil(P / n^2) pairs, ceil(a / n) tokens, ceil(t / n) queries
 """
@@ -28,33 +28,38 @@ class ContextDivision:
     ranks: int
     ring: bool
 
-    def decoding(self, batch: BatchShape) -> NDArray[np.bool_]:
-        """Return which requests of `batch` compute a single token."""
-        found: NDArray[np.bool_] = batch.new_tokens == 1
-        return found
+    def decoded(self, batch: BatchShape) -> int:
+        """Return the tokens of requests of `batch` that decode."""
+        return int(batch.new_tokens[decoding(batch)].sum())
 
     def kept(self, shape: AttentionShape, batch: BatchShape) -> int:
         """Return the tokens of prompts whose keys and values one rank passes on, for attention of `shape`."""
-        prompts = chosen(batch, ~self.decoding(batch))
+        prompts = chosen(batch, ~decoding(batch))
         return int(_ceil(shape.attended(prompts)[0], self.ranks).sum())
 
     def decodes(self, shape: AttentionShape, batch: BatchShape) -> tuple[BatchShape, AttentionWork]:
         """Return one rank's part of the decodes of `batch`, and its work."""
-        own = chosen(batch, self.decoding(batch))
-        attended = _ceil(shape.attended(own), self.ranks)
-        moved = (attended + 1) * shape.kv_bytes + 2 * shape.query_bytes
-        local = replace(own, context_tokens=_ceil(own.context_tokens + 1, self.ranks) - 1)
-        return local, AttentionWork(shape.pair_flops * attended, moved)
+        own = chosen(batch, decoding(batch))
+        kept = _ceil(shape.attended(own), self.ranks) + _ceil(own.new_tokens, self.ranks)
+        moved = kept * shape.kv_bytes + 2 * own.new_tokens * shape.query_bytes
+        local = replace(own, context_tokens=own.context_tokens // self.ranks)
+        return local, AttentionWork(shape.pair_flops * _ceil(shape.pairs(own), self.ranks), moved)
 
     def prompts(self, shape: AttentionShape, batch: BatchShape) -> tuple[BatchShape, AttentionWork]:
         """Return one rank's part of the prompts of `batch` (with one block of a ring), and its work."""
-        own = chosen(batch, ~self.decoding(batch))
+        own = chosen(batch, ~decoding(batch))
         new = _ceil(own.new_tokens, self.ranks)
         blocks = self.ranks if self.ring else 1
         pairs, attended = _ceil(shape.pairs(own), self.ranks * blocks), _ceil(shape.attended(own), blocks)
         written = _ceil(own.new_tokens, self.ranks * blocks)  # of a ring: in equal parts beside every block
         moved = (attended + written) * shape.kv_bytes + 2 * new * shape.query_bytes
         return replace(own, new_tokens=new), AttentionWork(shape.pair_flops * pairs, moved)
+
+
+def decoding(batch: BatchShape) -> NDArray[np.bool_]:
+    """Return which requests of `batch` decode: one token, or one and drafts that are verified."""
+    found: NDArray[np.bool_] = (batch.new_tokens == 1) | (batch.samples == batch.new_tokens)
+    return found
 
 
 def chosen(batch: BatchShape, which: NDArray[np.bool_]) -> BatchShape:
