@@ -46,21 +46,23 @@ class AttentionShape:
 
     def work(self, batch: BatchShape) -> AttentionWork:
         """Return what each request's attention costs at each step of `batch`."""
-        new = batch.new_tokens[None, :]
-        mem_bytes = (self.attended(batch) + new) * self.kv_bytes + 2 * new * self.query_bytes
-        return AttentionWork(self.pair_flops * self.pairs(batch), mem_bytes)
+        context, new = batch.context_by_step(), batch.new_tokens[None, :]
+        mem_bytes = (self._attended(context, new) + new) * self.kv_bytes + 2 * new * self.query_bytes
+        return AttentionWork(self.pair_flops * self._pairs(context, new), mem_bytes)
 
     def pairs(self, batch: BatchShape) -> IntArray:
         """Return the query-key pairs of each request at each step, ``[steps, n]``."""
-        context, new = batch.context_by_step(), batch.new_tokens[None, :]
-        if self.window is None:
-            pairs: IntArray = new * context + new * (new + 1) // 2
-            return pairs
-        growing = np.clip(self.window - context, 0, new)
-        windowed: IntArray = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
-        return windowed
+        return self._pairs(batch.context_by_step(), batch.new_tokens[None, :])
 
     def attended(self, batch: BatchShape) -> IntArray:
         """Return the tokens that each request's queries attend to at each step, ``[steps, n]``."""
-        attended = batch.context_by_step() + batch.new_tokens[None, :]
-        return attended if self.window is None else np.minimum(attended, self.window + batch.new_tokens[None, :] - 1)
+        return self._attended(batch.context_by_step(), batch.new_tokens[None, :])
+
+    def _pairs(self, context: IntArray, new: IntArray) -> IntArray:
+        growing = new if self.window is None else np.clip(self.window - context, 0, new)
+        pairs: IntArray = growing * context + growing * (growing + 1) // 2
+        return pairs if self.window is None else pairs + (new - growing) * self.window
+
+    def _attended(self, context: IntArray, new: IntArray) -> IntArray:
+        attended: IntArray = context + new
+        return attended if self.window is None else np.minimum(attended, self.window + new - 1)
