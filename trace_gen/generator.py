@@ -22,7 +22,7 @@ import numpy as np
 from foundation.errors import InternalError, UserError
 from foundation.recent import Recent
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.attention.divided import ContextDivision, decoding
+from trace_gen.attention.divided import ContextDivision
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.context import ContextMode, ContextOperators
 from trace_gen.memory import ModelMemory
