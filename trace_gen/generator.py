@@ -4,7 +4,7 @@ Three caches make a decode step cheap, and let readers of a trace cache by ident
 between calls are the same objects:
 
 1. structure: which rows there are, decided by how many per-request rows and KV transfers there are;
-2. sizes: bytes and communication, decided by token counts;
+2. sizes: bytes and communication, decided by token counts (and by the step, where routing differs by it);
 3. per-request columns, decided by the request ids.
 
 Only latencies, FLOPs and memory traffic are worked out anew; they alone depend on contexts and steps. No array of
@@ -13,7 +13,7 @@ a trace may be written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,7 @@ from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.experts import Experts
-from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.mlp.routing import BalancedRouting, ExpertSpread, Routing
 from trace_gen.model_operators import model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
 from trace_gen.perf_model import OperatorTable, PerfModel
@@ -36,8 +36,6 @@ from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, St
 
 AttentionPlacement = Literal["heads", "requests"]
 ExpertExchange = Literal["alltoall", "allgather"]
-Router = Callable[[Experts, int, int], ExpertRouting]
-"""Experts, the ranks they are spread over, and how many of these have the same tokens -> their routing."""
 CACHE_ENTRIES = 256
 
 
@@ -59,8 +57,8 @@ class TraceGenerator:
     by heads over the tensor-parallel ranks, as engines do; ``"requests"`` gives each rank whole requests (see
     `trace_gen.trace_structure`), with an all-to-all before and after unless `attention_exchange` is false
     (LLMServingSim's Orca traces have none). `expert_exchange`: how tokens reach experts on other ranks
-    (`trace_gen.mlp.experts`), `route` how many reach which. `warnings` holds what the user should know, one sentence
-    each.
+    (`trace_gen.mlp.experts`), `routing` how many reach which (default: balanced). `warnings` holds what the user
+    should know, one sentence each.
     """
 
     def __init__(
@@ -73,11 +71,12 @@ class TraceGenerator:
         attention_placement: AttentionPlacement = "heads",
         attention_exchange: bool = True,
         expert_exchange: ExpertExchange = "alltoall",
-        route: Router = ExpertRouting,
+        routing: Routing | None = None,
     ) -> None:
         if mesh.context > 1:
             raise UserError(f"context parallelism of {mesh.context} is not modelled yet", fix="give 1")
         self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
+        self.routing = routing or BalancedRouting()
         self.precision = precision or Precision()
         self.by_request = attention_placement == "requests" and mesh.tensor > 1
         self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
@@ -89,14 +88,18 @@ class TraceGenerator:
             whole = model_operators(architecture, None, self.precision, vocabulary)
             self.operators = placed_by_request(self.operators, whole, vocabulary, attention_exchange)
         self.attributes = self._attributes(expert_exchange)
-        self._facts = [self._layer_facts(kind, route) for kind in range(len(architecture.layer_kinds))]
-        self._builder = StructureBuilder(self.operators, mesh, architecture, by_request=self.by_request)
+        self._facts = [self._layer_facts(kind) for kind in range(len(architecture.layer_kinds))]
+        self._builder = StructureBuilder(
+            self.operators, mesh, architecture, by_request=self.by_request, by_layer=self.routing.by_layer
+        )
         self.structures: Recent[tuple[Structure, TableShape]] = Recent(CACHE_ENTRIES)
         self.sizes: Recent[_RowSizes] = Recent(CACHE_ENTRIES)
         self.request_columns: Recent[tuple[IntArray, IntArray]] = Recent(CACHE_ENTRIES)
 
-    def generate(self, batches: Sequence[BatchShape]) -> Trace:
+    def generate(self, batches: Sequence[BatchShape], step: int = 0) -> Trace:
         """Return the trace of one batch for each data-parallel member; one batch is the plain case.
+
+        `step` counts iterations: what a routing draws depends on it, and then a trace has one step.
 
         An idle member has a dummy batch (`trace_gen.batch_shape.dummy_batch`), as in vLLM, or an empty one; not all are
         empty, and none of several tensor-parallel ranks that share experts with other members: ASTRA-sim matches
@@ -104,9 +107,14 @@ class TraceGenerator:
         several steps, the same number for all, the trace is that of as many decode iterations.
         """
         _check(batches, self.mesh)
+        if self.routing.by_step and batches[0].steps > 1:
+            raise InternalError(f"{self.routing.name} routing differs by step: a trace has one")
         key = tuple(map(self._member_key, batches))
         structure, shape = self.structures.get(key, lambda: self._structure(key))
-        sizes = self.sizes.get(self._size_key(key, batches), lambda: self._row_sizes(structure, shape, batches))
+        step = step if self.routing.by_step else 0
+        sizes = self.sizes.get(
+            self._size_key(key, batches, step), lambda: self._row_sizes(structure, shape, batches, step)
+        )
         request, batch_requests = self._requests(key, structure, batches)
         table = operator_table(shape, sizes.columns, batches, concatenate(batches), self.mesh.tensor)
         latency = self.perf_model.latency_ns(table)
@@ -162,14 +170,19 @@ class TraceGenerator:
             facts["data_parallel"] = str(mesh.data)
         if mesh.expert > 1 and expert_exchange != "alltoall":
             facts["expert_exchange"] = expert_exchange
+        if self.routing.name != BalancedRouting.name:
+            facts["expert_routing"] = self.routing.name
+        if mesh.redundant_experts:
+            facts["redundant_experts"] = str(mesh.redundant_experts)
         return facts
 
-    def _layer_facts(self, kind: int, route: Router) -> LayerFacts:
+    def _layer_facts(self, kind: int) -> LayerFacts:
         layer, mesh = self.architecture.layer_kinds[kind], self.mesh
         attention = layer.attention.shape(1 if self.by_request else mesh.tensor, self.precision)
         if not isinstance(layer.mlp, Experts):
             return LayerFacts(attention, None)
-        return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.member_size))
+        spread = ExpertSpread(layer.mlp, mesh.expert, mesh.member_size, mesh.redundant_experts)
+        return LayerFacts(attention, spread)
 
     def _member_key(self, batch: BatchShape) -> MemberKey:
         requests = len(batch.request_ids)
@@ -185,7 +198,7 @@ class TraceGenerator:
         structure = self._builder.build(key)
         return structure, TableShape.of(structure.entries, self._facts, self.by_request)
 
-    def _size_key(self, key: StructureKey, batches: Sequence[BatchShape]) -> tuple[object, ...]:
+    def _size_key(self, key: StructureKey, batches: Sequence[BatchShape], step: int) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""
         tokens = [
             (
@@ -195,11 +208,13 @@ class TraceGenerator:
             )
             for batch in batches
         ]
-        return (key, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
+        return (key, step, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
 
-    def _row_sizes(self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape]) -> _RowSizes:
+    def _row_sizes(
+        self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape], step: int
+    ) -> _RowSizes:
         """Work out the sizes of every table column, and gather them for every row of the trace."""
-        columns = column_sizes(shape, batches)
+        columns = column_sizes(shape, batches, self.routing, step)
         loaded, stored = self._moved(structure, batches) if structure.transfer_rows else (None, None)
         return _RowSizes(
             columns,

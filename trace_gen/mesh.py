@@ -48,7 +48,8 @@ class Mesh:
     """How many ranks each axis has, and over how many ranks of a stage whole experts are spread.
 
     `expert`: 1 divides every expert's width over the tensor-parallel ranks, as an MLP's; all ranks of a stage give each
-    of them whole experts. There is nothing between. A `UserError` says which degree is wrong.
+    of them whole experts. There is nothing between. `redundant_experts`: experts that they hold beside the model's own,
+    as second copies of some. A `UserError` says which degree is wrong.
     """
 
     tensor: int = 1
@@ -56,6 +57,7 @@ class Mesh:
     expert: int = 1
     data: int = 1
     context: int = 1
+    redundant_experts: int = 0
 
     def __post_init__(self) -> None:
         degrees = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data, "context": self.context}
@@ -67,6 +69,12 @@ class Mesh:
                 f"experts over {self.expert} ranks, but a stage has {self.stage_size}",
                 field="--ep_size",
                 fix="give 1" if self.stage_size == 1 else f"give 1 or {self.stage_size}",
+            )
+        if self.redundant_experts and self.expert == 1:
+            raise UserError(
+                f"{self.redundant_experts} redundant experts, but no rank holds whole experts",
+                field="--redundant_experts",
+                fix="leave them out, or give --ep_size the NPUs of a stage, several",
             )
 
     @property

@@ -46,6 +46,8 @@ class Rows(IntEnum):
     """Every copy of a token that this rank sends to the experts and gets back."""
     GATHERED = 5
     """Every token of the shares of all ranks."""
+    CARRIED = 6
+    """Every copy that the rank that sends or gets most sends, or gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,12 @@ class Operator:
         return self.input_rows if gathers else self.output_rows
 
     @property
+    def is_routed(self) -> bool:
+        """Whether its work or bytes depend on which experts tokens choose."""
+        rows = (self.input_rows, self.work_rows, self.output_rows, self.comm_rows)
+        return self.kind is OperatorClass.GROUPED_GEMM or Rows.ROUTED in rows
+
+    @property
     def is_per_request(self) -> bool:
         """Whether it has a row for each request where attention has."""
         return self.per_request or self.kind is OperatorClass.ATTENTION
@@ -108,8 +116,9 @@ class OperatorMaker:
     called.
 
     `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
-    every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
-    all-gather and come back by a reduce-scatter, not by all-to-alls. `quantization` is that of the checkpoint, if any.
+    every expert's width is divided over the `tensor` ranks), with `redundant` experts beside the model's; `gathers`:
+    tokens reach the experts of other ranks by an all-gather and come back by a reduce-scatter, not by all-to-alls.
+    `quantization` is that of the checkpoint, if any.
     """
 
     hidden_size: int
@@ -118,6 +127,7 @@ class OperatorMaker:
     vocabulary: Vocabulary
     tensor: int = 1
     expert: int = 1
+    redundant: int = 0
     gathers: bool = False
     quantization: Quantization | None = None
 

@@ -54,11 +54,12 @@ def named_mesh(trace: Trace, *, spread: bool = False) -> Mesh | None:
     """
     names = ("tensor", "pipeline", "expert", "data")
     degrees = [whole_number(trace.attributes.get(f"{name}_parallel", "1"), 1, MOST_RANKS) for name in names]
+    redundant = whole_number(trace.attributes.get("redundant_experts", "0"), 0, MOST_RANKS) if spread else 0
     tensor, pipeline, expert, data = (degree or MOST_RANKS + 1 for degree in degrees)
     if tensor * pipeline * data > MOST_RANKS:
         return None
     try:
-        return Mesh(tensor, pipeline, expert if spread else 1, data)
+        return Mesh(tensor, pipeline, expert if spread else 1, data, redundant_experts=redundant or 0)
     except UserError:
         return None
 

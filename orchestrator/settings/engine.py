@@ -113,6 +113,13 @@ class ParallelismSettings:
     enable_expert_parallel: bool = setting(
         False, "spread whole experts over all NPUs of a stage, as vLLM says it", like=("ep_size",)
     )
+    redundant_experts: int = setting(
+        0,
+        "experts that NPUs hold beside the model's own, as second copies of the most popular",
+        least=0,
+        most=MOST_NPUS,
+        aliases=("num_redundant_experts",),
+    )
     npu_mem: float | None = setting(None, "memory of an NPU", unit="GB (1e9)", above=0, shown_default="the hardware's")
     attention_placement: AttentionPlacement = setting(
         "heads", "spread attention over tensor-parallel ranks by heads, or by requests", choices=("heads", "requests")

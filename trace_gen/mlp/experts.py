@@ -21,8 +21,11 @@ every rank, whose partial sums come back (ALLGATHER and REDUCESCATTER; vLLM's de
 
 `comm_size` is in ASTRA-sim's meaning: of an ALLTOALL a rank's full buffer, ``T k / ranks`` hidden states, the part
 that stays included; of an ALLGATHER each rank's part, ``T / ranks``; of a REDUCESCATTER all parts together. Collectives
-need equal sizes on all ranks: members of a wave take part with the tokens of the largest, padded. What experts compute
-is not padded.
+need equal sizes on all ranks: members of a wave take part with the tokens of the largest, padded, and an ALLTOALL has
+the buffer of the rank that sends or gets most. What experts compute is not padded.
+
+How many copies reach which rank is the routing's to say (`trace_gen.mlp.routing`). Redundant experts, second copies of
+popular ones, take the place of more experts on every rank.
 
 Shared experts are an MLP for every token, divided over the tensor-parallel ranks by width. Their partial sums join
 those of the routed experts where these are reduced, too; else they have an all-reduce of their own.
@@ -47,7 +50,8 @@ class Experts:
     """A mixture of experts: `count` gated MLPs of width `width`; a token goes through `per_token` of them.
 
     `shared_width`: the width of the shared experts together, which every token goes through (0: none); `shared_gate`:
-    the router has one output more, which weighs theirs.
+    the router has one output more, which weighs theirs. Experts stand in `groups`, equally many in each, and a token
+    chooses from `groups_per_token` of them.
     """
 
     count: int
@@ -55,6 +59,8 @@ class Experts:
     width: int
     shared_width: int = 0
     shared_gate: bool = False
+    groups: int = 1
+    groups_per_token: int = 1
 
     @property
     def inner(self) -> int:
@@ -78,14 +84,28 @@ class Experts:
         return [*shared, router, *(part.gathered(source) if make.gathers else part.exchanged(source))]
 
 
-def check_spread(experts: Experts | None, ranks: int, model: str) -> None:
-    """Raise a `UserError` unless `ranks` ranks can hold equally many whole experts of `model` (1 is always right)."""
+def check_spread(experts: Experts | None, ranks: int, model: str, redundant: int = 0) -> None:
+    """Raise a `UserError` unless `ranks` ranks can hold equally many whole experts of `model` (1 is always right).
+
+    `redundant` are held beside the model's own.
+    """
     if ranks == 1:
         return
     if experts is None:
         raise UserError(f"{model} has no experts to spread", field="--ep_size", fix="leave it out")
     count = experts.count
-    if count % ranks:
+    if redundant:
+        if (count + redundant) % ranks:
+            right = redundant - (count + redundant) % ranks
+            raise UserError(
+                f"{model} has {count} experts, which with {redundant} redundant ones {ranks} ranks do not divide",
+                field="--redundant_experts",
+                fix=f"give {right} or {right + ranks}" if right > 0 else f"give {right + ranks}",
+            )
+        if redundant > (most := count * (ranks - 1)):
+            what = f"{redundant} redundant experts, but {count} with a copy on each of {ranks} ranks take {most}"
+            raise UserError(what, field="--redundant_experts", fix=f"give at most {most}")
+    elif count % ranks:
         near = ", ".join(str(fewer) for fewer in range(1, count + 1) if count % fewer == 0)
         raise UserError(
             f"{model} has {count} experts, which {ranks} ranks do not divide",
@@ -112,10 +132,10 @@ class _Part:
     def exchanged(self, source: str) -> list[Operator]:
         """Tokens travel to their experts and back, then each rank adds up its own tokens' copies."""
         to = self._exchange("expert_dispatch", source, CommType.ALLTOALL)
-        to = with_rows(to, Rows.TOKENS, Rows.ROUTED, Rows.EXCHANGED)
+        to = with_rows(to, Rows.TOKENS, Rows.ROUTED, Rows.CARRIED)
         up, act, down = self._matrices(to.name)
         back = self._exchange("expert_combine", down.name, CommType.ALLTOALL)
-        back = with_rows(back, Rows.ROUTED, Rows.EXCHANGED)
+        back = with_rows(back, Rows.ROUTED, Rows.EXCHANGED, Rows.CARRIED)
         total = self._sum(back.name, Rows.EXCHANGED, Rows.OWN)
         return [*_together(to, up, act, down, back), total, *self._spread_again(total.name)]
 
@@ -150,7 +170,7 @@ class _Part:
     def _grouped(self, role: str, source: str, inputs: int, outputs: int) -> Operator:
         """Projections of all the experts of the rank."""
         one = self.make.linear(role, source, inputs, outputs, rows=Rows.ROUTED)
-        held = self.experts.count // self.make.expert
+        held = (self.experts.count + self.make.redundant) // self.make.expert
         parameters = held * one.parameters
         quantized = self.make.quantizes(role)
         weights = held * one.weight_bytes if quantized else self.make.precision.weight_bytes(parameters)

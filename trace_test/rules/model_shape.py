@@ -116,7 +116,7 @@ class _Tokens:
     def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
         mesh = self.facts.mesh
-        copies = ceil_div(sum(self.tokens) * chosen, mesh.expert)
+        copies = self.routed[layer]
         own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
         gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
         ends = {"expert_gather": (own, tokens)}
