@@ -19,6 +19,8 @@ from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer, dummy_batch,
 from trace_gen.generator import AttentionPlacement, TraceGenerator
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
+from trace_gen.mlp.routing import Routing
+from trace_gen.mlp.routings import routings
 from trace_gen.models import load_model, shipped_models
 from trace_gen.perf_model import AttentionGranularity, LatencySource, OperatorTable
 from trace_gen.precision import Precision
@@ -58,13 +60,17 @@ def random_subjects(count: int, seed: int) -> Iterator[Subject]:
 
 
 def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Random) -> Mesh:
-    """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture."""
+    """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture.
+
+    Of spread experts some are redundant, or none.
+    """
     counts = [experts.count for experts in architecture.mixtures]
     data = random.choice(DATA) if counts else 1
     spread = tensor * data
     if not counts or any(count % spread for count in counts) or random.random() < 0.3:
         spread = 1
-    return Mesh(tensor, stages, spread, data)
+    redundant = spread * random.choice((0, 0, 1, 2)) if spread > 1 else 0
+    return Mesh(tensor, stages, spread, data, redundant_experts=redundant)
 
 
 def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Random, number: int) -> Subject:
@@ -80,6 +86,7 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
         attention_placement=placement,
         attention_exchange=random.random() < 0.5,
         expert_exchange=random.choice(("alltoall", "allgather")),
+        routing=_routing(architecture, steps=kind == "steps", random=random),
     )
     memory = ModelMemory(architecture, mesh, precision, generator.by_request)
     batches = _wave(kind, mesh, memory.kv_bytes_per_token_all_ranks, random)
@@ -87,7 +94,15 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
     degrees += f", DP {mesh.data}" if mesh.data > 1 else ""
     shape = f"TP {mesh.tensor} x PP {mesh.pipeline}{degrees}"
     source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary.name}, attention by {placement}"
-    return of_trace(source, generator.generate(batches), ModelFacts(architecture, mesh, precision, batches))
+    trace = generator.generate(batches, random.randrange(1000))
+    return of_trace(source, trace, ModelFacts(architecture, mesh, precision, batches))
+
+
+def _routing(architecture: ModelArchitecture, *, steps: bool, random: Random) -> Routing:
+    """Return one of the routings that need no file; those that differ by step have one step a trace."""
+    names = ("balanced", "round_robin") if steps else ("balanced", "balanced", "random", "round_robin", "zipf")
+    name = random.choice(names) if architecture.mixtures else "balanced"
+    return routings.get(name)().routing(architecture, random.randrange(1000))
 
 
 def _wave(kind: Kind, mesh: Mesh, kv_bytes_per_token: int, random: Random) -> tuple[BatchShape, ...]:

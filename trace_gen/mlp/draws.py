@@ -65,8 +65,8 @@ class Draws:
         """Return how many of `tokens` choose each of `experts`, ``[l, experts]``.
 
         `order` ``[l, experts]``: the experts of each layer, the most popular first; `weights` ``[experts]``: how
-        popular they are. A token draws its experts one after another, none of them twice; where experts stand in groups, first
-        the groups, each as popular as its experts together.
+        popular they are. A token draws its experts one after another, none of them twice; where experts stand in
+        groups, first the groups, each as popular as its experts together.
         """
         counts: list[IntArray] = [np.zeros((0, experts.count), dtype=np.int64)]
         for part in _pieces(len(layers), max(1, _TOGETHER // max(1, len(tokens)))):

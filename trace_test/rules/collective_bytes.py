@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trace_gen.trace import CommType, RowKind
-from trace_test.operators import TOGETHER, members
+from trace_test.operators import TOGETHER, members, rows_named
 from trace_test.rule import Rule, Subject, Violation
 
 
@@ -18,6 +18,9 @@ def check(subject: Subject) -> Iterator[Violation]:
     follows = (trace.comm_type != CommType.NONE) & ((trace.kind == RowKind.COMPUTE) | (trace.output_bytes > 0))
     of_input = (trace.kind == RowKind.COMM) & np.isin(trace.comm_type, (CommType.ALLGATHER, CommType.REDUCESCATTER))
     expected = np.where(of_input, trace.input_bytes, trace.output_bytes)
+    back = rows_named(trace, frozenset({"expert_combine"}))
+    back = back[trace.comm_type[back] == CommType.ALLTOALL]
+    expected[back] = np.maximum(trace.input_bytes[back], trace.output_bytes[back])
     padded = (members(trace)[trace.rank_set] == TOGETHER) & (trace.comm_bytes > expected)
     for row in np.flatnonzero(follows & (trace.comm_bytes != expected) & ~padded).tolist():
         side = "input" if of_input[row] else "output"
@@ -32,7 +35,8 @@ RULE = Rule(
     name="collective-bytes",
     about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
     "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input, as are a "
-    "REDUCESCATTER's full parts). What members of a wave exchange may be padded to the largest.",
+    "REDUCESCATTER's full parts; what comes back from experts has the larger of the two). What members of a wave "
+    "exchange may be padded to the largest.",
     cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
     needs="trace",
     check=check,

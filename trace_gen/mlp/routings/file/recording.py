@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.bounds import DATA_BYTES
 from foundation.digits import whole_number
 from foundation.errors import UserError
 from foundation.files import read_text
@@ -54,7 +55,7 @@ def read_recording(path: Path | None, model: ModelArchitecture) -> Recording:
         raise UserError(f"a {_WHAT} is needed", fix="give its CSV file", field="--routing_file")
     experts = {index: layer.mlp for index, layer in enumerate(model.layers) if isinstance(layer.mlp, Experts)}
     rows = _Rows(path, experts)
-    rows.read(read_text(path, _WHAT))
+    rows.read(read_text(path, _WHAT, DATA_BYTES))
     return rows.recording()
 
 
