@@ -74,7 +74,7 @@ class Mesh:
             raise UserError(
                 f"{self.redundant_experts} redundant experts, but no rank holds whole experts",
                 field="--redundant_experts",
-                fix="leave them out, or give --ep_size the NPUs of a stage, several",
+                fix="leave them out, or spread whole experts over several NPUs: --ep_size",
             )
 
     @property
