@@ -92,6 +92,8 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
     batches = _wave(kind, mesh, memory.kv_bytes_per_token_all_ranks, random)
     degrees = f", EP {mesh.expert}" if mesh.expert > 1 else ""
     degrees += f", DP {mesh.data}" if mesh.data > 1 else ""
+    degrees += f", {mesh.redundant_experts} redundant" if mesh.redundant_experts else ""
+    degrees += f", {generator.routing.name} routing" if architecture.mixtures else ""
     shape = f"TP {mesh.tensor} x PP {mesh.pipeline}{degrees}"
     source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary.name}, attention by {placement}"
     trace = generator.generate(batches, random.randrange(1000))
