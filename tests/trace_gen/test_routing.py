@@ -210,6 +210,19 @@ def test_how_much_is_drawn_at_once_changes_nothing(together: int, monkeypatch: p
     assert (choices("zipf").chosen(GROUPED, LAYERS, 1, range(50)) == expected).all()
 
 
+@pytest.mark.parametrize("lines", [1, 3])
+def test_places_by_table_are_those_of_a_search(lines: int) -> None:
+    """Also at the very points of the table, at ends, below the first and beyond the last."""
+    random = np.random.default_rng(7)
+    ends = np.sort(np.concatenate([random.random((40, lines)) + np.arange(lines), 1.0 + np.arange(lines)[None, :]]), 0)
+    ends = np.sort(ends.ravel())
+    exact = np.arange(lines * draws._GUIDE + 1) / draws._GUIDE
+    points = np.concatenate([random.random(20_000) * lines, exact, ends, np.nextafter(ends, 0), [0.0, float(lines)]])
+    assert points.size > lines * draws._GUIDE
+    for some in (points, points[:50], points.reshape(2, -1) if points.size % 2 == 0 else points[1:].reshape(2, -1)):
+        assert (draws._places(ends, some) == np.searchsorted(ends, some, side="right")).all()
+
+
 # -- round robin
 
 
