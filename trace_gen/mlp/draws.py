@@ -149,7 +149,7 @@ def _places(ends: FloatArray, points: FloatArray) -> IntArray:
         return np.asarray(np.searchsorted(ends, points, side="right"), dtype=np.int64)
     table: IntArray = np.searchsorted(ends, np.arange(size + 1) / _GUIDE, side="right")
     at = np.minimum((points * _GUIDE).astype(np.int64), size - 1)  # a point may be rounded up, too
-    places = table[at]
+    places: IntArray = table[at]
     unsure = np.nonzero(places != table[1:][at])
     places[unsure] = np.searchsorted(ends, points[unsure], side="right")
     return places
