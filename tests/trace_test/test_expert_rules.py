@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from converters.text import write_text_trace
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
@@ -18,7 +20,7 @@ from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.precision import Precision
 from trace_gen.trace import CommType, Trace
 from trace_test.rule import ModelFacts, Subject, run_rules
-from trace_test.subjects import of_trace
+from trace_test.subjects import Reading, of_trace, read_subject
 
 MODEL = load_model("Qwen/Qwen1.5-MoE-A2.7B")
 BATCH = BatchShape(
@@ -53,6 +55,19 @@ def no_reduce(trace: Trace) -> Trace:
 
 def renamed(trace: Trace) -> Trace:
     return replace(trace, op_names=tuple("passed" if name == "expert_combine" else name for name in trace.op_names))
+
+
+@pytest.mark.parametrize(("expert", "redundant"), [(1, 0), (4, 0), (4, 8)])
+def test_all_rules_hold_of_a_text_that_names_its_routing(tmp_path: Path, expert: int, redundant: int) -> None:
+    whole = subject(expert, "zipf", redundant)
+    assert whole.trace is not None
+    assert whole.model is not None
+    write_text_trace(whole.trace, tmp_path / "trace.txt")
+    read = read_subject(str(tmp_path / "trace.txt"), Reading())
+    assert read.model is not None
+    assert read.model.mesh == whole.model.mesh and read.model.mesh.redundant_experts == redundant
+    outcome = run_rules(read)
+    assert (outcome.violations, outcome.skipped) == ({}, [])
 
 
 @pytest.mark.parametrize("routing", ["balanced", "random", "round_robin", "zipf"])
