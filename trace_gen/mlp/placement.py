@@ -44,13 +44,12 @@ def place_experts(popularity: FloatArray, ranks: int, redundant: int) -> Placeme
     layers, count = popularity.shape
     every = np.arange(layers)
     copies = np.ones((layers, count), dtype=np.int64)
-    expert = np.tile(np.arange(count), (layers, 1))
-    number = np.zeros((layers, count), dtype=np.int64)
-    for _ in range(redundant):
+    expert = np.tile(np.arange(count + redundant), (layers, 1))
+    number = np.zeros_like(expert)
+    for copy in range(count, count + redundant):
         # More copies than ranks would be two on one of them.
         hottest = np.where(copies < ranks, popularity / copies, -1.0).argmax(axis=1)
-        expert = np.column_stack((expert, hottest))
-        number = np.column_stack((number, copies[every, hottest]))
+        expert[:, copy], number[:, copy] = hottest, copies[every, hottest]
         copies[every, hottest] += 1
     order = _ranks_in_turn(expert, np.take_along_axis(popularity / copies, expert, axis=1), ranks)
     expert, number = (np.take_along_axis(values, order, axis=1) for values in (expert, number))
