@@ -139,6 +139,19 @@ def test_random_groups_are_chosen_alike() -> None:
     assert np.abs(counts / 20_000 - share).max() < 5 * np.sqrt(share * (1 - share) / 20_000)
 
 
+@pytest.mark.parametrize("experts", [PLAIN, GROUPED], ids=["plain", "grouped"])
+@pytest.mark.parametrize("tokens", [1, 5, 30])
+def test_balanced_is_the_average_of_random(experts: Experts, tokens: int) -> None:
+    """Copies of a rank to one, and the share of experts that are chosen, in groups or not."""
+    spread, layers = ExpertSpread(experts, 4), list(range(500))
+    loads = [routing("random").loads(spread, layers, step, range(tokens)) for step in range(8)]
+    balanced = BalancedRouting().loads(ExpertSpread(experts, 1), layers, 0, range(tokens))
+    assert np.mean([load.active for load in loads]) == pytest.approx(balanced.active[0, 0], rel=0.02)
+    copies = np.array([load.copies for load in loads])
+    assert copies.sum(axis=2).max() == copies.sum(axis=2).min() == balanced.copies[0, 0]
+    assert copies.mean(axis=(0, 1)) == pytest.approx(balanced.copies[0, 0] / 4, rel=0.08)
+
+
 def test_groups_make_a_rank_wait_longer() -> None:
     """Experts of one group stand on one rank: tokens that choose from few groups come in lumps."""
     free = Experts(64, 6, 64)
