@@ -2,7 +2,8 @@
 
 The kinds are what scheduling policies make: whole prompts beside decodes (Orca), chunks of prompts beside decodes
 (chunked prefill), decodes only, prompts only, and several decode steps at once; with KV blocks moved in or out or not.
-Mixtures of experts also come as waves of several data-parallel members, some of them idle.
+Mixtures of experts also come as waves of several data-parallel members, some of them idle, with redundant experts, and
+with every routing that needs no file.
 """
 
 from __future__ import annotations
