@@ -11,8 +11,6 @@ import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.mesh import Mesh
-from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.mlp.routing import BalancedRouting, ExpertSpread
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import OperatorClass
@@ -57,23 +55,23 @@ def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int) 
     return errors
 
 
-@dataclass(frozen=True, slots=True)
-class _Activated(ExpertRouting):
+class _Activated(BalancedRouting):
     """Routing that activates as many experts as were measured."""
 
-    activated: int = 0
+    def __init__(self, activated: int) -> None:
+        self.activated = activated
 
-    def activated_share(self, tokens: int) -> float:
-        """See `ExpertRouting.activated_share`."""
-        return self.activated / self.experts.count
+    def activated_share(self, spread: ExpertSpread, tokens: int) -> float:
+        """See `BalancedRouting.activated_share`."""
+        return self.activated / spread.experts.count
 
 
 def _expert_errors(profile: Path, predict: TraceGenerator) -> list[float]:
     """Return the errors of router and experts together; none where nothing was measured."""
     model, errors = predict.architecture, []
     for row in _read(profile / "moe.csv") if model.mixtures and (profile / "moe.csv").is_file() else []:
-        route = partial(_Activated, activated=int(row["activated_experts"]))
-        fixed = TraceGenerator(model, predict.mesh, predict.perf_model, route=route)
+        routing = _Activated(int(row["activated_experts"]))
+        fixed = TraceGenerator(model, predict.mesh, predict.perf_model, routing=routing)
         trace = fixed.generate([_batch([int(row["tokens"])], [0])])
         operators = ("router", *(name for name in trace.op_names if name.startswith("expert_")))
         latency = sum(_latency(trace.op_names, trace.op, trace.latency_ns, name) for name in operators)

@@ -33,6 +33,8 @@ from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
+from trace_gen.mlp.routing import BalancedRouting
+from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
 from trace_gen.perf_models import PerfModelSettings
@@ -95,7 +97,8 @@ class Deployment:
         execution = self.spec.execution
         backend = self._backend()
         stack.callback(backend.close)
-        one_step = traces is not None or execution.interface != "memory"
+        files = traces is not None or execution.interface != "memory"
+        one_step = files or self.generator.routing.by_step
         pricing = TracedPricing(
             self.generator.generate,
             self._lower(stack, traces),
@@ -202,7 +205,7 @@ class Deploying:
         model, hardware = self._model(asked.model_name, asked.quantization, asked.mla), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
-        generator = self._generator(engine.perf_model, engine.model, engine.parallelism)
+        generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
         layout = kv_layout(generator.memory, engine.block_size)
@@ -247,15 +250,32 @@ class Deploying:
         return effective_configurations(settings, shared, network, hardware, backend_decides=source == "backend")
 
     def _new_generator(
-        self, perf_model: PerfModelSettings, settings: ModelSettings, shared: ParallelismSettings
+        self,
+        perf_model: PerfModelSettings,
+        settings: ModelSettings,
+        shared: ParallelismSettings,
+        chosen: RoutingSettings,
     ) -> TraceGenerator:
+        model = self._model(settings.model_name, settings.quantization, settings.mla)
+        name = routings.name_of(type(chosen))
+        if not model.mixtures and name != BalancedRouting.name:
+            what = f"{name}, but {model.name} has no experts to choose from"
+            raise UserError(what, field="--expert_routing", fix="leave it out")
         return TraceGenerator(
-            self._model(settings.model_name, settings.quantization, settings.mla),
-            Mesh(shared.tensor, shared.stages, shared.expert, context=shared.context, layers=shared.layers),
+            model,
+            Mesh(
+                shared.tensor,
+                shared.stages,
+                shared.expert,
+                context=shared.context,
+                layers=shared.layers,
+                redundant_experts=shared.redundant_experts,
+            ),
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
             expert_exchange=shared.expert_exchange,
+            routing=chosen.routing(model, self._spec.workload.seed),
             context_mode=shared.cp_mode,
             sequence_parallel=shared.sequence_parallel,
         )

@@ -76,6 +76,7 @@ def test_the_page_has_an_example_of_everything_that_is_added_by_a_file() -> None
         "a policy",
         "a router",
         "a performance model",
+        "a routing",
         "a backend",
         "a model family",
     ]
@@ -117,7 +118,7 @@ def test_a_folder_of_plugins_and_their_flags_in_the_help(tmp_path: Path) -> None
     declared = {
         name for example in EXAMPLES for name in re.findall(r"^    (\w+): .* = setting\(", example.source, re.M)
     }
-    assert declared == {"shortest", "long_prompt", "operator_ns", "launch_ns"}
+    assert declared == {"shortest", "long_prompt", "operator_ns", "first_expert", "launch_ns"}
     for name in declared:
         assert f"--{name}" in shown.stdout and f"--{name}" not in plain.stdout
         assert name in schema["$defs"]["settings"]["properties"]

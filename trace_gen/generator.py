@@ -4,7 +4,7 @@ Three caches make a decode step cheap, and let readers of a trace cache by ident
 between calls are the same objects:
 
 1. structure: which rows there are, decided by how many per-request rows and KV transfers there are;
-2. sizes: bytes and communication, decided by token counts;
+2. sizes: bytes and communication, decided by token counts (and by the step, where routing differs by it);
 3. per-request columns, decided by the request ids.
 
 Only latencies, FLOPs and memory traffic are worked out anew; they alone depend on contexts and steps. No array of
@@ -13,7 +13,7 @@ a trace may be written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ from trace_gen.context import ContextMode, ContextOperators
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.experts import Experts
-from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.mlp.routing import BalancedRouting, ExpertSpread, Routing
 from trace_gen.model_operators import ModelOperators, model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
 from trace_gen.operators import Portion
@@ -40,8 +40,6 @@ from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, St
 
 AttentionPlacement = Literal["heads", "requests"]
 ExpertExchange = Literal["alltoall", "allgather"]
-Router = Callable[[Experts, int, int], ExpertRouting]
-"""Experts, the ranks they are spread over, and how many of these have the same tokens -> their routing."""
 CACHE_ENTRIES = 256
 
 
@@ -63,10 +61,9 @@ class TraceGenerator:
     by heads over the tensor-parallel ranks, as engines do; ``"requests"`` gives each rank whole requests (see
     `trace_gen.trace_structure`), with an all-to-all before and after unless `attention_exchange` is false
     (LLMServingSim's Orca traces have none). `expert_exchange`: how tokens reach experts on other ranks
-    (`trace_gen.mlp.experts`), `route` how many reach which. `context_mode`: how keys and values reach
-    context-parallel ranks (`trace_gen.context`); `sequence_parallel`: tensor-parallel ranks share out the tokens of
-    norms (`trace_gen.sequence`). `warnings` holds what the user should know, one sentence
-    each.
+    (`trace_gen.mlp.experts`), `routing` how many reach which (default: balanced). `context_mode`: how keys and values
+    reach context-parallel ranks (`trace_gen.context`); `sequence_parallel`: tensor-parallel ranks share out the tokens
+    of norms (`trace_gen.sequence`). `warnings` holds what the user should know, one sentence each.
     """
 
     def __init__(
@@ -79,11 +76,12 @@ class TraceGenerator:
         attention_placement: AttentionPlacement = "heads",
         attention_exchange: bool = True,
         expert_exchange: ExpertExchange = "alltoall",
-        route: Router = ExpertRouting,
+        routing: Routing | None = None,
         context_mode: ContextMode = "ring",
         sequence_parallel: bool = False,
     ) -> None:
         self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
+        self.routing = routing or BalancedRouting()
         self.precision = precision or Precision()
         self.absorption = architecture.absorption
         self.by_request = attention_placement == "requests" and mesh.tensor > 1
@@ -117,14 +115,18 @@ class TraceGenerator:
             self.operators = sequence_parallel_operators(self.operators, vocabulary)
         self.portioned = any(operator.portion is not Portion.ALL for operator in self.operators)
         self.attributes = self._attributes(expert_exchange)
-        self._facts = [self._layer_facts(kind, route) for kind in range(len(architecture.layer_kinds))]
-        self._builder = StructureBuilder(self.operators, mesh, architecture, by_request=self.by_request)
+        self._facts = [self._layer_facts(kind) for kind in range(len(architecture.layer_kinds))]
+        self._builder = StructureBuilder(
+            self.operators, mesh, architecture, by_request=self.by_request, by_layer=self.routing.by_layer
+        )
         self.structures: Recent[tuple[Structure, TableShape]] = Recent(CACHE_ENTRIES)
         self.sizes: Recent[_RowSizes] = Recent(CACHE_ENTRIES)
         self.request_columns: Recent[tuple[IntArray, IntArray]] = Recent(CACHE_ENTRIES)
 
-    def generate(self, batches: Sequence[BatchShape]) -> Trace:
+    def generate(self, batches: Sequence[BatchShape], step: int = 0) -> Trace:
         """Return the trace of one batch for each data-parallel member; one batch is the plain case.
+
+        `step` counts iterations: what a routing draws depends on it, and then a trace has one step.
 
         An idle member has a dummy batch (`trace_gen.batch_shape.dummy_batch`), as in vLLM, or an empty one; not all are
         empty, and none of several tensor-parallel ranks that share experts with other members: ASTRA-sim matches
@@ -132,9 +134,14 @@ class TraceGenerator:
         several steps, the same number for all, the trace is that of as many decode iterations.
         """
         _check(batches, self.mesh)
+        if self.routing.by_step and batches[0].steps > 1:
+            raise InternalError(f"{self.routing.name} routing differs by step: a trace has one")
         key = tuple(map(self._member_key, batches))
         structure, shape = self.structures.get(key, lambda: self._structure(key))
-        sizes = self.sizes.get(self._size_key(key, batches), lambda: self._row_sizes(structure, shape, batches))
+        step = step if self.routing.by_step else 0
+        sizes = self.sizes.get(
+            self._size_key(key, batches, step), lambda: self._row_sizes(structure, shape, batches, step)
+        )
         request, batch_requests = self._requests(key, structure, batches)
         table = operator_table(shape, sizes.columns, batches, concatenate(batches))
         latency = self.perf_model.latency_ns(table)
@@ -199,6 +206,10 @@ class TraceGenerator:
             facts["sequence_parallel"] = "norms"
         if mesh.expert > 1 and expert_exchange != "alltoall":
             facts["expert_exchange"] = expert_exchange
+        if self.routing.name != BalancedRouting.name:
+            facts["expert_routing"] = self.routing.name
+        if mesh.redundant_experts:
+            facts["redundant_experts"] = str(mesh.redundant_experts)
         return facts
 
     def _context_parallel(self) -> ModelOperators:
@@ -208,12 +219,12 @@ class TraceGenerator:
         blocks = (make.block(block, shape) for block, shape in zip(self.operators.blocks, shapes, strict=True))
         return replace(self.operators, blocks=tuple(blocks))
 
-    def _layer_facts(self, kind: int, route: Router) -> LayerFacts:
+    def _layer_facts(self, kind: int) -> LayerFacts:
         layer, mesh = self.architecture.layer_kinds[kind], self.mesh
         attention = layer.attention.shapes(1 if self.by_request else mesh.tensor, self.precision)
         if not isinstance(layer.mlp, Experts):
             return LayerFacts(attention, None)
-        return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.tensor))
+        return LayerFacts(attention, ExpertSpread(layer.mlp, mesh.expert, mesh.tensor, mesh.redundant_experts))
 
     def _member_key(self, batch: BatchShape) -> MemberKey:
         requests = len(batch.request_ids)
@@ -236,7 +247,7 @@ class TraceGenerator:
         ring = self.context_mode == "ring"
         return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.mesh, ring=ring)
 
-    def _size_key(self, key: StructureKey, batches: Sequence[BatchShape]) -> tuple[object, ...]:
+    def _size_key(self, key: StructureKey, batches: Sequence[BatchShape], step: int) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""
         tokens = [
             (
@@ -248,16 +259,18 @@ class TraceGenerator:
             )
             for batch in batches
         ]
-        return (key, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
+        return (key, step, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
 
     def _passed(self, batch: BatchShape) -> tuple[int, ...]:
         """Return what of the sizes of a divided batch no count of tokens tells: what its prompts pass on."""
         division = ContextDivision(self.mesh.context, self.context_mode == "ring")
         return tuple(division.kept(fact.shape_for(Portion.PROMPTS), batch) for fact in self._facts)
 
-    def _row_sizes(self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape]) -> _RowSizes:
+    def _row_sizes(
+        self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape], step: int
+    ) -> _RowSizes:
         """Work out the sizes of every table column, and gather them for every row of the trace."""
-        columns = column_sizes(shape, batches)
+        columns = column_sizes(shape, batches, self.routing, step)
         loaded, stored = self._moved(structure, batches) if structure.transfer_rows else (None, None)
         return _RowSizes(
             columns,

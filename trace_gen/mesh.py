@@ -49,7 +49,8 @@ class Mesh:
 
     `expert`: 1 divides every expert's width over the tensor-parallel ranks, as an MLP's; all ranks of a stage give each
     of them whole experts. There is nothing between. `layers`: how many layers each stage has (none: as equal as can
-    be). A `UserError` says which degree is wrong.
+    be). `redundant_experts`: experts that ranks hold beside the model's own, as second copies of some. A `UserError`
+    says which degree is wrong.
     """
 
     tensor: int = 1
@@ -58,6 +59,7 @@ class Mesh:
     data: int = 1
     context: int = 1
     layers: tuple[int, ...] = ()
+    redundant_experts: int = 0
 
     def __post_init__(self) -> None:
         degrees = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data, "context": self.context}
@@ -71,6 +73,12 @@ class Mesh:
                 f"experts over {self.expert} ranks, but a stage has {self.stage_size}",
                 field="--ep_size",
                 fix="give 1" if self.stage_size == 1 else f"give 1 or {self.stage_size}",
+            )
+        if self.redundant_experts and self.expert == 1:
+            raise UserError(
+                f"{self.redundant_experts} redundant experts, but no rank holds whole experts",
+                field="--redundant_experts",
+                fix="leave them out, or spread whole experts over several NPUs: --ep_size",
             )
 
     @property

@@ -60,7 +60,7 @@ def model_operators(
     """
     mesh = mesh or Mesh()
     for experts in model.mixtures or (None,):
-        check_spread(experts, mesh.expert, model.name)
+        check_spread(experts, mesh.expert, model.name, mesh.redundant_experts)
     make = OperatorMaker(
         hidden_size=model.hidden_size,
         norm_parameters=model.norm_parameters,
@@ -68,6 +68,7 @@ def model_operators(
         vocabulary=vocabulary,
         tensor=mesh.tensor,
         expert=mesh.expert,
+        redundant=mesh.redundant_experts,
         gathers=gathers,
         schemes=model.end_schemes,
     )

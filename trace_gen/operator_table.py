@@ -13,19 +13,19 @@ from trace_gen.attention.divided import ContextDivision
 from trace_gen.attention.work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape
 from trace_gen.mesh import Mesh
-from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.mlp.routing import ExpertSpread, Loads, Routing
 from trace_gen.operators import Operator, Portion, Rows
-from trace_gen.perf_model import AttentionPart, OperatorTable
+from trace_gen.perf_model import AttentionPart, ExpertPart, OperatorTable
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import WAVE, TableEntry
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """What a kind of layer tells of its columns: one rank's attention, and how tokens reach its experts (if any)."""
+    """What a kind of layer tells of its columns: one rank's attention, and where its experts (if any) are."""
 
     attention: Mapping[Portion, AttentionShape]
-    routing: ExpertRouting | None
+    experts: ExpertSpread | None
 
     def shape_for(self, portion: Portion) -> AttentionShape:
         """Return the attention of the requests of `portion`."""
@@ -44,12 +44,31 @@ class AttentionColumns:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixtureColumns:
-    """The columns whose rows one member (or the wave) routes to experts in one way; `grouped` are the experts' own."""
+    """The columns whose rows one member (or the wave) routes to experts that stand in one way.
+
+    - `layers`: those that differ (one where they are alike, none where no column depends on the routing), `place`
+      ``[columns]``: which of them a column is of;
+    - `grouped`: which of `columns` are the experts' own matrices.
+    """
 
     member: int
-    routing: ExpertRouting
+    spread: ExpertSpread
     columns: IntArray
+    layers: tuple[int, ...]
+    place: IntArray
     grouped: IntArray
+
+    def loads(self, routing: Routing, step: int, tokens: Sequence[int], context: int) -> Loads | None:
+        """Return what `routing` gives the ranks of its `layers` of the members' `tokens`.
+
+        Experts of the whole stage have them all; those that a rank has a part of, the tokens of one of `context` ranks.
+        """
+        if not self.layers:
+            return None
+        if self.member == WAVE:
+            return routing.loads(self.spread, self.layers, step, range(sum(tokens)))
+        first, own = sum(tokens[: self.member]), -(-tokens[self.member] // context)
+        return routing.loads(self.spread, self.layers, step, range(first, first + own))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +96,8 @@ class TableShape:
     """The columns that move keys and values of prompts between context-parallel ranks."""
     portioned: bool
     """Whether prompts and decodes have columns of their own."""
+    works_on_copies: NDArray[np.bool_]
+    """The columns that work on the copies of tokens that reach a rank's experts."""
 
     @staticmethod
     def of(
@@ -107,6 +128,7 @@ class TableShape:
             division=ContextDivision(mesh.context, ring),
             passed=_attention_columns(entries, facts, lambda operator: operator.input_rows is Rows.OWN_KEPT),
             portioned=any(operator.portion is not Portion.ALL for operator in operators),
+            works_on_copies=np.array([operator.work_rows is Rows.ROUTED for operator in operators], dtype=np.bool_),
         )
 
 
@@ -121,22 +143,29 @@ class ColumnSizes:
     weight_bytes: IntArray
     output_bytes: IntArray
     comm_bytes: IntArray
+    experts: tuple[ExpertPart, ...]
 
 
-def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSizes:
-    """Return the sizes of every column for the token counts of a wave's `batches`."""
+def column_sizes(shape: TableShape, batches: Sequence[BatchShape], routing: Routing, step: int) -> ColumnSizes:
+    """Return the sizes of every column for the token counts of a wave's `batches`, routed as at `step`."""
     tokens = [batch.total_tokens for batch in batches]
-    rows_in, rows, rows_out, rows_carried = _rows(shape, batches, tokens)
+    loads = [part.loads(routing, step, tokens, shape.mesh.context) for part in shape.mixtures]
+    rows_in, rows, rows_out, rows_carried = _rows(shape, batches, tokens, loads)
     flops, traffic, weight_traffic, into, weights, out, comm = shape.per_row
-    if shape.mixtures:
-        weight_traffic = weight_traffic.copy()
-    for part in shape.mixtures:
-        seen = sum(tokens) if part.member == WAVE else -(-tokens[part.member] // shape.mesh.context)
-        weight_traffic[part.grouped] = np.rint(weight_traffic[part.grouped] * part.routing.activated_share(seen))
+    mem_bytes = traffic * rows + weight_traffic
+    experts = []
+    for part, load in zip(shape.mixtures, loads, strict=True):
+        if load is None:
+            continue
+        own = _expert_part(shape, part, load, rows)
+        mem_bytes[own.columns] = own.mem_bytes.max(axis=1)
+        if load.tokens is not None:
+            experts.append(own)
     return ColumnSizes(
         rows=rows,
         flops=flops * rows,
-        mem_bytes=traffic * rows + weight_traffic,
+        mem_bytes=mem_bytes,
+        experts=tuple(experts),
         input_bytes=into * rows_in,
         weight_bytes=weights,
         output_bytes=out * rows_out,
@@ -177,6 +206,7 @@ def operator_table(
         flops=flops,
         mem_bytes=mem_bytes,
         attention=tuple(parts),
+        experts=sizes.experts,
         batch=together,
         tensor=shape.mesh.tensor,
     )
@@ -190,7 +220,9 @@ def _attention(shape: TableShape, place: AttentionColumns, batch: BatchShape) ->
     return divided(place.shape, batch)
 
 
-def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int]) -> IntArray:
+def _rows(
+    shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int], loads: Sequence[Loads | None]
+) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
     of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
@@ -204,13 +236,15 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
     choices[int(Rows.PART)] = -(-choices[int(Rows.TOKENS)] // shape.mesh.tensor)
     if shape.portioned:
         _portioned_rows(shape, batches, choices)
-    for part in shape.mixtures:
-        routing, most = part.routing, of_member[part.member].item()
-        counted = sum(tokens) if part.member == WAVE else most  # a wave's tokens on all ranks, or those of one
-        choices[Rows.ROUTED, part.columns] = routing.copies(counted)
-        choices[Rows.OWN, part.columns] = routing.own_tokens(most)
-        choices[Rows.EXCHANGED, part.columns] = routing.own_copies(most)
-        choices[Rows.GATHERED, part.columns] = routing.gathered_tokens(most)
+    for part, load in zip(shape.mixtures, loads, strict=True):
+        spread, most = part.spread, of_member[part.member].item()
+        choices[Rows.OWN, part.columns] = spread.own_tokens(most)
+        choices[Rows.EXCHANGED, part.columns] = spread.own_copies(most)
+        choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(most)
+        if load is not None:
+            routed = load.copies.max(axis=1)[part.place]
+            choices[Rows.ROUTED, part.columns] = routed
+            choices[Rows.CARRIED, part.columns] = np.maximum(routed, spread.own_copies(most))
     return choices.ravel()[shape.row_kinds]
 
 
@@ -230,6 +264,18 @@ def _portioned_rows(shape: TableShape, batches: Sequence[BatchShape], choices: I
         choices[int(Rows.OWN_KEPT), part.columns], choices[int(Rows.KEPT), part.columns] = kept, ranks * kept
 
 
+def _expert_part(shape: TableShape, part: MixtureColumns, load: Loads, rows: IntArray) -> ExpertPart:
+    """Return the work of each rank in the experts' matrices; `rows` ``[m]`` are those that columns work on."""
+    columns, place = part.columns[part.grouped], part.place[part.grouped]
+    # What is not worked on copy by copy is every rank's, for all ranks have all experts.
+    routed = shape.works_on_copies[columns][:, None]
+    worked = np.where(routed, load.copies[place], rows[columns][:, None])
+    flops, traffic, weight_traffic = (values[columns][:, None] for values in shape.per_row[:3])
+    weights = np.rint(weight_traffic * load.active[place]).astype(np.int64)
+    tokens = np.zeros((0, 0, 0), dtype=np.int64) if load.tokens is None else load.tokens[place]
+    return ExpertPart(columns, tokens, flops * worked, traffic * worked + weights)
+
+
 def _attention_columns(
     entries: Sequence[TableEntry], facts: Sequence[LayerFacts], wanted: Callable[[Operator], bool]
 ) -> tuple[AttentionColumns, ...]:
@@ -247,16 +293,26 @@ def _attention_columns(
 
 
 def _mixture_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[MixtureColumns, ...]:
-    places: dict[tuple[int, ExpertRouting], list[int]] = {}
+    places: dict[tuple[int, ExpertSpread], list[int]] = {}
     for column, entry in enumerate(entries):
-        routing = facts[entry.layer_kind].routing if entry.layer_kind >= 0 else None
-        if routing is not None:
-            places.setdefault((entry.member, routing), []).append(column)
+        spread = facts[entry.layer_kind].experts if entry.layer_kind >= 0 else None
+        if spread is not None:
+            places.setdefault((entry.member, spread), []).append(column)
     parts = []
-    for (member, routing), columns in places.items():
-        grouped = [column for column in columns if entries[column].operator.kind is OperatorClass.GROUPED_GEMM]
-        parts.append(MixtureColumns(member, routing, np.array(columns), np.array(grouped, dtype=np.int64)))
+    for (member, spread), columns in places.items():
+        own = [entries[column] for column in columns]
+        layers = sorted({entry.layer for entry in own if entry.operator.is_routed})
+        # What stands for all layers of a kind does not depend on the routing where others differ.
+        place = [layers.index(entry.layer) if entry.layer in layers else 0 for entry in own]
+        grouped = [at for at, entry in enumerate(own) if entry.operator.kind is OperatorClass.GROUPED_GEMM]
+        parts.append(
+            MixtureColumns(member, spread, _indices(columns), tuple(layers), _indices(place), _indices(grouped))
+        )
     return tuple(parts)
+
+
+def _indices(values: Sequence[int]) -> IntArray:
+    return np.array(values, dtype=np.int64)
 
 
 def _per_row(row: Operator) -> tuple[int, ...]:

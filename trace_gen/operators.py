@@ -64,6 +64,8 @@ class Rows(IntEnum):
     """Every token of prompts, new or in the cache, whose keys and values this rank passes on."""
     KEPT = 12
     """Every token of prompts that all context-parallel ranks together pass on."""
+    CARRIED = 13
+    """Every copy that the rank that sends or gets most sends, or gets, to and from experts."""
 
 
 class Portion(IntEnum):
@@ -133,6 +135,12 @@ class Operator:
         return self.input_rows if gathers else self.output_rows
 
     @property
+    def is_routed(self) -> bool:
+        """Whether its work or bytes depend on which experts tokens choose."""
+        rows = (self.input_rows, self.work_rows, self.output_rows, self.comm_rows)
+        return self.kind is OperatorClass.GROUPED_GEMM or Rows.ROUTED in rows
+
+    @property
     def is_per_request(self) -> bool:
         """Whether it has a row for each request where attention has."""
         return self.per_request or self.kind is OperatorClass.ATTENTION
@@ -144,8 +152,9 @@ class OperatorMaker:
     called.
 
     `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
-    every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
-    all-gather and come back by a reduce-scatter, not by all-to-alls. `schemes`: the quantised roles.
+    every expert's width is divided over the `tensor` ranks), with `redundant` experts beside the model's; `gathers`:
+    tokens reach the experts of other ranks by an all-gather and come back by a reduce-scatter, not by all-to-alls.
+    `schemes`: the quantised roles.
     """
 
     hidden_size: int
@@ -154,6 +163,7 @@ class OperatorMaker:
     vocabulary: Vocabulary
     tensor: int = 1
     expert: int = 1
+    redundant: int = 0
     gathers: bool = False
     schemes: Schemes = ()
 

@@ -41,11 +41,26 @@ class AttentionPart:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ExpertPart:
+    """The matrices of experts whose ranks differ: some columns of an operator table, `c` of them, on `r` ranks.
+
+    - `columns`: which columns of the table, all grouped matrix products;
+    - `tokens` ``[c, r, held]``: the tokens of each expert of each rank;
+    - `flops`, `mem_bytes` ``[c, r]``: of each rank. The table has the most of either that any rank has.
+    """
+
+    columns: IntArray
+    tokens: IntArray
+    flops: IntArray
+    mem_bytes: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class OperatorTable:
     """The distinct operators of one iteration on one rank, as columns: `m` operators, `k` steps.
 
-    A layer appears once for each kind of layer, however many layers the model has; per-request operators appear once a
-    request; those of a wave once for each member.
+    A layer appears once for each kind of layer, however many layers the model has, but for what reaches experts in
+    another way in each layer; per-request operators appear once a request; those of a wave once for each member.
 
     - `names`, `kinds` (`trace_gen.trace.OperatorClass`), `arithmetic` (`trace_gen.precision.Arithmetic`) ``[m]``;
     - `rows` ``[m]``: tokens or sequences that the operator works on; while only contexts change, the same array
@@ -54,6 +69,7 @@ class OperatorTable:
     - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
     - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
     - `attention`: the columns of attention, by kind and batch;
+    - `experts`: the columns of experts' matrices where ranks differ, the slowest of which decides;
     - `batch`: the batch, or those of a wave one after another;
     - `tensor`: ranks that share the operators that are not `whole`.
     """
@@ -67,6 +83,7 @@ class OperatorTable:
     flops: IntArray
     mem_bytes: IntArray
     attention: tuple[AttentionPart, ...]
+    experts: tuple[ExpertPart, ...]
     batch: BatchShape
     tensor: int
 

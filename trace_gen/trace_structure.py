@@ -3,7 +3,12 @@
     kv_load / kv_evict rows of every stage | embedding | blocks of stage 0 | ... | blocks of the last stage | tail
 
 Each kind of layer is worked out once and replicated. Every row points to a column of the operator table, so that sizes
-and latencies are copied from there block by block.
+and latencies are copied from there block by block. Where tokens choose experts in another way in each layer, what
+depends on it (`Operator.is_routed`) has a column for each layer, and the rest of the block one for all:
+
+    columns    norm ... router | gate_up 0, act 0, down 0 | gate_up 1, act 1, down 1 | sum
+    layer 0    x        x        x          x      x                                   x
+    layer 1    x        x                                   x          x      x        x
 
 Attention placed by request: request ``i`` of the batch is on rank ``i mod tensor`` of each stage (the rule of
 LLMServingSim's Orca traces). Its rows stand on rank sets of one rank; as each row waits for the one before it on its
@@ -51,7 +56,7 @@ class TableEntry:
     `layer_kind` is the kind of layer it belongs to (`NO_LAYER`: head or tail).
     `member` is whose tokens it works on (`WAVE`: all members', together), `request` the position in the wave of the one
     request it works for (-1: all of the member's), `rank` the index within the member's stage of the one rank that runs
-    it (`EVERY_RANK`: every rank).
+    it (`EVERY_RANK`: every rank), `layer` the one layer that it is of (`NO_LAYER`: all of its kind).
     """
 
     operator: Operator
@@ -59,6 +64,7 @@ class TableEntry:
     member: int = 0
     request: int = -1
     rank: int = EVERY_RANK
+    layer: int = NO_LAYER
 
 
 class MemberKey(NamedTuple):
@@ -190,12 +196,21 @@ class RankSets:
 
 
 class StructureBuilder:
-    """Builds `Structure`s of one model on one mesh; `by_request` places attention by request."""
+    """Builds `Structure`s of one model on one mesh.
+
+    `by_request` places attention by request; `by_layer`: layers with equal experts differ in what reaches these.
+    """
 
     def __init__(
-        self, operators: ModelOperators, mesh: Mesh, architecture: ModelArchitecture, *, by_request: bool
+        self,
+        operators: ModelOperators,
+        mesh: Mesh,
+        architecture: ModelArchitecture,
+        *,
+        by_request: bool,
+        by_layer: bool,
     ) -> None:
-        self.operators, self.mesh, self.by_request = operators, mesh, by_request
+        self.operators, self.mesh, self.by_request, self.by_layer = operators, mesh, by_request, by_layer
         self.ranks = RankSets.of(mesh, by_request)
         self.layers = mesh.stage_layers(architecture.num_layers)
         self.kind_of = tuple(map(architecture.layer_kinds.index, architecture.layers))
@@ -210,15 +225,32 @@ class StructureBuilder:
             for operator in self.operators.tail
             if key[member].has_logits or operator.input_rows is not Rows.LOGITS
         ]
-        blocks = [list(self._block(kind, key, working)) for kind in range(len(self.operators.blocks))]
-        starts = np.cumsum([len(head), *(len(block) for block in blocks)]).tolist()
+        blocks = [self._columns_of_kind(kind, key, working) for kind in range(len(self.operators.blocks))]
+        starts = np.cumsum([len(head), *(len(block.entries) for block in blocks)]).tolist()
         rows = _Rows()
-        rows.add(0, len(head), 0, (NO_LAYER,))
+        rows.add(np.arange(len(head))[None, :], 0, (NO_LAYER,))
         for stage, layers in enumerate(self.layers):
             for kind, run in groupby(layers, key=self.kind_of.__getitem__):
-                rows.add(starts[kind], len(blocks[kind]), stage, run)
-        rows.add(starts[-1], len(tail), len(self.layers) - 1, (NO_LAYER,))
-        return self._columns((*head, *(entry for block in blocks for entry in block), *tail), rows, key)
+                numbers = list(run)
+                rows.add(starts[kind] + blocks[kind].of_layers(numbers), stage, numbers)
+        rows.add(starts[-1] + np.arange(len(tail))[None, :], len(self.layers) - 1, (NO_LAYER,))
+        return self._columns((*head, *(entry for block in blocks for entry in block.entries), *tail), rows, key)
+
+    def _columns_of_kind(self, kind: int, key: StructureKey, working: list[int]) -> _Block:
+        """Return the columns of one kind of layer: some of them a layer each where layers differ."""
+        entries = list(self._block(kind, key, working))
+        if not (self.by_layer and any(entry.operator.is_routed for entry in entries)):
+            return _Block(entries, np.arange(len(entries))[None, :], {})
+        layers = [layer for layer, own in enumerate(self.kind_of) if own == kind]
+        columns: list[TableEntry] = []
+        found = np.zeros((len(layers), len(entries)), dtype=np.int64)
+        for routed, section in groupby(range(len(entries)), key=lambda place: entries[place].operator.is_routed):
+            places = list(section)
+            for row, layer in enumerate(layers if routed else layers[:1]):
+                which = row if routed else slice(None)
+                found[which, places] = np.arange(len(columns), len(columns) + len(places))
+                columns += [replace(entries[place], layer=layer if routed else NO_LAYER) for place in places]
+        return _Block(columns, found, {layer: row for row, layer in enumerate(layers)})
 
     def _block(self, kind: int, key: StructureKey, working: list[int]) -> Iterator[TableEntry]:
         """Yield the entries of one kind of layer: what members do alone, one by one, and what they do together."""
@@ -299,6 +331,20 @@ class StructureBuilder:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """The columns of a kind of layer. `found` ``[layers or 1, rows]``: those of a layer's rows, at its `place`."""
+
+    entries: list[TableEntry]
+    found: IntArray
+    place: dict[int, int]
+
+    def of_layers(self, layers: Sequence[int]) -> IntArray:
+        """Return the columns of the rows of `layers`, ``[layers, rows]``."""
+        columns: IntArray = self.found[[self.place.get(layer, 0) for layer in layers]]
+        return columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Moves:
     """The rows of KV transfers: each stage moves its part of what every member loads, then evicts."""
 
@@ -328,12 +374,11 @@ class _Rows:
     layers: list[NDArray[np.int32]] = field(default_factory=list)
     stages: list[NDArray[np.int32]] = field(default_factory=list)
 
-    def add(self, column: int, width: int, stage: int, layers: Iterable[int]) -> None:
-        """Append the `width` table columns from `column` on, once for each of `layers`."""
-        numbers = np.fromiter(layers, dtype=np.int32)
-        self.columns.append(np.tile(np.arange(column, column + width, dtype=np.int64), len(numbers)))
-        self.layers.append(np.repeat(numbers, width))
-        self.stages.append(np.full(width * len(numbers), stage, dtype=np.int32))
+    def add(self, columns: IntArray, stage: int, layers: Sequence[int]) -> None:
+        """Append the rows of `layers`, which have the table columns ``[layers, rows]``."""
+        self.columns.append(columns.ravel())
+        self.layers.append(np.repeat(np.array(layers, dtype=np.int32), columns.shape[1]))
+        self.stages.append(np.full(columns.size, stage, dtype=np.int32))
 
 
 def _in_front(which: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:

@@ -81,13 +81,14 @@ def named_mesh(trace: Trace, *, spread: bool = False) -> Mesh | None:
     """
     names = ("tensor", "pipeline", "expert", "data", "context")
     degrees = [whole_number(trace.attributes.get(f"{name}_parallel", "1"), 1, MOST_RANKS) for name in names]
+    redundant = whole_number(trace.attributes.get("redundant_experts", "0"), 0, MOST_RANKS) if spread else 0
     tensor, pipeline, expert, data, context = (degree or MOST_RANKS + 1 for degree in degrees)
     listed = trace.attributes.get("pipeline_layers")
     layers = [] if listed is None else [whole_number(count, 1, MOST_RANKS) or 0 for count in listed.split(",")]
     if tensor * pipeline * data * context > MOST_RANKS:
         return None
     try:
-        return Mesh(tensor, pipeline, expert if spread else 1, data, context, tuple(layers))
+        return Mesh(tensor, pipeline, expert if spread else 1, data, context, tuple(layers), redundant or 0)
     except UserError:
         return None
 

@@ -2,7 +2,8 @@
 
 The kinds are what scheduling policies make: whole prompts beside decodes (Orca), chunks of prompts beside decodes
 (chunked prefill), decodes only, prompts only, and several decode steps at once; with KV blocks moved in or out or not.
-Mixtures of experts also come as waves of several data-parallel members, some of them idle.
+Mixtures of experts also come as waves of several data-parallel members, some of them idle, with redundant experts, and
+with every routing that needs no file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer, dummy_batch,
 from trace_gen.generator import AttentionPlacement, TraceGenerator
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
+from trace_gen.mlp.routing import Routing
+from trace_gen.mlp.routings import routings
 from trace_gen.models import load_model, shipped_models
 from trace_gen.perf_model import AttentionGranularity, LatencySource, OperatorTable
 from trace_gen.precision import Precision
@@ -61,7 +64,10 @@ def random_subjects(count: int, seed: int) -> Iterator[Subject]:
 
 
 def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Random) -> Mesh:
-    """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture."""
+    """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture.
+
+    Of spread experts some are redundant, or none.
+    """
     counts = [experts.count for experts in architecture.mixtures]
     data = random.choice(DATA) if counts else 1
     context = random.choice(CONTEXT)
@@ -69,7 +75,9 @@ def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Ran
     if not counts or any(count < spread for count in counts) or random.random() < 0.3:
         spread = 1
     layers = _layers(architecture.num_layers, stages, random) if random.random() < 0.3 else ()
-    return Mesh(tensor, stages, spread, data, context, layers)
+    divides = all(count % spread == 0 for count in counts)
+    redundant = spread * random.choice((0, 0, 1, 2)) if spread > 1 and divides else 0
+    return Mesh(tensor, stages, spread, data, context, layers, redundant)
 
 
 def _layers(count: int, stages: int, random: Random) -> tuple[int, ...]:
@@ -96,6 +104,7 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
         expert_exchange=random.choice(("alltoall", "allgather")),
         context_mode=random.choice(("ring", "allgather")),
         sequence_parallel=random.random() < 0.3,
+        routing=_routing(architecture, steps=kind == "steps", random=random),
     )
     memory = ModelMemory(architecture, mesh, precision, generator.by_request)
     batches = _wave(kind, mesh, memory.kv_bytes_per_token_all_ranks, random)
@@ -104,9 +113,19 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
     degrees += f", CP {mesh.context} ({generator.context_mode})" if mesh.context > 1 else ""
     degrees += ", norms by token" if generator.sequence_parallel else ""
     degrees += f", layers {mesh.layers}" if mesh.layers else ""
+    degrees += f", {mesh.redundant_experts} redundant" if mesh.redundant_experts else ""
+    degrees += f", {generator.routing.name} routing" if architecture.mixtures else ""
     shape = f"TP {mesh.tensor} x PP {mesh.pipeline}{degrees}"
     source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary.name}, attention by {placement}"
-    return of_trace(source, generator.generate(batches), ModelFacts(architecture, mesh, precision, batches))
+    trace = generator.generate(batches, random.randrange(1000))
+    return of_trace(source, trace, ModelFacts(architecture, mesh, precision, batches))
+
+
+def _routing(architecture: ModelArchitecture, *, steps: bool, random: Random) -> Routing:
+    """Return one of the routings that need no file; those that differ by step have one step a trace."""
+    names = ("balanced", "round_robin") if steps else ("balanced", "balanced", "random", "round_robin", "zipf")
+    name = random.choice(names) if architecture.mixtures else "balanced"
+    return routings.get(name)().routing(architecture, random.randrange(1000))
 
 
 def _wave(kind: Kind, mesh: Mesh, kv_bytes_per_token: int, random: Random) -> tuple[BatchShape, ...]:

@@ -24,13 +24,13 @@ IntArray = NDArray[np.int64]
 class TracedPricing:
     """`generate` makes the trace of a wave, `lower` its graph, `backend` simulates it; `mesh` says who is where.
 
-    `classes` tells what the time went to. `generate` and `lower` may go through files (see
-    `orchestrator.pricing.interfaces`), then with one step at a time: `max_steps`.
+    `generate` gets the iteration's number, too. `classes` tells what the time went to. `max_steps` is 1 where experts
+    are chosen otherwise at every step, and where `lower` goes through files (see `orchestrator.pricing.interfaces`).
     """
 
     def __init__(
         self,
-        generate: Callable[[Sequence[BatchShape]], Trace],
+        generate: Callable[[Sequence[BatchShape], int], Trace],
         lower: Callable[[Trace], ExecutionGraph],
         backend: Backend,
         *,
@@ -54,7 +54,7 @@ class TracedPricing:
         """See `orchestrator.pricing.interface.Pricing.price`."""
         try:
             with self._stopwatch.measure("trace generation"):
-                trace = self._generate([batch.shape() for batch in wave])
+                trace = self._generate([batch.shape() for batch in wave], max(batch.serial for batch in wave))
             with self._stopwatch.measure("graph conversion"):
                 graph = self._lower(trace)
             with self._stopwatch.measure("backend"):

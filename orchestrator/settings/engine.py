@@ -129,6 +129,13 @@ class ParallelismSettings:
         "how tokens reach whole experts on other NPUs: all-to-all there and back, or all-gather and reduce-scatter",
         choices=("alltoall", "allgather"),
     )
+    redundant_experts: int = setting(
+        0,
+        "experts that NPUs hold beside the model's own, as second copies of the most popular",
+        least=0,
+        most=MOST_NPUS,
+        aliases=("num_redundant_experts",),
+    )
     npu_mem: float | None = setting(None, "memory of an NPU", unit="GB (1e9)", above=0, shown_default="the hardware's")
     cp_size: int | None = setting(
         None,

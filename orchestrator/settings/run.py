@@ -30,7 +30,7 @@ class WorkloadSettings:
         aliases=("num_prompts",),
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
-    seed: int = setting(0, "seed of the sample workload")
+    seed: int = setting(0, "seed of the sample workload, and of what routings draw")
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
 
     def problems(self) -> Iterator[Problem]:

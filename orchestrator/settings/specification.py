@@ -33,6 +33,7 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
 )
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
 
@@ -50,6 +51,14 @@ class EngineSpec:
         shown_default="what the given table or profile needs, else roofline",
     )
     parallelism: ParallelismSettings = section(ParallelismSettings, "Parallelism and memory")
+    expert_routing: RoutingSettings = choice(
+        routings,
+        None,
+        "how tokens choose experts",
+        title="Parallelism and memory",
+        otherwise="balanced",
+        shown_default="balanced; file with a recording",
+    )
     network: NetworkSettings = section(NetworkSettings, "Network, host memory")
     scheduling: Policy = choice(
         policies,

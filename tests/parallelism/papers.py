@@ -5,8 +5,8 @@ Nothing of Orrery is imported. Dimensions are typed in from the papers and model
 - a layer: 2 FLOPs a weight and token, 4 an element of the queries and pair of tokens (2 a score, 2 a weighted sum),
   Vaswani et al. 2017, "Attention Is All You Need"; grouped heads: Ainslie et al. 2023, "GQA"; windows: Beltagy et
   al. 2020, "Longformer"; blocks with attention and MLP side by side: Wang and Komatsuzaki 2021, "GPT-J-6B";
-- tensor parallelism: matrices by columns, then by rows, an all-reduce of T h after each such pair, embedding and LM head
-  by vocabulary (padded to a multiple of the ranks): Shoeybi et al. 2019, "Megatron-LM";
+- tensor parallelism: matrices by columns, then by rows, an all-reduce of T h after each such pair, embedding and LM
+  head by vocabulary (padded to a multiple of the ranks): Shoeybi et al. 2019, "Megatron-LM";
 - pipelines: T h from each rank to its like in the next stage: Narayanan et al. 2021, "Efficient Large-Scale Language
   Model Training on GPU Clusters";
 - mixtures: k of E experts a token: Fedus et al. 2021, "Switch Transformers"; two all-to-alls around experts on ranks:
@@ -173,7 +173,7 @@ class Heads:
         yield Matrix(self.query * self.width, hidden, "rows", self.out_bias), new_tokens(batch)
 
     def flops(self, work: Work) -> int:
-        """A score and a weighted value for every pair and element of the queries; a cap: divided, its tanh, multiplied."""
+        """A score and a weighted value for each pair and element of the queries; a cap: divided, its tanh, multiplied."""
         return self.query * (4 * self.width + 3 * self.capped) * work.pairs(self.window, self.chunk)
 
 
@@ -181,8 +181,8 @@ class Heads:
 class Latent:
     """Multi-head latent attention: DeepSeek-AI 2024, "DeepSeek-V2", section 2.1 (formulas 9 to 19) and appendix C.
 
-    Prompts expand the latent vectors of all tokens attended to; decodes (one token) take queries and outputs through the
-    halves of the expanding matrix instead, and attend to the latent vectors themselves.
+    Prompts expand the latent vectors of all tokens attended to; decodes (one token) take queries and outputs through
+    the halves of the expanding matrix instead, and attend to the latent vectors themselves.
     """
 
     heads: int
@@ -283,7 +283,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Block:
-    """One kind of layer. `norms`: over the hidden state; `reduces_once`: attention and MLP side by side, added first."""
+    """One kind of layer. `norms`: over the hidden state; `reduces_once`: attention and MLP are added first."""
 
     attention: Attention
     mlp: Mlp | Mixture

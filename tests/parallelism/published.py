@@ -85,7 +85,7 @@ MODELS = {
     "Qwen1.5-MoE-A2.7B": Model(2048, 151936, ((24, QWEN15_MOE),)),
     # Abdin et al. 2024, "Phi-3 Technical Report", section 2, and the model card of Phi-3.5-MoE.
     "Phi-3.5-MoE-instruct": Model(4096, 32064, ((32, PHI_35_MOE),), norm=2, head_bias=True),
-    # OpenAI 2025, "gpt-oss-120b & gpt-oss-20b Model Card", section 2: windows of 128 in every other layer, sinks, MXFP4.
+    # OpenAI 2025, "gpt-oss-120b & gpt-oss-20b Model Card", section 2: every other layer has a window, sinks, MXFP4.
     "gpt-oss-20b": Model(2880, 201088, ((1, GPT_OSS_LOCAL), (1, GPT_OSS)) * 12, experts=Microscaled()),
     # Meta 2025, model card of Llama 4 Scout: chunks of 8,192 tokens in three of four layers.
     "Llama-4-Scout-17B-16E-Instruct": Model(5120, 202048, ((3, SCOUT_LOCAL), (1, SCOUT)) * 12),

@@ -29,7 +29,7 @@ from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import load_hardware
 from trace_gen.memory import ModelMemory, parameter_count
 from trace_gen.mesh import Mesh
-from trace_gen.mlp.routing import ExpertRouting
+from trace_gen.mlp.routing import BalancedRouting, ExpertSpread
 from trace_gen.models import load_model, shipped_models
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.trace import CommType, RowKind, Trace
@@ -164,7 +164,7 @@ def test_activated_experts_are_those_of_random_choices(tokens: int) -> None:
     for _ in range(400):
         chosen = random.random((tokens, experts.count)).argsort(axis=1)[:, : experts.per_token]
         hit.append(len(np.unique(chosen)))
-    share = ExpertRouting(experts, 1).activated_share(tokens)
+    share = BalancedRouting().activated_share(ExpertSpread(experts, 1), tokens)
     assert share * experts.count == pytest.approx(np.mean(hit), rel=0.02)
 
 

@@ -50,6 +50,16 @@ WORKLOADS: dict[str, str | bytes] = {
     "seconds.tsv": "10\t5\t0.25\n",
 }
 
+RECORDINGS: dict[str, str | bytes] = {
+    "x/columns.csv": "layer,expert\n0,1\n",
+    "x/layer.csv": "layer,expert,tokens\n32,0,1\n",
+    "x/expert.csv": "layer,expert,tokens\n0,8,1\n",
+    "x/twice.csv": "layer,expert,tokens\n0,1,1\n0,1,1\n",
+    "x/less.csv": "layer,expert,tokens\n0,1,1\n0,2,1\n",
+    "x/nul.csv": b"layer,expert,tokens\n0,1,1\n\x00",
+    "x/bin.csv": bytes(range(256)),
+}
+
 MODEL = {
     "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8,
     "num_key_value_heads": 2, "num_hidden_layers": 4, "vocab_size": 1000, "max_position_embeddings": 4096,
@@ -352,6 +362,7 @@ def write_all(folder: Path) -> None:
 def _files() -> Files:
     hardware = json.loads((ROOT / "configs" / "hardware" / "H100.json").read_text())
     yield from WORKLOADS.items()
+    yield from RECORDINGS.items()
     yield from _changed("m", MODEL, MODELS, MODEL_TEXTS)
     yield from _changed("h", hardware, HARDWARE, {})
     for name, values in NETWORKS.items():

@@ -21,8 +21,11 @@ every rank, whose partial sums come back (ALLGATHER and REDUCESCATTER; vLLM's de
 
 `comm_size` is in ASTRA-sim's meaning: of an ALLTOALL a rank's full buffer, ``T k / ranks`` hidden states, the part
 that stays included; of an ALLGATHER each rank's part, ``T / ranks``; of a REDUCESCATTER all parts together. Collectives
-need equal sizes on all ranks: members of a wave take part with the tokens of the largest, padded. What experts compute
-is not padded.
+need equal sizes on all ranks: members of a wave take part with the tokens of the largest, padded, and an ALLTOALL has
+the buffer of the rank that sends or gets most. What experts compute is not padded.
+
+How many copies reach which rank is the routing's to say (`trace_gen.mlp.routing`). Redundant experts, second copies of
+popular ones, take the place of more experts on every rank.
 
 Shared experts are an MLP for every token, divided over the tensor-parallel ranks by width. Their partial sums join
 those of the routed experts where these are reduced, too; else they have an all-reduce of their own.
@@ -74,9 +77,12 @@ class Experts:
         """Scores that the router gives a token."""
         return self.count + self.shared_gate
 
-    def held(self, ranks: int) -> int:
-        """Return the whole experts on the fullest of `ranks` ranks: as equally many as can be, as in vLLM."""
-        return ceil_div(self.count, ranks)
+    def held(self, ranks: int, redundant: int = 0) -> int:
+        """Return the whole experts on the fullest of `ranks` ranks: as equally many as can be, as in vLLM.
+
+        `redundant` are second copies beside its own.
+        """
+        return ceil_div(self.count + redundant, ranks)
 
     def operators(self, make: OperatorMaker, source: str) -> list[Operator]:
         """See `Mlp.operators`."""
@@ -98,14 +104,27 @@ def expert_part(width: int, make: OperatorMaker) -> int:
     return ceil_div(width, make.tensor) if scheme is None else scheme.part(width, make.tensor)
 
 
-def check_spread(experts: Experts | None, ranks: int, model: str) -> None:
-    """Raise a `UserError` unless each of `ranks` ranks can hold whole experts of `model` (1 is always right)."""
+def check_spread(experts: Experts | None, ranks: int, model: str, redundant: int = 0) -> None:
+    """Raise a `UserError` unless each of `ranks` ranks can hold whole experts of `model` (1 is always right).
+
+    With `redundant` experts beside the model's own, all ranks hold equally many.
+    """
     if ranks == 1:
         return
     if experts is None:
         raise UserError(f"{model} has no experts to spread", field="--ep_size", fix="leave it out")
     count = experts.count
-    if ranks > count:
+    if redundant and (count + redundant) % ranks:
+        right = redundant - (count + redundant) % ranks
+        raise UserError(
+            f"{model} has {count} experts, which with {redundant} redundant ones {ranks} ranks do not divide",
+            field="--redundant_experts",
+            fix=f"give {right} or {right + ranks}" if right > 0 else f"give {right + ranks}",
+        )
+    if redundant > (most := count * (ranks - 1)):
+        what = f"{redundant} redundant experts, but {count} with a copy on each of {ranks} ranks take {most}"
+        raise UserError(what, field="--redundant_experts", fix=f"give at most {most}")
+    if ranks > count + redundant:
         raise UserError(
             f"{model} has {count} experts for {ranks} ranks, so that some would have none",
             field="--ep_size",
@@ -131,10 +150,10 @@ class _Part:
     def exchanged(self, source: str) -> list[Operator]:
         """Tokens travel to their experts and back, then each rank adds up its own tokens' copies."""
         to = self._exchange("expert_dispatch", source, CommType.ALLTOALL)
-        to = with_rows(to, Rows.TOKENS, Rows.ROUTED, Rows.EXCHANGED)
+        to = with_rows(to, Rows.TOKENS, Rows.ROUTED, Rows.CARRIED)
         up, act, down = self._matrices(to.name)
         back = self._exchange("expert_combine", down.name, CommType.ALLTOALL)
-        back = with_rows(back, Rows.ROUTED, Rows.EXCHANGED)
+        back = with_rows(back, Rows.ROUTED, Rows.EXCHANGED, Rows.CARRIED)
         total = self._sum(back.name, Rows.EXCHANGED, Rows.OWN)
         return [*_together(to, up, act, down, back), total, *self._spread_again(total.name)]
 
@@ -169,7 +188,7 @@ class _Part:
     def _grouped(self, role: str, source: str, inputs: int, outputs: int) -> Operator:
         """Projections of all the experts of the rank."""
         one = self.make.linear(role, source, inputs, outputs, self.experts.bias, rows=Rows.ROUTED)
-        held = self.experts.held(self.make.expert)
+        held = self.experts.held(self.make.expert, self.make.redundant)
         parameters = held * one.parameters
         quantized = self.make.scheme(role) is not None
         weights = held * one.weight_bytes if quantized else self.make.precision.weight_bytes(parameters)

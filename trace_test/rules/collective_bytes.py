@@ -19,9 +19,11 @@ def check(subject: Subject) -> Iterator[Violation]:
     follows = (trace.comm_type != CommType.NONE) & ((trace.kind == RowKind.COMPUTE) | (trace.output_bytes > 0))
     of_input = (trace.kind == RowKind.COMM) & np.isin(trace.comm_type, (CommType.ALLGATHER, CommType.REDUCESCATTER))
     expected = np.where(of_input, trace.input_bytes, trace.output_bytes)
+    back = rows_named(trace, frozenset({"expert_combine"}))
+    back = back[trace.comm_type[back] == CommType.ALLTOALL]
+    expected[back] = np.maximum(trace.input_bytes[back], trace.output_bytes[back])
     padded = _padded(trace) & (trace.comm_bytes > expected)
-    fuller = _sent_to_fuller_ranks(subject) & (trace.comm_bytes <= expected)
-    for row in np.flatnonzero(follows & (trace.comm_bytes != expected) & ~padded & ~fuller).tolist():
+    for row in np.flatnonzero(follows & (trace.comm_bytes != expected) & ~padded).tolist():
         side = "input" if of_input[row] else "output"
         what = f"the collective carries {int(trace.comm_bytes[row])} bytes, but the {side} is {int(expected[row])}"
         yield Violation(subject.row(row), what)
@@ -38,22 +40,12 @@ def _padded(trace: Trace) -> NDArray[np.bool_]:
     return together
 
 
-def _sent_to_fuller_ranks(subject: Subject) -> NDArray[np.bool_]:
-    """Return the rows by which tokens go to experts where the fullest rank has more experts than others."""
-    trace, facts = subject.trace, subject.model
-    assert trace is not None
-    uneven = facts is not None and any(one.count % facts.mesh.expert for one in facts.architecture.mixtures)
-    result: NDArray[np.bool_] = np.zeros(trace.rows, dtype=np.bool_)
-    result[rows_named(trace, frozenset({"expert_dispatch"}))] = uneven
-    return result
-
-
 RULE = Rule(
     name="collective-bytes",
     about="A collective's bytes are those of its operator's output on one rank (for ALLGATHER, each rank's part: "
     "ASTRA-sim multiplies by the ranks itself; of an ALLGATHER that is a row of its own, that is the input, as are a "
-    "REDUCESCATTER's full parts). What ranks with different tokens exchange may be padded to the most, and a rank with "
-    "more experts than others gets more than it sends.",
+    "REDUCESCATTER's full parts; what comes back from experts has the larger of the two). What ranks with different "
+    "tokens exchange may be padded to the most.",
     cause="bytes multiplied or divided by the number of ranks a second time, or of another operator",
     needs="trace",
     check=check,

@@ -14,11 +14,23 @@ from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.quantization import Scheme
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
-from trace_test.operators import ABSORBED, ATTENTION, BY_TOKEN, EXPANDED, SEQUENCE_EXCHANGES, TOGETHER, members
+from trace_test.operators import (
+    ABSORBED,
+    ATTENTION,
+    BY_TOKEN,
+    EXPANDED,
+    SEQUENCE_EXCHANGES,
+    TOGETHER,
+    members,
+    rows_named,
+)
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
 Counts = tuple[int | None, int | None]
+ACTIVATION = "expert_act_fn"
+ROUTING = "expert_routing"
+"""The fact about a trace that says how tokens choose experts, where they do not balance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +61,28 @@ def check(subject: Subject) -> Iterator[Violation]:
         if widths is None:
             continue
         rows_in, rows_out = batch.rows(trace, row, layer)
+        yield from _routed(subject, row, batch, layer)
         yield from _compare(subject, row, "input", int(trace.input_bytes[row]), widths.into, rows_in)
         yield from _compare(subject, row, "output", int(trace.output_bytes[row]), widths.out, rows_out)
         if int(trace.weight_bytes[row]) != widths.weights:
             found = int(trace.weight_bytes[row])
             yield Violation(subject.row(row), f"its weights are {found} bytes, but the model has {widths.weights}")
+
+
+def _routed(subject: Subject, row: int, batch: _Tokens, layer: Layer | None) -> Iterator[Violation]:
+    """Check that the copies of tokens that reach the slowest rank's experts are as many as can be."""
+    trace, facts = subject.trace, subject.model
+    assert trace is not None
+    assert facts is not None
+    spread = layer is not None and isinstance(layer.mlp, Experts) and facts.mesh.expert > 1
+    if not (spread and batch.tokens and trace.name(row) == ACTIVATION and ROUTING in trace.attributes):
+        return
+    assert layer is not None
+    assert isinstance(layer.mlp, Experts)
+    copies, (least, most) = batch.copies(trace, row, layer.mlp), batch.copies_possible(layer.mlp)
+    if copies is not None and not least <= copies <= most:
+        what = f"the slowest rank's experts work on {copies} copies of tokens, but it has from {least} to {most}"
+        yield Violation(subject.row(row), what)
 
 
 def _compare(subject: Subject, row: int, side: str, found: int, width: int, count: int | None) -> Iterator[Violation]:
@@ -130,7 +159,7 @@ class _Tokens:
         if self.facts.mesh.expert == 1:
             copies = tokens * layer.mlp.per_token
             return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
-        return self._spread(trace, name, layer.mlp, tokens)
+        return self._spread(trace, name, layer.mlp, tokens, self.copies(trace, row, layer.mlp))
 
     def _latent(self, absorption: str, absorbed: bool, member: int) -> int | None:
         """Return the tokens of one form of latent attention: decodes, drafts with them, are absorbed unless told."""
@@ -142,10 +171,31 @@ class _Tokens:
         decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
         return ceil_div(decodes if absorbed else batch.total_tokens - decodes, self.facts.mesh.context)
 
-    def _spread(self, trace: Trace, name: str, kind: Experts, tokens: int) -> Counts:
+    def copies(self, trace: Trace, row: int, experts: Experts) -> int | None:
+        """Return the copies that the whole experts of a rank work on in the layer of `row`: of the slowest rank.
+
+        Where routing is not balanced a trace has nothing else that says them than what the experts themselves take
+        (None: it lacks that, or how many tokens there are is not known).
+        """
+        if ROUTING not in trace.attributes:
+            if not self.routed:
+                return None
+            mesh = self.facts.mesh
+            everywhere = experts.count + mesh.redundant_experts
+            return ceil_div(self.routed * experts.per_token * ceil_div(everywhere, mesh.expert), everywhere)
+        own = [at for at in rows_named(trace, frozenset({ACTIVATION})).tolist() if trace.layer[at] == trace.layer[row]]
+        width = self.facts.precision.activation_bytes(2 * experts.width)
+        return int(trace.input_bytes[own[0]]) // width if own else None
+
+    def copies_possible(self, experts: Experts) -> tuple[int, int]:
+        """Return how many copies the rank with most has at least, the mean, and at most, all that its experts take."""
+        mesh = self.facts.mesh
+        held = ceil_div(experts.count + mesh.redundant_experts, mesh.expert)
+        return ceil_div(self.routed * experts.per_token, mesh.expert), self.routed * min(experts.per_token, held)
+
+    def _spread(self, trace: Trace, name: str, kind: Experts, tokens: int, copies: int | None) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
-        mesh, experts, chosen = self.facts.mesh, kind.count, kind.per_token
-        copies = ceil_div(self.routed * chosen * ceil_div(experts, mesh.expert), experts) if self.routed else None
+        mesh, chosen = self.facts.mesh, kind.per_token
         own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
         gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
         ends: dict[str, Counts] = {"expert_gather": (own, tokens)}
@@ -296,7 +346,7 @@ def _mlp(kind: DenseMlp, hidden: int, tensor: int, matrices: _Matrices) -> dict[
 
 def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dict[str, _Widths]:
     """Widths are of one copy of a token, weights those of all experts on a rank."""
-    precision, held = matrices.precision, ceil_div(kind.count, mesh.expert)
+    precision, held = matrices.precision, ceil_div(kind.count + mesh.redundant_experts, mesh.expert)
     inner = kind.width if mesh.expert > 1 else matrices.part("expert_down_proj", kind.width, mesh.tensor)
     shared = ceil_div(kind.shared_width, mesh.tensor)
     carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")
@@ -315,7 +365,8 @@ def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dic
 RULE = Rule(
     name="model-shape",
     about="Inputs, outputs and weights of every operator have the bytes that the model's dimensions, the number of "
-    "tokens and the tensor-parallel degree give; worked out here from the architecture, apart from the generator.",
+    "tokens and the tensor-parallel degree give; worked out here from the architecture, apart from the generator. "
+    "Where routing is not balanced, the slowest rank's experts have at least the mean of all ranks, and at most all.",
     cause="a dimension that is not divided by the ranks (or divided twice), or KV heads taken for query heads",
     needs="model",
     check=check,

@@ -12,6 +12,7 @@ from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
 from trace_gen.memory import ModelMemory, parameter_count
 from trace_gen.mesh import Mesh
+from trace_gen.mlp.routings.file import FileSettings
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.perf_models.table_v0.table import load_table_v0
@@ -53,6 +54,19 @@ def _table(path: Path) -> None:
     assert (trace.latency_ns >= 1).all()
 
 
+def _routed_tokens(path: Path) -> None:
+    """A recording of Mixtral's routers: a prompt and a decode, at two steps."""
+    architecture = load_model("Mixtral-8x7B-v0.1")
+    routing = FileSettings(path).routing(architecture, 0)
+    perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("H100"), 4))
+    generator = TraceGenerator(architecture, Mesh(4, 1, 4, redundant_experts=4), perf, routing=routing)
+    for step in (0, 7):
+        trace = generator.generate([_batch()], step)
+        copies = trace.input_bytes[[trace.name(row) == "expert_down_proj" for row in range(trace.rows)]] // (2 * 14336)
+        assert ((copies >= 2) & (copies <= 8)).all()
+
+
 targets.register("model")(Target("a model's config.json", _model, "config.json"))
 targets.register("hardware")(Target("a device's file", _hardware, "device.json"))
+targets.register("routed_tokens")(Target("a recording of routed tokens (CSV)", _routed_tokens, "routed.csv"))
 targets.register("latency_table")(Target("a latency table (v0.2.1's CSV)", _table, "table.csv"))

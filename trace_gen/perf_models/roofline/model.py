@@ -8,6 +8,9 @@ For each operator, with the efficiencies of its class:
 The plain roofline takes the longer of the two; kernels near the ridge overlap them less than perfectly, which the
 square root follows well (docs/performance_models.md has the errors). Activations up to a share of the cache move at
 a multiple of the memory bandwidth.
+
+The matrices of a rank's experts are one operator: the FLOPs of all its copies of tokens, the weights of those experts
+that have any. Where ranks differ, the time is that of the slowest rank.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from foundation.recent import RecentByIdentity
 from trace_gen.hardware import Hardware
 from trace_gen.perf_model import (
     AttentionGranularity,
+    ExpertPart,
     IntArray,
     LatencySource,
     OperatorTable,
@@ -86,7 +90,17 @@ class RooflineModel:
             chosen = operators.kinds == kind
             busy = self._busy_ns(flops[chosen], peaks[chosen], moved[chosen], name, kind in CACHED)
             result[chosen] = busy + self.hardware.efficiencies[name].overhead_ns
+        for part in operators.experts:
+            result[part.columns] = self._slowest_ns(part, peaks[part.columns])
         return result
+
+    def _slowest_ns(self, part: ExpertPart, peaks: FloatArray) -> FloatArray:
+        """Return the time of the rank whose experts take longest, ``[c]``."""
+        name = CLASS_NAMES[int(OperatorClass.GROUPED_GEMM)]
+        flops, moved = part.flops.astype(np.float64), part.mem_bytes.astype(np.float64)
+        busy = self._busy_ns(flops, peaks[:, None], moved, name, cached=False)
+        slowest: FloatArray = busy.max(axis=1) + self.hardware.efficiencies[name].overhead_ns
+        return slowest
 
     def _busy_ns(self, flops: FloatArray, peaks: FloatArray, moved: FloatArray, name: str, cached: bool) -> FloatArray:
         efficiency = self.hardware.efficiencies[name]
