@@ -173,7 +173,7 @@ class Heads:
         yield Matrix(self.query * self.width, hidden, "rows", self.out_bias), new_tokens(batch)
 
     def flops(self, work: Work) -> int:
-        """A score and a weighted value for each pair and element of the queries; a cap: divided, its tanh, multiplied."""
+        """A score and a weighted value for each pair and element of the queries; a cap: division, tanh, product."""
         return self.query * (4 * self.width + 3 * self.capped) * work.pairs(self.window, self.chunk)
 
 
