@@ -204,3 +204,14 @@ def test_what_was_never_asked_for() -> None:
     assert found.unread() == () and inner.unread() == ("f", "g")
     found.object("e").integer("f")
     assert inner.unread() == ("g",), "an object is the same each time"
+
+
+def test_what_is_supposed_of_absent_fields() -> None:
+    found = fields(a=1, b=None)
+    found.suppose({"a": 5, "b": 6, "c": 7})
+    assert (found.integer("a"), found.integer("b", default=None), found.integer("c")) == (1, None, 7)
+    other = fields(a=1)
+    other.suppose({"a": 5, "c": 7})
+    assert other.unread() == ("a",), "what is supposed is not in the file"
+    other.suppose({"c": 8})
+    assert other.integer("c") == 7 and other.problems == []
