@@ -218,10 +218,10 @@ def test_what_is_supposed_of_absent_fields() -> None:
 
 
 def test_an_object_that_must_be_there() -> None:
-    for found in (fields(), fields(x=None)):
+    for found in (fields(), fields(x=None), fields(x={})):
         inner = found.object("x", required=True)
         assert inner.integer("y") == 1 and found.object("x", required=True) is inner
-        assert problems(found) == ["f.json: x is missing; give an object"], "and nothing of what it lacks"
+        assert problems(found) == ["f.json: x is missing or empty; give an object"], "and nothing of what it lacks"
     there = fields(x={"y": 3})
     assert there.object("x", required=True).integer("y") == 3 and there.problems == []
-    assert fields(x={}).object("x", required=True).integers("y") == ()
+    assert fields(x={}).object("x").integer("y", default=4) == 4
