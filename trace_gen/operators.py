@@ -137,8 +137,7 @@ class Operator:
     @property
     def is_routed(self) -> bool:
         """Whether its work or bytes depend on which experts tokens choose."""
-        rows = (self.input_rows, self.work_rows, self.output_rows, self.comm_rows)
-        return self.kind is OperatorClass.GROUPED_GEMM or Rows.ROUTED in rows
+        return Rows.ROUTED in (self.input_rows, self.work_rows, self.output_rows)
 
     @property
     def is_per_request(self) -> bool:
