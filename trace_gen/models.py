@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from os import walk
 from pathlib import Path
 
 from foundation.documents import read_json
@@ -58,11 +59,13 @@ def load_model(name_or_path: str, quantization: str | None = None, mla: Absorpti
 
 def shipped_models() -> dict[str, Path]:
     """Return the configuration file of every model that ships with the project, by its full name."""
-    paths = sorted(MODELS_FOLDER.rglob("*.json"))
+    # As strings: a hundred paths take five times as long to find, compare and cut.
+    root = len(str(MODELS_FOLDER)) + 1
+    found = [f"{folder}/{file}"[root:] for folder, _, files in walk(MODELS_FOLDER) for file in files]
     return {
-        path.relative_to(MODELS_FOLDER).as_posix().removesuffix(".json"): path
-        for path in paths
-        if path.name != "aliases.json"
+        file.removesuffix(".json"): MODELS_FOLDER / file
+        for file in sorted(found, key=lambda file: file.split("/"))
+        if file.endswith(".json") and file != "aliases.json"
     }
 
 

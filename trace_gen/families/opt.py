@@ -25,6 +25,8 @@ def opt(name: str, fields: Fields) -> ModelArchitecture:
     before = fields.boolean("do_layer_norm_before", default=True)
     if not before and projected == hidden:
         fields.problem("false is modelled with projected embeddings only", "do_layer_norm_before", "expected true")
+    if not fields.boolean("layer_norm_elementwise_affine", default=True):
+        fields.problem("false is not modelled", "layer_norm_elementwise_affine", "expected true")
     attention = GroupedAttention(heads, heads, max(1, hidden // heads), rotary=False, qkv_bias=bias, output_bias=bias)
     mlp = DenseMlp(fields.positive_int("ffn_dim"), gated=False, bias=bias)
     layers = fields.positive_int("num_hidden_layers", high=MOST_LAYERS)
