@@ -112,7 +112,8 @@ class GroupedAttention:
             kv_heads=part.kv / self.head_dim,
             pair_flops=4 * part.query + self.score_flops * ceil_div(part.query, self.head_dim),
             kv_bytes=kept,
-            new_bytes=2 * precision.activation_bytes(part.query) + kept,
+            query_bytes=2 * precision.activation_bytes(part.query),
+            kept_bytes=kept,
             window=self.chunk or self.window,
             chunked=self.chunk is not None,
         )

@@ -34,7 +34,7 @@ class AttentionShape:
     - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
       weighted sum) where heads are plain, and what else is done to a score;
     - `kv_bytes`: bytes that are read of a token that is attended to;
-    - `new_bytes`: of a new token, bytes of its queries and outputs, and of what the cache keeps of it;
+    - `query_bytes`: of a new token, bytes of its queries and outputs; `kept_bytes`: of what the cache keeps of it;
     - `context_flops`, `context_bytes`: what a token of the context costs before it is attended to;
     - `window`: tokens that a query attends to at most, itself included; None for all. `chunked`: those of its own
       chunk of as many tokens;
@@ -45,7 +45,8 @@ class AttentionShape:
     kv_heads: float
     pair_flops: int
     kv_bytes: int
-    new_bytes: int
+    query_bytes: int
+    kept_bytes: int
     context_flops: int = 0
     context_bytes: int = 0
     window: int | None = None
@@ -56,7 +57,8 @@ class AttentionShape:
         """Return what each request's attention costs at each step of `batch`."""
         context, new = batch.context_by_step(), batch.new_tokens[None, :]
         pairs, attended = self._pairs(context, new)
-        flops, mem_bytes = self.pair_flops * pairs, attended * self.kv_bytes + new * self.new_bytes
+        mem_bytes = attended * self.kv_bytes + new * (self.kept_bytes + self.query_bytes)
+        flops = self.pair_flops * pairs
         if self.context_flops:
             flops, mem_bytes = flops + context * self.context_flops, mem_bytes + context * self.context_bytes
         return AttentionWork(flops, mem_bytes)
