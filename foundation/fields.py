@@ -196,10 +196,11 @@ class Fields:
 
     # --- what is made of several -----------------------------------------------------------------------------------
 
-    def object(self, name: str) -> Fields:
+    def object(self, name: str, *, required: bool = False) -> Fields:
         """Return the object under `name` (an empty one where it is absent), each time the same.
 
-        Of a value that is none, that is all there is to tell: what is asked of it then is answered in silence.
+        Of a value that is none, and of a `required` one that is absent or empty, that is all there is to tell: what is
+        asked of it then is answered in silence.
         """
         self._asked.add(name)
         if name in self._objects:
@@ -208,7 +209,10 @@ class Fields:
         if value is not None and not isinstance(value, dict) and self.sound(name):
             self.wrong(name, "an object")
             self._faulty.add(name)
-        self._objects[name] = self._inner(value, (name,))
+        missing = required and (value is None or value == {})
+        if missing:
+            self.problem(f"{name} is missing or empty", fix="give an object")
+        self._objects[name] = self._inner([] if missing else value, (name,))
         return self._objects[name]
 
     def objects(self, name: str) -> Sequence[Fields]:

@@ -204,3 +204,24 @@ def test_what_was_never_asked_for() -> None:
     assert found.unread() == () and inner.unread() == ("f", "g")
     found.object("e").integer("f")
     assert inner.unread() == ("g",), "an object is the same each time"
+
+
+def test_what_is_supposed_of_absent_fields() -> None:
+    found = fields(a=1, b=None)
+    found.suppose({"a": 5, "b": 6, "c": 7})
+    assert (found.integer("a"), found.integer("b", default=None), found.integer("c")) == (1, None, 7)
+    other = fields(a=1)
+    other.suppose({"a": 5, "c": 7})
+    assert other.unread() == ("a",), "what is supposed is not in the file"
+    other.suppose({"c": 8})
+    assert other.integer("c") == 7 and other.problems == []
+
+
+def test_an_object_that_must_be_there() -> None:
+    for found in (fields(), fields(x=None), fields(x={})):
+        inner = found.object("x", required=True)
+        assert inner.integer("y") == 1 and found.object("x", required=True) is inner
+        assert problems(found) == ["f.json: x is missing or empty; give an object"], "and nothing of what it lacks"
+    there = fields(x={"y": 3})
+    assert there.object("x", required=True).integer("y") == 3 and there.problems == []
+    assert fields(x={}).object("x").integer("y", default=4) == 4

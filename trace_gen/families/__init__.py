@@ -22,7 +22,5 @@ families: Registry[FamilyReader] = Registry("model_type", package="trace_gen.fam
 
 
 def text_part(fields: Fields) -> Fields:
-    """Return the fields of a multimodal model's decoder; that there are none is a problem of `fields`."""
-    if not fields.has(TEXT_PART):
-        fields.problem(f"{TEXT_PART} is missing", fix="give the fields of its decoder")
-    return fields.object(TEXT_PART)
+    """Return the fields of a multimodal model's decoder, which must be there."""
+    return fields.object(TEXT_PART, required=True)
