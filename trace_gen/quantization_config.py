@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from foundation.fields import Fields
+from foundation.printable import shorten
 from trace_gen.precision import Arithmetic
 from trace_gen.quantization import EXPERTS, QUANTIZED_ROLES, Quantization, Scheme, Stored
 from trace_gen.quantized_modules import named_roles
@@ -250,7 +251,7 @@ def _modules(config: Fields, name: str, scheme: Scheme | None) -> Iterator[Store
     for entry in config.texts(name):
         for module, roles, layer in named_roles(entry):
             if roles is None:
-                config.problem(f"{module or entry!r} is not a module that is known", name)
+                config.problem(f"{shorten(module or entry)!r} is not a module that is known", name)
             elif layer is None:
                 yield Stored(roles, scheme)
             else:

@@ -41,6 +41,7 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("mlp", "feed_forward"), DENSE),
 }
 """Modules that say which of the projections of that name is meant."""
+_ALTERNATIVES = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 _MOST_ALTERNATIVES = 64
 
 
@@ -58,8 +59,10 @@ def named_roles(entry: str) -> Iterator[tuple[str, frozenset[str] | None, int | 
 def _alternatives(entry: str) -> list[str]:
     """Return an entry once for each of the alternatives in its brackets: ``(a|b)_c`` is ``a_c`` and ``b_c``."""
     found = [entry]
-    while len(found) < _MOST_ALTERNATIVES and (bracket := re.search(r"\(([^()|]*(?:\|[^()|]*)+)\)", found[0])):
+    while bracket := _ALTERNATIVES.search(found[0]):
         choices = bracket[1].split("|")
+        if len(found) * len(choices) > _MOST_ALTERNATIVES:
+            return [entry]  # which names no module that is known
         found = [one.replace(bracket[0], choice, 1) for one in found for choice in choices]
     return found
 

@@ -51,6 +51,11 @@ _HARMLESS = _names(
     apply_query_key_layer_scaling fp32_residual_connection bias_dropout_fusion interleaved_qkv prefix_projection
     apply_residual_connection_post_layernorm
     """,
+    # how a router's scores are made into weights, and how activations and queries are scaled
+    """
+    scoring_func norm_topk_prob routed_scaling_factor topk_method experts_per_token swiglu_limit attn_temperature_tuning
+    floor_scale initial_context_length for_llm_compressor
+    """,
     # which function, with which constants: an element costs the same
     """
     hidden_act hidden_activation activation_function activation rms_norm_eps layer_norm_eps layer_norm_epsilon

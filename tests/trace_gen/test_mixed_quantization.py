@@ -219,6 +219,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (tensors(group(MXFP4 | {"strategy": "channel"}, "Linear")), r'weights\.strategy: "channel" is unknown'),
     (tensors(group(INT4, "Linear", "Conv")), r"group_0\.targets: is not modelled; expected \[\"Linear\"\], or names"),
     (tensors(group(INT4)), r"group_0\.targets: is not modelled"),
+    (tensors(group(INT4, "re:" + "(q|k|v|o)" * 4 + "_proj")), r"group_0\.targets: .* is not a module that is known"),
+    (tensors(group(INT4, f"re:.*({'|' * 100_000})_proj")), r"group_0\.targets: .* is not a module that is known"),
     (tensors(group(INT4, "re:.*(q|w)_proj")), r"group_0\.targets: 'w_proj' is not a module that is known"),
     (
         tensors(group(INT4, "Linear"), group(FLOAT, "q_proj")),

@@ -264,7 +264,7 @@ def test_llama_4_that_is_refused(tmp_path: Path, changes: dict[str, Any], messag
 def test_llama_4_without_a_text_part(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "llama4"}))
-    with pytest.raises(UserError, match=r"text_config is missing$"):
+    with pytest.raises(UserError, match=r"text_config is missing or empty; give an object$"):
         load_model(str(path))
 
 

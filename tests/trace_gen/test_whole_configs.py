@@ -106,6 +106,28 @@ WHOLE: dict[str, dict[str, object]] = {
         "prefix_projection": False, "quantization_bit": 0, "rmsnorm": True, "vocab_size": 65024,
         "tie_word_embeddings": False,
     },
+    "deepseek-ai/DeepSeek-V3": {
+        "attention_bias": False, "attention_dropout": 0.0, "auto_map": {"AutoConfig": "a.b"}, "aux_loss_alpha": 0.001,
+        "ep_size": 1, "hidden_act": "silu", "norm_topk_prob": True, "pretraining_tp": 1, "rms_norm_eps": 1e-06,
+        "rope_scaling": {"type": "yarn", "factor": 40}, "rope_theta": 10000, "routed_scaling_factor": 2.5,
+        "seq_aux": True, "torch_dtype": "bfloat16",
+    },
+    "moonshotai/Kimi-K2-Instruct": {
+        "attention_bias": False, "aux_loss_alpha": 0.001, "ep_size": 1, "hidden_act": "silu", "norm_topk_prob": True,
+        "pretraining_tp": 1, "rms_norm_eps": 1e-06, "rope_scaling": {"type": "yarn"}, "rope_theta": 50000.0,
+        "routed_scaling_factor": 2.827, "seq_aux": True,
+    },
+    "openai/gpt-oss-120b": {
+        "attention_dropout": 0.0, "experts_per_token": 4, "hidden_act": "silu", "initial_context_length": 4096,
+        "output_router_logits": False, "pad_token_id": 199999, "rms_norm_eps": 1e-05, "rope_theta": 150000,
+        "rope_scaling": {"rope_type": "yarn"}, "router_aux_loss_coef": 0.9, "swiglu_limit": 7.0,
+    },
+    "microsoft/Phi-3.5-MoE-instruct": {
+        "attention_dropout": 0.0, "hidden_act": "silu", "hidden_dropout": 0.0, "input_jitter_noise": 0.01,
+        "original_max_position_embeddings": 4096, "output_router_logits": False, "rms_norm_eps": 1e-05,
+        "rope_scaling": {"type": "longrope"}, "rope_theta": 10000.0, "router_aux_loss_coef": 0.0,
+        "router_jitter_noise": 0.01,
+    },
 }  # fmt: skip
 """What the published file has beside what the shipped one holds."""
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from foundation.fields import Fields
 from trace_gen.architecture import Layer, ModelArchitecture
 from trace_gen.attention.grouped import GroupedAttention
-from trace_gen.families import families
+from trace_gen.families import families, text_part
 from trace_gen.families.experts import read_experts
 from trace_gen.families.llama import Arrangement, read_rotary_decoder
 from trace_gen.mlp.dense import DenseMlp
@@ -25,11 +25,7 @@ CHUNKED, FULL = "chunked_attention", "full_attention"
 @families.register("llama4")
 def llama4(name: str, fields: Fields) -> ModelArchitecture:
     """Both parts; the decoder is in `text_config`."""
-    text = fields.object("text_config")
-    if not text.values and fields.sound("text_config"):
-        fields.problem("text_config is missing")
-        fields.finish()  # of an empty one, nothing else is to be said
-    return replace(llama4_text(name, text), model_type="llama4")
+    return replace(llama4_text(name, text_part(fields)), model_type="llama4")
 
 
 @families.register("llama4_text")
