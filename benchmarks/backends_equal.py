@@ -37,6 +37,10 @@ KINDS = {
     "MoE, TP 4 x EP 4": "--model_name mistralai/Mixtral-8x7B-v0.1 --hardware H100 --npu_num 4 --ep_size 4 --req_num 2",
     "MoE, TP 2 x EP 2 x PP 2": "--model_name mistralai/Mixtral-8x7B-v0.1 --hardware H100 --npu_num 4 --npu_group 2 "
     "--ep_size 2 --req_num 2",
+    "TP 2 x CP 2, a ring": "--npu_num 4 --cp_size 2 --req_num 4",
+    "CP 4, gathered": "--npu_num 4 --cp_size 4 --cp_mode allgather --req_num 4",
+    "TP 2 x CP 2 x PP 2, norms by token": "--npu_num 8 --npu_group 2 --cp_size 2 --sequence_parallel --req_num 2",
+    "PP 2 of 20 and 12 layers": "--npu_num 2 --npu_group 2 --pp_layers 20,12 --req_num 4",
     "eviction, TP 1": "--npu_num 1 --npu_mem 16.35 --remote_bw 20 --req_num 12",
     "eviction, TP 4": "--npu_num 4 --npu_group 1 --npu_mem 4.15 --remote_bw 20 --req_num 10",
     "attention by requests": "--npu_num 4 --npu_group 1 --attention_placement requests --req_num 4",
