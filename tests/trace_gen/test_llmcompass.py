@@ -25,6 +25,7 @@ CORE = {
 IO = {"process_node": "7nm", "global_buffer_MB": 48, "physical_global_buffer_MB": 48,
       "global_buffer_bandwidth_per_cycle_byte": 5120, "memory_channel_physical_count": 6,
       "memory_channel_active_count": 5, "pin_count_per_channel": 1024, "bandwidth_per_pin_bit": 3.2e9}  # fmt: skip
+ARRAY = "device.compute_chiplet.core.systolic_array"
 DEVICE: dict[str, Any] = {
     "name": "a GA100 of 128 cores",
     "device_count": 8,
@@ -75,15 +76,14 @@ def test_the_numbers_of_a_ga100(tmp_path: Path) -> None:
 
 def test_every_factor_of_a_product_counts(tmp_path: Path) -> None:
     plain = load_hardware(written(tmp_path))
-    array = "device.compute_chiplet.core.systolic_array"
     for place, value in (
         ("device.compute_chiplet_count", 2),
         ("device.compute_chiplet.core_count", 256),
         ("device.frequency_Hz", 2820e6),
         ("device.compute_chiplet.core.sublane_count", 8),
-        (f"{array}.array_width", 32),
-        (f"{array}.array_height", 32),
-        (f"{array}.mac_per_cycle", 2),
+        (f"{ARRAY}.array_width", 32),
+        (f"{ARRAY}.array_height", 32),
+        (f"{ARRAY}.mac_per_cycle", 2),
     ):
         twice = load_hardware(written(tmp_path, (place, value)))
         assert twice.peak_flops["fp16"] == pytest.approx(2 * plain.peak_flops["fp16"]), place
@@ -99,7 +99,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
                 "device.compute_chiplet.core.register_file", "device.compute_chiplet.core.vector_unit")  # fmt: skip
     device = load_hardware(written(tmp_path, *((name, None) for name in left_out)))
     assert device.device == "mine" and set(device.peak_flops) == {"fp16"}
-    brain = load_hardware(written(tmp_path, ("device.compute_chiplet.core.systolic_array.data_type", "bf16")))
+    brain = load_hardware(written(tmp_path, (f"{ARRAY}.data_type", "bf16")))
     assert brain.rate(Arithmetic.HALF) == device.rate(Arithmetic.HALF) and "fp16" not in brain.peak_flops
 
 
@@ -118,7 +118,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
             "int8",
             'data_type: "int8" is unknown; known: bf16, fp16$',
         ),
-        ("device.compute_chiplet.core.systolic_array.data_type", "fp17", 'data_type: "fp17" is unknown; did you mean'),
+        (f"{ARRAY}.data_type", "fp17", 'data_type: "fp17" is unknown; did you mean'),
         ("device.compute_chiplet.core.sublanes", 4, "core.sublanes: unknown field; did you mean sublane_count"),
         ("device.memory.total_capacity_GB", 1e7, "total_capacity_GB: 1[.e+0]+7?.* is not a number above 0"),
         ("interconnect.link.latency_second", 2, "latency_second: 2 is not a number above 0 and at most 1$"),

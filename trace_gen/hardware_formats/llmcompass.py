@@ -6,10 +6,10 @@
     cache    global buffer x 2^20 bytes, at its bytes a cycle x frequency
     link     bytes a second and direction of one link x links of the device; its latency
 
-Source of the fields and of what they mean: LLMCompass (Zhang et al., "LLMCompass: Enabling Efficient Hardware Design for
-Large Language Model Inference", ISCA 2024), `template_to_system` of its design-space exploration. Efficiencies are no
-part of a template: they are the defaults of our roofline. What only its own simulator and cost model use (vector and
-register widths, SRAM of a core, process nodes, physical counts, sizes of flits) is checked and not read.
+Source of the fields and of what they mean: LLMCompass (Zhang et al., "LLMCompass: Enabling Efficient Hardware Design
+for Large Language Model Inference", ISCA 2024), `template_to_system` of its design-space exploration. Efficiencies are
+no part of a template: they are the defaults of our roofline. What only its own simulator and cost model use (vector and
+register widths, SRAM of a core, process nodes, physical counts, sizes of flits) is known by name and not read.
 """
 
 from __future__ import annotations
