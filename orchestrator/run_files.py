@@ -1,11 +1,10 @@
-"""``python -m orchestrator.run_files FILE...``: simulate run files one after another, and print one table of them all."""
+"""``python -m orchestrator.run_files FILE...``: simulate run files one after another; print one table of them all."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +22,11 @@ COLUMNS = (
     "run",
     "requests",
     "TTFT ms",
-    "P99",
+    "TTFT P99",
     "TPOT ms",
-    "P99",
-    "end-to-end ms",
-    "P99",
+    "TPOT P99",
+    "E2E ms",
+    "E2E P99",
     "requests/s",
     "tokens/s",
     "comm %",
@@ -86,7 +85,7 @@ def _simulate(spec: RunSpec) -> Summary:
     from orchestrator.simulation import Simulation
 
     files = result_files(spec)
-    summary = Simulation(replace(spec), [] if files is None else [files]).run().summary
+    summary = Simulation(spec, [] if files is None else [files]).run().summary
     if files is not None and files.failed:
         raise UserError("its files could not be written", path=spec.output.output, fix="name another place")
     return summary

@@ -1,4 +1,4 @@
-"""How ReaLLM writes a parallelism: degrees joined by underscores, in any order, those that are 1 left out (``ep8_pp2``)."""
+"""How ReaLLM writes a parallelism: degrees joined by underscores, in any order, a 1 left out (``ep8_pp2``)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,5 @@ def read_degrees(text: str) -> Degrees:
             raise ValueError(f"has {kind} 0; give at least 1")
         found[kind] = degree
     if found.pop("dp", 1) != 1:
-        raise ValueError(
-            "has data parallelism, which ReaLLM reads and does not use; leave it out, or give a run --instances"
-        )
+        raise ValueError("has data parallelism, which ReaLLM does not use; leave it out, or give runs --instances")
     return Degrees(text, *(found.get(kind, 1) for kind in KINDS))

@@ -111,6 +111,10 @@ def _workloads(given: Given, system: SystemFile) -> list[_Workload]:
             found.append(_Workload(path.stem, path))
         else:
             found.append(_drawing(given, drawn, *task_and_rate))
+    twice = [one.name for place, one in enumerate(found) if one.name in [other.name for other in found[:place]]]
+    if twice:
+        what = f"two files of requests are called {twice[0]}"
+        raise UserError(what, path=given.system, field="system_sim.traces", fix="name them apart")
     if not system.traces:
         pairs = [(task, rate) for task in system.traffic.tasks for rate in system.traffic.rates]
         found = [_drawing(given, drawn, task, rate) for task, rate in pairs]

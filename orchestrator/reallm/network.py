@@ -2,12 +2,12 @@
 
 With n bytes, p devices that share a stage by tensor parallelism, a link of latency a and bandwidth B:
 
-    ring        2 (p - 1) (a + n / (p B))               what a run has without files of its own
-    2d_ring     rings along both sides of a square      p is a square
-    multishot   2 (a + n (p - 1) / (p B))               scattered in one step and gathered in one, B shared by p - 1 peers
+    ring        2 (p - 1) (a + n / (p B))           what a run has without files of its own
+    2d_ring     rings along both sides of a square  p is a square
+    multishot   2 (a + n (p - 1) / (p B))           scattered in one step, gathered in one; p - 1 peers share B
 
-ReaLLM's formulas are 2 (s - 1) (2 a + n / (s B)) with s = ceil(sqrt(p)) for the second, which leaves out the bytes of the
-second side, and 2 (a + n / B) for the third; its B and a are an H100's whatever the device, here they are the device's.
+ReaLLM's formulas are 2 (s - 1) (2 a + n / (s B)) with s = ceil(sqrt(p)) for the second, which leaves out the bytes of
+the second side, and 2 (a + n / B) for the third; its B and a are an H100's whatever the device, here the device's own.
 """
 
 from __future__ import annotations

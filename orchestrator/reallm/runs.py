@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -20,7 +20,6 @@ class Engine:
     """One combination but for its traffic: what a run's engine is made of, by ReaLLM's names."""
 
     model: str
-    devices: int
     degrees: Degrees
     algorithm: str
     chunk: int | None
@@ -57,11 +56,12 @@ class Plan:
 def plan(system: SystemFile) -> Plan:
     """Return every combination of a file's lists, as far as the file itself tells what can be."""
     made = Plan()
-    several = len(system.num_devices) * len(system.parallelisms) > 1
+    taken = {degrees.devices for degrees in system.parallelisms}
+    for devices in system.num_devices:
+        if devices not in taken:
+            made.left_out[f"num_devices {devices}"] = f"the parallelisms take {_listed(taken)} devices"
     for engine in _engines(system):
-        if several and engine.degrees.devices != engine.devices and engine.degrees.devices in system.num_devices:
-            continue  # it stands beside with as many devices as it takes
-        why = _impossible(engine, system.io_algorithm)
+        why = _impossible(engine, system)
         if why:
             made.left_out[engine.name] = why
         else:
@@ -73,21 +73,24 @@ def _engines(system: SystemFile) -> Iterator[Engine]:
     algorithms: list[tuple[str, int | None]] = []
     for name in system.algorithms:
         algorithms += [(name, chunk) for chunk in system.chunks] if name == "mixed-sarathi" else [(name, None)]
-    lists = (system.models, system.num_devices, system.parallelisms, algorithms)
-    for model, devices, degrees, (name, chunk) in product(*lists):
-        yield Engine(model, devices, degrees, name, chunk)
+    for model, degrees, (name, chunk) in product(system.models, system.parallelisms, algorithms):
+        yield Engine(model, degrees, name, chunk)
 
 
-def _impossible(engine: Engine, io_algorithm: str) -> str:
+def _impossible(engine: Engine, system: SystemFile) -> str:
     degrees = engine.degrees
-    if degrees.devices != engine.devices:
-        return f"{degrees.text} takes {degrees.devices} devices, num_devices is {engine.devices}"
+    if degrees.devices not in system.num_devices:
+        return f"{degrees.text} takes {degrees.devices} devices, num_devices is {_listed(system.num_devices)}"
     if degrees.expert > 1 and engine.model not in MIXTURES:
         return f"{degrees.text} spreads experts, of which {engine.model} has none"
-    return why_not(io_algorithm, degrees)
+    return why_not(system.io_algorithm, degrees)
 
 
-def _policy(algorithm: str, chunk: int | None) -> Mapping[str, Any]:
+def _listed(numbers: Collection[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))
+
+
+def _policy(algorithm: str, chunk: int | None) -> dict[str, Any]:
     """Return the policy that does what ReaLLM's does."""
     if algorithm == "baseline":
         return {"scheduling": "none"}

@@ -1,8 +1,8 @@
 """Requests of a task at a rate: exponential gaps, and the lengths of rows drawn from a recorded trace.
 
-As ReaLLM draws them, but for two things. A prompt and its answer are of one row: in recorded traffic they belong together,
-and drawing them apart makes requests that nobody sends. And a draw is a function of seed, task, rate and the request's
-number alone, so traffic of one rate does not depend on which others are made beside it.
+As ReaLLM draws them, but for two things. A prompt and its answer are of one row: in recorded traffic they belong
+together, and drawing them apart makes requests that nobody sends. And a draw is a function of seed, task, rate and the
+request's number alone, so traffic of one rate does not depend on which others are made beside it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ request_formats: Registry[RequestFormat] = Registry("workload format", package="
 
 
 def read_requests(path: str | Path, limit: int | None = None) -> ReadWorkload:
-    """Read the first `limit` requests (None: all) of a file in any format; a `UserError` says what is wrong and where."""
+    """Read the first `limit` requests (None: all) of a file in any format. Raises `UserError`."""
     first = _first_line(path)
     for one in map(request_formats.get, request_formats):
         if one.recognises(first):

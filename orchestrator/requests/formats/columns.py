@@ -31,8 +31,8 @@ Convert = Callable[[str], int]
 class Columns:
     """How the rows of a file become requests: `header` names its columns, `converts` has one of them for each.
 
-    `arrival`, `prompt` and `output` name the columns that are kept; the others are only checked. Arrivals are ns, of any
-    beginning where `from_first` counts them from the earliest.
+    `arrival`, `prompt` and `output` name the columns that are kept; the others are only checked. Arrivals are ns, from
+    any beginning where `from_first` counts them from the earliest.
     """
 
     header: Sequence[str]
@@ -93,9 +93,8 @@ class Columns:
             arrivals = arrivals - arrivals.min()
         if arrivals.max() > LATEST_ARRIVAL_NS:
             line = int(lines[int(arrivals.argmax())])
-            raise UserError(
-                "146 years after the first", path=path, line=line, field=self.arrival, fix="is this a time?"
-            )
+            what = f"{arrivals.max() / 1e9:.0f} s after the first"
+            raise UserError(what, path=path, line=line, field=self.arrival, fix="give times within 146 years")
         return RequestTable(np.arange(len(prompts)), prompts, outputs, arrivals, lines)
 
 
