@@ -110,14 +110,14 @@ def _workloads(given: Given, system: SystemFile) -> list[_Workload]:
             read_requests(path, 1)
             found.append(_Workload(path.stem, path))
         else:
-            found.append(_drawing(given, drawn, *task_and_rate))
+            found.append(_drawing(given, system.traffic, drawn, *task_and_rate))
     twice = [one.name for place, one in enumerate(found) if one.name in [other.name for other in found[:place]]]
     if twice:
         what = f"two files of requests are called {twice[0]}"
         raise UserError(what, path=given.system, field="system_sim.traces", fix="name them apart")
     if not system.traces:
         pairs = [(task, rate) for task in system.traffic.tasks for rate in system.traffic.rates]
-        found = [_drawing(given, drawn, task, rate) for task, rate in pairs]
+        found = [_drawing(given, system.traffic, drawn, task, rate) for task, rate in pairs]
     return found
 
 
@@ -127,13 +127,16 @@ def _drawn_by_name(path: Path, traffic: Traffic) -> tuple[str, float] | None:
     return next(((task, rate) for task, rate in pairs if path.name == f"rr_{task}_{rate:g}.csv"), None)
 
 
-def _drawing(given: Given, drawn: dict[str, RequestTable], task: str, rate: float) -> _Workload:
+def _drawing(given: Given, traffic: Traffic, drawn: dict[str, RequestTable], task: str, rate: float) -> _Workload:
     if task not in drawn:
         if task not in given.lengths:
             what = f"lengths of task {task} are drawn from a trace, and none is given"
             fix = f"give --{task} AzureLLMInferenceTrace_{task}.csv of the Azure Public Dataset, or any workload file"
             raise UserError(what, path=given.system, field="tasks", fix=fix)
         drawn[task] = read_requests(given.lengths[task]).requests
+    if next(draw(drawn[task], traffic, task, rate), None) is None:
+        what = f"no request of task {task} arrives within {traffic.end_time:g} s at {rate:g} requests/s"
+        raise UserError(what, path=given.system, field="trace_gen.end_time", fix="give more time")
     name = f"{task}-rate{rate:g}"
     return _Workload(name, given.folder / "workloads" / f"{name}.tsv", (drawn[task], task, rate))
 
@@ -142,9 +145,7 @@ def _write_workload(workload: _Workload, traffic: Traffic) -> None:
     if workload.drawn is None:
         return
     lengths, task, rate = workload.drawn
-    if not write_workload(workload.path, draw(lengths, traffic, task, rate)):
-        what = f"no request of task {task} arrives within {traffic.end_time:g} s at {rate:g} requests/s"
-        raise UserError(what, field="trace_gen.end_time", fix="give more time")
+    write_workload(workload.path, draw(lengths, traffic, task, rate))
 
 
 def _network(folder: Path, system: SystemFile, engine: Engine, device: Hardware) -> dict[str, str]:

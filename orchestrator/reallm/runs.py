@@ -57,7 +57,7 @@ def plan(system: SystemFile) -> Plan:
     """Return every combination of a file's lists, as far as the file itself tells what can be."""
     made = Plan()
     taken = {degrees.devices for degrees in system.parallelisms}
-    for devices in system.num_devices:
+    for devices in system.num_devices if len(system.num_devices) > 1 else ():
         if devices not in taken:
             made.left_out[f"num_devices {devices}"] = f"the parallelisms take {_listed(taken)} devices"
     for engine in _engines(system):

@@ -92,7 +92,7 @@ def read_system_file(path: Path) -> SystemFile:
     _refuse_two_systems(fields)
     notes: list[str] = []
     models = _texts(fields, "model")
-    for model in models:
+    for model in models if fields.sound("model") else ():
         if model not in MODELS:
             fields.problem(f"{brief(model)} is unknown", "model", near_names(model, MODELS))
     _note_kernels(fields, notes)
@@ -152,7 +152,7 @@ def _parallelisms(system: Fields) -> Sequence[Degrees]:
         what = f"{brief(list(others))} differs from attention_parallelism {brief(list(texts))}"
         system.problem(what, "ffn_parallelism", "write the same: experts are spread by ep")
     found = []
-    for text in texts:
+    for text in texts if system.sound("attention_parallelism") else ():
         try:
             found.append(read_degrees(text))
         except ValueError as error:
@@ -163,7 +163,7 @@ def _parallelisms(system: Fields) -> Sequence[Degrees]:
 
 def _algorithms(system: Fields) -> Sequence[str]:
     algorithms = _texts(system, "batching_algo", default=("mixed-sarathi",))
-    for name in algorithms:
+    for name in algorithms if system.sound("batching_algo") else ():
         if name in MISSING_ALGORITHMS:
             fix = f"write {' or '.join(ALGORITHMS)}"
             system.problem(f"{name} has no counterpart: {MISSING_ALGORITHMS[name]}", "batching_algo", fix)
@@ -207,7 +207,7 @@ def _requests(fields: Fields, simulated: Fields, notes: list[str]) -> tuple[Sequ
 
 def _tasks(fields: Fields, default: Sequence[str]) -> Sequence[str]:
     tasks = _texts(fields, "tasks", default=default)
-    for task in tasks:
+    for task in tasks if fields.sound("tasks") else ():
         if task not in TASKS:
             fields.problem(f"{brief(task)} is unknown", "tasks", near_names(task, TASKS))
     return tasks
