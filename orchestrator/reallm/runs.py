@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import starmap
 from typing import Any
 
 from orchestrator.reallm.degrees import Degrees
@@ -60,21 +60,13 @@ def plan(system: SystemFile) -> Plan:
     for devices in system.num_devices if len(system.num_devices) > 1 else ():
         if devices not in taken:
             made.left_out[f"num_devices {devices}"] = f"the parallelisms take {_listed(taken)} devices"
-    for engine in _engines(system):
+    for engine in starmap(Engine, system.engines):
         why = _impossible(engine, system)
         if why:
             made.left_out[engine.name] = why
         else:
             made.engines.append(engine)
     return made
-
-
-def _engines(system: SystemFile) -> Iterator[Engine]:
-    algorithms: list[tuple[str, int | None]] = []
-    for name in system.algorithms:
-        algorithms += [(name, chunk) for chunk in system.chunks] if name == "mixed-sarathi" else [(name, None)]
-    for model, degrees, (name, chunk) in product(system.models, system.parallelisms, algorithms):
-        yield Engine(model, degrees, name, chunk)
 
 
 def _impossible(engine: Engine, system: SystemFile) -> str:

@@ -5,8 +5,9 @@ Where ReaLLM takes one model, number of devices, parallelism, policy or chunk, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,10 @@ MISSING_ALGORITHMS = {
     "prefetch-thread": "prefetching into 3D-stacked memory is not modelled",
 }
 IO_ALGORITHMS = ("ring", "2d_ring", "multishot")
+MOST_LISTED = 100
+"""Values of one list."""
+MOST_RUNS = 10_000
+"""Of one file; a longer sweep is a mistake."""
 _MOST_CHUNK = 10**6
 _MOST_REQUESTS = 10**6
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
@@ -82,6 +87,19 @@ class SystemFile:
     end_reqs: int | None
     notes: Sequence[str]
 
+    @property
+    def engines(self) -> Iterator[tuple[str, Degrees, str, int | None]]:
+        """Every combination but for traffic: model, parallelism, policy, and the chunk where the policy has one."""
+        for model, degrees, name in product(self.models, self.parallelisms, self.algorithms):
+            for chunk in self.chunks if name == "mixed-sarathi" else (None,):
+                yield model, degrees, name, chunk
+
+    @property
+    def runs(self) -> int:
+        """How many runs the lists come to."""
+        traffic = len(self.traces) or len(self.traffic.tasks) * len(self.traffic.rates)
+        return sum(1 for _ in self.engines) * traffic
+
 
 def read_system_file(path: Path) -> SystemFile:
     """Read a file; a `UserError` tells everything that is wrong with it, with lines."""
@@ -117,6 +135,8 @@ def read_system_file(path: Path) -> SystemFile:
         simulated.positive_int("end_reqs", high=_MOST_REQUESTS, default=None),
         notes,
     )
+    if read.runs > MOST_RUNS:
+        fields.problem(f"the lists come to {read.runs} runs", fix=f"give at most {MOST_RUNS}")
     fields.finish()
     return read
 
@@ -242,9 +262,12 @@ def _rates(fields: Fields, default: Sequence[float]) -> Sequence[float]:
 
 
 def _distinct(fields: Fields, name: str, values: Sequence[T]) -> Sequence[T]:
-    """Return `values`, a list that holds something, and nothing twice."""
+    """Return `values`, a list that holds something, nothing twice, and no more than anybody runs."""
     if not fields.values[name]:
         fields.problem("is an empty list", name, "write what is to be run")
+    if len(values) > MOST_LISTED:
+        fields.problem(f"{len(values)} values", name, f"give at most {MOST_LISTED}")
+        return values[:MOST_LISTED]
     twice = [value for place, value in enumerate(values) if value in values[:place]]
     if twice:
         fields.problem(f"{brief(twice[0])} stands there twice", name, "leave one out")

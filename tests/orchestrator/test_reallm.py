@@ -211,6 +211,17 @@ def test_what_is_wrong_is_named(workplace: Path, changes: dict[str, str], messag
     assert message in str(error.value)
 
 
+def test_sweeps_have_an_end(workplace: Path) -> None:
+    most = ", ".join(str(chunk) for chunk in range(1, 101))
+    rates = "[" + ", ".join(map(str, range(1, 51))) + "]"
+    read = read_system_file(system(SYSTEM, prefill_chunk=f"[{most}]", request_rates=rates))
+    assert read.runs == 10_000 and len(plan(read).engines) == 100
+    with pytest.raises(UserError, match=r": the lists come to 10200 runs; give at most 10000$"):
+        read_system_file(system(SYSTEM, prefill_chunk=f"[{most}]", request_rates=rates.replace("]", ", 60]")))
+    with pytest.raises(UserError, match=r"system.prefill_chunk: 101 values; give at most 100$"):
+        read_system_file(system(SYSTEM, prefill_chunk=f"[{most}, 101]"))
+
+
 def test_what_must_be_there(workplace: Path) -> None:
     path = system("heterogeneous: false\n")
     with pytest.raises(UserError) as error:
