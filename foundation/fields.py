@@ -59,6 +59,8 @@ class Fields:
         self.values, self.document, self.place = values, document, place
         self.problems: list[UserError] = [] if problems is None else problems
         self._faulty: set[str] = set()
+        self._asked: set[str] = set()
+        self._objects: dict[str, Fields] = {}
 
     @classmethod
     def of(cls, document: Document) -> Fields:
@@ -77,11 +79,20 @@ class Fields:
 
     def has(self, *names: str) -> bool:
         """Whether any of `names` is present and not null."""
+        self._asked.update(names)
         return any(self.values.get(name) is not None for name in names)
 
     def names(self) -> Iterator[str]:
         """Return the names that are present."""
         return iter(self.values)
+
+    def unread(self) -> tuple[str, ...]:
+        """Return the names that are present and not null, but were never asked for, in the file's order."""
+        return tuple(name for name, value in self.values.items() if value is not None and name not in self._asked)
+
+    def pass_over(self, *names: str) -> None:
+        """Count `names` as asked for: the values of others make that they do not matter."""
+        self._asked.update(names)
 
     def only(self, known: Iterable[str]) -> None:
         """Report every field that is not in `known`, with the near names."""
@@ -170,6 +181,7 @@ class Fields:
     def choice(self, name: str, choices: Sequence[str], *, default: D) -> str | D: ...
     def choice(self, name: str, choices: Sequence[str], *, default: D | _Absent = REQUIRED) -> str | D:
         """Return one of `choices`; of a string that is none, the near ones are named."""
+        self._asked.add(name)
         value = self.values.get(name)
         if isinstance(value, str) and value not in choices:
             self.problem(f"{brief(value)} is unknown", name, near_names(value, choices))
@@ -179,15 +191,19 @@ class Fields:
     # --- what is made of several -----------------------------------------------------------------------------------
 
     def object(self, name: str) -> Fields:
-        """Return the object under `name` (an empty one where it is absent).
+        """Return the object under `name` (an empty one where it is absent), each time the same.
 
         Of a value that is none, that is all there is to tell: what is asked of it then is answered in silence.
         """
+        self._asked.add(name)
+        if name in self._objects:
+            return self._objects[name]
         value = self.values.get(name)
         if value is not None and not isinstance(value, dict) and self.sound(name):
             self.wrong(name, "an object")
             self._faulty.add(name)
-        return self._inner(value, (name,))
+        self._objects[name] = self._inner(value, (name,))
+        return self._objects[name]
 
     def objects(self, name: str) -> Sequence[Fields]:
         """Return the objects of the list under `name` (none where it is absent); see `object`."""
@@ -284,6 +300,7 @@ class Fields:
         self, names: tuple[str, ...], fits: Callable[[Any], bool], expected: str, harmless: T, default: D | _Absent
     ) -> T | D:
         """Return the first of `names` that is present, if it `fits`; note a problem otherwise."""
+        self._asked.update(names)
         name = next((name for name in names if self.values.get(name) is not None), None)
         if name is None:
             if not isinstance(default, _Required):

@@ -199,7 +199,7 @@ class Deploying:
 
     def _deploy(self, given: EngineSpec) -> Deployment:
         asked = given.model
-        model, hardware = self._model(asked.model_name, asked.quantization), self._hardware(asked.hardware)
+        model, hardware = self._model(asked.model_name, asked.quantization, asked.mla), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism)
@@ -227,7 +227,7 @@ class Deploying:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings.model_name, settings.quantization),
+                architecture=self._model(settings.model_name, settings.quantization, settings.mla),
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -250,7 +250,7 @@ class Deploying:
         self, perf_model: PerfModelSettings, settings: ModelSettings, shared: ParallelismSettings
     ) -> TraceGenerator:
         return TraceGenerator(
-            self._model(settings.model_name, settings.quantization),
+            self._model(settings.model_name, settings.quantization, settings.mla),
             Mesh(shared.tensor, shared.stages, shared.expert),
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),

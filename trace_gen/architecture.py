@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
+from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import Attention
+from trace_gen.attention.latent import LatentAttention
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.interface import Mlp
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Quantization, Schemes
 
 
 class NormKind(Enum):
@@ -23,10 +25,14 @@ class NormKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One kind of layer: a norm, attention, a norm, a feed-forward network. Equal layers have the same operators."""
+    """One kind of layer: a norm, attention, a norm, a feed-forward network. Equal layers have the same operators.
+
+    `schemes`: the matrices that are quantised, and how.
+    """
 
     attention: Attention
     mlp: Mlp
+    schemes: Schemes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,25 @@ def layer_runs(layers: Iterable[Layer]) -> tuple[LayerRun, ...]:
     return tuple(LayerRun(layer, sum(1 for _ in run)) for layer, run in groupby(layers))
 
 
+def quantized(model: ModelArchitecture, quantization: Quantization | None) -> ModelArchitecture:
+    """Return `model` with its matrices stored as `quantization` says."""
+    if quantization is None:
+        return model
+    stored = (replace(layer, schemes=quantization.schemes(index)) for index, layer in enumerate(model.layers))
+    return replace(model, runs=layer_runs(stored), quantization=quantization)
+
+
+def absorbing(model: ModelArchitecture, absorption: Absorption) -> ModelArchitecture:
+    """Return `model` whose latent attention absorbs its up-projections for the tokens that `absorption` says."""
+    runs = []
+    for run in model.runs:
+        attention = run.layer.attention
+        if isinstance(attention, LatentAttention):
+            run = replace(run, layer=replace(run.layer, attention=replace(attention, absorption=absorption)))
+        runs.append(run)
+    return replace(model, runs=tuple(runs))
+
+
 @dataclass(frozen=True)
 class ModelArchitecture:
     """The shape of a decoder. Sizes are elements, not bytes.
@@ -50,7 +75,9 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
-    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
+    - `head_bias`: the LM head has a bias;
+    - `quantization`: how the checkpoint stores its matrices (None: as all other numbers), in force by `quantized`;
+    - `notes`: what a user should know of what was read, one sentence each.
     """
 
     name: str
@@ -62,7 +89,9 @@ class ModelArchitecture:
     norm: NormKind
     tie_word_embeddings: bool
     position_rows: int = 0
+    head_bias: bool = False
     quantization: Quantization | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -80,9 +109,20 @@ class ModelArchitecture:
         return sum(run.repeats for run in self.runs)
 
     @property
+    def end_schemes(self) -> Schemes:
+        """How the matrices before and after the layers are stored, where they are quantised."""
+        return () if self.quantization is None else self.quantization.schemes()
+
+    @property
     def norm_parameters(self) -> int:
         """Parameters of one normalisation over the hidden size."""
         return self.hidden_size * (2 if self.norm is NormKind.LAYER else 1)
+
+    @property
+    def absorption(self) -> Absorption | None:
+        """Which tokens its latent attention absorbs its up-projections for; None without latent attention."""
+        latent = [kind.attention for kind in self.layer_kinds if isinstance(kind.attention, LatentAttention)]
+        return latent[0].absorption if latent else None
 
     @property
     def mixtures(self) -> tuple[Experts, ...]:

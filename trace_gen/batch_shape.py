@@ -63,6 +63,18 @@ class BatchShape:
         """Tokens whose logits are computed, summed over the batch: the rows of the LM head and the sampler."""
         return int(self.samples.sum())
 
+    def only(self, chosen: NDArray[np.bool_]) -> BatchShape:
+        """Return the batch of the requests that are `chosen` ``[n]``, without what it moves."""
+        if chosen.all():
+            return self
+        return BatchShape(
+            self.request_ids[chosen],
+            self.new_tokens[chosen],
+            self.context_tokens[chosen],
+            self.samples[chosen],
+            steps=self.steps,
+        )
+
     def context_by_step(self) -> IntArray:
         """Return tokens in the KV cache before each step, shape ``[steps, n]``; a dummy's do not grow."""
         grown = np.arange(self.steps, dtype=np.int64)[:, None] * (self.request_ids >= 0)

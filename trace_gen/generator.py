@@ -22,6 +22,7 @@ import numpy as np
 from foundation.errors import InternalError, UserError
 from foundation.recent import Recent
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.attention.absorption import absorbed_tokens, latent_rows
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
@@ -79,9 +80,17 @@ class TraceGenerator:
             raise UserError(f"context parallelism of {mesh.context} is not modelled yet", fix="give 1")
         self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
         self.precision = precision or Precision()
+        self.absorption = architecture.absorption
         self.by_request = attention_placement == "requests" and mesh.tensor > 1
+        if self.by_request and self.absorption is not None:
+            raise UserError(
+                f"{architecture.name} has latent attention, whose KV cache every rank holds",
+                field="--attention_placement",
+                fix="give heads",
+            )
         self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
-        self.warnings = (*_told(architecture), *(() if self.by_request else _warnings(architecture, mesh.tensor)))
+        divided = () if self.by_request else _warnings(architecture, mesh.tensor)
+        self.warnings = (*architecture.notes, *_told(architecture), *divided)
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
         vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
         self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
@@ -156,6 +165,8 @@ class TraceGenerator:
         quantized = self.architecture.quantization
         if quantized is not None and quantized.online:
             facts["quantization"] = quantized.method
+        if self.absorption not in (None, "auto"):
+            facts["mla"] = str(self.absorption)
         if self.architecture.mixtures:
             facts["expert_parallel"] = str(mesh.expert)
         if mesh.data > 1:
@@ -166,7 +177,7 @@ class TraceGenerator:
 
     def _layer_facts(self, kind: int, route: Router) -> LayerFacts:
         layer, mesh = self.architecture.layer_kinds[kind], self.mesh
-        attention = layer.attention.shape(1 if self.by_request else mesh.tensor, self.precision)
+        attention = layer.attention.shapes(1 if self.by_request else mesh.tensor, self.precision)
         if not isinstance(layer.mlp, Experts):
             return LayerFacts(attention, None)
         return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.member_size))
@@ -179,11 +190,19 @@ class TraceGenerator:
             batch.sampled_tokens > 0,
             len(batch.kv_loads),
             len(batch.kv_evictions),
+            self._latent(batch),
         )
+
+    def _latent(self, batch: BatchShape) -> tuple[int, ...]:
+        """Return the rows that the tokens of `batch` are to latent attention; see `MemberKey`."""
+        if self.absorption is None:
+            return ()
+        rows: list[int] = latent_rows(self.absorption, batch).tolist()
+        return tuple(rows if self.request_rows else sorted(set(rows)))
 
     def _structure(self, key: StructureKey) -> tuple[Structure, TableShape]:
         structure = self._builder.build(key)
-        return structure, TableShape.of(structure.entries, self._facts, self.by_request)
+        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.absorption)
 
     def _size_key(self, key: StructureKey, batches: Sequence[BatchShape]) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""
@@ -192,6 +211,7 @@ class TraceGenerator:
                 batch.total_tokens,
                 batch.sampled_tokens,
                 batch.new_tokens.tobytes() if self.request_rows else b"",
+                absorbed_tokens(self.absorption, batch) if self.absorption is not None else 0,
             )
             for batch in batches
         ]

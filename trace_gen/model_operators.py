@@ -58,7 +58,7 @@ def model_operators(
         tensor=mesh.tensor,
         expert=mesh.expert,
         gathers=gathers,
-        quantization=model.quantization,
+        schemes=model.end_schemes,
     )
     return ModelOperators(
         (_embedding(model, make),), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
@@ -66,6 +66,7 @@ def model_operators(
 
 
 def _block(layer: Layer, make: OperatorMaker) -> tuple[Operator, ...]:
+    make = replace(make, schemes=layer.schemes)
     before, between = make.norm("attention_norm"), make.norm("mlp_norm")
     attention = layer.attention.operators(make, before.name)
     return (before, *attention, between, *layer.mlp.operators(make, between.name))
@@ -98,7 +99,7 @@ def _tail(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
     hidden, vocab = model.hidden_size, ceil_div(model.vocab_size, make.tensor)
     # The final norm runs on every token; only the rows whose logits are needed go on.
     norm = replace(make.norm("final_norm"), output_rows=Rows.LOGITS)
-    head = make.linear("lm_head", norm.name, hidden, vocab, False, Rows.LOGITS, CommType.ALLGATHER)
+    head = make.linear("lm_head", norm.name, hidden, vocab, model.head_bias, Rows.LOGITS, CommType.ALLGATHER)
     if "sampler" in make.vocabulary.absent:
         return (norm, head)
     gathered = make.precision.activation_bytes(vocab) * make.tensor

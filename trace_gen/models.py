@@ -12,10 +12,13 @@ from foundation.documents import read_json
 from foundation.errors import UserError
 from foundation.fields import Fields
 from foundation.printable import brief, printable, shorten
-from trace_gen.architecture import ModelArchitecture
+from trace_gen.architecture import ModelArchitecture, absorbing, quantized
+from trace_gen.attention.absorption import Absorption
 from trace_gen.config_root import CONFIG_ROOT, is_file, is_folder
 from trace_gen.families import families
-from trace_gen.quantization import ONLINE, read_quantization
+from trace_gen.quantization import ONLINE
+from trace_gen.quantization_config import read_quantization
+from trace_gen.unread_fields import check_unread
 
 MODELS_FOLDER = CONFIG_ROOT / "models"
 _MOST_NEAR = 3
@@ -24,13 +27,14 @@ _SIZE = re.compile(r"-A?\d+(x\d+)?(\.\d+)?[BM].*", re.IGNORECASE)
 """From where on a name says which of a model's sizes it is."""
 
 
-def load_model(name_or_path: str, quantization: str | None = None) -> ModelArchitecture:
+def load_model(name_or_path: str, quantization: str | None = None, mla: Absorption = "auto") -> ModelArchitecture:
     """Return the architecture of a shipped model (``org/name``, its last part, or an alias) or of a config file.
 
     `name_or_path` may also be a ``config.json`` or a folder that holds one. Spelling of shipped names is
     tolerant of case. `quantization`: the method (of `ONLINE`) by which an engine quantises a checkpoint that is not
-    quantised; others change nothing. Raises `UserError` for an unknown name (with near ones), an unsupported
-    `model_type`, and wrong fields (all of them at once).
+    quantised; others change nothing. `mla`: the form of latent attention (`trace_gen.attention.absorption`), if it has
+    any. Raises `UserError` for an unknown name (with near ones), an unsupported `model_type`, and wrong fields (all of
+    them at once), among them those that change the work and that the family does not read (`trace_gen.unread_fields`).
     """
     path, name = _locate(name_or_path)
     fields = Fields.of(read_json(path, "model configuration"))
@@ -46,8 +50,10 @@ def load_model(name_or_path: str, quantization: str | None = None) -> ModelArchi
         )
     architecture = families.get(model_type)(name, fields)
     stored = read_quantization(fields, None if fields.problems else architecture.num_layers)
+    notes = check_unread(fields, name)
     fields.finish()
-    return replace(architecture, quantization=stored or ONLINE.get(quantization or ""))
+    read = replace(absorbing(architecture, mla), notes=notes)
+    return quantized(read, stored or ONLINE.get(quantization or ""))
 
 
 def shipped_models() -> dict[str, Path]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_gen.attention.absorption import Absorption, absorbed_tokens, latent_rows
 from trace_gen.attention.work import AttentionShape
 from trace_gen.batch_shape import BatchShape
 from trace_gen.mlp.routing import ExpertRouting
-from trace_gen.operators import Operator, Rows
+from trace_gen.operators import LATENT_ROWS, Operator, Rows
 from trace_gen.perf_model import AttentionPart, OperatorTable
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import WAVE, TableEntry
@@ -20,19 +21,28 @@ from trace_gen.trace_structure import WAVE, TableEntry
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """What a kind of layer tells of its columns: one rank's attention, and how tokens reach its experts (if any)."""
+    """What a kind of layer tells of its columns: one rank's attention by its rows, and how tokens reach its experts
+    (if any).
+    """
 
-    attention: AttentionShape
+    attention: Mapping[Rows, AttentionShape]
     routing: ExpertRouting | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionColumns:
-    """The columns in which one member's attention of one shape stands."""
+    """The columns in which one member's attention of one shape stands, for the requests whose tokens are `rows`."""
 
     member: int
+    rows: Rows
     shape: AttentionShape
     columns: IntArray
+
+    def batch(self, batch: BatchShape, absorption: Absorption | None) -> BatchShape:
+        """Return the requests of the member's `batch` that one row for all of them works for."""
+        if absorption is None or self.rows not in LATENT_ROWS:
+            return batch
+        return batch.only(latent_rows(absorption, batch) == self.rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +74,16 @@ class TableShape:
     """``[4, m]``: where in `_rows`' choices, laid end to end, the rows of input, work, output and collective stand."""
     by_request: IntArray
     """The columns that stand for single requests."""
+    absorption: Absorption | None = None
+    """Which tokens are `Rows.ABSORBED`, where attention is latent."""
 
     @staticmethod
-    def of(entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool) -> TableShape:
+    def of(
+        entries: Sequence[TableEntry],
+        facts: Sequence[LayerFacts],
+        by_request: bool,
+        absorption: Absorption | None = None,
+    ) -> TableShape:
         """Return the shape of the table of `entries`; `facts` are those of each kind of layer."""
         operators = [entry.operator for entry in entries]
         kinds = np.array([operator.kind for operator in operators], dtype=np.int8)
@@ -88,6 +105,7 @@ class TableShape:
             per_row=np.array(per_row, dtype=np.int64).T,
             row_kinds=row_kinds.T * len(entries) + np.arange(len(entries)),
             by_request=np.flatnonzero(request >= 0),
+            absorption=absorption,
         )
 
 
@@ -138,16 +156,17 @@ def operator_table(
     firsts = [0, *accumulate(len(batch.request_ids) for batch in batches)]
     parts = []
     for place in shape.attention:
-        work = place.shape.work(batches[place.member])
         first, columns = firsts[place.member], place.columns
         per_request = bool(shape.request[columns[0]] >= 0)
+        batch = batches[place.member] if per_request else place.batch(batches[place.member], shape.absorption)
+        work = place.shape.work(batch)
         if per_request:
             own = shape.request[columns] - first
             flops[:, columns], mem_bytes[:, columns] = work.flops[:, own], work.mem_bytes[:, own]
         else:
             flops[:, columns] = work.flops.sum(axis=1, keepdims=True)
             mem_bytes[:, columns] = work.mem_bytes.sum(axis=1, keepdims=True)
-        parts.append(AttentionPart(columns, per_request, place.shape, batches[place.member], work, first))
+        parts.append(AttentionPart(columns, per_request, place.shape, batch, work, first))
     return OperatorTable(
         names=shape.names,
         kinds=shape.kinds,
@@ -173,6 +192,11 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
     if shape.by_request.size:
         new_tokens = np.concatenate([batch.new_tokens for batch in batches])
         choices[int(Rows.TOKENS), shape.by_request] = new_tokens[shape.request[shape.by_request]]
+    if shape.absorption is not None:
+        absorbed = np.array([*(absorbed_tokens(shape.absorption, batch) for batch in batches), 0])
+        own = choices[int(Rows.TOKENS)]
+        choices[int(Rows.ABSORBED)] = np.where(shape.request >= 0, own, absorbed[shape.member])
+        choices[int(Rows.EXPANDED)] = np.where(shape.request >= 0, own, own - absorbed[shape.member])
     choices[int(Rows.LOGITS)] = logits[shape.member]
     for part in shape.mixtures:
         routing, most = part.routing, of_member[part.member].item()
@@ -185,14 +209,12 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
 
 
 def _attention_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[AttentionColumns, ...]:
-    places: dict[tuple[int, AttentionShape], list[int]] = {}
+    places: dict[tuple[int, Rows, AttentionShape], list[int]] = {}
     for column, entry in enumerate(entries):
         if entry.operator.kind is OperatorClass.ATTENTION:
-            places.setdefault((entry.member, facts[entry.layer_kind].attention), []).append(column)
-    return tuple(
-        AttentionColumns(member, shape, np.array(columns, dtype=np.int64))
-        for (member, shape), columns in places.items()
-    )
+            rows = entry.operator.input_rows
+            places.setdefault((entry.member, rows, facts[entry.layer_kind].attention[rows]), []).append(column)
+    return tuple(AttentionColumns(*place, np.array(columns, dtype=np.int64)) for place, columns in places.items())
 
 
 def _mixture_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[MixtureColumns, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from trace_gen.precision import Arithmetic, Precision
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Scheme, Schemes
 from trace_gen.trace import CommType, OperatorClass
 from trace_gen.vocabulary import Vocabulary
 
@@ -46,6 +46,14 @@ class Rows(IntEnum):
     """Every copy of a token that this rank sends to the experts and gets back."""
     GATHERED = 5
     """Every token of the shares of all ranks."""
+    EXPANDED = 6
+    """Every token whose latent attention works on expanded keys and values (`trace_gen.attention.absorption`)."""
+    ABSORBED = 7
+    """Every token whose latent attention works on what the KV cache holds."""
+
+
+LATENT_ROWS = frozenset({Rows.EXPANDED, Rows.ABSORBED})
+"""Rows of some requests only: an operator on them is left out where a batch has none of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,7 @@ class OperatorMaker:
 
     `norm_parameters`: weights of a norm over the hidden state; `expert`: ranks that whole experts are spread over (1:
     every expert's width is divided over the `tensor` ranks); `gathers`: tokens reach the experts of other ranks by an
-    all-gather and come back by a reduce-scatter, not by all-to-alls. `quantization` is that of the checkpoint, if any.
+    all-gather and come back by a reduce-scatter, not by all-to-alls. `schemes`: the quantised roles.
     """
 
     hidden_size: int
@@ -119,7 +127,7 @@ class OperatorMaker:
     tensor: int = 1
     expert: int = 1
     gathers: bool = False
-    quantization: Quantization | None = None
+    schemes: Schemes = ()
 
     def linear(
         self,
@@ -135,12 +143,12 @@ class OperatorMaker:
         into, out = self.precision.activation_bytes(inputs), self.precision.activation_bytes(outputs)
         parameters = inputs * outputs + outputs * bias
         weights, arithmetic = self.precision.weight_bytes(parameters), self.precision.arithmetic
-        if self.quantizes(role):
-            assert self.quantization is not None
+        scheme = self.scheme(role)
+        if scheme is not None:
             shared = self.tensor > 1 and role in SHARED_INPUTS
-            weights = self.quantization.matrix_bytes(inputs, outputs, shared=shared)
+            weights = scheme.matrix_bytes(inputs, outputs, shared=shared)
             weights += self.precision.weight_bytes(outputs * bias)
-            arithmetic = self.quantization.arithmetic or Arithmetic.of(self.precision.activation_bits)
+            arithmetic = scheme.arithmetic or Arithmetic.of(self.precision.activation_bits)
         after = communication if self.tensor > 1 else CommType.NONE
         return Operator(
             self.vocabulary.of(role),
@@ -160,9 +168,9 @@ class OperatorMaker:
             comm_bytes=out if after is not CommType.NONE else 0,
         )
 
-    def quantizes(self, role: str) -> bool:
-        """Whether the matrices of `role` are quantised."""
-        return self.quantization is not None and self.quantization.covers(role)
+    def scheme(self, role: str) -> Scheme | None:
+        """Return how the matrices of `role` are stored; None where they are not quantised."""
+        return dict(self.schemes).get(role)
 
     def projections(
         self, outputs: Sequence[tuple[str, int]], source: str, inputs: int, bias: bool = False

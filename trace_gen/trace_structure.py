@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import ModelOperators
-from trace_gen.operators import Operator
+from trace_gen.operators import LATENT_ROWS, Operator
 from trace_gen.trace import NO_LAYER, NPU, CommType, IntArray, Location, OperatorClass, RowKind
 
 LOAD_NAME, EVICT_NAME = "kv_load", "kv_evict"
@@ -62,13 +62,28 @@ class TableEntry:
 
 
 class MemberKey(NamedTuple):
-    """What decides the rows of one member. `requests`: per-request rows of its batch, 0 for one row a batch."""
+    """What decides the rows of one member.
+
+    `requests`: per-request rows of its batch, 0 for one row a batch; `latent`: where attention is latent, the rows
+    (`Rows.ABSORBED`, `Rows.EXPANDED`) that its tokens are, request by request, or each once for one row a batch.
+    """
 
     requests: int
     has_tokens: bool
     has_logits: bool
     loads: int
     evictions: int
+    latent: tuple[int, ...] = ()
+
+    def has(self, operator: Operator) -> bool:
+        """Whether there are tokens for `operator`."""
+        return operator.input_rows not in LATENT_ROWS or operator.input_rows in self.latent
+
+    def requests_of(self, operator: Operator) -> Iterable[int]:
+        """Return the positions in the batch of the requests that a per-request `operator` has a row for."""
+        if operator.input_rows not in LATENT_ROWS:
+            return range(self.requests)
+        return [position for position, rows in enumerate(self.latent) if rows == operator.input_rows]
 
 
 StructureKey = tuple[MemberKey, ...]
@@ -196,20 +211,23 @@ class StructureBuilder:
                 yield from (TableEntry(operator, kind, WAVE) for operator in section)
                 continue
             for member in working:
+                own = [operator for operator in section if key[member].has(operator)]
                 alone = TableEntry(section[0], kind, member)
-                yield from self._alone(section, alone, key[member].requests, first_request[member])
+                yield from self._alone(own, alone, key[member], first_request[member])
 
-    def _alone(self, section: list[Operator], like: TableEntry, requests: int, first: int) -> Iterator[TableEntry]:
+    def _alone(self, section: list[Operator], like: TableEntry, member: MemberKey, first: int) -> Iterator[TableEntry]:
         """Yield a member's entries, `like` the given one; per-request operators stand together, request by request."""
-        separate = [operator for operator in section if requests and operator.is_per_request]
+        separate = {operator: member.requests_of(operator) for operator in section if operator.is_per_request}
+        separate = separate if member.requests else {}
         for operator in section:
             if operator not in separate:
                 yield replace(like, operator=operator)
-            elif operator is separate[0]:
-                for request in range(requests):
+            elif operator is next(iter(separate)):
+                for request in range(member.requests):
                     rank = request % self.mesh.tensor if self.by_request else EVERY_RANK
-                    for part in separate:
-                        yield replace(like, operator=part, request=first + request, rank=rank)
+                    for part, requests in separate.items():
+                        if request in requests:
+                            yield replace(like, operator=part, request=first + request, rank=rank)
 
     def _columns(self, entries: tuple[TableEntry, ...], rows: _Rows, key: StructureKey) -> Structure:
         """Put the rows of KV transfers in front and fill every column."""

@@ -8,6 +8,8 @@ which a performance model's vocabulary decides. Projections of one input whose r
     split   embedding | input_layernorm q_proj k_proj v_proj [qk_norm] [rope] attn o_proj post_layernorm
             gate_proj up_proj act_fn down_proj  (or fc1 act_fn fc2) | final_layernorm lm_head
 
+Multi-head latent attention (`trace_gen.attention.latent`) has operators of its own between the first norm and o_proj.
+
 The split names are those of LLMServingSim v0.2.1's tables, which know no sampler; there, rotary embedding and attention
 are rows of their own for each request.
 """
@@ -25,7 +27,9 @@ ROLES: Mapping[str, OperatorClass] = {
     "attention_norm": OperatorClass.ELEMENTWISE,
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), OperatorClass.GEMM),
     **dict.fromkeys(("qk_norm", "rotary", "mlp_norm"), OperatorClass.ELEMENTWISE),
-    "attention": OperatorClass.ATTENTION,
+    **dict.fromkeys(("q_a_proj", "q_b_proj", "kv_a_proj", "kv_b_proj", "q_absorb", "v_up_proj"), OperatorClass.GEMM),
+    **dict.fromkeys(("q_a_norm", "kv_a_norm"), OperatorClass.ELEMENTWISE),
+    **dict.fromkeys(("attention", "latent_attention"), OperatorClass.ATTENTION),
     **dict.fromkeys(("attention_scatter", "attention_gather"), OperatorClass.COMMUNICATION),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj", "fc1", "fc2"), OperatorClass.GEMM),
     "act_fn": OperatorClass.ELEMENTWISE,
@@ -71,6 +75,7 @@ FUSED = Vocabulary(
     {
         **dict.fromkeys(("attention_norm", "mlp_norm"), "layernorm"),
         **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+        **dict.fromkeys(("q_a_proj", "kv_a_proj"), "qkv_a_proj"),
         **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
         "rotary": "rotary_emb",
         "final_norm": "final_layernorm",

@@ -10,7 +10,16 @@ from foundation.errors import UserError
 from trace_gen.mesh import Mesh
 from trace_gen.trace import NO_LAYER, CommType, RowKind, Trace
 
-ATTENTION = frozenset({"attention", "attn", "qk_matmul", "softmax", "sv_matmul"})
+ATTENTION = frozenset({"attention", "attn", "latent_attention", "qk_matmul", "softmax", "sv_matmul"})
+ABSORBED = frozenset({"q_absorb", "latent_attention", "v_up_proj"})
+"""Of latent attention: what works on the tokens whose up-projections are absorbed, and nothing else does."""
+EXPANDED = frozenset({"kv_b_proj", "attention", "attn"})
+"""Of latent attention: what works on the other tokens."""
+LATENT_FIRST = frozenset({"qkv_a_proj", "q_a_proj", "kv_a_proj"})
+LATENT = frozenset({*LATENT_FIRST, *ABSORBED, "q_a_norm", "q_b_proj", "kv_a_norm", "kv_b_proj"})
+"""Operators that only latent attention has; it also has some that others have."""
+LATENT_ENDS = frozenset({"attention", "attn", "v_up_proj"})
+"""What they put out goes into the output projection, that of all of them together."""
 ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
 """Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
 SHARED_EXPERTS = "shared_down_proj"

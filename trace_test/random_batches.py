@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.attention.absorption import Absorption
 from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer, dummy_batch, empty_batch
 from trace_gen.generator import AttentionPlacement, TraceGenerator
 from trace_gen.memory import ModelMemory
@@ -28,6 +29,7 @@ from trace_test.subjects import of_trace
 
 Kind = Literal["orca", "chunked", "decode", "prefill", "steps"]
 KINDS: tuple[Kind, ...] = ("orca", "chunked", "decode", "prefill", "steps")
+ABSORPTIONS: tuple[Absorption, ...] = ("auto", "auto", "absorb", "expand")
 TENSOR, PIPELINE, DATA = (1, 2, 4, 8), (1, 2, 3, 4), (1, 1, 2, 3, 4)
 MAX_REQUESTS, MAX_TOKENS, BLOCK = 8, 600, 16
 
@@ -51,7 +53,7 @@ def random_subjects(count: int, seed: int) -> Iterator[Subject]:
     models = sorted(shipped_models())
     random.shuffle(models)
     for number in range(count):
-        architecture = load_model(models[number % len(models)])
+        architecture = load_model(models[number % len(models)], mla=ABSORPTIONS[number % len(ABSORPTIONS)])
         tensor, stages = TENSOR[number % 4], min(random.choice(PIPELINE), architecture.num_layers)
         mesh = _mesh(architecture, tensor, stages, random)
         yield _subject(architecture, mesh, KINDS[number % len(KINDS)], random, number)
@@ -70,6 +72,7 @@ def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Ran
 def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Random, number: int) -> Subject:
     precision = Precision()
     placement: AttentionPlacement = random.choice(("heads", "requests"))
+    placement = "heads" if architecture.absorption is not None else placement
     vocabulary: Vocabulary = random.choice((FUSED, SPLIT))
     granularity: AttentionGranularity = random.choice(("request", "batch"))
     generator = TraceGenerator(

@@ -14,6 +14,7 @@ from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
 from foundation.files import names_in
+from trace_gen.attention.absorption import absorption_named
 from trace_gen.models import load_model
 from trace_gen.precision import Precision
 from trace_gen.trace import Trace
@@ -114,7 +115,8 @@ def _model(trace: Trace, reading: Reading) -> ModelFacts | None:
     if mesh is None or not {"model", "tensor_parallel"} <= trace.attributes.keys():
         return None
     try:
-        architecture = load_model(trace.attributes["model"], trace.attributes.get("quantization"))
+        quantization, mla = trace.attributes.get("quantization"), trace.attributes.get("mla", "auto")
+        architecture = load_model(trace.attributes["model"], quantization, absorption_named(mla))
         mesh.stage_layers(architecture.num_layers)
     except UserError:
         return None

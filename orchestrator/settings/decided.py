@@ -45,6 +45,9 @@ def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
 
 def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
     """Return the widths of numbers; a quantised checkpoint decides its own weights, and maybe its KV cache."""
+    if given.mla != "auto" and model.absorption is None:
+        said = f"{given.mla}, but {model.name} has no latent attention"
+        raise UserError(said, field="--mla", fix="leave it out")
     quantized = model.quantization
     method = None if quantized is None else quantized.method
     if given.quantization not in (None, method):

@@ -12,6 +12,7 @@ from foundation.settings import setting
 from foundation.settings.reading import Problem
 
 if TYPE_CHECKING:
+    from trace_gen.attention.absorption import Absorption
     from trace_gen.generator import AttentionPlacement
 
 MOST_NPUS = 2**20
@@ -49,6 +50,11 @@ class ModelSettings:
         None,
         "how weights are quantised, as vLLM says it: as the checkpoint's are, or fp8 where they are not",
         shown_default="the checkpoint's",
+    )
+    mla: Absorption = setting(
+        "auto",
+        "latent attention: keys and values expanded for prompts and absorbed for decodes, or one for all tokens",
+        choices=("auto", "absorb", "expand"),
     )
     local_bw: float | None = setting(
         None, "bandwidth of device memory", unit="GB/s (1e9)", above=0, shown_default="the hardware's"

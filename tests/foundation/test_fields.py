@@ -188,3 +188,19 @@ def test_a_fault_is_told_once_however_often_the_field_is_read() -> None:
         "f.json: z is missing; give a number",
         "line 1, y[1]: 1 is not a string",
     ]
+
+
+def test_what_was_never_asked_for() -> None:
+    found = fields(a=1, b=None, c=2, d=[1], e={"f": 1, "g": 2}, h="ring", i=3, j=[{"k": 1}])
+    assert found.unread() == ("a", "c", "d", "e", "h", "i", "j")
+    found.integer("a", "x")
+    found.integers("d")
+    found.choice("h", ("ring",))
+    found.has("c")
+    found.objects("j")
+    assert found.unread() == ("e", "i")
+    found.pass_over("i", "z")
+    inner = found.object("e")
+    assert found.unread() == () and inner.unread() == ("f", "g")
+    found.object("e").integer("f")
+    assert inner.unread() == ("g",), "an object is the same each time"

@@ -219,5 +219,5 @@ def test_mixtures_that_are_refused(tmp_path: Path, changes: dict[str, object], m
 
 def test_tables_of_the_old_form_cannot_time_experts(tmp_path: Path) -> None:
     options = PerfModelOptions(model(MIXTRAL), load_hardware("H100"))
-    with pytest.raises(UserError, match=r"Mixtral-8x7B-v0\.1 is a mixture of experts.*use --perf_model roofline"):
+    with pytest.raises(UserError, match=r"Mixtral-8x7B-v0\.1 has a mixture of experts.*use --perf_model roofline"):
         make_perf_model("table_v0", options, perf_table=tmp_path / "any.csv")

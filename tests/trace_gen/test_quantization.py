@@ -246,8 +246,8 @@ def test_the_kv_cache_of_a_checkpoint(tmp_path: Path) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
-        {"quant_method": "mxfp4"},
-        r"quantization_config\.quant_method: 'mxfp4' is not modelled; supported: fp8, awq, gptq",
+        {"quant_method": "hqq"},
+        r"quantization_config\.quant_method: 'hqq' is not modelled; supported: fp8, awq, gptq, mxfp4, compressed-tens",
     ),
     ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"quant_method: 'bitsandbytes' is not modelled"),
     ({"bits": 4}, r"quant_method is missing"),
@@ -262,17 +262,28 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (FP8 | {"activation_scheme": "none"}, r'activation_scheme: "none" is unknown'),
     (FP8 | {"weight_block_size": [128]}, r"weight_block_size: holds not two numbers"),
     (FP8 | {"kv_cache_scheme": "static"}, r"kv_cache_scheme: is not modelled; leave it out, and give --kv_cache_dtype"),
-    (FP8 | {"modules_to_not_convert": ["vision_tower"]}, r"modules_to_not_convert: 'vision_tower' is not a module"),
-    (FP8 | {"ignored_layers": ["model.layers.0.mlp"]}, r"ignored_layers: mlp is left out of 1 layers only"),
+    (FP8 | {"modules_to_not_convert": ["mixer"]}, r"modules_to_not_convert: 'mixer' is not a module"),
+    (FP8 | {"ignored_layers": ["re:.*mlp\\.(gate|mix)_proj"]}, r"ignored_layers: 'mix_proj' is not a module that is"),
+    (
+        FP8 | {"ignored_layers": ["model.layers.7.self_attn.v_proj"]},
+        r"q_proj, k_proj, v_proj are stored as one in layer 7: leave out all of them or none",
+    ),
     (FP8 | {"ignored_layers": ["k_proj"]}, r"q_proj, k_proj, v_proj are stored as one: leave out all of them or none"),
     (tensors(FLOAT, DYNAMIC | {"num_bits": 4}), r"input_activations.num_bits: 4 bits are not modelled; expected 8$"),
     (tensors(FLOAT, DYNAMIC | {"type": "int"}), r"input_activations: activations of another format than the weights"),
-    (tensors(INT4 | {"type": "float"}), r"weights.type: 4-bit floating point is not modelled; expected int$"),
+    (tensors(INT4 | {"type": "float"}), r"weights.group_size: groups of 128 in 4-bit floating point; expected 32$"),
+    (
+        tensors(INT4 | {"type": "float", "group_size": 32}, DYNAMIC),
+        r"input_activations: activations beside 4-bit floating point are not modelled; expected null$",
+    ),
     (tensors(INT4 | {"strategy": "attn_head"}), r'weights.strategy: "attn_head" is unknown'),
     (tensors(INT4 | {"group_size": None}), r"weights.group_size is missing|group_size is missing"),
     (tensors(FLOAT, kv_cache_scheme={"num_bits": 4}), r"kv_cache_scheme.num_bits: 4 bits are not modelled"),
     (tensors(FLOAT, sparsity_config={"format": "2:4"}), r"sparsity_config: is not modelled"),
-    ({"quant_method": "compressed-tensors", "config_groups": {}}, r"config_groups: 0 groups: matrices that differ"),
+    (
+        {"quant_method": "compressed-tensors", "config_groups": {}},
+        r"config_groups: no groups; say how matrices",
+    ),
 ]
 
 
@@ -286,11 +297,11 @@ def test_what_is_not_modelled_is_refused_with_its_field(tmp_path: Path, config: 
 def test_targets_and_outputs_that_are_not_modelled(tmp_path: Path) -> None:
     config = tensors(FLOAT)
     config["config_groups"]["group_0"] |= {"targets": ["Linear", "Embedding"], "output_activations": DYNAMIC}
-    with pytest.raises(UserError, match=r"targets: is not modelled; expected .*output_activations: is not modelled"):
+    with pytest.raises(UserError, match=r"output_activations: is not modelled.*targets: is not modelled; expected "):
         quantized(tmp_path, LLAMA, config)
     more = tensors(FLOAT)
     more["config_groups"]["group_1"] = more["config_groups"]["group_0"]
-    with pytest.raises(UserError, match="config_groups: 2 groups: matrices that differ are not modelled; give one"):
+    with pytest.raises(UserError, match="config_groups: several groups target Linear; name the modules of all but one"):
         quantized(tmp_path, LLAMA, more)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.converters.traces import Row, make_trace
-from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind
+from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind, quantized
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.precision import Precision
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Quantization, Scheme, Stored
 from trace_gen.trace import Location
 from trace_test.rule import ModelFacts, Subject, rules
 
@@ -21,12 +21,15 @@ SCALES = 2 * HIDDEN * WIDTH // 16
 """Bytes of a 16-bit scale for every 16 inputs of each output."""
 
 
+def stored(scheme: Scheme, role: str = "down_proj") -> Quantization:
+    return Quantization("gptq", (Stored(frozenset({role}), scheme),))
+
+
 def said(quantization: Quantization, weights: int, width: int = WIDTH, hidden: int = HIDDEN) -> list[str]:
     """What the rule says of a down projection that holds so many bytes."""
     layer = Layer(GroupedAttention(2, 2, 16), DenseMlp(width))
-    architecture = ModelArchitecture(
-        "tiny", "llama", hidden, (LayerRun(layer, 1),), 100, 64, NormKind.RMS, False, quantization=quantization
-    )
+    architecture = ModelArchitecture("tiny", "llama", hidden, (LayerRun(layer, 1),), 100, 64, NormKind.RMS, False)
+    architecture = quantized(architecture, quantization)
 
     def local(size: int) -> tuple[Location, int, int]:
         return Location.LOCAL, 0, size
@@ -47,19 +50,19 @@ def said(quantization: Quantization, weights: int, width: int = WIDTH, hidden: i
     ],
 )
 def test_scales_zero_points_and_indices_count(more: dict[str, int], size: int) -> None:
-    quantization = Quantization("gptq", 4, (16, 1), **more)
+    quantization = stored(Scheme(4, (16, 1), **more))  # type: ignore[arg-type]
     assert said(quantization, size) == []
     for wrong in (size - 1, size + 1, size - 4 * WIDTH, size + 4 * HIDDEN):
         assert said(quantization, wrong) == [f"its weights are {wrong} bytes, but the model has {size}"]
 
 
 def test_a_matrix_that_is_left_out_has_no_scales() -> None:
-    quantization = Quantization("gptq", 4, (16, 1), index_bits=32, plain=frozenset({"down_proj"}))
+    quantization = stored(Scheme(4, (16, 1), index_bits=32), "gate_proj")
     assert said(quantization, 2 * WIDTH * HIDDEN) == []
     assert len(said(quantization, WEIGHTS + SCALES + 4 * WIDTH)) == 1
 
 
 def test_parts_that_fill_no_byte_are_rounded_up_each() -> None:
     """4 bits for each of 65 x 33 weights, and 20 for each of 33 scales with their zero points."""
-    quantization = Quantization("awq", 4, (None, 1), zero_bits=4)
+    quantization = stored(Scheme(4, (None, 1), zero_bits=4))
     assert said(quantization, 1073 + 83, width=65, hidden=33) == []

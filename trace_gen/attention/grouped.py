@@ -7,11 +7,12 @@ Dimensions that the ranks do not divide are rounded up: the numbers are those of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker
+from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Rows
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.trace import CommType, OperatorClass
 
@@ -38,8 +39,10 @@ class GroupedAttention:
 
     - `rotary`: positions are rotated into queries and keys;
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
-    - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys;
-    - `window`: tokens a query attends to at most, itself included; None for all.
+    - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys, `qk_norm_weights`: with a weight vector;
+    - `window`: tokens a query attends to at most, itself included; None for all;
+    - `chunk`: tokens of the chunks of a sequence within which attention stays (Llama 4); None where it does not;
+    - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss).
     """
 
     heads: int
@@ -49,7 +52,10 @@ class GroupedAttention:
     qkv_bias: bool = False
     output_bias: bool = False
     qk_norm: bool = False
+    qk_norm_weights: bool = True
     window: int | None = None
+    chunk: int | None = None
+    sinks: bool = False
 
     def share(self, tensor: int) -> HeadShare:
         """Return what one of `tensor` ranks holds (see the module's docstring)."""
@@ -71,7 +77,8 @@ class GroupedAttention:
         rotated = part.query + part.kv
         if self.qk_norm:
             touched = QK_NORM_PASSES * rotated
-            rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, 2 * self.head_dim))
+            weights = 2 * self.head_dim * self.qk_norm_weights
+            rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, weights))
             producers = (rows[-1].name,)
         if self.rotary:
             rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * rotated, rotated))
@@ -87,19 +94,22 @@ class GroupedAttention:
         )
         reduce = CommType.ALLREDUCE
         out = make.linear("o_proj", rows[-1].name, part.query, make.hidden_size, self.output_bias, communication=reduce)
-        return [*rows, out]
+        return [*rows, self._with_sinks(out, make)]
 
-    def shape(self, tensor: int, precision: Precision) -> AttentionShape:
-        """See `Attention.shape`."""
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+        """See `Attention.shapes`."""
         part = self.share(tensor)
-        return AttentionShape(
+        kept = 2 * precision.kv_bytes(part.kv)
+        shape = AttentionShape(
             query_heads=part.query / self.head_dim,
             kv_heads=part.kv / self.head_dim,
             pair_flops=4 * part.query,
-            query_bytes=precision.activation_bytes(part.query),
-            kv_bytes=2 * precision.kv_bytes(part.kv),
-            window=self.window,
+            kv_bytes=kept,
+            new_bytes=2 * precision.activation_bytes(part.query) + kept,
+            window=self.chunk or self.window,
+            chunked=self.chunk is not None,
         )
+        return {Rows.TOKENS: shape}
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:
         """See `Attention.kv`."""
@@ -120,7 +130,21 @@ class GroupedAttention:
             return (f"{kv_heads} KV heads, which {tensor} ranks do not divide: they are split evenly",)
         return ()
 
+    def _with_sinks(self, out: Operator, make: OperatorMaker) -> Operator:
+        """Return the output projection with the sinks' weights: attention's own row may be one a request."""
+        if not self.sinks:
+            return out
+        sinks = ceil_div(self.heads, make.tensor)
+        stored = make.precision.weight_bytes(sinks)
+        return replace(
+            out,
+            parameters=out.parameters + sinks,
+            weight_bytes=out.weight_bytes + stored,
+            weight_traffic_bytes=out.weight_traffic_bytes + stored,
+        )
+
     def _kept(self, elements: int, precision: Precision) -> KVLayer:
+        # Chunks keep all tokens, as in vLLM, but for VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE=1.
         kind = KVKind.FULL if self.window is None else KVKind.SLIDING
         return KVLayer(kind, self.window, 2 * precision.kv_bytes(elements))
 

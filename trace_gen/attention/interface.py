@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import Operator, OperatorMaker
+from trace_gen.operators import Operator, OperatorMaker, Rows
 from trace_gen.precision import Precision
 
 
@@ -37,8 +38,11 @@ class Attention(Protocol):
     def operators(self, make: OperatorMaker, source: str) -> list[Operator]:
         """Return the operators from the norm called `source` to the output projection, on one rank of `make`."""
 
-    def shape(self, tensor: int, precision: Precision) -> AttentionShape:
-        """Return what decides the work of attention itself on one of `tensor` ranks."""
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+        """Return what decides the work of attention itself on one of `tensor` ranks.
+
+        By the rows of its operators of class ATTENTION: `Rows.TOKENS` where one of them attends for all tokens.
+        """
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:
         """Return what one of `tensor` ranks keeps in the KV cache."""

@@ -3,7 +3,7 @@
 A request with ``c`` tokens of context and ``t`` new ones scores ``t c + t (t + 1) / 2`` query-key pairs (causal);
 a pair costs `AttentionShape.pair_flops`. What the cache holds of all ``c + t`` tokens is read once, that of the new
 ones written once (queries read and outputs written, too). With a sliding window of ``w`` tokens, query ``i`` attends to
-``min(c + i, w)``.
+``min(c + i, w)``; in chunks of ``w`` tokens, to those since the last multiple of ``w``: ``(c + i - 1) mod w + 1``.
 """
 
 from __future__ import annotations
@@ -33,26 +33,47 @@ class AttentionShape:
     - `query_heads`, `kv_heads`: heads of the rank; below 1 where a head is split over ranks;
     - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
       weighted sum) where heads are plain;
-    - `query_bytes`: bytes of a token's queries (its outputs have as many); `kv_bytes`: of what the cache holds of it;
-    - `window`: tokens that a query attends to at most, itself included; None for all.
+    - `kv_bytes`: bytes that are read of a token that is attended to;
+    - `new_bytes`: of a new token, bytes of its queries and outputs, and of what the cache keeps of it;
+    - `context_flops`, `context_bytes`: what a token of the context costs before it is attended to;
+    - `window`: tokens that a query attends to at most, itself included; None for all. `chunked`: those of its own
+      chunk of as many tokens;
+    - `tile_heads`: query heads that share a KV head, and whose queries a kernel puts side by side into one tile.
     """
 
     query_heads: float
     kv_heads: float
     pair_flops: int
-    query_bytes: int
     kv_bytes: int
+    new_bytes: int
+    context_flops: int = 0
+    context_bytes: int = 0
     window: int | None = None
+    chunked: bool = False
+    tile_heads: int = 1
 
     def work(self, batch: BatchShape) -> AttentionWork:
         """Return what each request's attention costs at each step of `batch`."""
         context, new = batch.context_by_step(), batch.new_tokens[None, :]
+        pairs, attended = self._pairs(context, new)
+        flops, mem_bytes = self.pair_flops * pairs, attended * self.kv_bytes + new * self.new_bytes
+        if self.context_flops:
+            flops, mem_bytes = flops + context * self.context_flops, mem_bytes + context * self.context_bytes
+        return AttentionWork(flops, mem_bytes)
+
+    def _pairs(self, context: IntArray, new: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the query-key pairs, and the tokens that some query attends to."""
         if self.window is None:
-            pairs = new * context + new * (new + 1) // 2
-            attended = context + new
-        else:
-            growing = np.clip(self.window - context, 0, new)
-            pairs = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
-            attended = np.minimum(context + new, self.window + new - 1)
-        mem_bytes = (attended + new) * self.kv_bytes + 2 * new * self.query_bytes
-        return AttentionWork(self.pair_flops * pairs, mem_bytes)
+            return new * context + new * (new + 1) // 2, context + new
+        if self.chunked:
+            pairs = _since_chunk(context + new, self.window) - _since_chunk(context, self.window)
+            return pairs, context % self.window + new
+        growing = np.clip(self.window - context, 0, new)
+        pairs = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
+        return pairs, np.minimum(context + new, self.window + new - 1)
+
+
+def _since_chunk(tokens: IntArray, chunk: int) -> IntArray:
+    """Return the pairs of the first `tokens` queries of a sequence, each with the tokens since its chunk began."""
+    whole, part = np.divmod(tokens, chunk)
+    return np.asarray(whole * (chunk * (chunk + 1) // 2) + part * (part + 1) // 2)

@@ -23,7 +23,7 @@ MOST_EXPERTS = 2048
 @families.register("mixtral")
 def mixtral(name: str, fields: Fields) -> ModelArchitecture:
     """Mixtral: `num_local_experts` experts of width `intermediate_size`; `sliding_window` null means full attention."""
-    experts = _read_experts(fields, "num_local_experts", fields.positive_int("intermediate_size"))
+    experts = read_experts(fields, "num_local_experts", fields.positive_int("intermediate_size"))
 
     def arrange(attention: GroupedAttention, mlp: DenseMlp, count: int) -> Iterator[Layer]:
         return (Layer(attention, experts) for _ in range(count))
@@ -36,18 +36,19 @@ def mixtral(name: str, fields: Fields) -> ModelArchitecture:
 def qwen2_moe(name: str, fields: Fields) -> ModelArchitecture:
     """Qwen1.5-MoE and Qwen2-MoE: biased query, key and value projections, gated shared experts."""
     width, shared = (fields.positive_int(f"{kind}_intermediate_size") for kind in ("moe", "shared_expert"))
-    experts = replace(_read_experts(fields, "num_experts", width), shared_width=shared, shared_gate=True)
+    experts = replace(read_experts(fields, "num_experts", width), shared_width=shared, shared_gate=True)
     return read_rotary_decoder(name, fields, qkv_bias=True, arrange=_sparse_layers(fields, experts))
 
 
 @families.register("qwen3_moe")
 def qwen3_moe(name: str, fields: Fields) -> ModelArchitecture:
     """Qwen3-MoE: normalised queries and keys, no shared experts."""
-    experts = _read_experts(fields, "num_experts", fields.positive_int("moe_intermediate_size"))
+    experts = read_experts(fields, "num_experts", fields.positive_int("moe_intermediate_size"))
     return read_rotary_decoder(name, fields, qk_norm=True, arrange=_sparse_layers(fields, experts))
 
 
-def _read_experts(fields: Fields, count_field: str, width: int) -> Experts:
+def read_experts(fields: Fields, count_field: str, width: int) -> Experts:
+    """Return the mixture of `fields[count_field]` experts of `width`, `num_experts_per_tok` of them for a token."""
     count, chosen = fields.positive_int(count_field, high=MOST_EXPERTS), fields.positive_int("num_experts_per_tok")
     if fields.sound(count_field, "num_experts_per_tok") and chosen > count:
         fields.problem(f"num_experts_per_tok {chosen} is more than {count_field} {count}")
@@ -58,6 +59,7 @@ def _sparse_layers(fields: Fields, experts: Experts) -> Arrangement:
     """Every `decoder_sparse_step`-th layer has experts, but for `mlp_only_layers`; the others have an MLP."""
     if fields.boolean("use_sliding_window", default=False):
         fields.problem("true is not supported for mixtures of experts", "use_sliding_window", "expected false")
+    fields.pass_over("sliding_window", "max_window_layers")
     step = fields.positive_int("decoder_sparse_step", default=1)
     dense = frozenset(fields.integers("mlp_only_layers", low=0))
 

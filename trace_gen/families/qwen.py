@@ -34,6 +34,7 @@ def qwen3(name: str, fields: Fields) -> ModelArchitecture:
 def _windows(fields: Fields) -> Arrangement:
     """Return how the layers are arranged: all with full attention, or some with a sliding window."""
     if not fields.boolean("use_sliding_window", default=False):
+        fields.pass_over("sliding_window", "max_window_layers", "layer_types")
         return all_alike
     window = fields.positive_int("sliding_window")
     first = fields.integer("max_window_layers", low=0, default=28)

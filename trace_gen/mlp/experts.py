@@ -46,8 +46,12 @@ SUM_FLOPS = 2
 class Experts:
     """A mixture of experts: `count` gated MLPs of width `width`; a token goes through `per_token` of them.
 
-    `shared_width`: the width of the shared experts together, which every token goes through (0: none); `shared_gate`:
-    the router has one output more, which weighs theirs.
+    - `shared_width`: the width of the shared experts together, which every token goes through (0: none); `shared_gate`:
+      the router has one output more, which weighs theirs;
+    - `bias`: of the routed experts' matrices; `router_bias`: a number for each expert that is added to its score
+      (gpt-oss), or for the choice alone (DeepSeek-V3);
+    - `groups`, `groups_per_token`: the experts stand in as many equal groups, and those of a token are all in as many
+      of them (DeepSeek-V2 and V3: a token reaches few nodes).
     """
 
     count: int
@@ -55,6 +59,10 @@ class Experts:
     width: int
     shared_width: int = 0
     shared_gate: bool = False
+    bias: bool = False
+    router_bias: bool = False
+    groups: int = 1
+    groups_per_token: int = 1
 
     @property
     def inner(self) -> int:
@@ -71,11 +79,19 @@ class Experts:
         spread = make.expert > 1
         after = CommType.ALLREDUCE if spread else CommType.NONE
         shared = shared_mlp(make, source, self.shared_width, after) if self.shared_width else []
-        router = make.linear("router", source, make.hidden_size, self.router_outputs)
+        router = make.linear("router", source, make.hidden_size, self.router_outputs, self.router_bias)
         part = _Part(self, make)
         if not spread:
             return [*shared, router, *part.divided(source)]
         return [*shared, router, *(part.gathered(source) if make.gathers else part.exchanged(source))]
+
+
+def expert_part(width: int, make: OperatorMaker) -> int:
+    """Return how much of the width of each expert that it holds a rank has."""
+    if make.expert > 1:
+        return width
+    scheme = make.scheme("expert_down_proj")
+    return ceil_div(width, make.tensor) if scheme is None else scheme.part(width, make.tensor)
 
 
 def check_spread(experts: Experts | None, ranks: int, model: str) -> None:
@@ -142,17 +158,17 @@ class _Part:
 
     def _matrices(self, source: str) -> tuple[Operator, Operator, Operator]:
         """The experts' own matrices: a copy of a token goes through one of them."""
-        inner = self.experts.width if self.make.expert > 1 else ceil_div(self.experts.width, self.make.tensor)
+        inner = expert_part(self.experts.width, self.make)
         up = self._grouped("expert_gate_up_proj", source, self.make.hidden_size, 2 * inner)
         act = self.make.elementwise("expert_act_fn", (up.name,), 2 * inner, inner, ACTIVATION_FLOPS, rows=Rows.ROUTED)
         return up, act, self._grouped("expert_down_proj", act.name, inner, self.make.hidden_size)
 
     def _grouped(self, role: str, source: str, inputs: int, outputs: int) -> Operator:
         """Projections of all the experts of the rank."""
-        one = self.make.linear(role, source, inputs, outputs, rows=Rows.ROUTED)
+        one = self.make.linear(role, source, inputs, outputs, self.experts.bias, rows=Rows.ROUTED)
         held = self.experts.count // self.make.expert
         parameters = held * one.parameters
-        quantized = self.make.quantizes(role)
+        quantized = self.make.scheme(role) is not None
         weights = held * one.weight_bytes if quantized else self.make.precision.weight_bytes(parameters)
         return replace(
             one,

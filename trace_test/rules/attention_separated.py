@@ -11,6 +11,9 @@ from trace_gen.trace import NO_REQUEST, Trace
 from trace_test.operators import ATTENTION, blocks, members, rows_named
 from trace_test.rule import Rule, Subject, Violation
 
+EITHER = -1
+"""As an operator: latent attention of either form."""
+
 
 def check(subject: Subject) -> Iterator[Violation]:
     """Compare the attention rows of each block, operator and sub-batch with the batch."""
@@ -19,9 +22,12 @@ def check(subject: Subject) -> Iterator[Violation]:
     rows = rows_named(trace, ATTENTION)
     block = blocks(trace)
     member = members(trace)[trace.rank_set]
+    latent = "latent_attention" in trace.op_names
     sections: dict[tuple[int, ...], list[int]] = {}
     for row in rows.tolist():
-        place = (int(block[row]), int(trace.op[row]), int(trace.sub_batch[row]), int(member[row]))
+        # Requests are divided over the two forms of latent attention; each of them has a row for the whole batch.
+        operator = EITHER if latent and trace.request[row] != NO_REQUEST else int(trace.op[row])
+        place = (int(block[row]), operator, int(trace.sub_batch[row]), int(member[row]))
         sections.setdefault(place, []).append(row)
     whole = not member.any()
     for section in sections.values():

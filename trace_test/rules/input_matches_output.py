@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, CommType, RowKind, Trace
-from trace_test.operators import TOGETHER, members, mesh_of, works
+from trace_test.operators import LATENT, LATENT_ENDS, LATENT_FIRST, TOGETHER, members, mesh_of, works
 from trace_test.rule import Rule, Subject, Violation
 
 MAX_SIBLINGS = 8
 """Rows side by side on one input; more than any block has."""
+ALSO_LATENT = frozenset({"rotary_emb", "rope", "attention", "attn"})
+"""Operators of latent attention that other attention has, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,17 @@ class _Section:
     width: int
     inputs: dict[int, int] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Latent:
+    """Rows of latent attention, which divide and join what goes through them: their sizes are model-shape's.
+
+    What stands before all of them, and what those put out that go into the output projection.
+    """
+
+    before: _Flow | None
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +94,21 @@ def _wrong(findings: list[_Finding]) -> Iterator[Violation]:
 def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.bool_]) -> Iterator[_Finding]:
     flow: _Flow | None = None
     section: _Section | None = None
+    latent: _Latent | None = None
     before: int | None = None
     for row in rows:
         if trace.kind[row] == RowKind.COMM and trace.input_bytes[row] == 0 and trace.output_bytes[row] == 0:
             continue  # a collective that a text states without its operand
         place = row if together[row] else before if before is not None and together[before] else None
-        before = row
+        before, name = row, trace.name(row)
+        if name in LATENT or (latent is not None and name in ALSO_LATENT):
+            latent = latent or _Latent(flow)
+            latent.ended += int(trace.output_bytes[row]) if name in LATENT_ENDS else 0
+            if name in LATENT_FIRST and latent.before is not None:
+                yield _Finding(place, list(_fits(subject, row, latent.before, int(trace.input_bytes[row]), 1)))
+            continue
+        if latent is not None:
+            flow, latent = _Flow(-1, (latent.ended,)), None
         if (trace.request[row] != NO_REQUEST or _narrow(trace, row)) and flow is not None:
             section = section or _Section(flow, row, _ranks(trace, row))
             yield _Finding(place, list(_request_row(subject, trace, section, row)))

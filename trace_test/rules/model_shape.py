@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from trace_gen.architecture import Layer, ModelArchitecture
 from trace_gen.attention.grouped import GroupedAttention
+from trace_gen.attention.latent import LatentAttention
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Scheme
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
-from trace_test.operators import TOGETHER, members
+from trace_test.operators import ABSORBED, EXPANDED, TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
@@ -102,6 +103,9 @@ class _Tokens:
         if request != NO_REQUEST:
             own = self.of_request.get(request)
             return own, own
+        if layer is not None and isinstance(layer.attention, LatentAttention) and name in ABSORBED | EXPANDED:
+            own = self._latent(layer.attention.absorption, name in ABSORBED, member)
+            return own, own
         logits = self.logits[member] if self.logits and member != TOGETHER else None
         tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
         if name in ("lm_head", "sampler", "final_layernorm"):
@@ -112,6 +116,16 @@ class _Tokens:
             copies = tokens * layer.mlp.per_token
             return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
         return self._spread(trace, name, layer.mlp.per_token, tokens)
+
+    def _latent(self, absorption: str, absorbed: bool, member: int) -> int | None:
+        """Return the tokens of one form of latent attention: decodes, drafts with them, are absorbed unless told."""
+        if not self.facts.batches:
+            return None
+        batch = self.facts.batches[member]
+        pairs = list(zip(batch.new_tokens.tolist(), batch.samples.tolist(), strict=True))
+        decodes: int = sum(new for new, sampled in pairs if new == 1 or new == sampled)
+        decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
+        return decodes if absorbed else batch.total_tokens - decodes
 
     def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
@@ -137,13 +151,15 @@ def _dispatch(trace: Trace) -> CommType:
 def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Widths]:
     """Work out every operator on one of `tensor` ranks, from the architecture alone; of a layer, or of the ends."""
     model, precision = facts.architecture, facts.precision
-    matrices = _Matrices(precision, model.quantization)
+    matrices = _Matrices(precision, dict(model.end_schemes if layer is None else layer.schemes))
     norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
     if layer is None:
         return {**_ends(model, tensor, matrices), "final_layernorm": norm}
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
         table |= _attention(layer.attention, model.hidden_size, tensor, matrices)
+    elif isinstance(layer.attention, LatentAttention):
+        table |= _latent(layer.attention, model.hidden_size, tensor, matrices)
     if isinstance(layer.mlp, Experts):
         return table | _experts(layer.mlp, model.hidden_size, facts.mesh, matrices)
     return table | (_mlp(layer.mlp, model.hidden_size, tensor, matrices) if isinstance(layer.mlp, DenseMlp) else {})
@@ -159,19 +175,25 @@ class _Matrices:
     """The matrices of a model: plain, or quantised with their scales."""
 
     precision: Precision
-    quantization: Quantization | None
+    schemes: Mapping[str, Scheme]
 
     def linear(self, role: str, into: int, out: int, bias: bool = False, copies: int = 1) -> _Widths:
         """Return a projection, or `copies` of them that stand for one operator."""
         found = _operator(self.precision, into, out, copies * (into * out + out * bias))
-        stored = self.quantization
-        if stored is None or role in stored.plain:
+        stored = self.schemes.get(role)
+        if stored is None:
             return found
         across, along = stored.block[0] or into, stored.block[1] or out
         scales = -(-into // across) * -(-out // along)
         parts = into * out * stored.bits, scales * (stored.scale_bits + stored.zero_bits), into * stored.index_bits
-        whole = sum(ceil_div(bits, 8) for bits in parts)
+        whole = sum(ceil_div(bits, 8) for bits in (*parts, stored.matrix_bits))
         return replace(found, weights=copies * (whole + self.precision.weight_bytes(out * bias)))
+
+    def part(self, role: str, width: int, ranks: int) -> int:
+        """Return the inputs that the fullest rank has: whole blocks where these stay together."""
+        stored = self.schemes.get(role)
+        block = stored.block[0] if stored is not None and stored.whole_blocks else None
+        return ceil_div(width, ranks) if not block else min(width, block * ceil_div(width, ranks * block))
 
 
 def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
@@ -179,7 +201,7 @@ def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[st
     tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
     return {
         "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
-        "lm_head": matrices.linear("lm_head", hidden, vocab),
+        "lm_head": matrices.linear("lm_head", hidden, vocab, model.head_bias),
         "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
     }
 
@@ -190,15 +212,46 @@ def _attention(kind: GroupedAttention, hidden: int, tensor: int, matrices: _Matr
     kv = kind.head_dim if kind.kv_heads < tensor <= kind.heads else ceil_div(every_kv, tensor)
     kv = ceil_div(every_query, tensor) if tensor > kind.heads else kv
     every = query + 2 * kv
-    sides = _operator(precision, every, every)
+    sides, out = _operator(precision, every, every), matrices.linear("o_proj", query, hidden, kind.output_bias)
+    sinks = precision.weight_bytes(ceil_div(kind.heads, tensor)) if kind.sinks else 0
     return {
         "qkv_proj": matrices.linear("q_proj", hidden, every, kind.qkv_bias),
         "q_proj": matrices.linear("q_proj", hidden, query, kind.qkv_bias),
         **dict.fromkeys(("k_proj", "v_proj"), matrices.linear("k_proj", hidden, kv, kind.qkv_bias)),
-        "qk_norm": _operator(precision, every, every, 2 * kind.head_dim),
+        "qk_norm": _operator(precision, every, every, 2 * kind.head_dim * kind.qk_norm_weights),
         **dict.fromkeys(("rotary_emb", "rope"), sides),
         **dict.fromkeys(("attention", "attn"), _operator(precision, every, query)),
-        "o_proj": matrices.linear("o_proj", query, hidden, kind.output_bias),
+        "o_proj": replace(out, weights=out.weights + sinks),
+    }
+
+
+def _latent(kind: LatentAttention, hidden: int, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
+    """Both forms: what is compressed is whole on every rank, what belongs to heads is divided."""
+    precision = matrices.precision
+    per_head = {"nope": kind.nope_dim, "rope": kind.rope_dim, "query": kind.nope_dim + kind.rope_dim}
+    per_head |= {"value": kind.v_dim, "latent": kind.kv_rank, "pair": kind.nope_dim + kind.v_dim}
+    per_head["wide"] = kind.kv_rank + kind.rope_dim
+    part = {name: ceil_div(kind.heads * width, tensor) for name, width in per_head.items()}
+    compressed, kept = kind.q_rank or hidden, kind.kv_rank + kind.rope_dim
+    halves = [ceil_div(kind.heads * kind.kv_rank * width, tensor) for width in (kind.nope_dim, kind.v_dim)]
+    to_latent, to_values = map(precision.weight_bytes, halves)
+    both = matrices.linear("kv_a_proj", hidden, (kind.q_rank or 0) + kept, kind.bias)
+    expanded = _operator(precision, part["query"] * 2 + part["value"], part["value"])
+    turned = _operator(precision, part["rope"] + kind.rope_dim, part["rope"] + kind.rope_dim)
+    return {
+        "qkv_a_proj": both,
+        "q_a_proj": matrices.linear("q_a_proj", hidden, compressed, kind.bias),
+        "kv_a_proj": matrices.linear("kv_a_proj", hidden, kept, kind.bias),
+        "q_a_norm": _operator(precision, compressed, compressed, compressed),
+        "kv_a_norm": _operator(precision, kind.kv_rank, kind.kv_rank, kind.kv_rank),
+        "q_b_proj": matrices.linear("q_b_proj", compressed, part["query"]),
+        **dict.fromkeys(("rotary_emb", "rope"), turned),
+        "kv_b_proj": matrices.linear("kv_b_proj", kind.kv_rank, part["pair"]),
+        "q_absorb": replace(_operator(precision, part["nope"], part["latent"]), weights=to_latent),
+        **dict.fromkeys(("attention", "attn"), expanded),
+        "latent_attention": _operator(precision, part["wide"] + kept, part["latent"]),
+        "v_up_proj": replace(_operator(precision, part["latent"], part["value"]), weights=to_values),
+        "o_proj": matrices.linear("o_proj", part["value"], hidden, kind.bias),
     }
 
 
@@ -214,14 +267,14 @@ def _mlp(kind: DenseMlp, hidden: int, tensor: int, matrices: _Matrices) -> dict[
 def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dict[str, _Widths]:
     """Widths are of one copy of a token, weights those of all experts on a rank."""
     precision, held = matrices.precision, kind.count // mesh.expert
-    inner = kind.width if mesh.expert > 1 else ceil_div(kind.width, mesh.tensor)
+    inner = kind.width if mesh.expert > 1 else matrices.part("expert_down_proj", kind.width, mesh.tensor)
     shared = ceil_div(kind.shared_width, mesh.tensor)
     carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")
     return {
-        "router": matrices.linear("router", hidden, kind.count + kind.shared_gate),
-        "expert_gate_up_proj": matrices.linear("expert_gate_up_proj", hidden, 2 * inner, copies=held),
+        "router": matrices.linear("router", hidden, kind.count + kind.shared_gate, kind.router_bias),
+        "expert_gate_up_proj": matrices.linear("expert_gate_up_proj", hidden, 2 * inner, kind.bias, held),
         "expert_act_fn": _operator(precision, 2 * inner, inner),
-        "expert_down_proj": matrices.linear("expert_down_proj", inner, hidden, copies=held),
+        "expert_down_proj": matrices.linear("expert_down_proj", inner, hidden, kind.bias, held),
         **dict.fromkeys(carried, _operator(precision, hidden, hidden)),
         "shared_gate_up_proj": matrices.linear("shared_gate_up_proj", hidden, 2 * shared),
         "shared_act_fn": _operator(precision, 2 * shared, shared),

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.memory import ModelMemory
+from trace_gen.model_operators import model_operators
 from trace_gen.precision import ceil_div
 from trace_gen.trace import Trace
+from trace_test.operators import ABSORBED, EXPANDED
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 
@@ -27,7 +29,7 @@ def check(subject: Subject) -> Iterator[Violation]:
             if facts.batches and not len(facts.batches[member].request_ids):
                 continue  # a member without tokens runs what the others need of it
             found = int(trace.weight_bytes[rows].sum())
-            held = memory.weight_bytes(stage) + _head(trace, facts, stage, rows)
+            held = memory.weight_bytes(stage) + _head(trace, facts, stage, rows) - _idle(trace, facts, stage, rows)
             if abs(found - held) > _rounding(facts, rows.size):
                 what = f"its operators read {found} bytes of weights, but a rank holds {held}"
                 yield Violation(f"stage {stage}" if facts.mesh.data == 1 else f"rank {rank}", what)
@@ -38,13 +40,26 @@ def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) 
     model, last = facts.architecture, facts.mesh.pipeline - 1
     if stage != last:
         return 0
-    vocab, stored = ceil_div(model.vocab_size, facts.mesh.tensor), model.quantization
+    vocab, scheme = ceil_div(model.vocab_size, facts.mesh.tensor), dict(model.end_schemes).get("lm_head")
     head = facts.precision.weight_bytes(vocab * model.hidden_size)
-    if stored is not None and stored.covers("lm_head"):
-        head = stored.matrix_bytes(model.hidden_size, vocab)
+    if scheme is not None:
+        head = scheme.matrix_bytes(model.hidden_size, vocab)
+    head += facts.precision.weight_bytes(vocab * model.head_bias)
     runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
     return head * (int(runs) - int(counted))
+
+
+def _idle(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) -> int:
+    """Return the bytes of the form of latent attention that a batch has no tokens for, and that no row reads."""
+    model = facts.architecture
+    if model.absorption is None:
+        return 0
+    run = {trace.op_names[op] for op in set(trace.op[rows].tolist())}
+    blocks = dict(zip(model.layer_kinds, model_operators(model, facts.mesh, facts.precision).blocks, strict=True))
+    layers = facts.mesh.stage_layers(model.num_layers)[stage]
+    idle = (ABSORBED | EXPANDED) - run
+    return sum(row.weight_bytes for layer in layers for row in blocks[model.layers[layer]] if row.name in idle)
 
 
 def _rounding(facts: ModelFacts, rows: int) -> int:

@@ -13,6 +13,10 @@ leaves units idle, and decodes beside a prefill cost far more than alone:
     overhead + sqrt(compute^2 + memory^2) + tile_ns x tiles / units
 
 Decodes never take longer than they would as chunks.
+
+Where all query heads share one KV head and stand in one tile (`AttentionShape.tile_heads`: absorbed latent attention),
+a decode is near the ridge: what it computes counts, too, at the rate of chunks, and is combined with what it moves as
+the rest of the roofline does.
 """
 
 from __future__ import annotations
@@ -60,6 +64,9 @@ class AttentionRoofline:
         """Return what each request adds to a kernel of decodes, ``[k, n]``."""
         efficiency = self.hardware.efficiencies["attention_decode"]
         memory = part.work.mem_bytes * (1e9 / (self.bandwidth * efficiency.memory))
+        if part.shape.tile_heads > 1:
+            rate = self.peak * self.hardware.efficiencies["attention_prefill"].compute
+            memory = np.hypot(memory, part.work.flops * (1e9 / rate))
         tiles = efficiency.tile_ns * part.shape.kv_heads / self.hardware.compute_units
         result: FloatArray = np.asarray(memory + tiles)
         return result
@@ -68,9 +75,11 @@ class AttentionRoofline:
         """Return the time of kernels over chunks, ``[k, kernels]``; row i of `kernels` lists its requests."""
         efficiency, units = self.hardware.efficiencies["attention_prefill"], self.hardware.compute_units
         new_tokens, work = part.batch.new_tokens, part.work
-        heads = max(1.0, part.shape.query_heads)
-        blocks = -(-new_tokens // QUERY_TILE)
-        tile_flops = work.flops * (QUERY_TILE / new_tokens) / heads
+        side_by_side = part.shape.tile_heads
+        heads = max(1.0, part.shape.query_heads / side_by_side)
+        queries = new_tokens * side_by_side
+        blocks = -(-queries // QUERY_TILE)
+        tile_flops = work.flops * (QUERY_TILE / queries) / heads
         unit_rate = self.peak * efficiency.compute / units
         tiles: FloatArray = (blocks * heads)[kernels].astype(np.float64)
         compute = _waves(tile_flops[:, kernels], tiles, units) / unit_rate * 1e9

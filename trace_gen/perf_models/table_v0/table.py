@@ -149,11 +149,14 @@ def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model
     """Return the model for the CSV file `table`, the rows of `options.hardware` and `options.architecture`.
 
     Raises `UserError` for a missing file, wrong columns or values (with the line), no rows for the hardware or
-    the model (with the near names), layers without rows, and for mixtures of experts, which the form does not know.
+    the model (with the near names), layers without rows, and for mixtures of experts and latent attention, which
+    the form does not know.
     """
-    if options.architecture.mixtures:
+    lacks = "latent attention" if options.architecture.absorption else ""
+    lacks = lacks or ("a mixture of experts" if options.architecture.mixtures else "")
+    if lacks:
         raise UserError(
-            f"{options.architecture.name} is a mixture of experts, which a table of this form cannot time",
+            f"{options.architecture.name} has {lacks}, which a table of this form cannot time",
             fix="use --perf_model roofline",
             field="--perf_table",
         )
