@@ -18,8 +18,8 @@ from converters.execution_graph import ABSENT, CollectiveType
 from converters.node_layout import BlockTransfers, Carry, IntArray, Layout, dependencies, lay_out
 from converters.row_slots import COLL, COMMUNICATION_SLOTS, COMP, MEMORY_SLOTS, SLOT_NODE_TYPES, SUFFIXES, BoolArray
 from converters.trace_survey import NEVER, BlockRows, Survey
-from converters.transfers import Transfer, boundary_transfers, crossing_transfers
-from trace_gen.trace import NO_LAYER, CommType, Trace
+from converters.transfers import Transfer, boundary_transfers, crossing_transfers, passing_transfers
+from trace_gen.trace import NO_LAYER, CommType, Trace, parts_of
 
 INPUT, WEIGHT, OUTPUT, COMM, TRANSFERS = range(5)
 """The trace's bytes columns, in the order in which `RankPlan` indexes them, and the bytes of boundaries' transfers."""
@@ -35,6 +35,7 @@ _COLLECTIVE = {
     CommType.REDUCESCATTER: CollectiveType.REDUCE_SCATTER,
     CommType.ALLTOALL: CollectiveType.ALL_TO_ALL,
     CommType.BROADCAST: CollectiveType.BROADCAST,
+    CommType.PERMUTE: -1,
 }
 _COLLECTIVE_OF = np.array([_COLLECTIVE[comm] for comm in CommType], dtype=np.int8)
 """Chakra's collective type of each `CommType`, -1 for none."""
@@ -134,12 +135,14 @@ class Planner:
             received.setdefault(move.target, []).append(move)
             sent.setdefault(move.source, []).append(move)
         classes: dict[tuple[Any, ...], list[int]] = {}
+        divided = [named for named in self._participants.values() if named.by_rank]
         for rank in range(self.ranks):
             distances = tuple(
                 (move.tag, move.source - move.target, rank == move.source, move.send_row, move.recv_row)
                 for move in (*received.get(rank, ()), *sent.get(rank, ()))
             )
-            classes.setdefault((self.members[:, rank].tobytes(), distances), []).append(rank)
+            meets = tuple(named.of(rank) for named in divided if rank in named.by_rank)
+            classes.setdefault((self.members[:, rank].tobytes(), distances, meets), []).append(rank)
         for ranks in classes.values():
             like = _LikeRanks(tuple(ranks), received.get(ranks[0], []), sent.get(ranks[0], []))
             spans = [span for key, span in self.survey.spans.items() if self.members[key[1], ranks[0]]]
@@ -155,7 +158,7 @@ class Planner:
         transfers = _in_block(block, like)
         layout = lay_out(rows, block.rows.slots, transfers, base=carry.nodes, closed=closed)
         names, name = _names(block.trace, layout)
-        columns = {**self._columns(block, layout), "name": name}
+        columns = {**self._columns(block, layout, like.ranks[0]), "name": name}
         columns["dep_offsets"], columns["dep_index"] = dependencies(block.trace, layout, block.leading, carry)
         source = _size_sources(block, layout)
         moved = np.flatnonzero(_MOVES_MEMORY[layout.slot])
@@ -173,7 +176,7 @@ class Planner:
             closed=closed,
         )
 
-    def _columns(self, block: _Block, layout: Layout) -> dict[str, NDArray[Any]]:
+    def _columns(self, block: _Block, layout: Layout, rank: int) -> dict[str, NDArray[Any]]:
         """Return the columns of a RankGraph that no size or duration changes, less names and dependencies."""
         nodes = layout.nodes
         collective = layout.slot == COLL
@@ -182,7 +185,7 @@ class Planner:
         comm_group, involved = np.zeros(nodes, dtype=np.int32), absent.copy()
         for code in sorted(set(group[collective].tolist())):
             here = collective & (group == code)
-            named = self._participants[code]
+            named = self._participants[code].of(rank)
             comm_group[here], involved[here] = named.comm_group, named.involved_dims
         tag, source, target = (absent.copy() for _ in range(3))
         for index, (move, at) in enumerate(zip(layout.moves, layout.move_at.tolist(), strict=True)):
@@ -212,6 +215,7 @@ def make_plan(trace: Trace, network_dims: Sequence[int] | None) -> GraphPlan:
         trace = _bridged(trace, rows.kept)
         boundaries, tags = boundary_transfers(survey)
         crossing = crossing_transfers(trace, rank_table(trace.rank_sets, survey.ranks()), boundaries, tags)
+        crossing += passing_transfers(trace, tags + len(crossing))
     planner = Planner(survey, network_dims, crossing)
     return GraphPlan(planner.plan(trace, rows), planner.groups)
 
@@ -245,18 +249,43 @@ def _before_work(first: IntArray) -> IntArray:
     return np.where(first == NEVER, -1, first)
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """How the collectives of a group are named on every rank; `by_rank`: where its parts are named differently."""
+
+    everywhere: Participants
+    by_rank: dict[int, Participants]
+
+    def of(self, rank: int) -> Participants:
+        """Return how `rank` names them."""
+        return self.by_rank.get(rank, self.everywhere)
+
+
 def _name(
     survey: Survey, ranks: int, network_dims: Sequence[int] | None
-) -> tuple[dict[int, tuple[int, ...]], dict[int, Participants]]:
+) -> tuple[dict[int, tuple[int, ...]], dict[int, _Meeting]]:
     """Return the communicator groups, and how each group in use is named, by its code. Others are cut to one rank."""
-    codes = [2 * index for index in range(len(survey.groups))]
-    codes += [2 * index + 1 for index in range(len(survey.rank_sets))]
     used = survey.used_groups()
-    listed = (*survey.groups, *survey.rank_sets)
-    cut = [members if code in used else members[:1] for code, members in zip(codes, listed, strict=True)]
-    table = name_groups(cut, ranks, network_dims)
-    named = {code: found for code, found in zip(codes, table.participants, strict=True) if found is not None}
-    return table.communicators, named
+    parts = {2 * index: _parts(group, parts_of(survey.group_parts, index)) for index, group in enumerate(survey.groups)}
+    parts |= {2 * index + 1: [members] for index, members in enumerate(survey.rank_sets)}
+    cut = [(code, part if code in used else part[:1]) for code, own in parts.items() for part in own]
+    table = name_groups([part for _, part in cut], ranks, network_dims)
+    found: dict[int, list[tuple[tuple[int, ...], Participants]]] = {}
+    for (code, part), named in zip(cut, table.participants, strict=True):
+        if named is not None:
+            found.setdefault(code, []).append((part, named))
+    return table.communicators, {code: _meeting(own) for code, own in found.items()}
+
+
+def _parts(group: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
+    size = len(group) // count
+    return [group[first : first + size] for first in range(0, size * count, max(size, 1))] or [group]
+
+
+def _meeting(parts: list[tuple[tuple[int, ...], Participants]]) -> _Meeting:
+    first = parts[0][1]
+    alike = all(named == first for _, named in parts)
+    return _Meeting(first, {} if alike else {rank: named for part, named in parts for rank in part})
 
 
 def _in_block(block: _Block, like: _LikeRanks) -> BlockTransfers:

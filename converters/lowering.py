@@ -4,7 +4,8 @@
   memory, and before its collective and a MEM_STORE of an output that leaves. MEM rows are one node, COMM rows a
   collective.
 - A row waits for the previous row of its sub-batch on the same rank, or for its explicit dependencies. A dependency
-  on a row that the rank does not run is a SEND on a rank that does and a RECV here.
+  on a row that the rank does not run is a SEND on a rank that does and a RECV here. A PERMUTE is a SEND to the next
+  rank of the group after the row waited for, and a RECV from the one before.
 - Memory moved before a stage computes (KV blocks) waits for nothing and is awaited by the stage's first rows.
 - Rank i of a pipeline stage sends the output bytes of the stage's last row to rank i of the next, for each sub-batch.
 - A rank that moves memory and sends ends with a COMP node of 0 ns (`converters.row_slots` says why).
@@ -37,7 +38,7 @@ SIZES_KEPT = 8
 ZERO_NS_OPS = 500
 """`num_ops` of a node that takes 0 ns: 1000 * 0 + 500, which any real device finishes within the nanosecond too."""
 _STATIC = (
-    *("op_names", "rank_sets", "groups", "op", "kind", "layer", "stage", "rank_set", "sub_batch"),
+    *("op_names", "rank_sets", "groups", "group_parts", "op", "kind", "layer", "stage", "rank_set", "sub_batch"),
     *("input_loc", "input_bytes", "weight_loc", "weight_bytes", "output_loc", "output_bytes"),
     *("comm_type", "comm_bytes", "comm_group", "dep_offsets", "dep_rows"),
 )
@@ -208,7 +209,17 @@ def _structure_key(trace: Trace) -> tuple[Any, ...]:
     slots = np.packbits(row_slots(trace)).tobytes()
     has_bytes = np.packbits(trace.comm_bytes > 0).tobytes()
     dependencies = (trace.dep_offsets.tobytes(), trace.dep_rows.tobytes()) if trace.dep_rows.size else ()
-    return (trace.op_names, trace.rank_sets, trace.groups, slots, has_bytes, dependencies, *work, *columns)
+    return (
+        trace.op_names,
+        trace.rank_sets,
+        trace.groups,
+        trace.group_parts,
+        slots,
+        has_bytes,
+        dependencies,
+        *work,
+        *columns,
+    )
 
 
 def moved_bytes(trace: Trace) -> IntArray:

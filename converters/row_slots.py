@@ -59,7 +59,7 @@ def row_slots(trace: Trace) -> BoolArray:
         away = location != Location.LOCAL
         if away.any():  # of most traces nothing is
             slots[:, slot] = compute & away & (size > 0)
-    collective = trace.comm_type != CommType.NONE
+    collective = (trace.comm_type != CommType.NONE) & (trace.comm_type != CommType.PERMUTE)
     if collective.any():
         slots[:, COLL] = collective & (compute | (trace.kind == RowKind.COMM))
     if not compute.all():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from converters.row_slots import COLL, MEMORY_SLOTS, BoolArray, row_slots
 from foundation.errors import UserError
-from trace_gen.trace import CommType, RowKind, Trace
+from trace_gen.trace import CommType, RowKind, Trace, parts_of
 
 IntArray = NDArray[np.int64]
 NEVER = np.iinfo(np.int64).max
@@ -27,7 +27,7 @@ class BlockRows:
     """The rows of a block that become nodes. Shapes ``[rows]``; `slots` ``[rows, SLOTS]``.
 
     `group` is the group of each row's collective, by `group_code`; -1 for none. `moves` only move memory; `receives` do
-    nothing but await data of other ranks.
+    nothing but await data of other ranks; `passes` send on what the row that they wait for has put out.
     """
 
     slots: BoolArray
@@ -35,11 +35,13 @@ class BlockRows:
     group: IntArray
     moves: BoolArray
     receives: BoolArray
+    passes: BoolArray
 
     @staticmethod
     def of(block: Trace) -> BlockRows:
         """Look at every row of `block`."""
-        collective = block.comm_type != CommType.NONE
+        passes: BoolArray = block.comm_type == CommType.PERMUTE
+        collective = (block.comm_type != CommType.NONE) & ~passes
         stated = block.comm_group.astype(np.int64)
         group = np.where(stated >= 0, group_code(stated, stated=True), group_code(block.rank_set, stated=False))
         group[~collective] = -1
@@ -47,7 +49,7 @@ class BlockRows:
         slots[:, COLL] &= _sizes(block)[group] > 1  # with one rank there is nothing to do
         moves: BoolArray = (block.kind == RowKind.MEM_LOAD) | (block.kind == RowKind.MEM_STORE)
         receives = _receives_only(block)
-        return BlockRows(slots, slots.any(axis=1) | receives, group, moves, receives)
+        return BlockRows(slots, slots.any(axis=1) | receives | passes, group, moves, receives, passes)
 
 
 def group_code(index: IntArray | NDArray[np.int32], *, stated: bool) -> IntArray:
@@ -81,9 +83,10 @@ class Survey:
 
     rank_sets: tuple[tuple[int, ...], ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
+    group_parts: tuple[int, ...] = ()
     rows: int = 0
     has_dependencies: bool = False
-    """Whether rows name others that they wait for, which may be any."""
+    """Whether rows name others that they wait for, which may be any, or pass on what those have put out."""
     first_work: dict[int, int] = field(default_factory=dict)
     """Stage -> its first row that does more than move memory. Moves before it wait for nothing."""
     working: set[int] = field(default_factory=set)
@@ -96,8 +99,8 @@ class Survey:
     def add(self, block: Trace) -> BlockRows:
         """Add the next rows; return which of them become nodes."""
         rows = BlockRows.of(block)
-        self.rank_sets, self.groups = block.rank_sets, block.groups
-        self.has_dependencies |= bool(block.dep_rows.size)
+        self.rank_sets, self.groups, self.group_parts = block.rank_sets, block.groups, block.group_parts
+        self.has_dependencies |= bool(block.dep_rows.size) or bool(rows.passes.any())
         self._note_groups(block, rows.group)
         at = np.flatnonzero(rows.kept)
         self._note_work(block, rows, at)
@@ -128,6 +131,12 @@ class Survey:
                     f"row {row} ({op}) has a collective over ranks {_few(group)}, which are not the "
                     f"ranks that run it, {_few(ranks)}",
                     fix="let every rank that runs the row be in its communication group",
+                )
+            if len(group) % parts_of(self.group_parts, code // 2):
+                parts = parts_of(self.group_parts, code // 2)
+                raise UserError(
+                    f"row {row} ({op}) has a collective in {parts} groups of {len(group)} ranks",
+                    fix="let the groups be of equal size",
                 )
 
     def spans_of(self, stage: int) -> Iterator[tuple[tuple[int, int, int], Span]]:
@@ -185,7 +194,7 @@ def _sorted_runs(columns: NDArray[np.int32]) -> tuple[list[tuple[int, int, int]]
 def _sizes(block: Trace) -> IntArray:
     """Return the number of ranks of every group by its code (and once more behind the end, for -1)."""
     sizes = np.zeros(2 * max(len(block.groups), len(block.rank_sets)) + 1, dtype=np.int64)
-    sizes[0 : 2 * len(block.groups) : 2] = [len(ranks) for ranks in block.groups]
+    sizes[0 : 2 * len(block.groups) : 2] = [block.group_size(index) for index in range(len(block.groups))]
     sizes[1 : 2 * len(block.rank_sets) + 1 : 2] = [len(ranks) for ranks in block.rank_sets]
     return sizes
 

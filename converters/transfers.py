@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.trace_survey import Span, Survey
+from foundation.errors import UserError
 from trace_gen.trace import CommType, Trace
 
 IntArray = NDArray[np.int64]
@@ -121,6 +122,42 @@ def _boundary(survey: Survey, stage: _Stage, following: _Stage, batch: int, tag:
             fed[row] = stage.fed_by(senders[senders >= 0], batch)
         sent = stage.bytes_of_row[fed[row]]
         transfers.append(Transfer(tag, source, target, stage.sent_after(source, batch), row, fed[row], bytes=sent))
+    return transfers
+
+
+def passing_transfers(trace: Trace, tag: int) -> list[Transfer]:
+    """Return the transfers of PERMUTE rows: each rank gets from the one before it in its group what that has at hand.
+
+    That is what the first row that it waits for has put out, by the row's own communication bytes. Tags go on from
+    `tag`.
+    """
+    transfers = []
+    before: dict[tuple[int, int], int] = {}
+    for row, (batch, ranks, comm) in enumerate(
+        zip(trace.sub_batch.tolist(), trace.rank_set.tolist(), trace.comm_type.tolist(), strict=True)
+    ):
+        if comm == CommType.PERMUTE:
+            waits = trace.dependencies(row)
+            source_row = int(waits[0]) if waits.size else before.get((batch, ranks), -1)
+            if source_row < 0:
+                raise UserError(
+                    f"row {row} ({trace.name(row)}) passes on data, but no row comes before it",
+                    fix="let it wait for the row that puts it out",
+                )
+            group = int(trace.comm_group[row])
+            members = trace.groups[group] if group >= 0 else trace.rank_sets[ranks]
+            if set(members) != set(trace.rank_sets[ranks]):
+                raise UserError(
+                    f"row {row} ({trace.name(row)}) passes on data between ranks that are not those that run it",
+                    fix="let its communication group be its ranks",
+                )
+            size = trace.group_size(group) if group >= 0 else len(members)
+            for first in range(0, len(members), size):
+                ring = members[first : first + size]
+                for source, target in zip(ring, (*ring[1:], *ring[:1]), strict=True):
+                    transfers.append(Transfer(tag, source, target, source_row, row, row, of_comm=True))
+            tag += 1
+        before[batch, ranks] = row
     return transfers
 
 

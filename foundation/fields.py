@@ -94,6 +94,12 @@ class Fields:
         """Count `names` as asked for: the values of others make that they do not matter."""
         self._asked.update(names)
 
+    def suppose(self, values: Mapping[str, Any]) -> None:
+        """Take `values` for those of names that are absent; a name that is there and null stays null."""
+        absent = {name: value for name, value in values.items() if name not in self.values}
+        self.values = {**self.values, **absent}
+        self._asked.update(absent)
+
     def only(self, known: Iterable[str]) -> None:
         """Report every field that is not in `known`, with the near names."""
         expected = set(known)

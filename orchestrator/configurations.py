@@ -96,7 +96,7 @@ def effective_configurations(
 
 def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConfig:
     if given.network is None:
-        dims = tuple(size for size in (shared.tensor, shared.stages) if size > 1) or (1,)
+        dims = tuple(size for size in (shared.tensor, shared.context, shared.stages) if size > 1) or (1,)
         return NetworkConfig(
             topology=("FullyConnected",) * len(dims),
             npus_count=dims,

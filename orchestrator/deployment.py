@@ -251,17 +251,23 @@ class Deploying:
     ) -> TraceGenerator:
         return TraceGenerator(
             self._model(settings.model_name, settings.quantization, settings.mla),
-            Mesh(shared.tensor, shared.stages, shared.expert),
+            Mesh(shared.tensor, shared.stages, shared.expert, context=shared.context, layers=shared.layers),
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
+            expert_exchange=shared.expert_exchange,
+            context_mode=shared.cp_mode,
+            sequence_parallel=shared.sequence_parallel,
         )
 
 
 def kv_space(
     memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec
 ) -> KVSpace:
-    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
+    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`.
+
+    As in vLLM, a block of a sequence that context-parallel ranks share is a block of `block_size` tokens on each.
+    """
     weights = memory.max_rank_weight_bytes
     if weights > memory_bytes:
         quantized = memory.architecture.quantization is not None
@@ -276,7 +282,8 @@ def kv_space(
     if blocks < 1:
         raise _nothing_left(memory, share, engine)
     block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
-    return KVSpace(blocks, engine.block_size, block_bytes, engine.memory.max_model_len)
+    block_size = engine.block_size * memory.mesh.context
+    return KVSpace(blocks, block_size, block_bytes, engine.memory.max_model_len)
 
 
 def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec) -> UserError:

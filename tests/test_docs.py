@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
 TO_BE_ADDED = {
-    "trace_gen/families/gemma.py",
+    "trace_gen/families/bloom.py",
     "trace_gen/families/NAME.py",
-    "configs/models/google/gemma-2b.json",
+    "configs/models/bigscience/bloom-560m.json",
     "benchmarks/mutation/equivalent.json",
 }
 """Files that a page tells the reader to add, or that a program adds when there is something for them."""

@@ -23,15 +23,36 @@ class NormKind(Enum):
     LAYER = "layernorm"
 
 
+class BlockForm(Enum):
+    """Where the norms of a block stand, and whether attention and feed-forward network follow each other.
+
+    x is the residual stream, A attention, M the feed-forward network, each N a norm of its own.
+    """
+
+    PRE_NORM = "pre-norm"
+    """x + A(N x), then x + M(N x): GPT-2, Llama and most others."""
+    POST_NORM = "post-norm"
+    """N(x + A x), then N(x + M x): OPT-350M."""
+    SANDWICH = "sandwich"
+    """x + N A(N x), then x + N M(N x): Gemma 2 and 3, GLM-4-0414."""
+    PARALLEL = "parallel"
+    """x + A(N x) + M(N x), one norm for both: Falcon 7B, Phi 1.5 and 2."""
+    PARALLEL_NORMS = "parallel, two norms"
+    """x + A(N x) + M(N x), each with its norm: GPT-NeoX, Falcon 40B."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One kind of layer: a norm, attention, a norm, a feed-forward network. Equal layers have the same operators.
+    """One kind of layer: attention and a feed-forward network, with norms around them. Equal ones have equal operators.
 
+    `reduces_once`: in a parallel block, tensor-parallel ranks add what both put out before one all-reduce of the sum;
     `schemes`: the matrices that are quantised, and how.
     """
 
     attention: Attention
     mlp: Mlp
+    form: BlockForm = BlockForm.PRE_NORM
+    reduces_once: bool = False
     schemes: Schemes = ()
 
 
@@ -75,7 +96,10 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
-    - `head_bias`: the LM head has a bias;
+    - `embedding_size`: the width of embedding and LM head where projections lie between it and the hidden size (None:
+      the hidden size, without them); `scales_embedding`: each element of the embedding is multiplied by a constant;
+    - `final_norm`: a norm follows the last layer;
+    - `head_bias`: the LM head has a bias; `caps_logits`: logits are capped (a tanh) before one is sampled;
     - `quantization`: how the checkpoint stores its matrices (None: as all other numbers), in force by `quantized`;
     - `notes`: what a user should know of what was read, one sentence each.
     """
@@ -89,7 +113,11 @@ class ModelArchitecture:
     norm: NormKind
     tie_word_embeddings: bool
     position_rows: int = 0
+    embedding_size: int | None = None
+    scales_embedding: bool = False
+    final_norm: bool = True
     head_bias: bool = False
+    caps_logits: bool = False
     quantization: Quantization | None = None
     notes: tuple[str, ...] = ()
 
@@ -107,6 +135,11 @@ class ModelArchitecture:
     def num_layers(self) -> int:
         """Number of layers."""
         return sum(run.repeats for run in self.runs)
+
+    @property
+    def embedding_width(self) -> int:
+        """Elements of a row of the embedding and of the LM head."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def end_schemes(self) -> Schemes:

@@ -63,6 +63,20 @@ class BatchShape:
         """Tokens whose logits are computed, summed over the batch: the rows of the LM head and the sampler."""
         return int(self.samples.sum())
 
+    @cached_property
+    def decoding(self) -> NDArray[np.bool_]:
+        """Which requests decode: compute one token, or one and its drafts, all of whose logits are needed, ``[n]``.
+
+        As vLLM's attention backends divide a batch (0.19, v1/attention/backends); the others are prompts.
+        """
+        result: NDArray[np.bool_] = self.new_tokens <= np.maximum(self.samples, 1)
+        return result
+
+    @cached_property
+    def decode_tokens(self) -> int:
+        """Tokens that the requests which decode compute a step."""
+        return int(self.new_tokens[self.decoding].sum())
+
     def only(self, chosen: NDArray[np.bool_]) -> BatchShape:
         """Return the batch of the requests that are `chosen` ``[n]``, without what it moves."""
         if chosen.all():

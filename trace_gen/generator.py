@@ -14,7 +14,7 @@ a trace may be written to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,16 +22,19 @@ import numpy as np
 from foundation.errors import InternalError, UserError
 from foundation.recent import Recent
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.attention.absorption import absorbed_tokens, latent_rows
+from trace_gen.attention.divided import ContextDivision
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
+from trace_gen.context import ContextMode, ContextOperators
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.routing import ExpertRouting
-from trace_gen.model_operators import model_operators, placed_by_request
+from trace_gen.model_operators import ModelOperators, model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
+from trace_gen.operators import Portion
 from trace_gen.perf_model import OperatorTable, PerfModel
 from trace_gen.precision import Precision
+from trace_gen.sequence import sequence_parallel as sequence_parallel_operators
 from trace_gen.trace import NO_REQUEST, IntArray, RowKind, RowWork, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 
@@ -60,7 +63,9 @@ class TraceGenerator:
     by heads over the tensor-parallel ranks, as engines do; ``"requests"`` gives each rank whole requests (see
     `trace_gen.trace_structure`), with an all-to-all before and after unless `attention_exchange` is false
     (LLMServingSim's Orca traces have none). `expert_exchange`: how tokens reach experts on other ranks
-    (`trace_gen.mlp.experts`), `route` how many reach which. `warnings` holds what the user should know, one sentence
+    (`trace_gen.mlp.experts`), `route` how many reach which. `context_mode`: how keys and values reach
+    context-parallel ranks (`trace_gen.context`); `sequence_parallel`: tensor-parallel ranks share out the tokens of
+    norms (`trace_gen.sequence`). `warnings` holds what the user should know, one sentence
     each.
     """
 
@@ -75,9 +80,9 @@ class TraceGenerator:
         attention_exchange: bool = True,
         expert_exchange: ExpertExchange = "alltoall",
         route: Router = ExpertRouting,
+        context_mode: ContextMode = "ring",
+        sequence_parallel: bool = False,
     ) -> None:
-        if mesh.context > 1:
-            raise UserError(f"context parallelism of {mesh.context} is not modelled yet", fix="give 1")
         self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
         self.precision = precision or Precision()
         self.absorption = architecture.absorption
@@ -92,11 +97,25 @@ class TraceGenerator:
         divided = () if self.by_request else _warnings(architecture, mesh.tensor)
         self.warnings = (*architecture.notes, *_told(architecture), *divided)
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
+        if mesh.context > 1 and self.request_rows:
+            raise UserError(
+                f"{mesh.context} context-parallel ranks divide every request, but attention is "
+                + ("placed by request" if self.by_request else "timed by whole requests"),
+                field="--cp_size",
+                fix="give 1, or attention by heads" if self.by_request else "give 1, or --perf_model roofline",
+            )
+        self.context_mode: ContextMode = context_mode
+        self.sequence_parallel = sequence_parallel and mesh.tensor > 1
         vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
         self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
         if self.by_request:
             whole = model_operators(architecture, None, self.precision, vocabulary)
             self.operators = placed_by_request(self.operators, whole, vocabulary, attention_exchange)
+        if mesh.context > 1:
+            self.operators = self._context_parallel()
+        if self.sequence_parallel:
+            self.operators = sequence_parallel_operators(self.operators, vocabulary)
+        self.portioned = any(operator.portion is not Portion.ALL for operator in self.operators)
         self.attributes = self._attributes(expert_exchange)
         self._facts = [self._layer_facts(kind, route) for kind in range(len(architecture.layer_kinds))]
         self._builder = StructureBuilder(self.operators, mesh, architecture, by_request=self.by_request)
@@ -117,13 +136,14 @@ class TraceGenerator:
         structure, shape = self.structures.get(key, lambda: self._structure(key))
         sizes = self.sizes.get(self._size_key(key, batches), lambda: self._row_sizes(structure, shape, batches))
         request, batch_requests = self._requests(key, structure, batches)
-        table = operator_table(shape, sizes.columns, batches, concatenate(batches), self.mesh.tensor)
+        table = operator_table(shape, sizes.columns, batches, concatenate(batches))
         latency = self.perf_model.latency_ns(table)
         return Trace(
             op_names=structure.op_names,
             devices=structure.devices,
             rank_sets=structure.rank_sets,
             groups=structure.groups,
+            group_parts=structure.group_parts,
             batch_requests=batch_requests,
             op=structure.op,
             operator_class=structure.operator_class,
@@ -171,16 +191,29 @@ class TraceGenerator:
             facts["expert_parallel"] = str(mesh.expert)
         if mesh.data > 1:
             facts["data_parallel"] = str(mesh.data)
+        if mesh.context > 1:
+            facts |= {"context_parallel": str(mesh.context), "context_mode": self.context_mode}
+        if mesh.layers:
+            facts["pipeline_layers"] = ",".join(map(str, mesh.layers))
+        if self.sequence_parallel:
+            facts["sequence_parallel"] = "norms"
         if mesh.expert > 1 and expert_exchange != "alltoall":
             facts["expert_exchange"] = expert_exchange
         return facts
+
+    def _context_parallel(self) -> ModelOperators:
+        """Return the operators with attention divided over context-parallel ranks."""
+        make = ContextOperators(self.mesh.context, self.context_mode, self.perf_model.vocabulary, self.precision)
+        shapes = [kind.attention.shapes(self.mesh.tensor, self.precision) for kind in self.architecture.layer_kinds]
+        blocks = (make.block(block, shape) for block, shape in zip(self.operators.blocks, shapes, strict=True))
+        return replace(self.operators, blocks=tuple(blocks))
 
     def _layer_facts(self, kind: int, route: Router) -> LayerFacts:
         layer, mesh = self.architecture.layer_kinds[kind], self.mesh
         attention = layer.attention.shapes(1 if self.by_request else mesh.tensor, self.precision)
         if not isinstance(layer.mlp, Experts):
             return LayerFacts(attention, None)
-        return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.member_size))
+        return LayerFacts(attention, route(layer.mlp, mesh.expert, mesh.tensor))
 
     def _member_key(self, batch: BatchShape) -> MemberKey:
         requests = len(batch.request_ids)
@@ -190,19 +223,18 @@ class TraceGenerator:
             batch.sampled_tokens > 0,
             len(batch.kv_loads),
             len(batch.kv_evictions),
-            self._latent(batch),
+            self._portions(batch) if self.portioned else (),
         )
 
-    def _latent(self, batch: BatchShape) -> tuple[int, ...]:
-        """Return the rows that the tokens of `batch` are to latent attention; see `MemberKey`."""
-        if self.absorption is None:
-            return ()
-        rows: list[int] = latent_rows(self.absorption, batch).tolist()
-        return tuple(rows if self.request_rows else sorted(set(rows)))
+    def _portions(self, batch: BatchShape) -> tuple[Portion, ...]:
+        """Return what the requests of `batch` are; see `MemberKey`."""
+        found = [Portion.DECODES if decodes else Portion.PROMPTS for decodes in batch.decoding.tolist()]
+        return tuple(found if self.request_rows else sorted(set(found)))
 
     def _structure(self, key: StructureKey) -> tuple[Structure, TableShape]:
         structure = self._builder.build(key)
-        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.absorption)
+        ring = self.context_mode == "ring"
+        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.mesh, ring=ring)
 
     def _size_key(self, key: StructureKey, batches: Sequence[BatchShape]) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""
@@ -211,11 +243,17 @@ class TraceGenerator:
                 batch.total_tokens,
                 batch.sampled_tokens,
                 batch.new_tokens.tobytes() if self.request_rows else b"",
-                absorbed_tokens(self.absorption, batch) if self.absorption is not None else 0,
+                batch.decode_tokens if self.portioned else 0,
+                *(self._passed(batch) if self.mesh.context > 1 else ()),
             )
             for batch in batches
         ]
         return (key, *tokens, *(transfer.bytes for transfer in _transfers(batches)))
+
+    def _passed(self, batch: BatchShape) -> tuple[int, ...]:
+        """Return what of the sizes of a divided batch no count of tokens tells: what its prompts pass on."""
+        division = ContextDivision(self.mesh.context, self.context_mode == "ring")
+        return tuple(division.kept(fact.shape_for(Portion.PROMPTS), batch) for fact in self._facts)
 
     def _row_sizes(self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape]) -> _RowSizes:
         """Work out the sizes of every table column, and gather them for every row of the trace."""

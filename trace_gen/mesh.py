@@ -11,14 +11,14 @@
 
 So stages are runs of ranks, members are runs inside a stage, and the tensor-parallel ranks, which communicate most,
 are neighbours on the network's first dimension. Experts are spread *across* these axes: over all ranks of a stage, as
-vLLM does with expert parallelism (its group is data x context x tensor).
+vLLM does with expert parallelism (its group is data x context x tensor). docs/parallelism.md says what each axis does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 
 import numpy as np
@@ -48,7 +48,8 @@ class Mesh:
     """How many ranks each axis has, and over how many ranks of a stage whole experts are spread.
 
     `expert`: 1 divides every expert's width over the tensor-parallel ranks, as an MLP's; all ranks of a stage give each
-    of them whole experts. There is nothing between. A `UserError` says which degree is wrong.
+    of them whole experts. There is nothing between. `layers`: how many layers each stage has (none: as equal as can
+    be). A `UserError` says which degree is wrong.
     """
 
     tensor: int = 1
@@ -56,12 +57,15 @@ class Mesh:
     expert: int = 1
     data: int = 1
     context: int = 1
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         degrees = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data, "context": self.context}
         for field, value in degrees.items():
             if value < 1:
                 raise UserError(f"{field} parallelism is {value}", fix="give at least 1")
+        if self.layers and (why := self._wrong_layers()):
+            raise UserError(why, field="--pp_layers", fix="give each stage at least one layer")
         if self.expert not in (1, self.stage_size):
             raise UserError(
                 f"experts over {self.expert} ranks, but a stage has {self.stage_size}",
@@ -89,6 +93,13 @@ class Mesh:
         """Ranks of one pipeline stage."""
         return self.member_size * self.data
 
+    def _wrong_layers(self) -> str:
+        """Return what is wrong with the layers of each stage, "" for nothing."""
+        if len(self.layers) != self.pipeline:
+            return f"layers of {len(self.layers)} stages, but there are {self.pipeline}"
+        empty = [stage for stage, count in enumerate(self.layers) if count < 1]
+        return f"stage {empty[0]} has {self.layers[empty[0]]} layers" if empty else ""
+
     def stages_of(self, ranks: Iterable[int]) -> set[int]:
         """Return the pipeline stages that `ranks` work for."""
         size = self.stage_size
@@ -108,15 +119,23 @@ class Mesh:
         return lines(self.sizes, [AXES.index(axis) for axis in axes])
 
     def stage_layers(self, num_layers: int) -> tuple[range, ...]:
-        """Return the layers of each stage: as equal as can be, the remainder one each from the first stage on.
+        """Return the layers of each stage: as `layers` says, or as equal as can be.
 
-        (80 layers on 3 stages: 27, 27, 26. The last stage has the LM head, so it is among the lighter ones.)
+        Then the remainder goes to the first stages, one each. (80 layers on 3 stages: 27, 27, 26. The last stage has
+        the LM head, so it is among the lighter ones.)
         """
+        if self.layers and sum(self.layers) != num_layers:
+            raise UserError(
+                f"stages of {'+'.join(map(str, self.layers))} = {sum(self.layers)} layers, the model has {num_layers}",
+                field="--pp_layers",
+                fix=f"give {self.pipeline} numbers that add up to {num_layers}",
+            )
         if self.pipeline > num_layers:
             raise UserError(
                 f"{self.pipeline} pipeline stages for a model of {num_layers} layers",
                 fix="use at most one stage a layer",
             )
         share, remainder = divmod(num_layers, self.pipeline)
-        starts = [stage * share + min(stage, remainder) for stage in range(self.pipeline + 1)]
+        counts = self.layers or [share + (stage < remainder) for stage in range(self.pipeline)]
+        starts = [0, *accumulate(counts)]
         return tuple(range(first, last) for first, last in pairwise(starts))

@@ -1,7 +1,7 @@
 """The operators of one iteration of a model, on one rank: before the layers, one block a kind of layer, after them.
 
-A block is a norm, the attention's operators, a norm, and those of the feed-forward network; the latter two come from
-`trace_gen.attention` and `trace_gen.mlp`. Names are the vocabulary's (`trace_gen.vocabulary`).
+A block is the attention's operators, those of the feed-forward network, and norms where its form has them; the former
+two come from `trace_gen.attention` and `trace_gen.mlp`. Names are the vocabulary's (`trace_gen.vocabulary`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from trace_gen.architecture import Layer, ModelArchitecture
+from trace_gen.architecture import BlockForm, Layer, ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.experts import check_spread
-from trace_gen.operators import SAMPLER_FLOPS, TOKEN_ID_BYTES, Operator, OperatorMaker, Rows, exchange_row
+from trace_gen.operators import (
+    ADD_FLOPS,
+    CAP_FLOPS,
+    RESIDUAL,
+    SAMPLER_FLOPS,
+    SCALE_FLOPS,
+    TOKEN_ID_BYTES,
+    Operator,
+    OperatorMaker,
+    Rows,
+    exchange_row,
+)
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.trace import CommType, OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
@@ -61,24 +72,70 @@ def model_operators(
         schemes=model.end_schemes,
     )
     return ModelOperators(
-        (_embedding(model, make),), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
+        _head(model, make), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
     )
 
 
 def _block(layer: Layer, make: OperatorMaker) -> tuple[Operator, ...]:
+    """Return the operators of a layer. What a norm reads and writes beside its input and output is the residual stream.
+
+    In a parallel block the outputs of attention and feed-forward network are both added to the stream by the next
+    block's norm, which reads one hidden state more for it; a second norm takes the stream as the first left it. The
+    norms come first, as engines that reduce the sum once have it (vLLM's Falcon; its GPT-NeoX and Phi reduce twice).
+    """
     make = replace(make, schemes=layer.schemes)
-    before, between = make.norm("attention_norm"), make.norm("mlp_norm")
+    if layer.form is BlockForm.POST_NORM:
+        attention = layer.attention.operators(make, RESIDUAL)
+        after = make.norm("attention_post_norm", attention[-1].name, extra=1)
+        mlp = layer.mlp.operators(make, after.name)
+        return (*attention, after, *mlp, make.norm("mlp_post_norm", mlp[-1].name, extra=1))
+    parallel = layer.form in (BlockForm.PARALLEL, BlockForm.PARALLEL_NORMS)
+    before = make.norm("attention_norm", extra=3 if parallel else 2)
     attention = layer.attention.operators(make, before.name)
-    return (before, *attention, between, *layer.mlp.operators(make, between.name))
+    if parallel:
+        norms = [before, make.norm("mlp_norm", extra=0)] if layer.form is BlockForm.PARALLEL_NORMS else [before]
+        if layer.reduces_once:
+            attention[-1] = replace(attention[-1], communication=CommType.NONE, comm_bytes=0)
+        return (*norms, *attention, *layer.mlp.operators(make, norms[-1].name))
+    between = make.norm("mlp_norm")
+    mlp = layer.mlp.operators(make, between.name)
+    if layer.form is BlockForm.SANDWICH:
+        attention.append(replace(make.norm("attention_post_norm", attention[-1].name, extra=0), streams=True))
+        mlp.append(replace(make.norm("mlp_post_norm", mlp[-1].name, extra=0), streams=True))
+    return (before, *attention, between, *mlp)
+
+
+def _head(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]:
+    """Return what stands before the layers. Projections of the embedding are whole on every rank, as in vLLM."""
+    rows = [_embedding(model, make)]
+    hidden = model.hidden_size
+
+    def add(row: Operator) -> None:
+        rows.append(replace(row, by_token=True, streams=True))
+
+    if model.embedding_size:
+        add(make.linear("project_in", rows[-1].name, model.embedding_size, hidden))
+        if model.position_rows:
+            table = model.position_rows * hidden
+            name = rows[-1].name
+            added = make.elementwise("position_embedding", (name,), hidden, hidden, ADD_FLOPS, table, extra=hidden)
+            add(replace(added, weight_traffic_bytes=0))
+    if model.scales_embedding and "embedding_scale" not in make.vocabulary.absent:
+        add(make.elementwise("embedding_scale", (rows[-1].name,), hidden, hidden, SCALE_FLOPS))
+    return tuple(rows)
 
 
 def _embedding(model: ModelArchitecture, make: OperatorMaker) -> Operator:
-    """Vocabulary-parallel: each rank looks up the ids it holds, an all-reduce adds the parts."""
-    hidden, precision = model.hidden_size, make.precision
+    """Vocabulary-parallel: each rank looks up the ids it holds, an all-reduce adds the parts.
+
+    Learned positions are added at once, unless a projection comes before.
+    """
+    hidden, precision = model.embedding_width, make.precision
     out = precision.activation_bytes(hidden)
-    tables = 2 if model.position_rows else 1
+    positions = 0 if model.embedding_size else model.position_rows
+    tables = 2 if positions else 1
     parallel = make.tensor > 1
-    parameters = (ceil_div(model.vocab_size, make.tensor) + model.position_rows) * hidden
+    parameters = (ceil_div(model.vocab_size, make.tensor) + positions) * hidden
     return Operator(
         make.vocabulary.of("embedding"),
         OperatorClass.EMBEDDING,
@@ -96,17 +153,34 @@ def _embedding(model: ModelArchitecture, make: OperatorMaker) -> Operator:
 
 
 def _tail(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]:
-    hidden, vocab = model.hidden_size, ceil_div(model.vocab_size, make.tensor)
-    # The final norm runs on every token; only the rows whose logits are needed go on.
-    norm = replace(make.norm("final_norm"), output_rows=Rows.LOGITS)
-    head = make.linear("lm_head", norm.name, hidden, vocab, model.head_bias, Rows.LOGITS, CommType.ALLGATHER)
-    if "sampler" in make.vocabulary.absent:
-        return (norm, head)
+    """Return what stands after the layers: whatever comes before the LM head runs on every token.
+
+    Only the rows whose logits are needed go on from there.
+    """
+    width, vocab = model.embedding_width, ceil_div(model.vocab_size, make.tensor)
+    rows = [make.norm("final_norm")] if model.final_norm else []
+    if model.embedding_size:
+        source = rows[-1].name if rows else RESIDUAL
+        rows.append(make.linear("project_out", source, model.hidden_size, width))
+    rows[-1] = replace(rows[-1], output_rows=Rows.LOGITS)
+    bias, gather = model.head_bias, CommType.ALLGATHER
+    rows.append(make.linear("lm_head", rows[-1].name, width, vocab, bias, Rows.LOGITS, gather))
+    logits = vocab * make.tensor
+    if model.caps_logits and "logit_softcap" not in make.vocabulary.absent:
+        source = rows[-1].name
+        rows.append(make.elementwise("logit_softcap", (source,), logits, logits, CAP_FLOPS, rows=Rows.LOGITS))
+    if "sampler" not in make.vocabulary.absent:
+        rows.append(_sampler(make, rows[-1].name, vocab))
+    return tuple(rows)
+
+
+def _sampler(make: OperatorMaker, source: str, vocab: int) -> Operator:
+    """`vocab`: logits that each rank has; they are gathered."""
     gathered = make.precision.activation_bytes(vocab) * make.tensor
-    sampler = Operator(
+    return Operator(
         make.vocabulary.of("sampler"),
         OperatorClass.SAMPLER,
-        (head.name,),
+        (source,),
         gathered,
         TOKEN_ID_BYTES,
         flops=SAMPLER_FLOPS * vocab * make.tensor,
@@ -115,7 +189,6 @@ def _tail(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
         input_rows=Rows.LOGITS,
         output_rows=Rows.LOGITS,
     )
-    return (norm, head, sampler)
 
 
 def placed_by_request(

@@ -23,8 +23,8 @@ from trace_gen.unread_fields import check_unread
 MODELS_FOLDER = CONFIG_ROOT / "models"
 _MOST_NEAR = 3
 _ALIKE = 0.8
-_SIZE = re.compile(r"-A?\d+(x\d+)?(\.\d+)?[BM].*", re.IGNORECASE)
-"""From where on a name says which of a model's sizes it is."""
+_LINE = re.compile(r"(?:Meta-)?([a-z]+(?:\d+(?![\d.])|-[a-z]+(?=-\d))?)", re.IGNORECASE)
+"""What the names of a line of models begin with, whatever their size and variant."""
 
 
 def load_model(name_or_path: str, quantization: str | None = None, mla: Absorption = "auto") -> ModelArchitecture:
@@ -88,7 +88,7 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
         fix = "name a checkpoint's folder, or its config.json"
         raise UserError("the folder holds no config.json", path=printable(str(path)), fix=fix)
     near = _near(name_or_path, [*aliases, *(full.rpartition("/")[2] for full in shipped)])
-    known = f"did you mean {', '.join(near)}?" if near else f"shipped: {', '.join(_without_sizes(shipped))}"
+    known = f"did you mean {', '.join(near)}?" if near else f"shipped: {', '.join(_lines(shipped))}"
     raise UserError(f"unknown model {name_or_path[:80]!r}", fix=f"{known} (or give the path of a config.json)")
 
 
@@ -117,6 +117,7 @@ def _known(word: str, words: Sequence[str]) -> bool:
     return word in words or (word not in families and bool(get_close_matches(word, words, n=1, cutoff=_ALIKE)))
 
 
-def _without_sizes(names: Iterable[str]) -> list[str]:
-    """Return the names of models once for all their sizes and variants."""
-    return sorted({_SIZE.sub("", name.rpartition("/")[2]) for name in names}, key=str.casefold)
+def _lines(names: Iterable[str]) -> list[str]:
+    """Return what the names of models begin with, once for all their sizes and variants."""
+    begun = (_LINE.match(name.rpartition("/")[2]) for name in sorted(names, key=str.casefold))
+    return sorted({found[1].casefold(): found[1] for found in begun if found}.values(), key=str.casefold)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.attention.absorption import Absorption, absorbed_tokens, latent_rows
-from trace_gen.attention.work import AttentionShape
+from trace_gen.attention.divided import ContextDivision
+from trace_gen.attention.work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape
+from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import ExpertRouting
-from trace_gen.operators import LATENT_ROWS, Operator, Rows
+from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.perf_model import AttentionPart, OperatorTable
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import WAVE, TableEntry
@@ -21,28 +22,24 @@ from trace_gen.trace_structure import WAVE, TableEntry
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """What a kind of layer tells of its columns: one rank's attention by its rows, and how tokens reach its experts
-    (if any).
-    """
+    """What a kind of layer tells of its columns: one rank's attention, and how tokens reach its experts (if any)."""
 
-    attention: Mapping[Rows, AttentionShape]
+    attention: Mapping[Portion, AttentionShape]
     routing: ExpertRouting | None
+
+    def shape_for(self, portion: Portion) -> AttentionShape:
+        """Return the attention of the requests of `portion`."""
+        return self.attention[portion if portion in self.attention else Portion.ALL]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionColumns:
-    """The columns in which one member's attention of one shape stands, for the requests whose tokens are `rows`."""
+    """The columns in which one member's attention of one shape stands, for some of its requests."""
 
     member: int
-    rows: Rows
     shape: AttentionShape
     columns: IntArray
-
-    def batch(self, batch: BatchShape, absorption: Absorption | None) -> BatchShape:
-        """Return the requests of the member's `batch` that one row for all of them works for."""
-        if absorption is None or self.rows not in LATENT_ROWS:
-            return batch
-        return batch.only(latent_rows(absorption, batch) == self.rows)
+    portion: Portion = Portion.ALL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,15 +71,16 @@ class TableShape:
     """``[4, m]``: where in `_rows`' choices, laid end to end, the rows of input, work, output and collective stand."""
     by_request: IntArray
     """The columns that stand for single requests."""
-    absorption: Absorption | None = None
-    """Which tokens are `Rows.ABSORBED`, where attention is latent."""
+    mesh: Mesh
+    division: ContextDivision
+    passed: tuple[AttentionColumns, ...]
+    """The columns that move keys and values of prompts between context-parallel ranks."""
+    portioned: bool
+    """Whether prompts and decodes have columns of their own."""
 
     @staticmethod
     def of(
-        entries: Sequence[TableEntry],
-        facts: Sequence[LayerFacts],
-        by_request: bool,
-        absorption: Absorption | None = None,
+        entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool, mesh: Mesh, *, ring: bool
     ) -> TableShape:
         """Return the shape of the table of `entries`; `facts` are those of each kind of layer."""
         operators = [entry.operator for entry in entries]
@@ -100,12 +98,15 @@ class TableShape:
             request=request,
             whole=(request >= 0) & by_request,
             computes=kinds != OperatorClass.COMMUNICATION,
-            attention=_attention_columns(entries, facts),
+            attention=_attention_columns(entries, facts, lambda operator: operator.kind is OperatorClass.ATTENTION),
             mixtures=_mixture_columns(entries, facts),
             per_row=np.array(per_row, dtype=np.int64).T,
             row_kinds=row_kinds.T * len(entries) + np.arange(len(entries)),
             by_request=np.flatnonzero(request >= 0),
-            absorption=absorption,
+            mesh=mesh,
+            division=ContextDivision(mesh.context, ring),
+            passed=_attention_columns(entries, facts, lambda operator: operator.input_rows is Rows.OWN_KEPT),
+            portioned=any(operator.portion is not Portion.ALL for operator in operators),
         )
 
 
@@ -130,7 +131,7 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSize
     if shape.mixtures:
         weight_traffic = weight_traffic.copy()
     for part in shape.mixtures:
-        seen = sum(tokens) if part.member == WAVE else tokens[part.member]
+        seen = sum(tokens) if part.member == WAVE else -(-tokens[part.member] // shape.mesh.context)
         weight_traffic[part.grouped] = np.rint(weight_traffic[part.grouped] * part.routing.activated_share(seen))
     return ColumnSizes(
         rows=rows,
@@ -144,11 +145,11 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape]) -> ColumnSize
 
 
 def operator_table(
-    shape: TableShape, sizes: ColumnSizes, batches: Sequence[BatchShape], together: BatchShape, tensor: int
+    shape: TableShape, sizes: ColumnSizes, batches: Sequence[BatchShape], together: BatchShape
 ) -> OperatorTable:
     """Return the operator table: static columns repeated for every step, attention by context.
 
-    `together` are the `batches` one after another, `tensor` the ranks that share an operator.
+    `together` are the `batches` one after another.
     """
     flops = np.empty((together.steps, len(sizes.flops)), dtype=np.int64)
     mem_bytes = np.empty_like(flops)
@@ -156,10 +157,9 @@ def operator_table(
     firsts = [0, *accumulate(len(batch.request_ids) for batch in batches)]
     parts = []
     for place in shape.attention:
-        first, columns = firsts[place.member], place.columns
+        first, columns, batch = firsts[place.member], place.columns, batches[place.member]
         per_request = bool(shape.request[columns[0]] >= 0)
-        batch = batches[place.member] if per_request else place.batch(batches[place.member], shape.absorption)
-        work = place.shape.work(batch)
+        batch, work = (batch, place.shape.work(batch)) if per_request else _attention(shape, place, batch)
         if per_request:
             own = shape.request[columns] - first
             flops[:, columns], mem_bytes[:, columns] = work.flops[:, own], work.mem_bytes[:, own]
@@ -178,29 +178,35 @@ def operator_table(
         mem_bytes=mem_bytes,
         attention=tuple(parts),
         batch=together,
-        tensor=tensor,
+        tensor=shape.mesh.tensor,
     )
+
+
+def _attention(shape: TableShape, place: AttentionColumns, batch: BatchShape) -> tuple[BatchShape, AttentionWork]:
+    """Return the requests of `batch` that attention works for, and their work."""
+    if place.portion is Portion.ALL:
+        return batch, place.shape.work(batch)
+    divided = shape.division.decodes if place.portion is Portion.DECODES else shape.division.prompts
+    return divided(place.shape, batch)
 
 
 def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int]) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
-    of_member = np.array([*tokens, max(tokens)])
-    logits = np.array([*(batch.sampled_tokens for batch in batches), 0])
+    of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
+    logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]
     if shape.by_request.size:
         new_tokens = np.concatenate([batch.new_tokens for batch in batches])
         choices[int(Rows.TOKENS), shape.by_request] = new_tokens[shape.request[shape.by_request]]
-    if shape.absorption is not None:
-        absorbed = np.array([*(absorbed_tokens(shape.absorption, batch) for batch in batches), 0])
-        own = choices[int(Rows.TOKENS)]
-        choices[int(Rows.ABSORBED)] = np.where(shape.request >= 0, own, absorbed[shape.member])
-        choices[int(Rows.EXPANDED)] = np.where(shape.request >= 0, own, own - absorbed[shape.member])
     choices[int(Rows.LOGITS)] = logits[shape.member]
+    choices[int(Rows.PART)] = -(-choices[int(Rows.TOKENS)] // shape.mesh.tensor)
+    if shape.portioned:
+        _portioned_rows(shape, batches, choices)
     for part in shape.mixtures:
         routing, most = part.routing, of_member[part.member].item()
-        counted = sum(tokens) if part.member == WAVE else most
+        counted = sum(tokens) if part.member == WAVE else most  # a wave's tokens on all ranks, or those of one
         choices[Rows.ROUTED, part.columns] = routing.copies(counted)
         choices[Rows.OWN, part.columns] = routing.own_tokens(most)
         choices[Rows.EXCHANGED, part.columns] = routing.own_copies(most)
@@ -208,13 +214,36 @@ def _rows(shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int
     return choices.ravel()[shape.row_kinds]
 
 
-def _attention_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[AttentionColumns, ...]:
-    places: dict[tuple[int, Rows, AttentionShape], list[int]] = {}
+def _portioned_rows(shape: TableShape, batches: Sequence[BatchShape], choices: IntArray) -> None:
+    """Fill in the rows of prompts and of decodes, and of what context-parallel ranks exchange of them."""
+    ranks = shape.mesh.context
+    decodes = np.array([*(batch.decode_tokens for batch in batches), 0])
+    prompts = np.array([*(batch.total_tokens for batch in batches), 0]) - decodes
+    choices[int(Rows.DECODES)] = decodes[shape.member]
+    choices[int(Rows.OWN_DECODES)] = -(-decodes // ranks)[shape.member]
+    choices[int(Rows.ALL_PARTS)] = ranks * decodes[shape.member]
+    choices[int(Rows.OWN_PROMPTS)] = -(-prompts // ranks)[shape.member]
+    for rows in (Rows.OWN_DECODES, Rows.OWN_PROMPTS):
+        choices[int(rows), shape.by_request] = choices[int(Rows.TOKENS), shape.by_request]
+    for part in shape.passed:
+        kept = shape.division.kept(part.shape, batches[part.member])
+        choices[int(Rows.OWN_KEPT), part.columns], choices[int(Rows.KEPT), part.columns] = kept, ranks * kept
+
+
+def _attention_columns(
+    entries: Sequence[TableEntry], facts: Sequence[LayerFacts], wanted: Callable[[Operator], bool]
+) -> tuple[AttentionColumns, ...]:
+    """Return the columns of the operators `wanted`, by member, attention's shape, and requests."""
+    places: dict[tuple[int, AttentionShape, Portion], list[int]] = {}
     for column, entry in enumerate(entries):
-        if entry.operator.kind is OperatorClass.ATTENTION:
-            rows = entry.operator.input_rows
-            places.setdefault((entry.member, rows, facts[entry.layer_kind].attention[rows]), []).append(column)
-    return tuple(AttentionColumns(*place, np.array(columns, dtype=np.int64)) for place, columns in places.items())
+        if wanted(entry.operator):
+            portion = entry.operator.portion
+            key = (entry.member, facts[entry.layer_kind].shape_for(portion), portion)
+            places.setdefault(key, []).append(column)
+    return tuple(
+        AttentionColumns(member, shape, np.array(columns, dtype=np.int64), portion)
+        for (member, shape, portion), columns in places.items()
+    )
 
 
 def _mixture_columns(entries: Sequence[TableEntry], facts: Sequence[LayerFacts]) -> tuple[MixtureColumns, ...]:

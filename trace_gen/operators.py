@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Literal
 
 from trace_gen.precision import Arithmetic, Precision
 from trace_gen.quantization import Scheme, Schemes
@@ -19,10 +20,12 @@ from trace_gen.vocabulary import Vocabulary
 TOKEN_ID_BYTES = 4
 """Token ids go in and out as 32-bit integers."""
 
+SCALE_FLOPS, ADD_FLOPS, CAP_FLOPS = 1, 1, 3
 NORM_FLOPS, ROTARY_FLOPS, ACTIVATION_FLOPS, SAMPLER_FLOPS = 5, 3, 5, 5
 """Operations an element of element-wise operators."""
 SHARED_INPUTS = frozenset({"o_proj", "down_proj", "fc2", "expert_down_proj", "shared_down_proj"})
 """Roles whose inputs tensor-parallel ranks share: the outputs are partial sums."""
+Axis = Literal["tp", "cp"]
 RESIDUAL = "residual"
 """As a source: the output of the last row before it that carries the hidden state."""
 
@@ -30,6 +33,7 @@ RESIDUAL = "residual"
 class Rows(IntEnum):
     """What an operator has a row for. With whole experts on ranks see `trace_gen.mlp.experts`.
 
+    Of a batch that is divided over context-parallel ranks, tokens and logits are those of one rank, rounded up.
     Of operators that the members of a wave run together, tokens are those of the largest member: their collectives need
     equal sizes on every rank.
     """
@@ -46,14 +50,28 @@ class Rows(IntEnum):
     """Every copy of a token that this rank sends to the experts and gets back."""
     GATHERED = 5
     """Every token of the shares of all ranks."""
-    EXPANDED = 6
-    """Every token whose latent attention works on expanded keys and values (`trace_gen.attention.absorption`)."""
-    ABSORBED = 7
-    """Every token whose latent attention works on what the KV cache holds."""
+    PART = 6
+    """Every token of the share of one tensor-parallel rank, where norms are sequence-parallel."""
+    DECODES = 7
+    """Every token of requests that decode (`BatchShape.decoding`); with those below see `trace_gen.context`."""
+    OWN_DECODES = 8
+    """Every one of those that this rank has: all of them unless ranks are context-parallel."""
+    ALL_PARTS = 9
+    """Every token of requests that decode, once for each context-parallel rank."""
+    OWN_PROMPTS = 10
+    """Every token of prompts that this rank has."""
+    OWN_KEPT = 11
+    """Every token of prompts, new or in the cache, whose keys and values this rank passes on."""
+    KEPT = 12
+    """Every token of prompts that all context-parallel ranks together pass on."""
 
 
-LATENT_ROWS = frozenset({Rows.EXPANDED, Rows.ABSORBED})
-"""Rows of some requests only: an operator on them is left out where a batch has none of these."""
+class Portion(IntEnum):
+    """Which requests of a batch an operator works for: parts where attention differs, or ranks divide sequences."""
+
+    ALL = 0
+    DECODES = 1
+    PROMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,12 @@ class Operator:
       each of its `work_rows`, which are its `input_rows` unless said otherwise; `arithmetic`: what they are done in.
     - `per_request`: a row of its own for each request, even where attention is one row a batch.
     - `communication`: the collective after it, of `comm_bytes` for each row of `comm_rows`.
-    - `together`: the data-parallel members of a wave run it as one operator on all ranks of the stage.
+      The ranks that meet are those along `axis` of the mesh.
+    - `together`: the data-parallel members of a wave run it as one operator on all ranks of the stage, which then meet.
+    - `portion`: the requests it works for; without any it has no row.
+    - `after`: where what it waits for stands, counted back from it (none: the row before).
+    - `by_token`: works on every token alone, so that ranks with the same tokens may share them out (norms);
+      `streams`: its output only joins the residual stream.
     Attention's FLOPs and KV traffic depend on contexts: see `trace_gen.attention.work`.
     """
 
@@ -90,6 +113,11 @@ class Operator:
     carried_rows: Rows | None = None
     per_request: bool = False
     together: bool = False
+    axis: Axis = "tp"
+    portion: Portion = Portion.ALL
+    after: tuple[int, ...] = ()
+    by_token: bool = False
+    streams: bool = False
 
     @property
     def work_rows(self) -> Rows:
@@ -212,10 +240,14 @@ class OperatorMaker:
             output_rows=rows,
         )
 
-    def norm(self, role: str) -> Operator:
-        """Return a norm over the hidden state; as engines do, it first adds to the residual stream."""
+    def norm(self, role: str, source: str = RESIDUAL, extra: int = 2) -> Operator:
+        """Return a norm over the hidden state; as engines do, it first adds to the residual stream.
+
+        `extra`: hidden states read and written beside its input and output; 2 are the stream, read and written.
+        """
         hidden = self.hidden_size
-        return self.elementwise(role, (RESIDUAL,), hidden, hidden, NORM_FLOPS, self.norm_parameters, 2 * hidden)
+        norm = self.elementwise(role, (source,), hidden, hidden, NORM_FLOPS, self.norm_parameters, extra * hidden)
+        return replace(norm, by_token=True)
 
 
 def exchange_row(

@@ -71,6 +71,8 @@ class CommType(IntEnum):
     REDUCESCATTER = 3
     ALLTOALL = 4
     BROADCAST = 5
+    PERMUTE = 6
+    """No collective: each rank sends to the next of its group, the last to the first (SEND and RECV)."""
 
 
 class Location(IntEnum):
@@ -105,7 +107,8 @@ class Trace:
     """See the module's docstring for what a row means. `n` rows; times in ns, sizes in bytes, both per rank.
 
     - `rank_sets[i]`: the ranks of rank set i, ascending; `groups[i]`: the ranks of communication group i, in
-      ring order (usually the tensor-parallel ranks of one stage).
+      ring order (usually the tensor-parallel ranks of one stage). Several groups of equal size that run the same
+      collectives side by side are one entry, one after another: `group_parts[i]` of them (default 1 each).
     - `op_names[op[r]]`: the operator's name without layer or request; `operator_class`: its `OperatorClass`.
     - `devices[device[r]]`: the kind of device that runs the row. Ranks of different kinds are different ranks.
     - `request[r]`: the request id the row works for, or `NO_REQUEST` for the whole batch; `batch_requests` lists
@@ -150,6 +153,7 @@ class Trace:
     comm_group: NDArray[np.int32]
     dep_offsets: IntArray
     dep_rows: IntArray
+    group_parts: tuple[int, ...] = ()
     attributes: dict[str, str] = field(default_factory=dict)
     """Facts about the whole trace that a text header carries (format of origin, model, hardware)."""
 
@@ -183,6 +187,10 @@ class Trace:
         """Number of pipeline stages."""
         return int(self.stage.max(initial=0)) + 1
 
+    def group_size(self, group: int) -> int:
+        """Return how many ranks meet in a collective of `group`."""
+        return len(self.groups[group]) // parts_of(self.group_parts, group)
+
     def name(self, row: int) -> str:
         """Return the operator name of `row`."""
         return self.op_names[int(self.op[row])]
@@ -190,3 +198,8 @@ class Trace:
     def dependencies(self, row: int) -> IntArray:
         """Return the explicit dependencies of `row` (empty: the default rule)."""
         return self.dep_rows[self.dep_offsets[row] : self.dep_offsets[row + 1]]
+
+
+def parts_of(group_parts: tuple[int, ...], group: int) -> int:
+    """Return into how many groups side by side the ranks of `group` are divided (see `Trace`)."""
+    return group_parts[group] if group_parts else 1

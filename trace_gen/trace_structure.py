@@ -23,7 +23,7 @@ A member without tokens has no rows of its own and takes part in these alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.mesh import Mesh
+from trace_gen.mesh import Mesh, Ranks
 from trace_gen.model_operators import ModelOperators
-from trace_gen.operators import LATENT_ROWS, Operator
+from trace_gen.operators import Axis, Operator, Portion, Rows
 from trace_gen.trace import NO_LAYER, NPU, CommType, IntArray, Location, OperatorClass, RowKind
 
 LOAD_NAME, EVICT_NAME = "kv_load", "kv_evict"
@@ -64,8 +64,8 @@ class TableEntry:
 class MemberKey(NamedTuple):
     """What decides the rows of one member.
 
-    `requests`: per-request rows of its batch, 0 for one row a batch; `latent`: where attention is latent, the rows
-    (`Rows.ABSORBED`, `Rows.EXPANDED`) that its tokens are, request by request, or each once for one row a batch.
+    `requests`: per-request rows of its batch, 0 for one row a batch; `portions`: where prompts and decodes have rows of
+    their own (`Portion`), what the requests are, one by one, or each portion once for one row a batch.
     """
 
     requests: int
@@ -73,17 +73,17 @@ class MemberKey(NamedTuple):
     has_logits: bool
     loads: int
     evictions: int
-    latent: tuple[int, ...] = ()
+    portions: tuple[Portion, ...] = ()
 
     def has(self, operator: Operator) -> bool:
         """Whether there are tokens for `operator`."""
-        return operator.input_rows not in LATENT_ROWS or operator.input_rows in self.latent
+        return operator.portion is Portion.ALL or operator.portion in self.portions
 
     def requests_of(self, operator: Operator) -> Iterable[int]:
         """Return the positions in the batch of the requests that a per-request `operator` has a row for."""
-        if operator.input_rows not in LATENT_ROWS:
+        if operator.portion is Portion.ALL:
             return range(self.requests)
-        return [position for position, rows in enumerate(self.latent) if rows == operator.input_rows]
+        return [position for position, portion in enumerate(self.portions) if portion is operator.portion]
 
 
 StructureKey = tuple[MemberKey, ...]
@@ -105,6 +105,7 @@ class Structure:
     devices: tuple[str, ...]
     rank_sets: tuple[tuple[int, ...], ...]
     groups: tuple[tuple[int, ...], ...]
+    group_parts: tuple[int, ...]
     op: NDArray[np.int32]
     operator_class: NDArray[np.int8]
     kind: NDArray[np.int8]
@@ -136,13 +137,17 @@ class RankSets:
     """The rank sets and communication groups of a mesh, and where each stage, member and rank finds its own.
 
     Rank sets: every stage; then, with several members, every member of every stage; then, where attention is placed by
-    request, every rank. Groups: every member of every stage that has several ranks; then, with several members, every
+    request, every rank. Groups: every member of every stage that has several ranks, by its tensor-parallel groups and
+    then by its context-parallel ones, which are `parts` of one entry; then, where it has more ranks than those, every
     stage. Members are counted through the stages: ``stage x members + member``.
     """
 
     mesh: Mesh
     sets: tuple[tuple[int, ...], ...]
     groups: tuple[tuple[int, ...], ...]
+    parts: tuple[int, ...]
+    first_group: dict[str, int]
+    """Where the groups of an axis begin, and where those of whole stages do (``""``)."""
 
     @staticmethod
     def of(mesh: Mesh, by_request: bool) -> RankSets:
@@ -150,8 +155,22 @@ class RankSets:
         stages = mesh.groups("tp", "cp", "dp")
         members = mesh.groups("tp", "cp")
         single = tuple((rank,) for rank in range(mesh.ranks)) if by_request else ()
-        groups = (members if mesh.member_size > 1 else ()) + (stages if mesh.data > 1 else ())
-        return RankSets(mesh, stages + (members if mesh.data > 1 else ()) + single, groups)
+        groups: list[tuple[int, ...]] = []
+        parts: list[int] = []
+        first: dict[str, int] = {}
+        axes: tuple[tuple[Axis, int], ...] = (("tp", mesh.tensor), ("cp", mesh.context))
+        for axis, size in axes:
+            if size > 1:
+                first[axis] = len(groups)
+                groups += side_by_side(members, mesh.groups(axis))
+                parts += [mesh.member_size // size] * len(members)
+        first[""] = 0
+        if mesh.stage_size not in (mesh.tensor, mesh.context):  # else those of the one axis are whole stages
+            first[""] = len(groups)
+            groups += stages
+            parts += [1] * len(stages)
+        sets = stages + (members if mesh.data > 1 else ()) + single
+        return RankSets(mesh, sets, tuple(groups), tuple(parts), first)
 
     def set_of(self, stage: IntArray, member: IntArray, rank: IntArray) -> IntArray:
         """Return the index of each row's rank set; `member` may be `WAVE`, `rank` `EVERY_RANK`."""
@@ -163,13 +182,11 @@ class RankSets:
         shared: IntArray = np.where(member == WAVE, stage, own)
         return np.where(rank == EVERY_RANK, shared, single)
 
-    def group_of(self, stage: IntArray, member: IntArray) -> IntArray:
-        """Return the index of each row's communication group."""
-        mesh = self.mesh
-        if mesh.data == 1:
-            return stage.astype(np.int64)
-        of_stages = mesh.pipeline * mesh.data if mesh.member_size > 1 else 0
-        return np.where(member == WAVE, of_stages + stage, stage * mesh.data + member)
+    def group_of(self, stage: IntArray, member: IntArray, along_context: NDArray[np.bool_]) -> IntArray:
+        """Return the index of each row's communication group; `along_context`: those that differ in it alone meet."""
+        own = stage * self.mesh.data + member
+        first = np.where(along_context, self.first_group.get("cp", 0), self.first_group.get("tp", 0))
+        return np.where(member == WAVE, self.first_group[""] + stage, first + own)
 
 
 class StructureBuilder:
@@ -190,7 +207,8 @@ class StructureBuilder:
         tail = [
             TableEntry(operator, member=member)
             for member in working
-            for operator in self.operators.tail[: None if key[member].has_logits else 1]
+            for operator in self.operators.tail
+            if key[member].has_logits or operator.input_rows is not Rows.LOGITS
         ]
         blocks = [list(self._block(kind, key, working)) for kind in range(len(self.operators.blocks))]
         starts = np.cumsum([len(head), *(len(block) for block in blocks)]).tolist()
@@ -245,13 +263,16 @@ class StructureBuilder:
         member = _by_entry([entry.member for entry in entries], 0, column)
         member[:count] = moves.member
         rank = _by_entry([entry.rank for entry in entries], EVERY_RANK, column)
-        group = np.where(comm != CommType.NONE, self.ranks.group_of(stage, member), -1)
+        along = _by_entry([entry.operator.axis == "cp" for entry in entries], 0, column).astype(np.bool_)
+        group = np.where(comm != CommType.NONE, self.ranks.group_of(stage, member, along), -1)
+        dep_offsets, dep_rows = _dependencies(entries, column)
         return Structure(
             entries=entries,
             op_names=names,
             devices=(NPU,),
             rank_sets=self.ranks.sets,
             groups=self.ranks.groups,
+            group_parts=self.ranks.parts if max(self.ranks.parts, default=1) > 1 else (),
             op=op.astype(np.int32),
             operator_class=_by_entry([entry.operator.kind for entry in entries], OperatorClass.MEMORY, column).astype(
                 np.int8
@@ -269,8 +290,8 @@ class StructureBuilder:
             node=np.zeros(len(column), dtype=np.int32),
             comm_type=comm.astype(np.int8),
             comm_group=group.astype(np.int32),
-            dep_offsets=np.zeros(len(column) + 1, dtype=np.int64),
-            dep_rows=np.zeros(0, dtype=np.int64),
+            dep_offsets=dep_offsets,
+            dep_rows=dep_rows,
             column=column,
             position=_by_entry([entry.request for entry in entries], -1, column),
             transfer=moves.transfer,
@@ -320,6 +341,26 @@ def _in_front(which: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
     result = np.zeros(rows, dtype=np.bool_)
     result[: len(which)] = which
     return result
+
+
+def side_by_side(members: Iterable[Ranks], groups: Iterable[Ranks]) -> list[Ranks]:
+    """Return, for each of `members`, the `groups` that lie in it, one after another."""
+    of_rank = {group[0]: group for group in groups}
+    return [tuple(rank for first in member if first in of_rank for rank in of_rank[first]) for member in members]
+
+
+def _dependencies(entries: Sequence[TableEntry], column: IntArray) -> tuple[IntArray, IntArray]:
+    """Return what rows wait for beside the row before (`Trace.dep_offsets`, `dep_rows`), by their operators."""
+    counts = _by_entry([len(entry.operator.after) for entry in entries], 0, column)
+    offsets = np.zeros(len(column) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    waits = [row - back for row in np.flatnonzero(counts).tolist() for back in _back(entries[column[row]])]
+    return offsets, np.array(waits, dtype=np.int64)
+
+
+def _back(entry: TableEntry) -> list[int]:
+    """Return how far back the rows stand that an entry waits for, the first of them first."""
+    return sorted(entry.operator.after, reverse=True)
 
 
 def _by_entry(values: Iterable[int], of_transfers: int, column: IntArray) -> IntArray:

@@ -8,10 +8,13 @@ which a performance model's vocabulary decides. Projections of one input whose r
     split   embedding | input_layernorm q_proj k_proj v_proj [qk_norm] [rope] attn o_proj post_layernorm
             gate_proj up_proj act_fn down_proj  (or fc1 act_fn fc2) | final_layernorm lm_head
 
-Multi-head latent attention (`trace_gen.attention.latent`) has operators of its own between the first norm and o_proj.
+Where the norms of a block stand is its form's to say (`trace_gen.architecture.BlockForm`); split, the first is called
+input_layernorm and all others post_layernorm. Some models have `project_in position_embedding` or `embedding_scale`
+after the embedding, `project_out` before the LM head, `logit_softcap` after it. Multi-head latent attention
+(`trace_gen.attention.latent`) has operators of its own between the first norm and o_proj.
 
-The split names are those of LLMServingSim v0.2.1's tables, which know no sampler; there, rotary embedding and attention
-are rows of their own for each request.
+The split names are those of LLMServingSim v0.2.1's tables, which know no sampler, nor what is done to embeddings and
+logits element by element; there, rotary embedding and attention are rows of their own for each request.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from trace_gen.trace import OperatorClass, RowKind
 
 ROLES: Mapping[str, OperatorClass] = {
     "embedding": OperatorClass.EMBEDDING,
-    "attention_norm": OperatorClass.ELEMENTWISE,
+    **dict.fromkeys(("embedding_scale", "position_embedding"), OperatorClass.ELEMENTWISE),
+    **dict.fromkeys(("project_in", "project_out"), OperatorClass.GEMM),
+    **dict.fromkeys(("attention_norm", "attention_post_norm"), OperatorClass.ELEMENTWISE),
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), OperatorClass.GEMM),
-    **dict.fromkeys(("qk_norm", "rotary", "mlp_norm"), OperatorClass.ELEMENTWISE),
+    **dict.fromkeys(("qk_norm", "rotary", "mlp_norm", "mlp_post_norm"), OperatorClass.ELEMENTWISE),
     **dict.fromkeys(("q_a_proj", "q_b_proj", "kv_a_proj", "kv_b_proj", "q_absorb", "v_up_proj"), OperatorClass.GEMM),
     **dict.fromkeys(("q_a_norm", "kv_a_norm"), OperatorClass.ELEMENTWISE),
     **dict.fromkeys(("attention", "latent_attention"), OperatorClass.ATTENTION),
@@ -37,8 +42,13 @@ ROLES: Mapping[str, OperatorClass] = {
     **dict.fromkeys(("shared_act_fn", "expert_act_fn", "expert_sum"), OperatorClass.ELEMENTWISE),
     **dict.fromkeys(("expert_gate_up_proj", "expert_down_proj"), OperatorClass.GROUPED_GEMM),
     **dict.fromkeys(("expert_dispatch", "expert_combine", "expert_gather"), OperatorClass.COMMUNICATION),
+    **dict.fromkeys(("sequence_scatter", "sequence_gather"), OperatorClass.COMMUNICATION),
+    **dict.fromkeys(("query_gather", "lse_gather", "output_scatter"), OperatorClass.COMMUNICATION),
+    **dict.fromkeys(("kv_gather", "kv_pass"), OperatorClass.COMMUNICATION),
+    "attention_merge": OperatorClass.ELEMENTWISE,
     "final_norm": OperatorClass.ELEMENTWISE,
     "lm_head": OperatorClass.GEMM,
+    "logit_softcap": OperatorClass.ELEMENTWISE,
     "sampler": OperatorClass.SAMPLER,
 }
 """Every role, with the class of its operator. A role without a name in a vocabulary is called as it is here."""
@@ -73,7 +83,7 @@ class Vocabulary:
 FUSED = Vocabulary(
     "fused",
     {
-        **dict.fromkeys(("attention_norm", "mlp_norm"), "layernorm"),
+        **dict.fromkeys(("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm"), "layernorm"),
         **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
         **dict.fromkeys(("q_a_proj", "kv_a_proj"), "qkv_a_proj"),
         **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
@@ -85,13 +95,13 @@ SPLIT = Vocabulary(
     "split",
     {
         "attention_norm": "input_layernorm",
-        "mlp_norm": "post_layernorm",
+        **dict.fromkeys(("attention_post_norm", "mlp_norm", "mlp_post_norm"), "post_layernorm"),
         "rotary": "rope",
         "attention": "attn",
         "final_norm": "final_layernorm",
     },
     per_request=frozenset({"rotary"}),
-    absent=frozenset({"sampler"}),
+    absent=frozenset({"embedding_scale", "logit_softcap", "sampler"}),
 )
 _CLASSES: Mapping[str, OperatorClass] = {
     **dict.fromkeys(("qk_matmul", "softmax", "sv_matmul"), OperatorClass.ATTENTION),  # OPT's, in v0.2.1's tables

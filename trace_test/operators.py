@@ -22,6 +22,8 @@ LATENT_ENDS = frozenset({"attention", "attn", "v_up_proj"})
 """What they put out goes into the output projection, that of all of them together."""
 ROW_PARALLEL = frozenset({"o_proj", "out_proj", "down_proj", "fc2"})
 """Projections that sum over what the ranks hold apart: their outputs are partial until they are reduced."""
+NORMS = frozenset({"layernorm", "input_layernorm", "post_layernorm"})
+"""Norms of a block over the hidden state."""
 SHARED_EXPERTS = "shared_down_proj"
 EXPERT_SUM = "expert_sum"
 """Both are partial sums where every expert's width is divided over the ranks; then they are reduced together."""
@@ -31,6 +33,22 @@ EXPERT_EXCHANGES = {
     "expert_gather": (CommType.ALLGATHER,),
 }
 """Rows of their own where ranks hold whole experts, and nowhere else: the forms of our generator and of the field's."""
+SEQUENCE_EXCHANGES = {
+    "sequence_scatter": (CommType.REDUCESCATTER,),
+    "sequence_gather": (CommType.ALLGATHER,),
+}
+"""Rows of their own where tensor-parallel ranks share out the tokens of norms."""
+BY_TOKEN = frozenset({*SEQUENCE_EXCHANGES, "project_in", "position_embedding", "embedding_scale"})
+"""What is shared out with the norms."""
+CONTEXT_EXCHANGES = {
+    "query_gather": (CommType.ALLGATHER,),
+    "lse_gather": (CommType.ALLGATHER,),
+    "output_scatter": (CommType.REDUCESCATTER,),
+    "kv_gather": (CommType.ALLGATHER,),
+    "kv_pass": (CommType.PERMUTE,),
+}
+CONTEXT_MERGE = "attention_merge"
+"""Rows of their own around attention where context-parallel ranks divide sequences."""
 VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 """Split by vocabulary where a generator does so; a collective may follow them."""
 TOGETHER = -1
@@ -61,13 +79,15 @@ def named_mesh(trace: Trace, *, spread: bool = False) -> Mesh | None:
 
     `spread`: with the ranks that whole experts are spread over, too.
     """
-    names = ("tensor", "pipeline", "expert", "data")
+    names = ("tensor", "pipeline", "expert", "data", "context")
     degrees = [whole_number(trace.attributes.get(f"{name}_parallel", "1"), 1, MOST_RANKS) for name in names]
-    tensor, pipeline, expert, data = (degree or MOST_RANKS + 1 for degree in degrees)
-    if tensor * pipeline * data > MOST_RANKS:
+    tensor, pipeline, expert, data, context = (degree or MOST_RANKS + 1 for degree in degrees)
+    listed = trace.attributes.get("pipeline_layers")
+    layers = [] if listed is None else [whole_number(count, 1, MOST_RANKS) or 0 for count in listed.split(",")]
+    if tensor * pipeline * data * context > MOST_RANKS:
         return None
     try:
-        return Mesh(tensor, pipeline, expert if spread else 1, data)
+        return Mesh(tensor, pipeline, expert if spread else 1, data, context, tuple(layers))
     except UserError:
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Literal
 
@@ -30,7 +31,7 @@ from trace_test.subjects import of_trace
 Kind = Literal["orca", "chunked", "decode", "prefill", "steps"]
 KINDS: tuple[Kind, ...] = ("orca", "chunked", "decode", "prefill", "steps")
 ABSORPTIONS: tuple[Absorption, ...] = ("auto", "auto", "absorb", "expand")
-TENSOR, PIPELINE, DATA = (1, 2, 4, 8), (1, 2, 3, 4), (1, 1, 2, 3, 4)
+TENSOR, PIPELINE, DATA, CONTEXT = (1, 2, 4, 8), (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 1, 2, 3)
 MAX_REQUESTS, MAX_TOKENS, BLOCK = 8, 600, 16
 
 
@@ -63,10 +64,18 @@ def _mesh(architecture: ModelArchitecture, tensor: int, stages: int, random: Ran
     """Return a mesh on which whole experts are spread, or not; several members where the model is a mixture."""
     counts = [experts.count for experts in architecture.mixtures]
     data = random.choice(DATA) if counts else 1
-    spread = tensor * data
-    if not counts or any(count % spread for count in counts) or random.random() < 0.3:
+    context = random.choice(CONTEXT)
+    spread = tensor * data * context
+    if not counts or any(count < spread for count in counts) or random.random() < 0.3:
         spread = 1
-    return Mesh(tensor, stages, spread, data)
+    layers = _layers(architecture.num_layers, stages, random) if random.random() < 0.3 else ()
+    return Mesh(tensor, stages, spread, data, context, layers)
+
+
+def _layers(count: int, stages: int, random: Random) -> tuple[int, ...]:
+    """Return how many of `count` layers each stage has, however unequal."""
+    edges = sorted(random.sample(range(1, count), stages - 1))
+    return tuple(last - first for first, last in pairwise((0, *edges, count)))
 
 
 def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Random, number: int) -> Subject:
@@ -75,6 +84,8 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
     placement = "heads" if architecture.absorption is not None else placement
     vocabulary: Vocabulary = random.choice((FUSED, SPLIT))
     granularity: AttentionGranularity = random.choice(("request", "batch"))
+    if mesh.context > 1:
+        placement, granularity = "heads", "batch"
     generator = TraceGenerator(
         architecture,
         mesh,
@@ -83,11 +94,16 @@ def _subject(architecture: ModelArchitecture, mesh: Mesh, kind: Kind, random: Ra
         attention_placement=placement,
         attention_exchange=random.random() < 0.5,
         expert_exchange=random.choice(("alltoall", "allgather")),
+        context_mode=random.choice(("ring", "allgather")),
+        sequence_parallel=random.random() < 0.3,
     )
     memory = ModelMemory(architecture, mesh, precision, generator.by_request)
     batches = _wave(kind, mesh, memory.kv_bytes_per_token_all_ranks, random)
     degrees = f", EP {mesh.expert}" if mesh.expert > 1 else ""
     degrees += f", DP {mesh.data}" if mesh.data > 1 else ""
+    degrees += f", CP {mesh.context} ({generator.context_mode})" if mesh.context > 1 else ""
+    degrees += ", norms by token" if generator.sequence_parallel else ""
+    degrees += f", layers {mesh.layers}" if mesh.layers else ""
     shape = f"TP {mesh.tensor} x PP {mesh.pipeline}{degrees}"
     source = f"random {number}: {architecture.name}, {shape}, {kind}, {vocabulary.name}, attention by {placement}"
     return of_trace(source, generator.generate(batches), ModelFacts(architecture, mesh, precision, batches))

@@ -105,7 +105,7 @@ rules: Registry[Rule] = Registry("trace rule")
 for _module in (
     *("attention_separated", "input_matches_output", "collectives_placed", "collective_bytes", "model_shape"),
     *("weights_add_up", "kv_adds_up", "blocks_complete", "stage_order", "times", "dependencies", "group_members"),
-    *("send_matches_recv", "collective_order", "acyclic", "ranks_present", "readable"),
+    *("send_matches_recv", "collective_order", "acyclic", "ranks_present", "readable", "context_parallel"),
 ):
     rules.register_lazy(_module.replace("_", "-"), f"trace_test.rules.{_module}", "RULE")
 

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.text.records import Operand, Record, RecordStream
-from trace_gen.trace import NPU, IntArray, RowKind, RowWork, Trace
+from trace_gen.trace import NPU, IntArray, RowKind, RowWork, Trace, parts_of
 from trace_gen.vocabulary import class_of
 
 BLOCK_VALUES = 1 << 13
 """Rows of a block, times steps: bounds memory, and leaves the work of a block far above its overhead."""
 K = TypeVar("K", bound=Hashable)
 Columns = dict[str, NDArray[Any]]
+_Group = tuple[tuple[int, ...], str, int]
+"""Ranks, what a text says of their dimensions, and into how many groups they are divided."""
 _SIDES = ("input", "weight", "output")
 _STEPPED = {"latency": "latency_ns", "flops": "flops", "mem_bytes": "mem_bytes"}
 _DIMS = re.compile(r"group[0-9]+\.dims")
@@ -54,6 +56,7 @@ def records(trace: Trace) -> RecordStream:
         requests=tuple(trace.batch_requests.tolist()),
         rank_sets=trace.rank_sets,
         groups=trace.groups,
+        group_parts=trace.group_parts,
     )
 
 
@@ -81,6 +84,7 @@ def _records(trace: Trace) -> Iterator[Record]:
             group=None if group < 0 else trace.groups[group],
             deps=tuple(trace.dependencies(row).tolist()),
             dims="" if group < 0 else dims[group],
+            parts=1 if group < 0 else parts_of(trace.group_parts, group),
         )
 
 
@@ -98,12 +102,13 @@ class _Tables:
     ops: dict[str, int] = field(default_factory=dict)
     sets: dict[tuple[int, ...], int] = field(init=False)
     set_list: list[tuple[int, ...]] = field(init=False)
-    groups: dict[tuple[tuple[int, ...], str], int] = field(init=False)
-    group_list: list[tuple[tuple[int, ...], str]] = field(init=False)
+    groups: dict[_Group, int] = field(init=False)
+    group_list: list[_Group] = field(init=False)
 
     def __post_init__(self) -> None:
         self.set_list = list(self.stream.rank_sets)
-        self.group_list = [(ranks, "") for ranks in self.stream.groups]
+        parts = self.stream.group_parts
+        self.group_list = [(ranks, "", parts_of(parts, at)) for at, ranks in enumerate(self.stream.groups)]
         self.sets = {ranks: index for index, ranks in reversed(list(enumerate(self.set_list)))}
         self.groups = {key: index for index, key in reversed(list(enumerate(self.group_list)))}
 
@@ -122,7 +127,8 @@ class _Tables:
     def trace(self, columns: Columns) -> Trace:
         """Return the trace of some columns, with the tables as they are now."""
         attributes = dict(self.stream.attributes)
-        attributes.update({f"group{index}.dims": dims for index, (_, dims) in enumerate(self.group_list) if dims})
+        attributes.update({f"group{index}.dims": dims for index, (_, dims, _) in enumerate(self.group_list) if dims})
+        parts = tuple(parts for _, _, parts in self.group_list)
         counts = columns.pop("dep_count")
         work = RowWork.by_row(*(columns.pop(name) for name in _STEPPED.values()))
         names = tuple(self.ops)
@@ -130,7 +136,8 @@ class _Tables:
             op_names=names,
             devices=(NPU,),
             rank_sets=tuple(self.set_list),
-            groups=tuple(ranks for ranks, _ in self.group_list),
+            groups=tuple(ranks for ranks, _, _ in self.group_list),
+            group_parts=parts if max(parts, default=1) > 1 else (),
             batch_requests=np.array(self.stream.requests, dtype=np.int64),
             operator_class=_classes(names, columns["op"], columns["kind"]),
             device=np.zeros(columns["op"].shape, dtype=np.int8),
@@ -176,7 +183,7 @@ class _Distinct:
     def _group(tables: _Tables, record: Record) -> int:
         if record.group is None:
             return -1
-        return _intern(tables.groups, tables.group_list, (record.group, record.dims))
+        return _intern(tables.groups, tables.group_list, (record.group, record.dims, record.parts))
 
 
 def _intern(known: dict[K, int], listed: list[K], key: K) -> int:

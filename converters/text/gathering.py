@@ -2,7 +2,7 @@
 
 One rank's times and sizes stand for its stage's; for ``ORCA`` they are multiplied by the NPUs of a stage, which is what
 `placement` divides by. What a format cannot say (explicit dependencies, several steps, stages that are not runs of
-equally many ranks, rows on some ranks of a stage outside a section) is a `UserError`.
+equally many ranks, rows on some ranks of a stage outside a section, groups side by side) is a `UserError`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ _MOVES = (RowKind.MEM_LOAD, RowKind.MEM_STORE)
 
 def gather(trace: Trace, name: str) -> RecordStream:
     """Return `trace` as an unplaced stream of the format `name` (orca, colocated, prefill, decode)."""
+    if any(parts > 1 for parts in trace.group_parts):
+        raise _cannot(name, "collectives of several groups side by side")
+    if (trace.comm_type == CommType.PERMUTE).any():
+        raise _cannot(name, "data passed round")
     if trace.dep_rows.size:
         raise _cannot(name, "explicit dependencies")
     if trace.steps > 1:

@@ -9,7 +9,7 @@ from converters.text.lines import MAX_NS, Lines, shorten
 from converters.text.records import Operand, Record, RecordStream
 from foundation.documents import parse_json
 from foundation.errors import UserError
-from trace_gen.trace import CommType, Location, RowKind
+from trace_gen.trace import CommType, Location, RowKind, parts_of
 
 VERSION = 1
 COLUMNS = (
@@ -40,13 +40,13 @@ class OwnFormat:
         steps = lines.integer(_fact(lines, "steps"), "steps", minimum=1, maximum=MAX_STEPS)
         requests = _numbers(lines, _fact(lines, "requests"), "a request")
         rank_sets = _rank_lists(lines, _fact(lines, "rank_sets"))
-        groups = _rank_lists(lines, _fact(lines, "groups"))
+        groups, parts = _groups(lines, _fact(lines, "groups"))
         rows = lines.integer(_fact(lines, "rows"), "the number of rows", maximum=10**9)
         if tuple(lines.next("the line of column names").split("\t")) != COLUMNS:
             raise lines.error(
                 "the line does not name the columns", "write them tab-separated, as docs/text_trace.md does"
             )
-        stream = RecordStream(attributes, rows, iter(()), steps, requests, rank_sets, groups)
+        stream = RecordStream(attributes, rows, iter(()), steps, requests, rank_sets, groups, parts)
         stream.records = _read_rows(lines, stream)
         return stream
 
@@ -58,16 +58,19 @@ class OwnFormat:
         yield f"steps\t{stream.steps}\n"
         yield f"requests\t{_join(stream.requests)}\n"
         yield f"rank_sets\t{_write_ranks(stream.rank_sets)}\n"
-        yield f"groups\t{_write_ranks(stream.groups)}\n"
+        divided = [(ranks, parts_of(stream.group_parts, index)) for index, ranks in enumerate(stream.groups)]
+        yield f"groups\t{';'.join(_runs(ranks) + (f'/{n}' if n > 1 else '') for ranks, n in divided) or _NONE}\n"
         yield f"rows\t{stream.rows}\n"
         yield "\t".join(COLUMNS) + "\n"
         sets = {ranks: index for index, ranks in reversed(list(enumerate(stream.rank_sets)))}
-        groups = {ranks: index for index, ranks in reversed(list(enumerate(stream.groups)))}
+        groups = {group: index for index, group in reversed(list(enumerate(divided)))}
         for record in stream.records:
             yield "\t".join(_fields(record, sets, groups)) + "\n"
 
 
-def _fields(record: Record, sets: dict[tuple[int, ...], int], groups: dict[tuple[int, ...], int]) -> list[str]:
+def _fields(
+    record: Record, sets: dict[tuple[int, ...], int], groups: dict[tuple[tuple[int, ...], int], int]
+) -> list[str]:
     return [
         "".join(_ESCAPES.get(character, character) for character in record.op),
         RowKind(record.kind).name.lower(),
@@ -82,7 +85,7 @@ def _fields(record: Record, sets: dict[tuple[int, ...], int], groups: dict[tuple
         *(text for operand in (record.input, record.weight, record.output) for text in _operand_text(operand)),
         CommType(record.comm_type).name,
         str(record.comm_bytes),
-        _NONE if record.group is None else str(groups[record.group]),
+        _NONE if record.group is None else str(groups[record.group, record.parts]),
         _join(record.deps),
     ]
 
@@ -145,6 +148,7 @@ def _record(lines: Lines, text: dict[str, str], index: int, stream: RecordStream
         comm_bytes=number("comm_bytes"),
         group=None if group < 0 else stream.groups[group],
         deps=deps,
+        parts=1 if group < 0 else parts_of(stream.group_parts, group),
     )
 
 
@@ -201,6 +205,17 @@ def _operand(lines: Lines, text: dict[str, str], side: str) -> Operand:
 def _operand_text(operand: Operand) -> tuple[str, str]:
     node = f":{operand.node}" if operand.node else ""
     return Location(operand.location).name + node, str(operand.bytes)
+
+
+def _groups(lines: Lines, text: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """Read ``0-7/2;0-7``: lists of ranks, and into how many groups of equal size each is divided (1)."""
+    split = [part.partition("/") for part in ([] if text == _NONE else text.split(";"))]
+    lists = _rank_lists(lines, ";".join(ranks for ranks, _, _ in split) or _NONE)
+    parts = [lines.integer(count, "the groups of a list", minimum=1) if slash else 1 for _, slash, count in split]
+    for ranks, count in zip(lists, parts, strict=True):
+        if len(ranks) % count:
+            raise lines.error(f"{len(ranks)} ranks cannot be {count} groups", "let the groups be of equal size")
+    return lists, tuple(parts) if max(parts, default=1) > 1 else ()
 
 
 def _rank_lists(lines: Lines, text: str) -> tuple[tuple[int, ...], ...]:

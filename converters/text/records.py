@@ -52,6 +52,8 @@ class Record(NamedTuple):
     group: tuple[int, ...] | None = None
     deps: tuple[int, ...] = ()
     dims: str = ""
+    parts: int = 1
+    """Into how many groups side by side the ranks of `group` are divided."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ class RecordStream:
     """A trace on its way: facts of the header, then `rows` records, once.
 
     `attributes["format"]` names the text format; a text of LLMServingSim is *unplaced* until
-    `converters.text.placement` spreads it over ranks. `rank_sets` and `groups` list those that the header declares.
+    `converters.text.placement` spreads it over ranks. `rank_sets` and `groups` (with their `group_parts`, see
+    `Trace`) list those that the header declares.
     """
 
     attributes: dict[str, str]
@@ -69,3 +72,4 @@ class RecordStream:
     requests: tuple[int, ...] = ()
     rank_sets: tuple[tuple[int, ...], ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
+    group_parts: tuple[int, ...] = ()

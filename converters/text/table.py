@@ -147,7 +147,7 @@ def _row(lines: Lines, words: list[str]) -> Record:
 def _comm(lines: Lines, text: str) -> tuple[CommType, str]:
     match = _COMM.fullmatch(text)
     if match is None:
-        known = ", ".join(comm.name for comm in CommType)
+        known = ", ".join(comm.name for comm in CommType if comm is not CommType.PERMUTE)
         raise lines.error(f"comm_type is {shorten(text)}", f"write one of {known}, with :1,0 for dimensions")
     comm = CommType[match[1]]
     return comm, "" if comm == CommType.NONE else match[2] or ""

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astra_files.network import LEAST_BANDWIDTH, MOST_BANDWIDTH, MOST_LATENCY
+from foundation.digits import whole_number
+from foundation.printable import brief
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 
 if TYPE_CHECKING:
     from trace_gen.attention.absorption import Absorption
-    from trace_gen.generator import AttentionPlacement
+    from trace_gen.context import ContextMode
+    from trace_gen.generator import AttentionPlacement, ExpertExchange
 
 MOST_NPUS = 2**20
 """Far more than one engine ever has; a slip of the keyboard is refused before anything is sized by it."""
 MOST_ENGINES = 4096
+MOST_LAYERS = 65536
+"""Of a stage."""
 HOST_GB_S = 512
 """LLMServingSim's default, far more than PCI Express gives."""
 
@@ -119,7 +124,35 @@ class ParallelismSettings:
     enable_expert_parallel: bool = setting(
         False, "spread whole experts over all NPUs of a stage, as vLLM says it", like=("ep_size",)
     )
+    expert_exchange: ExpertExchange = setting(
+        "alltoall",
+        "how tokens reach whole experts on other NPUs: all-to-all there and back, or all-gather and reduce-scatter",
+        choices=("alltoall", "allgather"),
+    )
     npu_mem: float | None = setting(None, "memory of an NPU", unit="GB (1e9)", above=0, shown_default="the hardware's")
+    cp_size: int | None = setting(
+        None,
+        "NPUs that every sequence and its KV cache are divided over (context parallel), in each stage",
+        least=1,
+        most=MOST_NPUS,
+        aliases=("prefill_context_parallel_size",),
+        shown_default="1",
+    )
+    cp_mode: ContextMode = setting(
+        "ring",
+        "how keys and values of prompts reach the NPUs of a sequence: passed on block by block behind the attention, "
+        "or all-gathered before it",
+        choices=("ring", "allgather"),
+    )
+    sequence_parallel: bool = setting(
+        False, "divide norms over the tokens: reduce-scatter and all-gather in place of all-reduces (vLLM's enable_sp)"
+    )
+    pp_layers: str | None = setting(
+        None,
+        "layers of each pipeline stage, such as 21,21,20,18",
+        aliases=("pp_layer_partition",),
+        shown_default="as equal as can be",
+    )
     attention_placement: AttentionPlacement = setting(
         "heads", "spread attention over tensor-parallel ranks by heads, or by requests", choices=("heads", "requests")
     )
@@ -127,29 +160,45 @@ class ParallelismSettings:
     @property
     def npus(self) -> int:
         """All NPUs of the engine."""
-        return self.npu_num or (self.tensor_parallel_size or 1) * (self.pipeline_parallel_size or 1)
+        return self.npu_num or (self.tensor_parallel_size or 1) * (self.pipeline_parallel_size or 1) * self.context
 
     @property
     def stages(self) -> int:
         """Pipeline stages."""
         named = self.npu_group or self.pipeline_parallel_size
-        return named or (self.npus if self.parallel == "pipeline" else 1)
+        return named or (max(1, self.npus // self.context) if self.parallel == "pipeline" else 1)
+
+    @property
+    def context(self) -> int:
+        """NPUs that every sequence is divided over."""
+        return self.cp_size or 1
+
+    @property
+    def stage_size(self) -> int:
+        """NPUs of a stage."""
+        return self.npus // self.stages
 
     @property
     def tensor(self) -> int:
-        """NPUs that share a stage."""
-        return self.npus // self.stages
+        """NPUs that share the matrices of a stage."""
+        return self.stage_size // self.context
 
     @property
     def expert(self) -> int:
         """NPUs that whole experts are spread over."""
-        return self.tensor if self.enable_expert_parallel else self.ep_size or 1
+        return self.stage_size if self.enable_expert_parallel else self.ep_size or 1
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers of each stage; none: as equal as can be."""
+        return tuple(int(count) for count in self.pp_layers.split(",")) if self.pp_layers else ()
 
     @property
     def layout(self) -> str:
         """How the NPUs share the model, in short."""
+        context = f" x CP {self.context}" if self.context > 1 else ""
         experts = f" x EP {self.expert}" if self.expert > 1 else ""
-        return f"TP {self.tensor} x PP {self.stages}{experts}"
+        return f"TP {self.tensor} x PP {self.stages}{context}{experts}"
 
     def decided(self, memory_bytes: int) -> ParallelismSettings:
         """Return the same in our own words, with what the device decides."""
@@ -159,6 +208,7 @@ class ParallelismSettings:
             npu_group=self.stages,
             tensor_parallel_size=None,
             pipeline_parallel_size=None,
+            cp_size=self.context,
             ep_size=self.expert,
             enable_expert_parallel=False,
             npu_mem=self.npu_mem or memory_bytes / 1e9,
@@ -172,15 +222,25 @@ class ParallelismSettings:
         elif npus % stages:
             divisors = ", ".join(str(n) for n in range(1, npus + 1) if npus % n == 0)
             yield Problem("npu_group", f"{stages} groups do not divide {npus} NPUs", f"use one of {divisors}")
+        elif self.stage_size % self.context:
+            divisors = ", ".join(str(n) for n in range(1, self.stage_size + 1) if self.stage_size % n == 0)
+            what = f"{self.context} do not divide the {self.stage_size} NPUs of a stage"
+            yield Problem("cp_size", what, f"use one of {divisors}")
         elif self.parallel == "tensor" and stages != 1:
             yield Problem("parallel", f"tensor conflicts with --npu_group {stages}", "give 1, or --parallel hybrid")
-        elif self.parallel == "pipeline" and stages != npus:
-            fix = f"give {npus} (npu_num), or --parallel hybrid"
+        elif self.parallel == "pipeline" and self.tensor != 1:
+            fix = f"give {npus // self.context} (npu_num), or --parallel hybrid"
             yield Problem("parallel", f"pipeline conflicts with --npu_group {stages}", fix)
-        elif self.expert not in (1, self.tensor):
-            right = "1" if self.tensor == 1 else f"1 or {self.tensor}"
-            what = f"experts over {self.expert} NPUs, but a stage has {self.tensor}"
+        elif self.expert not in (1, self.stage_size):
+            right = "1" if self.stage_size == 1 else f"1 or {self.stage_size}"
+            what = f"experts over {self.expert} NPUs, but a stage has {self.stage_size}"
             yield Problem("ep_size", what, f"give {right}")
+        elif self.context > 1 and self.attention_placement == "requests":
+            what = "requests conflicts with --cp_size: a sequence is divided, not on one NPU"
+            yield Problem("attention_placement", what, "give heads, or --cp_size 1")
+        elif not self._layers_are_numbers():
+            what = f"{brief(self.pp_layers or '')} is no list of the layers of {stages} stages"
+            yield Problem("pp_layers", what, f"give {stages} whole numbers from 1, with commas between")
 
     def _said_twice(self) -> Problem | None:
         """Return what vLLM's words and ours say differently, if they do."""
@@ -188,12 +248,18 @@ class ParallelismSettings:
         if pipeline and self.npu_group not in (None, pipeline):
             what = f"{pipeline} conflicts with --npu_group {self.npu_group}"
             return Problem("pipeline_parallel_size", what, "leave one out")
-        if tensor and npus != tensor * self.stages:
-            what = f"{tensor} conflicts with {npus} NPUs in {self.stages} stages"
+        if tensor and npus != tensor * self.stages * self.context:
+            context = f" of {self.context} context-parallel ranks" if self.context > 1 else ""
+            what = f"{tensor} conflicts with {npus} NPUs in {self.stages} stages{context}"
             return Problem("tensor_parallel_size", what, "leave --npu_num out")
-        if self.enable_expert_parallel and self.ep_size not in (None, self.tensor):
+        if self.enable_expert_parallel and self.ep_size not in (None, self.stage_size):
             return Problem("enable_expert_parallel", f"conflicts with --ep_size {self.ep_size}", "leave one out")
         return None
+
+    def _layers_are_numbers(self) -> bool:
+        """Whether the layers of the stages are as many whole numbers from 1 as there are stages, or not given."""
+        given = [] if self.pp_layers is None else self.pp_layers.split(",")
+        return len(given) in (0, self.stages) and all(whole_number(n, 1, MOST_LAYERS) is not None for n in given)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.converters.traces import Row, make_trace
 from trace_gen.trace import CommType, Location, RowKind, Trace
 
-COLLECTIVES = [comm for comm in CommType if comm is not CommType.NONE]
+COLLECTIVES = [comm for comm in CommType if comm not in (CommType.NONE, CommType.PERMUTE)]
 OUTSIDE = [Location.REMOTE, Location.CXL, Location.STORAGE]
 
 

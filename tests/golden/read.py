@@ -68,7 +68,8 @@ def _lines() -> Iterator[str]:
     from trace_gen.models import load_model, shipped_models
 
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "config.json"
+        path = Path(folder) / "smallest" / "config.json"
+        path.parent.mkdir()
 
         def written(content: object) -> str:
             path.write_text(json.dumps(content))

@@ -189,7 +189,7 @@ def test_ranks_together_hold_the_model(name: str, tensor: int, pipeline: int, bi
     [
         (MIXTRAL, 4, 2, "--ep_size: experts over 2 ranks, but a stage has 4; give 1 or 4"),
         (MIXTRAL, 1, 8, "--ep_size: experts over 8 ranks, but a stage has 1; give 1"),
-        (MIXTRAL, 16, 16, "has 8 experts, which 16 ranks do not divide; use one of 1, 2, 4, 8 tensor-parallel NPUs"),
+        (MIXTRAL, 16, 16, "has 8 experts for 16 ranks, so that some would have none; spread them over at most 8"),
         (LLAMA, 2, 2, "Llama-3.1-8B has no experts to spread; leave it out"),
     ],
 )

@@ -93,3 +93,31 @@ def test_degrees_that_can_be() -> None:
     for expert in (1, 8):
         assert Mesh(4, 3, expert, 2).ranks == 24
     assert Mesh(1, expert=1).stage_size == 1
+
+
+def test_layers_of_stages() -> None:
+    assert Mesh(pipeline=3).stage_layers(8) == (range(3), range(3, 6), range(6, 8))
+    assert Mesh(pipeline=3, layers=(1, 5, 2)).stage_layers(8) == (range(1), range(1, 6), range(6, 8))
+    assert Mesh(layers=(8,)).stage_layers(8) == (range(8),)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "layers", "message"),
+    [
+        (2, (4,), "^--pp_layers: layers of 1 stages, but there are 2; give each stage at least one layer$"),
+        (3, (4, 0, 4), "^--pp_layers: stage 1 has 0 layers; give each stage at least one layer$"),
+        (2, (9, -1), "^--pp_layers: stage 1 has -1 layers"),
+    ],
+)
+def test_layers_that_cannot_be(pipeline: int, layers: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Mesh(pipeline=pipeline, layers=layers)
+
+
+@pytest.mark.parametrize("layers", [(4, 3), (5, 4)])
+def test_layers_that_are_not_the_models(layers: tuple[int, ...]) -> None:
+    said = (
+        f"stages of {layers[0]}\\+{layers[1]} = {sum(layers)} layers, the model has 8; give 2 numbers that add up to 8"
+    )
+    with pytest.raises(UserError, match=f"^--pp_layers: {said}$"):
+        Mesh(pipeline=2, layers=layers).stage_layers(8)

@@ -91,10 +91,11 @@ def make_generator(
     hardware: str = "RTX3090",
     data: int = 1,
     context: int = 1,
+    layers: tuple[int, ...] = (),
     **options: Any,
 ) -> TraceGenerator:
     latencies = make_perf_model(perf_model, PerfModelOptions(architecture, load_hardware(hardware), tensor))
-    return TraceGenerator(architecture, Mesh(tensor, pipeline, expert, data, context), latencies, **options)
+    return TraceGenerator(architecture, Mesh(tensor, pipeline, expert, data, context, layers), latencies, **options)
 
 
 def rows_named(trace: Trace, name: str) -> list[int]:

@@ -74,8 +74,8 @@ COMPRESSED = {
 GPT = {**dict.fromkeys(MODEL), "model_type": "gpt2", "vocab_size": 1000, "n_embd": 512, "n_layer": 2, "n_positions": 99}
 MODELS: dict[str, dict[str, Any]] = {
     "good": {},
-    "neox": {"model_type": "gpt_neox"},
-    "llama4": {"model_type": "llama4"},
+    "gptj": {"model_type": "gptj"},
+    "bert": {"model_type": "bert"},
     "notype": {"model_type": None},
     "typenum": {"model_type": 5},
     "nohidden": {"hidden_size": None},

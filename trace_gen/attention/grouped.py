@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Rows
+from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Portion
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.trace import CommType, OperatorClass
 
 QK_NORM_PASSES = 2
 """Norms of single heads move twice their bytes' worth of time: rows of `head_dim` elements are too short to stream."""
+
+SOFTCAP_FLOPS, ALIBI_FLOPS = 3, 2
+"""Operations on a score: a division, a tanh and a multiplication; a slope times a distance, added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,13 @@ class HeadShare:
 class GroupedAttention:
     """One layer's attention; `heads` x `head_dim` need not equal the hidden size.
 
-    - `rotary`: positions are rotated into queries and keys;
+    - `rotary`: positions are rotated into queries and keys; `rotary_dim`: elements of a head they go into (None: all);
     - `qkv_bias`, `output_bias`: bias vectors of the query, key and value projections, and of the output's;
     - `qk_norm`: an RMSNorm of `head_dim` elements on queries and on keys, `qk_norm_weights`: with a weight vector;
     - `window`: tokens a query attends to at most, itself included; None for all;
     - `chunk`: tokens of the chunks of a sequence within which attention stays (Llama 4); None where it does not;
-    - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss).
+    - `sinks`: each query head has a learned logit that joins its softmax (gpt-oss);
+    - `score_flops`: operations on each score beside the softmax's, such as `SOFTCAP_FLOPS` and `ALIBI_FLOPS`.
     """
 
     heads: int
@@ -56,6 +60,8 @@ class GroupedAttention:
     window: int | None = None
     chunk: int | None = None
     sinks: bool = False
+    rotary_dim: int | None = None
+    score_flops: int = 0
 
     def share(self, tensor: int) -> HeadShare:
         """Return what one of `tensor` ranks holds (see the module's docstring)."""
@@ -81,7 +87,8 @@ class GroupedAttention:
             rows.append(_step(make, "qk_norm", producers, part, NORM_FLOPS * rotated, touched, weights))
             producers = (rows[-1].name,)
         if self.rotary:
-            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * rotated, rotated))
+            turned = rotated if self.rotary_dim is None else ceil_div(rotated * self.rotary_dim, self.head_dim)
+            rows.append(_step(make, "rotary", producers, part, ROTARY_FLOPS * turned, turned))
             producers = (rows[-1].name,)
         rows.append(
             Operator(
@@ -96,20 +103,22 @@ class GroupedAttention:
         out = make.linear("o_proj", rows[-1].name, part.query, make.hidden_size, self.output_bias, communication=reduce)
         return [*rows, self._with_sinks(out, make)]
 
-    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Portion, AttentionShape]:
         """See `Attention.shapes`."""
         part = self.share(tensor)
         kept = 2 * precision.kv_bytes(part.kv)
         shape = AttentionShape(
             query_heads=part.query / self.head_dim,
             kv_heads=part.kv / self.head_dim,
-            pair_flops=4 * part.query,
+            pair_flops=4 * part.query + self.score_flops * ceil_div(part.query, self.head_dim),
             kv_bytes=kept,
-            new_bytes=2 * precision.activation_bytes(part.query) + kept,
+            query_bytes=precision.activation_bytes(part.query),
+            output_bytes=precision.activation_bytes(part.query),
+            kept_bytes=kept,
             window=self.chunk or self.window,
             chunked=self.chunk is not None,
         )
-        return {Rows.TOKENS: shape}
+        return {Portion.ALL: shape}
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:
         """See `Attention.kv`."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import Operator, OperatorMaker, Rows
+from trace_gen.operators import Operator, OperatorMaker, Portion
 from trace_gen.precision import Precision
 
 
@@ -38,10 +38,10 @@ class Attention(Protocol):
     def operators(self, make: OperatorMaker, source: str) -> list[Operator]:
         """Return the operators from the norm called `source` to the output projection, on one rank of `make`."""
 
-    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Portion, AttentionShape]:
         """Return what decides the work of attention itself on one of `tensor` ranks.
 
-        By the rows of its operators of class ATTENTION: `Rows.TOKENS` where one of them attends for all tokens.
+        By the portion of its operators of class ATTENTION: `Portion.ALL` where one of them attends for all requests.
         """
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:

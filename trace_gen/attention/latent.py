@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape
-from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Rows
+from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Portion, Rows, with_rows
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.trace import CommType, OperatorClass
 
@@ -63,44 +63,60 @@ class LatentAttention:
         before = (rows[-1].name,)
         q_absorb = self._half(make, "q_absorb", before, self.nope_dim, self.kv_rank)
         if expands:
-            rows.append(self._kv_b(make, before[0]))
-            ends = (self._expanded(make, (*before, rows[-1].name)),)
-        rows += [q_absorb] if absorbs else []
+            rows.append(self._for_prompts(self._kv_b(make, before[0])))
+            ends = (self._for_prompts(self._expanded(make, (*before, rows[-1].name))),)
+        rows += [self._for_decodes(q_absorb)] if absorbs else []
         rows += ends
         if absorbs:
-            rows.append(self._absorbed(make, (*before, q_absorb.name)))
-            rows.append(self._half(make, "v_up_proj", (rows[-1].name,), self.kv_rank, self.v_dim))
+            rows.append(self._for_decodes(self._absorbed(make, (*before, q_absorb.name))))
+            rows.append(self._for_decodes(self._half(make, "v_up_proj", (rows[-1].name,), self.kv_rank, self.v_dim)))
             ends = (*ends, rows[-1])
         outputs, hidden = self._share(self.v_dim, make.tensor), make.hidden_size
         out = make.linear("o_proj", ends[0].name, outputs, hidden, self.bias, communication=CommType.ALLREDUCE)
         return [*rows, replace(out, sources=tuple(row.name for row in ends))]
 
-    def shapes(self, tensor: int, precision: Precision) -> Mapping[Rows, AttentionShape]:
+    def _for_prompts(self, operator: Operator) -> Operator:
+        """Return an `operator` of expanded attention, which only prompts have unless all tokens are alike."""
+        return self._of(operator, Portion.PROMPTS, Rows.OWN_PROMPTS)
+
+    def _for_decodes(self, operator: Operator) -> Operator:
+        """Return an `operator` of absorbed attention, which only decodes have unless all tokens are alike."""
+        return self._of(operator, Portion.DECODES, Rows.OWN_DECODES)
+
+    def _of(self, operator: Operator, portion: Portion, rows: Rows) -> Operator:
+        return replace(with_rows(operator, rows, rows), portion=portion) if self.absorption == "auto" else operator
+
+    def shapes(self, tensor: int, precision: Precision) -> Mapping[Portion, AttentionShape]:
         """See `Attention.shapes`."""
         queries, values = self._share(self.nope_dim + self.rope_dim, tensor), self._share(self.v_dim, tensor)
         in_latent, latents = self._share(self.kept, tensor), self._share(self.kv_rank, tensor)
         activation, kept = precision.activation_bytes, precision.kv_bytes(self.kept)
         expanded = self._share(self.nope_dim + self.v_dim, tensor)
         heads = values / self.v_dim
-        return {
-            Rows.EXPANDED: AttentionShape(
-                query_heads=heads,
-                kv_heads=heads,
-                pair_flops=2 * (queries + values),
-                kv_bytes=activation(queries + values),
-                new_bytes=activation(queries + values) + kept,
-                context_flops=2 * self.kv_rank * expanded,
-                context_bytes=kept + activation(expanded),
-            ),
-            Rows.ABSORBED: AttentionShape(
-                query_heads=heads,
-                kv_heads=1,
-                pair_flops=2 * (in_latent + latents),
-                kv_bytes=kept,
-                new_bytes=activation(in_latent + latents) + kept,
-                tile_heads=max(1, round(heads)),
-            ),
-        }
+        expanding = AttentionShape(
+            query_heads=heads,
+            kv_heads=heads,
+            pair_flops=2 * (queries + values),
+            kv_bytes=activation(queries + values),
+            query_bytes=activation(queries),
+            output_bytes=activation(values),
+            kept_bytes=kept,
+            context_flops=2 * self.kv_rank * expanded,
+            context_bytes=kept + activation(expanded),
+        )
+        absorbing = AttentionShape(
+            query_heads=heads,
+            kv_heads=1,
+            pair_flops=2 * (in_latent + latents),
+            kv_bytes=kept,
+            query_bytes=activation(in_latent),
+            output_bytes=activation(latents),
+            kept_bytes=kept,
+            tile_heads=max(1, round(heads)),
+        )
+        if self.absorption == "auto":
+            return {Portion.PROMPTS: expanding, Portion.DECODES: absorbing}
+        return {Portion.ALL: absorbing if self.absorption == "absorb" else expanding}
 
     def kv(self, tensor: int, precision: Precision) -> KVLayer:
         """See `Attention.kv`."""
@@ -140,17 +156,17 @@ class LatentAttention:
 
     def _kv_b(self, make: OperatorMaker, source: str) -> Operator:
         expanded = self._share(self.nope_dim + self.v_dim, make.tensor)
-        return make.linear("kv_b_proj", source, self.kv_rank, expanded, rows=Rows.EXPANDED)
+        return make.linear("kv_b_proj", source, self.kv_rank, expanded)
 
     def _expanded(self, make: OperatorMaker, producers: tuple[str, ...]) -> Operator:
         """Attention of queries to expanded keys and values."""
         queries, values = self._share(self.nope_dim + self.rope_dim, make.tensor), self._share(self.v_dim, make.tensor)
-        return _attention(make, "attention", producers, 2 * queries + values, values, Rows.EXPANDED)
+        return _attention(make, "attention", producers, 2 * queries + values, values)
 
     def _absorbed(self, make: OperatorMaker, producers: tuple[str, ...]) -> Operator:
         """Attention of queries in the latent space to the latent vectors."""
         queries, outputs = self._share(self.kept, make.tensor), self._share(self.kv_rank, make.tensor)
-        return _attention(make, "latent_attention", producers, queries + self.kept, outputs, Rows.ABSORBED)
+        return _attention(make, "latent_attention", producers, queries + self.kept, outputs)
 
     def _half(self, make: OperatorMaker, role: str, producers: tuple[str, ...], inputs: int, outputs: int) -> Operator:
         """Return the multiplication of each head by its half of `kv_b_proj`, `inputs` to `outputs` numbers a head."""
@@ -169,8 +185,6 @@ class LatentAttention:
             flops=2 * held,
             traffic_bytes=sum(sides),
             arithmetic=make.precision.arithmetic,
-            input_rows=Rows.ABSORBED,
-            output_rows=Rows.ABSORBED,
         )
 
 
@@ -179,9 +193,6 @@ def _norm(make: OperatorMaker, role: str, source: str, width: int) -> Operator:
     return make.elementwise(role, (source,), width, width, NORM_FLOPS, parameters=width)
 
 
-def _attention(
-    make: OperatorMaker, role: str, producers: tuple[str, ...], inputs: int, outputs: int, rows: Rows
-) -> Operator:
+def _attention(make: OperatorMaker, role: str, producers: tuple[str, ...], inputs: int, outputs: int) -> Operator:
     into, out = make.precision.activation_bytes(inputs), make.precision.activation_bytes(outputs)
-    kind = OperatorClass.ATTENTION
-    return Operator(make.vocabulary.of(role), kind, producers, into, out, input_rows=rows, output_rows=rows)
+    return Operator(make.vocabulary.of(role), OperatorClass.ATTENTION, producers, into, out)

@@ -32,9 +32,9 @@ class AttentionShape:
 
     - `query_heads`, `kv_heads`: heads of the rank; below 1 where a head is split over ranks;
     - `pair_flops`: operations for each query-key pair: 4 an element of the queries (2 for the score, 2 for the
-      weighted sum) where heads are plain;
+      weighted sum) where heads are plain, and what else is done to a score;
     - `kv_bytes`: bytes that are read of a token that is attended to;
-    - `new_bytes`: of a new token, bytes of its queries and outputs, and of what the cache keeps of it;
+    - `query_bytes`, `output_bytes`: bytes of a token's queries and outputs; `kept_bytes`: of what the cache keeps;
     - `context_flops`, `context_bytes`: what a token of the context costs before it is attended to;
     - `window`: tokens that a query attends to at most, itself included; None for all. `chunked`: those of its own
       chunk of as many tokens;
@@ -45,7 +45,9 @@ class AttentionShape:
     kv_heads: float
     pair_flops: int
     kv_bytes: int
-    new_bytes: int
+    query_bytes: int
+    output_bytes: int
+    kept_bytes: int
     context_flops: int = 0
     context_bytes: int = 0
     window: int | None = None
@@ -55,22 +57,30 @@ class AttentionShape:
     def work(self, batch: BatchShape) -> AttentionWork:
         """Return what each request's attention costs at each step of `batch`."""
         context, new = batch.context_by_step(), batch.new_tokens[None, :]
-        pairs, attended = self._pairs(context, new)
-        flops, mem_bytes = self.pair_flops * pairs, attended * self.kv_bytes + new * self.new_bytes
+        flops = self.pair_flops * self.pairs(batch)
+        mem_bytes = self.attended(batch) * self.kv_bytes + new * (
+            self.query_bytes + self.output_bytes + self.kept_bytes
+        )
         if self.context_flops:
             flops, mem_bytes = flops + context * self.context_flops, mem_bytes + context * self.context_bytes
         return AttentionWork(flops, mem_bytes)
 
-    def _pairs(self, context: IntArray, new: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the query-key pairs, and the tokens that some query attends to."""
+    def pairs(self, batch: BatchShape) -> IntArray:
+        """Return the query-key pairs of each request at each step, ``[steps, n]``."""
+        context, new = batch.context_by_step(), batch.new_tokens[None, :]
         if self.window is None:
-            return new * context + new * (new + 1) // 2, context + new
+            return np.asarray(new * context + new * (new + 1) // 2)
         if self.chunked:
-            pairs = _since_chunk(context + new, self.window) - _since_chunk(context, self.window)
-            return pairs, context % self.window + new
+            return _since_chunk(context + new, self.window) - _since_chunk(context, self.window)
         growing = np.clip(self.window - context, 0, new)
-        pairs = growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window
-        return pairs, np.minimum(context + new, self.window + new - 1)
+        return np.asarray(growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window)
+
+    def attended(self, batch: BatchShape) -> IntArray:
+        """Return the tokens that each request's queries attend to at each step, ``[steps, n]``."""
+        context, new = batch.context_by_step(), batch.new_tokens[None, :]
+        if self.window is None:
+            return np.asarray(context + new)
+        return context % self.window + new if self.chunked else np.minimum(context + new, self.window + new - 1)
 
 
 def _since_chunk(tokens: IntArray, chunk: int) -> IntArray:

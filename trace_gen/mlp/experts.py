@@ -74,6 +74,10 @@ class Experts:
         """Scores that the router gives a token."""
         return self.count + self.shared_gate
 
+    def held(self, ranks: int) -> int:
+        """Return the whole experts on the fullest of `ranks` ranks: as equally many as can be, as in vLLM."""
+        return ceil_div(self.count, ranks)
+
     def operators(self, make: OperatorMaker, source: str) -> list[Operator]:
         """See `Mlp.operators`."""
         spread = make.expert > 1
@@ -95,18 +99,17 @@ def expert_part(width: int, make: OperatorMaker) -> int:
 
 
 def check_spread(experts: Experts | None, ranks: int, model: str) -> None:
-    """Raise a `UserError` unless `ranks` ranks can hold equally many whole experts of `model` (1 is always right)."""
+    """Raise a `UserError` unless each of `ranks` ranks can hold whole experts of `model` (1 is always right)."""
     if ranks == 1:
         return
     if experts is None:
         raise UserError(f"{model} has no experts to spread", field="--ep_size", fix="leave it out")
     count = experts.count
-    if count % ranks:
-        near = ", ".join(str(fewer) for fewer in range(1, count + 1) if count % fewer == 0)
+    if ranks > count:
         raise UserError(
-            f"{model} has {count} experts, which {ranks} ranks do not divide",
+            f"{model} has {count} experts for {ranks} ranks, so that some would have none",
             field="--ep_size",
-            fix=f"use one of {near} tensor-parallel NPUs, or --ep_size 1",
+            fix=f"spread them over at most {count} NPUs of a stage, or give 1",
         )
 
 
@@ -166,7 +169,7 @@ class _Part:
     def _grouped(self, role: str, source: str, inputs: int, outputs: int) -> Operator:
         """Projections of all the experts of the rank."""
         one = self.make.linear(role, source, inputs, outputs, self.experts.bias, rows=Rows.ROUTED)
-        held = self.experts.count // self.make.expert
+        held = self.experts.held(self.make.expert)
         parameters = held * one.parameters
         quantized = self.make.scheme(role) is not None
         weights = held * one.weight_bytes if quantized else self.make.precision.weight_bytes(parameters)

@@ -1,7 +1,8 @@
 """How the tokens of a batch spread over experts: the one place that knows the routing.
 
 Routing is balanced: every rank is given what it has on the average under uniform independent routing, so ranks are
-alike. A token chooses k of E experts; T tokens make T k copies, of which each of R ranks works on ``T k / R``. All T
+alike. A token chooses k of E experts; T tokens make T k copies, of which each of R ranks works on ``T k / R``. (Where
+R does not divide E, the ranks with one expert more than others work on ``T k ceil(E / R) / E``.) All T
 tokens miss an expert with probability ``(1 - k/E)^T``, so the share of experts whose weights are read is
 
     1 - (1 - k/E)^T
@@ -31,8 +32,9 @@ class ExpertRouting:
     sharers: int = 1
 
     def copies(self, tokens: int) -> int:
-        """Return the copies of all `tokens` that each rank's experts work on, rounded up."""
-        return ceil_div(tokens * self.experts.per_token, self.ranks)
+        """Return the copies of all `tokens` that the fullest rank's experts work on, rounded up."""
+        experts = self.experts
+        return ceil_div(tokens * experts.per_token * experts.held(self.ranks), experts.count)
 
     def own_tokens(self, tokens: int) -> int:
         """Return how many of its member's `tokens` each rank sends to the experts and gets back, rounded up."""
@@ -49,4 +51,4 @@ class ExpertRouting:
     def activated_share(self, tokens: int) -> float:
         """Return the share of a rank's experts whose weights are read for all `tokens`, above 0 and at most 1."""
         missed = (1 - self.experts.per_token / self.experts.count) ** tokens
-        return max(1 - missed, self.ranks / self.experts.count)
+        return max(1 - missed, 1 / self.experts.held(self.ranks))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, Trace
-from trace_test.operators import ATTENTION, blocks, members, rows_named
+from trace_test.operators import ATTENTION, blocks, members, mesh_of, rows_named
 from trace_test.rule import Rule, Subject, Violation
 
 EITHER = -1
@@ -40,6 +40,8 @@ def _section(subject: Subject, trace: Trace, rows: NDArray[np.int64], whole: boo
     where = subject.row(int(rows[0]))
     split = bool((trace.sub_batch > 0).any())
     silent = "origin" in trace.attributes  # LLMServingSim's later texts cannot name a request
+    if mesh_of(trace).context > 1 and subject.model is not None:
+        return  # the rows of divided sequences are another rule's
     if (own == NO_REQUEST).all():
         if rows.size > 1 and not split and not silent:
             yield Violation(where, f"{rows.size} rows of attention in a block, none of which says its request")

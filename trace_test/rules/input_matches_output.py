@@ -10,9 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, CommType, RowKind, Trace
-from trace_test.operators import LATENT, LATENT_ENDS, LATENT_FIRST, TOGETHER, members, mesh_of, works
+from trace_test.operators import (
+    ATTENTION,
+    CONTEXT_EXCHANGES,
+    CONTEXT_MERGE,
+    LATENT,
+    LATENT_ENDS,
+    LATENT_FIRST,
+    TOGETHER,
+    members,
+    mesh_of,
+    works,
+)
 from trace_test.rule import Rule, Subject, Violation
 
+_AROUND_ATTENTION = ATTENTION | CONTEXT_EXCHANGES.keys() | {CONTEXT_MERGE}
+"""Rows of divided sequences, which another rule works out."""
 MAX_SIBLINGS = 8
 """Rows side by side on one input; more than any block has."""
 ALSO_LATENT = frozenset({"rotary_emb", "rope", "attention", "attn"})
@@ -96,9 +109,13 @@ def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.
     section: _Section | None = None
     latent: _Latent | None = None
     before: int | None = None
+    divided = _AROUND_ATTENTION if mesh_of(trace).context > 1 else frozenset()
     for row in rows:
         if trace.kind[row] == RowKind.COMM and trace.input_bytes[row] == 0 and trace.output_bytes[row] == 0:
             continue  # a collective that a text states without its operand
+        if divided and trace.name(row) in divided:
+            flow, section, before = None, None, row
+            continue
         place = row if together[row] else before if before is not None and together[before] else None
         before, name = row, trace.name(row)
         if name in LATENT or (latent is not None and name in ALSO_LATENT):
@@ -132,8 +149,10 @@ def _narrow(trace: Trace, row: int) -> bool:
 
 def _own_part(trace: Trace, row: int, flow: _Flow) -> bool:
     """Whether ranks that have the same tokens each give their part of them to an ALLGATHER, rounded up."""
-    sharers, size = mesh_of(trace).member_size, int(trace.input_bytes[row])
+    sharers, size = mesh_of(trace).tensor, int(trace.input_bytes[row])
     gathers = trace.kind[row] == RowKind.COMM and trace.comm_type[row] == CommType.ALLGATHER
+    if trace.name(row) == "lm_head" and row and trace.name(row - 1) == "sequence_gather":
+        return size <= flow.outputs[-1]  # of all tokens that were gathered, those whose logits are needed
     return bool(gathers) and any(size <= possible <= size * sharers for possible in flow.may_give())
 
 
@@ -171,7 +190,7 @@ def _fits(subject: Subject, row: int, flow: _Flow, size: int, width: int) -> Ite
 def _next(trace: Trace, row: int, flow: _Flow | None) -> _Flow:
     size, out = int(trace.input_bytes[row]), int(trace.output_bytes[row])
     if trace.comm_type[row] == CommType.ALLGATHER and trace.kind[row] == RowKind.COMPUTE:
-        out *= len(trace.groups[trace.comm_group[row]])
+        out *= trace.group_size(int(trace.comm_group[row]))
     if flow is not None and flow.shared == size and len(flow.outputs) < MAX_SIBLINGS:
         return _Flow(size, (*flow.outputs, out))
     return _Flow(size, (out,))

@@ -14,7 +14,7 @@ from trace_gen.mlp.experts import Experts
 from trace_gen.precision import Precision, ceil_div
 from trace_gen.quantization import Scheme
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Trace
-from trace_test.operators import ABSORBED, EXPANDED, TOGETHER, members
+from trace_test.operators import ABSORBED, ATTENTION, BY_TOKEN, EXPANDED, SEQUENCE_EXCHANGES, TOGETHER, members
 from trace_test.rule import ModelFacts, Rule, Subject, Violation
 
 TOKEN_ID_BYTES = 4
@@ -66,27 +66,35 @@ def _compare(subject: Subject, row: int, side: str, found: int, width: int, coun
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """How many rows operators have: tokens, logits and those of each request; empty where nothing is known."""
+    """How many rows operators have: tokens, logits and those of each request; empty where nothing is known.
+
+    `tokens` and `logits` are those of one context-parallel rank, `routed` all tokens (0: not known). `scattered`:
+    tensor-parallel ranks share out the tokens of norms.
+    """
 
     facts: ModelFacts
     member: list[int]
     tokens: list[int]
     logits: list[int]
     of_request: dict[int, int]
+    routed: int
+    scattered: bool
 
     @staticmethod
     def of(trace: Trace, facts: ModelFacts) -> _Tokens:
         """Return those of the batches; from embedding and sampler where these are not known."""
-        member = members(trace)[trace.rank_set].tolist()
+        member, ranks = members(trace)[trace.rank_set].tolist(), facts.mesh.context
+        scattered = "sequence_parallel" in trace.attributes
         if facts.batches:
-            tokens = [batch.total_tokens for batch in facts.batches]
-            logits = [batch.sampled_tokens for batch in facts.batches]
+            tokens = [ceil_div(batch.total_tokens, ranks) for batch in facts.batches]
+            logits = [ceil_div(batch.sampled_tokens, ranks) for batch in facts.batches]
+            routed = sum(batch.total_tokens for batch in facts.batches)
             pairs = [
                 pair
                 for batch in facts.batches
                 for pair in zip(batch.request_ids.tolist(), batch.new_tokens.tolist(), strict=True)
             ]
-            return _Tokens(facts, member, tokens, logits, dict(pairs))
+            return _Tokens(facts, member, tokens, logits, dict(pairs), routed, scattered)
         first: dict[str, int] = {}
         for row in range(trace.rows):
             first.setdefault(trace.name(row), row)
@@ -95,7 +103,8 @@ class _Tokens:
             [int(trace.input_bytes[first["embedding"]]) // TOKEN_ID_BYTES] if known and "embedding" in first else []
         )
         logits = [int(trace.output_bytes[first["sampler"]]) // TOKEN_ID_BYTES] if known and "sampler" in first else []
-        return _Tokens(facts, member, tokens, logits, {})
+        routed = sum(tokens) if ranks == 1 else 0
+        return _Tokens(facts, member, tokens, logits, {}, routed, scattered)
 
     def rows(self, trace: Trace, row: int, layer: Layer | None) -> Counts:
         """Return the rows that the operator of `row` takes and puts out (None: not known)."""
@@ -108,14 +117,20 @@ class _Tokens:
             return own, own
         logits = self.logits[member] if self.logits and member != TOGETHER else None
         tokens = (max(self.tokens) if member == TOGETHER else self.tokens[member]) if self.tokens else None
-        if name in ("lm_head", "sampler", "final_layernorm"):
-            return tokens if name == "final_layernorm" else logits, logits
+        if self.scattered and tokens is not None and (name in BY_TOKEN or name.endswith("layernorm")):
+            part = ceil_div(tokens, self.facts.mesh.tensor)
+            into = tokens if name == "sequence_scatter" else part
+            return into, tokens if name == "sequence_gather" else part
+        if name in ("lm_head", "logit_softcap", "sampler"):
+            return logits, logits
+        if name == ("project_out" if self.facts.architecture.embedding_size else "final_layernorm"):
+            return tokens, logits
         if layer is None or not isinstance(layer.mlp, Experts) or tokens is None or not name.startswith("expert_"):
             return tokens, tokens
         if self.facts.mesh.expert == 1:
             copies = tokens * layer.mlp.per_token
             return {"expert_gate_up_proj": (tokens, copies), "expert_sum": (copies, tokens)}.get(name, (copies, copies))
-        return self._spread(trace, name, layer.mlp.per_token, tokens)
+        return self._spread(trace, name, layer.mlp, tokens)
 
     def _latent(self, absorption: str, absorbed: bool, member: int) -> int | None:
         """Return the tokens of one form of latent attention: decodes, drafts with them, are absorbed unless told."""
@@ -125,15 +140,15 @@ class _Tokens:
         pairs = list(zip(batch.new_tokens.tolist(), batch.samples.tolist(), strict=True))
         decodes: int = sum(new for new, sampled in pairs if new == 1 or new == sampled)
         decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
-        return decodes if absorbed else batch.total_tokens - decodes
+        return ceil_div(decodes if absorbed else batch.total_tokens - decodes, self.facts.mesh.context)
 
-    def _spread(self, trace: Trace, name: str, chosen: int, tokens: int) -> Counts:
+    def _spread(self, trace: Trace, name: str, kind: Experts, tokens: int) -> Counts:
         """Return the rows of an operator of experts that whole ranks hold; `tokens` are its member's, or the most."""
-        mesh = self.facts.mesh
-        copies = ceil_div(sum(self.tokens) * chosen, mesh.expert)
+        mesh, experts, chosen = self.facts.mesh, kind.count, kind.per_token
+        copies = ceil_div(self.routed * chosen * ceil_div(experts, mesh.expert), experts) if self.routed else None
         own, exchanged = ceil_div(tokens, mesh.tensor), ceil_div(tokens * chosen, mesh.tensor)
         gathered = mesh.expert * ceil_div(max(self.tokens), mesh.tensor)
-        ends = {"expert_gather": (own, tokens)}
+        ends: dict[str, Counts] = {"expert_gather": (own, tokens)}
         if _dispatch(trace) is CommType.ALLGATHER:
             ends |= {"expert_dispatch": (own, gathered), "expert_gate_up_proj": (gathered, copies)}
             ends |= {"expert_sum": (copies, gathered), "expert_combine": (gathered, own)}
@@ -154,12 +169,16 @@ def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Wi
     matrices = _Matrices(precision, dict(model.end_schemes if layer is None else layer.schemes))
     norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
     if layer is None:
-        return {**_ends(model, tensor, matrices), "final_layernorm": norm}
+        exchanges = dict.fromkeys(SEQUENCE_EXCHANGES, replace(norm, weights=0))
+        return {**_ends(model, tensor, matrices), "final_layernorm": norm, **exchanges}
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
         table |= _attention(layer.attention, model.hidden_size, tensor, matrices)
     elif isinstance(layer.attention, LatentAttention):
         table |= _latent(layer.attention, model.hidden_size, tensor, matrices)
+    if facts.mesh.context > 1:
+        table = {name: widths for name, widths in table.items() if name not in ATTENTION}  # see context_parallel
+    table |= dict.fromkeys(SEQUENCE_EXCHANGES, replace(norm, weights=0))
     if isinstance(layer.mlp, Experts):
         return table | _experts(layer.mlp, model.hidden_size, facts.mesh, matrices)
     return table | (_mlp(layer.mlp, model.hidden_size, tensor, matrices) if isinstance(layer.mlp, DenseMlp) else {})
@@ -198,11 +217,22 @@ class _Matrices:
 
 def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[str, _Widths]:
     hidden, vocab, precision = model.hidden_size, ceil_div(model.vocab_size, tensor), matrices.precision
-    tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
-    return {
-        "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
-        "lm_head": matrices.linear("lm_head", hidden, vocab, model.head_bias),
-        "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
+    narrow = model.embedding_size or hidden
+    tables = precision.weight_bytes(vocab * narrow), precision.weight_bytes(model.position_rows * hidden)
+    gathered = precision.activation_bytes(vocab) * tensor
+    ends = {
+        "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(narrow), tables[0]),
+        "embedding_scale": _operator(precision, hidden, hidden),
+        "lm_head": matrices.linear("lm_head", narrow, vocab, model.head_bias),
+        "logit_softcap": _Widths(gathered, gathered, 0),
+        "sampler": _Widths(gathered, TOKEN_ID_BYTES, 0),
+    }
+    if narrow == hidden:
+        return ends | {"embedding": replace(ends["embedding"], weights=sum(tables))}
+    ends["position_embedding"] = replace(_operator(precision, hidden, hidden), weights=tables[1])
+    return ends | {
+        "project_in": _operator(precision, narrow, hidden, narrow * hidden),
+        "project_out": _operator(precision, hidden, narrow, hidden * narrow),
     }
 
 
@@ -266,7 +296,7 @@ def _mlp(kind: DenseMlp, hidden: int, tensor: int, matrices: _Matrices) -> dict[
 
 def _experts(kind: Experts, hidden: int, mesh: Mesh, matrices: _Matrices) -> dict[str, _Widths]:
     """Widths are of one copy of a token, weights those of all experts on a rank."""
-    precision, held = matrices.precision, kind.count // mesh.expert
+    precision, held = matrices.precision, ceil_div(kind.count, mesh.expert)
     inner = kind.width if mesh.expert > 1 else matrices.part("expert_down_proj", kind.width, mesh.tensor)
     shared = ceil_div(kind.shared_width, mesh.tensor)
     carried = ("expert_dispatch", "expert_combine", "expert_sum", "expert_gather")

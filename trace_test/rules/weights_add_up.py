@@ -41,13 +41,13 @@ def _head(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) 
     if stage != last:
         return 0
     vocab, scheme = ceil_div(model.vocab_size, facts.mesh.tensor), dict(model.end_schemes).get("lm_head")
-    head = facts.precision.weight_bytes(vocab * model.hidden_size)
+    bias = facts.precision.weight_bytes(vocab) if model.head_bias else 0
+    head = facts.precision.weight_bytes(vocab * model.embedding_width)
     if scheme is not None:
-        head = scheme.matrix_bytes(model.hidden_size, vocab)
-    head += facts.precision.weight_bytes(vocab * model.head_bias)
+        head = scheme.matrix_bytes(model.embedding_width, vocab)
     runs = "lm_head" in {trace.name(row) for row in rows.tolist()}
     counted = not (model.tie_word_embeddings and stage == 0)
-    return head * (int(runs) - int(counted))
+    return (head + bias) * int(runs) - head * int(counted) - bias
 
 
 def _idle(trace: Trace, facts: ModelFacts, stage: int, rows: NDArray[np.int64]) -> int:
