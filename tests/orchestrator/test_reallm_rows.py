@@ -24,9 +24,9 @@ SYSTEM = """\
 model: [llama70b, llama405b, deepseekv2, deepseekv3]
 system:
   device: H100
-  num_devices: 16
+  num_devices: [16, 32]
   io_algo: multishot
-  attention_parallelism: [tp16, tp8_pp2, ep16, ep4_tp2_pp2]
+  attention_parallelism: [tp16, tp8_pp2, tp16_cp2, tp8_pp2_cp2, ep16, ep4_tp2_pp2, ep8_pp2_cp2]
   batching_algo: mixed-sarathi
   prefill_chunk: 512
 system_sim: {tasks: [code, conv], request_rates: [2], end_reqs: 2}
@@ -35,12 +35,13 @@ trace_gen: {end_time: 10}
 CODE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.97,1200,4\n2023-11-16 18:17:04.03,700,9\n"
 CONVERSATION = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,24\n2023-11-16 18:15:50.95,396,12\n"
 DENSE, MIXTURES = ("llama70b", "llama405b"), ("deepseekv2", "deepseekv3")
-SHARED, SPREAD = ("tp16", "tp8_pp2"), ("ep16", "ep4_tp2_pp2")
+SHARED, SPREAD = ("tp16", "tp8_pp2", "tp16_cp2", "tp8_pp2_cp2"), ("ep16", "ep4_tp2_pp2", "ep8_pp2_cp2")
 ROWS = [(model, text) for model in DENSE for text in SHARED]
 ROWS += [(model, text) for model in MIXTURES for text in (*SHARED, *SPREAD)]
-TENSOR = {"tp16": 16, "tp8_pp2": 8, "ep16": 16, "ep4_tp2_pp2": 8}
+TENSOR = {text: 16 if "16" in text else 8 for text in (*SHARED, *SPREAD)}
+"""Ranks that share attention by heads."""
 
-PROMPT, CONTEXTS = 64, tuple(range(100, 500, 25))
+PROMPT, CONTEXTS = 64, tuple(range(127, 127 + 16 * 32, 32))
 TOKENS = PROMPT + len(CONTEXTS)
 SEEN = PROMPT * (PROMPT + 1) // 2
 """Pairs of a token of the prompt and one that it sees, itself included."""
@@ -66,9 +67,9 @@ class Llama:
         return 2 * TOKENS * self.layers * (attention + 3 * self.hidden * self.inner) + self.logits()
 
     def logits(self) -> int:
-        return 2 * (1 + len(CONTEXTS)) * self.hidden * self.vocabulary
+        return 2 * len(CONTEXTS) * self.hidden * self.vocabulary
 
-    def attention(self) -> int:
+    def attention(self, context: int) -> int:
         return 4 * self.layers * self.heads * self.head * (SEEN + LOOKED_AT)
 
 
@@ -108,13 +109,17 @@ class DeepSeek:
         return 2 * TOKENS * (self.layers * attention + blocks) + corrections + self.logits()
 
     def logits(self) -> int:
-        return 2 * (1 + len(CONTEXTS)) * self.hidden * self.vocabulary
+        return 2 * len(CONTEXTS) * self.hidden * self.vocabulary
 
-    def attention(self) -> int:
-        """A prompt's keys and values are expanded, those of answers stay latent."""
+    def attention(self, context: int) -> int:
+        """A prompt's keys and values are expanded, those of answers stay latent.
+
+        Context-parallel ranks pass latent vectors on, and each expands those of the others for its own queries.
+        """
         expanded = 2 * self.heads * (self.nope + self.rope + self.value) * SEEN
         absorbed = 2 * self.heads * (self.latent + self.rope + self.latent) * LOOKED_AT
-        return self.layers * (expanded + absorbed)
+        others = 2 * self.heads * self.latent * (self.nope + self.value) * PROMPT * (context - 1)
+        return self.layers * (expanded + others + absorbed)
 
 
 SIZES: dict[str, Llama | DeepSeek] = {
@@ -135,13 +140,14 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
 
 
 def traced(imported: Imported, model: str, text: str) -> tuple[Trace, np.ndarray]:
-    """Return the trace of a prompt and some answers, and on how many ranks each row runs."""
+    """Return the trace of a prompt's first tokens and some answers, and on how many ranks each row runs."""
     path = imported.run_files[0].parent / f"{model}-{text}-mixed-sarathi-chunk512-code-rate2.yaml"
     generator = prepare(from_flags(["--settings", str(path)])).deployments[0].generator
     new = np.array([PROMPT, *[1] * len(CONTEXTS)])
     context = np.array([0, *CONTEXTS])
     requests = np.arange(len(new))
-    trace = generator.generate([BatchShape(requests, new, context, np.ones_like(new))])
+    samples = np.array([0, *[1] * len(CONTEXTS)])
+    trace = generator.generate([BatchShape(requests, new, context, samples)])
     return trace, np.array([len(trace.rank_sets[place]) for place in trace.rank_set])
 
 
@@ -173,19 +179,24 @@ def test_work_is_that_of_the_papers(imported: Imported, model: str, text: str) -
         work[kind] += flops
     sizes = SIZES[model]
     assert work[OperatorClass.GEMM] + work[OperatorClass.GROUPED_GEMM] == sizes.matrices(TENSOR[text])
-    assert work[OperatorClass.ATTENTION] == pytest.approx(sizes.attention(), rel=1e-9)
+    assert work[OperatorClass.ATTENTION] == pytest.approx(sizes.attention(2 if "cp2" in text else 1), rel=1e-9)
 
 
 @pytest.mark.parametrize(("model", "text"), ROWS)
 def test_communication_is_there(imported: Imported, model: str, text: str) -> None:
-    """Two all-reduces a layer where ranks share it, two exchanges a mixture where experts are spread; stages send."""
+    """What each axis asks for, layer by layer; the vocabulary is divided as well, and stages send to each other."""
     trace, _ = traced(imported, model, text)
-    kinds = Counter(CommType(kind).name for kind in trace.comm_type.tolist())
     sizes = SIZES[model]
     sparse = 0 if isinstance(sizes, Llama) else sizes.layers - sizes.dense_layers
-    if text in SPREAD:
-        assert kinds["ALLTOALL"] == 2 * sparse
-        assert kinds["ALLREDUCE"] == 1 + 2 * sizes.layers, "attention, and the dense or shared part of every layer"
-    else:
-        assert kinds["ALLTOALL"] == 0 and kinds["ALLREDUCE"] >= 1 + 2 * sizes.layers
+    context = sizes.layers if "cp2" in text else 0
+    spread = sparse if text in SPREAD else 0
+    expected = {
+        "ALLREDUCE": 1 + 2 * sizes.layers,  # the embedding; of every layer attention, and the MLP or shared experts
+        "ALLTOALL": 2 * spread,  # tokens to their experts and back
+        "PERMUTE": context,  # a prompt's keys and values, from rank to rank
+        "ALLGATHER": 1 + spread + 2 * context,  # logits; tokens whole again; queries of answers, sums of their weights
+        "REDUCESCATTER": context,  # outputs of answers
+        "NONE": trace.rows - (2 + 2 * sizes.layers + 3 * spread + 4 * context),
+    }
+    assert Counter(CommType(kind).name for kind in trace.comm_type.tolist()) == Counter(expected)
     assert set(trace.stage.tolist()) == ({0, 1} if "pp2" in text else {0})
