@@ -70,6 +70,8 @@ def import_system(given: Given) -> Imported:
         reasons = "; ".join(f"{name}: {why}" for name, why in made.left_out.items())
         raise UserError(f"no combination can be run: {reasons}", path=given.system, fix="change one")
     for workload in workloads:
+        _check_not_read(given, workload)
+    for workload in workloads:
         _write_workload(workload, system.traffic)
     written = []
     for engine, values in engines:
@@ -139,6 +141,13 @@ def _drawing(given: Given, traffic: Traffic, drawn: dict[str, RequestTable], tas
         raise UserError(what, path=given.system, field="trace_gen.end_time", fix="give more time")
     name = f"{task}-rate{rate:g}"
     return _Workload(name, given.folder / "workloads" / f"{name}.tsv", (drawn[task], task, rate))
+
+
+def _check_not_read(given: Given, workload: _Workload) -> None:
+    """Refuse to draw requests into a file whose lengths they are drawn from."""
+    for task, path in given.lengths.items():
+        if workload.drawn is not None and workload.path.exists() and workload.path.samefile(path):
+            raise UserError("would be replaced", path=path, field=f"--{task}", fix="name another FOLDER")
 
 
 def _write_workload(workload: _Workload, traffic: Traffic) -> None:

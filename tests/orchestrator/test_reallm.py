@@ -517,6 +517,16 @@ def test_nobody_arrives(workplace: Path) -> None:
         imported(SYSTEM, end_time="1e-06")
 
 
+def test_lengths_are_not_replaced(workplace: Path) -> None:
+    Path("runs/workloads").mkdir(parents=True)
+    drawn = Path("runs/workloads/conv-rate1.tsv")
+    drawn.write_text("10\t5\t0\n")
+    given = Given(system(SYSTEM), Path("runs"), {"code": Path("lengths.csv"), "conv": drawn.absolute()})
+    with pytest.raises(UserError, match=r"conv-rate1.tsv, --conv: would be replaced; name another FOLDER$"):
+        import_system(given)
+    assert drawn.read_text() == "10\t5\t0\n" and not list(Path("runs").glob("*.yaml"))
+
+
 def test_an_unknown_device(workplace: Path) -> None:
     with pytest.raises(UserError) as error:
         imported(SYSTEM, device="GA101")
