@@ -61,6 +61,9 @@ class Columns:
         number = 1
         while line := stream.readline(_LONGEST_LINE + 1):
             number += 1
+            if len(line) > _LONGEST_LINE:
+                what = f"the line is longer than {_LONGEST_LINE} bytes"
+                raise UserError(what, path=path, line=number, fix="is this a workload file?")
             text = line.strip()
             if not text:
                 continue
