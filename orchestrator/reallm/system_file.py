@@ -194,10 +194,12 @@ def _algorithms(system: Fields) -> Sequence[str]:
 
 def _io_algorithm(system: Fields) -> str:
     name = system.text("io_algo", default="multishot")
+    if not system.sound("io_algo"):
+        return name
     if name == "":
         fix = f"write one of {', '.join(IO_ALGORITHMS)}"
         system.problem("communication that costs nothing is not simulated", "io_algo", fix)
-    elif system.sound("io_algo") and name not in IO_ALGORITHMS:
+    elif name not in IO_ALGORITHMS:
         system.problem(f"{brief(name)} is unknown", "io_algo", near_names(name, IO_ALGORITHMS))
     return name
 

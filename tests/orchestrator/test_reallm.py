@@ -211,6 +211,14 @@ def test_what_is_wrong_is_named(workplace: Path, changes: dict[str, str], messag
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["model", "attention_parallelism", "batching_algo", "io_algo", "tasks"])
+def test_nothing_follows_from_what_is_no_text(workplace: Path, name: str) -> None:
+    text = SYSTEM.replace("  ffn_parallelism: tp4_pp2\n", "")
+    with pytest.raises(UserError, match=rf"{name}: 5 is not a string$") as error:
+        read_system_file(system(text, **{name: "5"}))
+    assert ";" not in str(error.value)
+
+
 def test_sweeps_have_an_end(workplace: Path) -> None:
     most = ", ".join(str(chunk) for chunk in range(1, 101))
     rates = "[" + ", ".join(map(str, range(1, 51))) + "]"

@@ -21,7 +21,7 @@ _MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """How one tool writes requests: its first line (without a byte-order mark and line end), and who reads the file.
+    """How one tool writes requests: its first line (without a byte-order mark), and who reads the file.
 
     `read` takes the file and how many requests to take at most (None: all); see `orchestrator.workload.read_workload`,
     which reads what no format recognises.
@@ -49,4 +49,4 @@ def _first_line(path: str | Path) -> bytes:
             line = stream.readline(_LONGEST_HEADER)
         except OSError as error:
             raise UserError(f"the {WHAT} cannot be read: {reason(error)}", path=path) from error
-    return line.removeprefix(_MARK).rstrip(b"\r\n")
+    return line.removeprefix(_MARK)
