@@ -86,8 +86,8 @@ def effective_configurations(
     network = _network(shared, given)
     system = _system(model, given, hardware, len(network.npus_count))
     _check_dimensions(given, network, system)
-    if given.system is not None and shared.tensor > 1:
-        _check_collectives(given, shared.tensor, system)
+    if given.system is not None and shared.stage_size > 1:
+        _check_collectives(given, shared, system)
     if not backend_decides:
         _check_exact(given, system)
         system = replace(system, roofline_enabled=True, peak_perf=1.0)
@@ -153,12 +153,14 @@ def _check_dimensions(given: NetworkSettings, network: NetworkConfig, system: Sy
             )
 
 
-def _check_collectives(given: NetworkSettings, tensor: int, system: SystemConfig) -> None:
-    """Refuse a user's system.json without what every tensor-parallel iteration needs."""
-    for name in ("all-reduce", "all-gather"):
+def _check_collectives(given: NetworkSettings, shared: ParallelismSettings, system: SystemConfig) -> None:
+    """Refuse a user's system.json without what iterations of NPUs that share a stage need."""
+    needed = {"all-reduce": shared.tensor > 1, "all-gather": True}
+    needed["reduce-scatter"] = shared.context > 1 or (shared.tensor > 1 and shared.sequence_parallel)
+    for name in (name for name, wanted in needed.items() if wanted):
         if not system.implementations.get(name) and name not in system.custom:
             raise UserError(
-                f"missing, but {tensor} NPUs share a stage",
+                f"missing, but {shared.stage_size} NPUs share a stage",
                 path=given.system,
                 field=f"{name}-implementation",
                 fix='write one algorithm a dimension, for example ["ring"]',

@@ -257,6 +257,7 @@ def _facts(run: Run, ending: BaseException | None) -> RunFacts:
         deployed=[one.system(len(places)) for one, places in run.places().items()],
         tensor=_common([one.tensor for one in shared]),
         pipeline=_common([one.stages for one in shared]),
+        context=_common([one.context for one in shared]),
         expert=_common([one.expert for one in shared]),
         engines=len(run.deployments),
         step_limits=limits or {},

@@ -26,8 +26,8 @@ LATENCIES = {
 class RunFacts:
     """What the summary says of a run besides its measurements. `error`: why it ended early, if it did.
 
-    `deployed`: the NPUs of each kind of engine and how they share the model, in words; `tensor`, `pipeline`, `expert`
-    are None where engines differ in them.
+    `deployed`: the NPUs of each kind of engine and how they share the model, in words; `tensor`, `pipeline`, `context`,
+    `expert` are None where engines differ in them.
     """
 
     model: str
@@ -36,6 +36,7 @@ class RunFacts:
     deployed: Sequence[str]
     tensor: int | None
     pipeline: int | None
+    context: int | None = 1
     expert: int | None = 1
     engines: int = 1
     step_limits: Mapping[str, int] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Summary:
     deployed: Sequence[str]
     tensor: int | None
     pipeline: int | None
+    context: int | None
     expert: int | None
     engines: int
     step_limits: Mapping[str, int]

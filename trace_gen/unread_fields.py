@@ -12,9 +12,8 @@ from collections.abc import Iterator
 
 from foundation.fields import Fields
 from foundation.printable import brief, shorten
+from trace_gen.families import TEXT_PART
 
-TEXT_PART = "text_config"
-"""Where multimodal models keep the fields of their decoder; they are looked through like those beside it."""
 _NAMED = 8
 """So many unknown fields are named in a note."""
 _OFF: tuple[object, ...] = (False, 0, "", [], {})
@@ -30,9 +29,9 @@ _HARMLESS = _names(
     # what the file is, and who wrote it
     """
     architectures auto_map model_type _name_or_path name_or_path transformers_version torch_dtype dtype params_dtype
-    fp16 bf16 fp32 torchscript tokenizer_class finetuning_task task_specific_params problem_type id2label label2id num_labels
-    language _commit_hash base_model_name_or_path model_name name version license prefix onnx_safe unsloth_fixed
-    unsloth_version
+    fp16 bf16 fp32 torchscript tokenizer_class finetuning_task task_specific_params problem_type id2label label2id
+    num_labels language _commit_hash base_model_name_or_path model_name name version license prefix onnx_safe
+    unsloth_fixed unsloth_version
     """,
     # token ids, and the length of texts
     """
@@ -161,6 +160,7 @@ def _refuse(field: str, group: Fields) -> None:
 
 
 def _groups(fields: Fields) -> Iterator[tuple[str, Fields]]:
+    """Yield a multimodal model's own fields and those of its decoder, each with what their names begin with."""
     yield "", fields
     if isinstance(fields.values.get(TEXT_PART), dict) and TEXT_PART not in fields.unread():
         yield f"{TEXT_PART}.", fields.object(TEXT_PART)

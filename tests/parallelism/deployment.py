@@ -125,5 +125,7 @@ def _simulate(graph: ExecutionGraph, dims: Sequence[int]) -> IterationResult:
         "peak-perf": 1,
         **{f"{kind}-implementation": ["ring"] * len(dims) for kind in kinds},
     }
-    backend = create(network=text, system=json.dumps(system), memory='{"memory-type": "NO_MEMORY_EXPANSION"}', options={})
+    backend = create(
+        network=text, system=json.dumps(system), memory='{"memory-type": "NO_MEMORY_EXPANSION"}', options={}
+    )
     return backend.simulate(graph)

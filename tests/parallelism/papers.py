@@ -3,8 +3,8 @@
 Nothing of Orrery is imported. Dimensions are typed in from the papers and model cards (`published`); formulas:
 
 - a layer: 2 FLOPs a weight and token, 4 an element of the queries and pair of tokens (2 a score, 2 a weighted sum),
-  Vaswani et al. 2017, "Attention Is All You Need"; grouped heads: Ainslie et al. 2023, "GQA"; windows: Beltagy et al.
-  2020, "Longformer"; blocks with attention and MLP side by side: Wang and Komatsuzaki 2021, "GPT-J-6B";
+  Vaswani et al. 2017, "Attention Is All You Need"; grouped heads: Ainslie et al. 2023, "GQA"; windows: Beltagy et
+  al. 2020, "Longformer"; blocks with attention and MLP side by side: Wang and Komatsuzaki 2021, "GPT-J-6B";
 - tensor parallelism: matrices by columns, then by rows, an all-reduce of T h after each such pair, embedding and LM head
   by vocabulary (padded to a multiple of the ranks): Shoeybi et al. 2019, "Megatron-LM";
 - pipelines: T h from each rank to its like in the next stage: Narayanan et al. 2021, "Efficient Large-Scale Language
@@ -109,7 +109,7 @@ PLAIN = Plain()
 
 @dataclass(frozen=True)
 class Matrix:
-    """A projection, as all ranks of a member hold it together. `kept`: in 16 bits, whatever the others are stored in."""
+    """A projection, as all ranks of a member hold it together. `kept`: in 16 bits, whatever the others have."""
 
     inputs: int
     outputs: int

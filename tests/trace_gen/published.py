@@ -121,6 +121,11 @@ PUBLISHED = {
     "zai-org/GLM-4-9B-0414": Published(9_400_279_040, (40, 2, 128), 151552 * 4096),
     "zai-org/chatglm3-6b": Published(6_243_584_000, (28, 2, 128), 65024 * 4096),
     "zai-org/glm-4-9b-chat-hf": Published(9_399_951_360, (40, 2, 128), 151552 * 4096),
+    "bigcode/starcoder2-3b": Published(3_030_371_328, (30, 2, 128), 0),
+    "bigcode/starcoder2-15b": Published(15_957_889_024, (40, 4, 128), 49152 * 6144),
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": Published(23_572_403_200, (40, 8, 128), 131072 * 5120),
+    "stabilityai/stablelm-2-1_6b": Published(1_644_515_328, (24, 32, 64), 100352 * 2048),
+    "stabilityai/stablelm-3b-4e1t": Published(2_795_443_200, (32, 32, 80), 50304 * 2560),
     # "Language Models are Few-Shot Learners" (table 2.1) and the OPT paper (table 1); the 7B has GPT-3 6.7B's shape,
     # the 30B has OPT-30B's.
     "gpt3-7b": Published(6.7e9, (32, 32, 128), 2048 * 4096, within=0.01),
@@ -136,6 +141,7 @@ PUBLISHED = {
 SAME_SHAPE = {
     "Qwen/Qwen2.5-7B-Instruct": "Qwen/Qwen2.5-7B",
     "Qwen/Qwen3-235B-A22B-Instruct-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen2-57B-A14B-Instruct": "Qwen/Qwen2-57B-A14B",
     "Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B",
     "meta-llama/Llama-2-13b-chat-hf": "meta-llama/Llama-2-13b-hf",
     "meta-llama/Llama-2-70b-chat-hf": "meta-llama/Llama-2-70b-hf",

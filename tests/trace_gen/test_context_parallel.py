@@ -131,6 +131,18 @@ def test_decodes_of_several_steps_grow_by_a_token_a_step() -> None:
     assert trace.flops[:, row].tolist() == [PAIR * pairs for pairs in (2 + 3, 2 + 3, 3 + 3, 3 + 4)]
 
 
+def test_drafts_are_verified_where_the_cache_is() -> None:
+    """A request that verifies 3 drafts beside its token, on 100 tokens: 4 queries are gathered, 410 pairs divided."""
+    shape = batch([4, 1, 4], [100, 7, 100], [4, 1, 1])
+    trace = traced(shape)
+    gather, attention = rows_named(trace, "query_gather")[0], rows_named(trace, "attention")[0]
+    assert (trace.input_bytes[gather], trace.output_bytes[gather]) == (2 * QUERY, 5 * QUERY)
+    assert trace.flops[0, attention] == (103 + 2) * PAIR
+    assert trace.mem_bytes[0, attention] == (26 + 1 + 2 + 1) * KV + 5 * 2 * QUERY
+    moved = rows_named(trace, "kv_pass")[0]
+    assert trace.comm_bytes[moved] == 26 * KV  # a chunk of 4 tokens, of which only the last is sampled
+
+
 def test_windows_bound_what_is_passed_on() -> None:
     attention, mlp = only_layer(model(LLAMA))
     layers = [Layer(replace(attention, window=window), mlp) for window in (100, None)]
@@ -222,7 +234,11 @@ def test_groups_and_dimensions_finish_on_every_rank(mode: str, dims: tuple[int, 
 
 @SETTINGS
 @given(
-    shape=st.one_of(batches, decodes.map(lambda contexts: batch([1] * len(contexts), contexts))),
+    shape=st.one_of(
+        batches,
+        decodes.map(lambda contexts: batch([1] * len(contexts), contexts)),
+        decodes.map(lambda contexts: batch([3] * len(contexts), contexts, [3] * len(contexts))),
+    ),
     tensor=st.sampled_from([1, 2, 8]),
     context=st.integers(2, 5),
     mode=st.sampled_from(["ring", "allgather"]),

@@ -34,6 +34,8 @@ ANYTHING = st.recursive(
 )
 MODELS = [json.loads(shipped_models()[name].read_text()) for name in ("gpt3-7b", "facebook/opt-6.7b", "opt-175b")]
 MODELS += [json.loads(shipped_models()[name].read_text()) for name in ("meta-llama/Llama-3.1-8B", QWEN)]
+MODELS += [json.loads(shipped_models()[name].read_text()) for name in ("facebook/opt-350m", "google/gemma-2-2b")]
+MODELS += [json.loads(shipped_models()[name].read_text()) for name in ("tiiuae/falcon-rw-1b", "zai-org/chatglm3-6b")]
 DEVICE = json.loads((HARDWARE_FOLDER / "RTX4090.json").read_text())
 
 

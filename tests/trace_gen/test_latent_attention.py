@@ -12,7 +12,7 @@ from trace_cases import batch, batches, decodes, make_generator, rows_named
 
 from foundation.errors import UserError
 from trace_gen.architecture import absorbing
-from trace_gen.attention.absorption import absorption_named, latent_rows
+from trace_gen.attention.absorption import absorption_named
 from trace_gen.attention.interface import KVKind
 from trace_gen.attention.latent import LatentAttention
 from trace_gen.batch_shape import BatchShape, dummy_batch
@@ -21,7 +21,7 @@ from trace_gen.hardware import load_hardware
 from trace_gen.memory import ModelMemory, parameter_count
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
-from trace_gen.operators import OperatorMaker, Rows
+from trace_gen.operators import OperatorMaker
 from trace_gen.perf_model import (
     AttentionGranularity,
     IntArray,
@@ -154,11 +154,14 @@ def test_each_form_works_on_its_own_tokens(shape: BatchShape, tensor: int) -> No
 def test_which_tokens_are_absorbed() -> None:
     """Decodes, decodes with drafts, and what looks like them: the last token of a prompt in a chunk of its own."""
     shape = batch([1, 4, 4, 1, 2], [9, 9, 9, 9, 0], [1, 4, 1, 0, 1])
-    expanded, absorbed = int(Rows.EXPANDED), int(Rows.ABSORBED)
-    assert latent_rows("auto", shape).tolist() == [absorbed, absorbed, expanded, absorbed, expanded]
-    assert latent_rows("absorb", shape).tolist() == [absorbed] * 5
-    assert latent_rows("expand", shape).tolist() == [expanded] * 5
-    assert latent_rows("auto", dummy_batch()).tolist() == [absorbed]
+    assert shape.decoding.tolist() == [True, True, False, True, False]
+    assert shape.decode_tokens == 6
+    trace = traced(V2, shape)
+    assert [sides(trace, name)[0] // width for name, width in (("q_absorb", 2 * 128 * 128), ("kv_b_proj", 1024))] == [
+        6,
+        6,
+    ]
+    assert dummy_batch().decoding.tolist() == [True]
 
 
 def test_one_form_for_all_tokens() -> None:

@@ -136,7 +136,7 @@ def test_gpt_oss(tmp_path: Path) -> None:
     attention = attention_of(model, 1)
     assert attention == GroupedAttention(64, 8, 64, qkv_bias=True, output_bias=True, sinks=True)
     assert model.mixtures == (Experts(32, 4, 2880, bias=True, router_bias=True),)
-    for absent in ("layer_types", "attention_bias", "sliding_window"):
+    for absent in ("layer_types", "attention_bias"):
         plain = changed(tmp_path, OSS, **{absent: ...})
         assert [layer.attention for layer in plain.layers] == [layer.attention for layer in model.layers]
     assert {group.kind for group in ModelMemory(model, Mesh()).kv_groups} == {KVKind.FULL, KVKind.SLIDING}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from published import CHECKPOINT_BYTES, NON_EMBEDDING, PUBLISHED, SAME_SHAPE, Published
+from test_published_mixtures import MODELS
 from trace_cases import batch, make_generator, model
 
 from trace_gen.memory import ModelMemory, parameter_count
@@ -16,7 +17,8 @@ NAMES = sorted(PUBLISHED)
 
 
 def test_every_shipped_model_has_its_row() -> None:
-    assert set(shipped_models()) == PUBLISHED.keys() | SAME_SHAPE.keys()
+    mixtures = {one.name for one in MODELS}
+    assert set(shipped_models()) == PUBLISHED.keys() | SAME_SHAPE.keys() | mixtures
     assert not PUBLISHED.keys() & SAME_SHAPE.keys()
     assert CHECKPOINT_BYTES.keys() | NON_EMBEDDING.keys() <= PUBLISHED.keys()
 

@@ -84,8 +84,8 @@ def test_ranks_that_can_and_cannot_hold_whole_experts() -> None:
     with pytest.raises(UserError) as error:
         model_operators(model(MIXTRAL), Mesh(16, expert=16))
     assert str(error.value) == (
-        "--ep_size: mistralai/Mixtral-8x7B-v0.1 has 8 experts, which 16 ranks do not divide; "
-        "use one of 1, 2, 4, 8 tensor-parallel NPUs, or --ep_size 1"
+        "--ep_size: mistralai/Mixtral-8x7B-v0.1 has 8 experts for 16 ranks, so that some would have none; "
+        "spread them over at most 8 NPUs of a stage, or give 1"
     )
 
 

@@ -261,9 +261,117 @@ def test_a_subject_that_is_not_whole(rule: str, make: Callable[[Path], Subject],
     assert message in outcome.violations[rule][0].what
 
 
+@pytest.fixture(scope="module")
+def divided() -> Subject:
+    """Two layers of Llama on TP 2 x CP 4, norms by token: a prompt on 24 tokens of context and two decodes."""
+    batch = BatchShape(
+        request_ids=np.array([4, 9, 2]),
+        new_tokens=np.array([1000, 1, 1]),
+        context_tokens=np.array([24, 64, 700]),
+        samples=np.array([1, 1, 1]),
+    )
+    short = replace(ARCHITECTURE, runs=(replace(ARCHITECTURE.runs[0], repeats=2),))
+    mesh = Mesh(2, context=4)
+    generator = TraceGenerator(short, mesh, _WorkModel(FUSED, "batch"), sequence_parallel=True)
+    return of_trace("test", generator.generate([batch]), ModelFacts(short, mesh, Precision(), (batch,)))
+
+
+def resized(trace: Trace, row: int, factor: int) -> Trace:
+    """Give a row that only communicates `factor` times the bytes."""
+    for column in ("input_bytes", "output_bytes", "comm_bytes"):
+        trace = changed(trace, column, row, int(getattr(trace, column)[row]) * factor)
+    return trace
+
+
+def whole_cache_passed(trace: Trace) -> Trace:
+    return resized(trace, row_of(trace, "kv_pass", 2), 4)
+
+
+def queries_gathered_twice(trace: Trace) -> Trace:
+    row = row_of(trace, "query_gather")
+    return changed(trace, "output_bytes", row, 2 * int(trace.output_bytes[row]))
+
+
+def undivided_attention(trace: Trace) -> Trace:
+    work = trace.work
+    flops = work.flops.copy()
+    flops[:, work.column[row_of(trace, "attention", 1)]] *= 4
+    return replace(trace, work=replace(work, flops=flops))
+
+
+def ring_out_of_step(trace: Trace) -> Trace:
+    """The second block is passed on before it has come: it waits for what the first waits for."""
+    row = row_of(trace, "kv_pass", 1)
+    waits = trace.dep_rows.copy()
+    waits[trace.dep_offsets[row]] -= 2
+    return replace(trace, dep_rows=waits)
+
+
+def ring_cut_short(trace: Trace) -> Trace:
+    """The last block is called what it is not."""
+    names = (*trace.op_names, "lse_gather_again")
+    last = row_of(trace, "kv_pass", 2)
+    return replace(trace, op_names=names, op=changed(trace, "op", last, len(names) - 1).op)
+
+
+def norms_gathered_by_reducing(trace: Trace) -> Trace:
+    row = row_of(trace, "sequence_gather")
+    return changed(trace, "comm_type", row, CommType.REDUCESCATTER)
+
+
+def part_of_a_sum_scattered(trace: Trace) -> Trace:
+    row = row_of(trace, "sequence_scatter", 1)
+    return resized(resized(trace, row, 2), row, 1)
+
+
+def norm_of_all_tokens(trace: Trace) -> Trace:
+    for row in (row_of(trace, "layernorm"), row_of(trace, "sequence_gather")):
+        trace = changed(trace, "input_bytes", row, int(trace.input_bytes[row]) * 2)
+    return trace
+
+
+BROKEN_DIVIDED = [
+    ("context-parallel", whole_cache_passed, "its input is 2097152 bytes, but 524288 is needed"),
+    ("context-parallel", queries_gathered_twice, "its output is 16384 bytes, but 8192 is needed"),
+    ("context-parallel", undivided_attention, "FLOPs a rank, but"),
+    ("context-parallel", ring_out_of_step, "it waits for the rows (4,) before it, but (2,) is needed"),
+    ("context-parallel", ring_cut_short, "attention where kv_pass is needed"),
+    ("collectives-placed", norms_gathered_by_reducing, "an REDUCESCATTER, but ALLGATHER is expected"),
+    ("collectives-placed", part_of_a_sum_scattered, "but no sequence_scatter follows it"),
+    ("model-shape", norm_of_all_tokens, "its input is"),
+]
+
+
+@pytest.mark.parametrize(("rule", "breaks", "message"), BROKEN_DIVIDED)
+def test_a_broken_trace_of_divided_sequences_breaks_its_rule(
+    divided: Subject, rule: str, breaks: Callable[[Trace], Trace], message: str
+) -> None:
+    assert run_rules(divided).violations == {}
+    assert divided.trace is not None
+    outcome = broken_by(divided, breaks(divided.trace))
+    assert rule in outcome.violations
+    if rule == "context-parallel":
+        assert set(outcome.violations) - {"blocks-complete"} == {rule}
+    assert message in outcome.violations[rule][0].what
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_divided_sequences_keep_their_rules_through_text(divided: Subject, known: bool, tmp_path: Path) -> None:
+    """Without the batch the order and the dependencies of the ring are checked."""
+    assert divided.trace is not None
+    assert divided.model is not None
+    model = divided.model if known else replace(divided.model, batches=())
+    write_text_trace(divided.trace, tmp_path / "trace.txt")
+    read = read_subject(str(tmp_path / "trace.txt"), Reading()).trace
+    assert read is not None
+    assert run_rules(of_trace("text", read, model)).violations == {}
+    broken = run_rules(of_trace("text", ring_out_of_step(read), model))
+    assert list(broken.violations) == ["context-parallel"]
+
+
 def test_every_rule_has_a_test_that_breaks_it() -> None:
     """The tables are those that the tests above go through, and each of them checks that its rule alone is broken."""
-    tables = (BROKEN_TRACES, BROKEN_WITHOUT_A_MODEL, BROKEN_GRAPHS, BROKEN_SUBJECTS)
+    tables = (BROKEN_TRACES, BROKEN_WITHOUT_A_MODEL, BROKEN_GRAPHS, BROKEN_SUBJECTS, BROKEN_DIVIDED)
     assert {case[0] for table in tables for case in table} == set(rules)
 
 

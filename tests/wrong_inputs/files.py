@@ -102,7 +102,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "quantblock": {"quantization_config": COMPRESSED},
     "gptheads": {**GPT, "n_head": 7},
 }
-FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "opt", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+FAMILIES = (
+    "gpt2",
+    "llama",
+    "mistral",
+    "mixtral",
+    "opt",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "falcon",
+    "chatglm",
+    "qwen",
+    "gemma3",
+)
 MODEL_TEXTS: dict[str, str | bytes] = {
     "dup": '{"model_type":"llama","hidden_size":512,"hidden_size":1024}',
     "list": "[1,2]",

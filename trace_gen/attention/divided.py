@@ -1,7 +1,7 @@
 """The work of attention where a sequence is divided over context-parallel ranks (see `trace_gen.context`).
 
 Of ranks whose parts differ by rounding, the fullest counts. With ``n`` ranks, ``P`` query-key pairs of a prompt of
-``t`` new tokens (or of a decode), and ``a`` tokens that it attends to:
+``t`` new tokens, ``a`` tokens that it attends to, and a decode of ``t`` tokens (1 and drafts) likewise:
 
     decode on each rank       ceil(P / n) pairs, ceil(a / n) tokens of the cache, all t queries
     prompt, gathered          ceil(P / n) pairs, all a tokens, ceil(t / n) queries
@@ -41,8 +41,9 @@ class ContextDivision:
         own = batch.only(batch.decoding)
         new, attended = own.new_tokens, _ceil(shape.attended(own), self.ranks)
         again = np.maximum(attended - new, 0)
-        moved = attended * shape.kv_bytes + new * (shape.query_bytes + shape.output_bytes + shape.kept_bytes)
-        local = replace(own, context_tokens=np.maximum(_ceil(own.context_tokens + new, self.ranks) - new, 0))
+        moved = attended * shape.kv_bytes + _ceil(new, self.ranks) * shape.kept_bytes
+        moved += new * (shape.query_bytes + shape.output_bytes)
+        local = replace(own, context_tokens=own.context_tokens // self.ranks)
         return local, _with_context(shape, _ceil(shape.pairs(own), self.ranks), moved, again)
 
     def prompts(self, shape: AttentionShape, batch: BatchShape) -> tuple[BatchShape, AttentionWork]:

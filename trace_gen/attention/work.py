@@ -57,30 +57,32 @@ class AttentionShape:
     def work(self, batch: BatchShape) -> AttentionWork:
         """Return what each request's attention costs at each step of `batch`."""
         context, new = batch.context_by_step(), batch.new_tokens[None, :]
-        flops = self.pair_flops * self.pairs(batch)
-        mem_bytes = self.attended(batch) * self.kv_bytes + new * (
-            self.query_bytes + self.output_bytes + self.kept_bytes
-        )
+        flops, mem_bytes = self.pair_flops * self._pairs(context, new), self._attended(context, new) * self.kv_bytes
+        mem_bytes += new * (self.query_bytes + self.output_bytes + self.kept_bytes)
         if self.context_flops:
             flops, mem_bytes = flops + context * self.context_flops, mem_bytes + context * self.context_bytes
         return AttentionWork(flops, mem_bytes)
 
     def pairs(self, batch: BatchShape) -> IntArray:
         """Return the query-key pairs of each request at each step, ``[steps, n]``."""
-        context, new = batch.context_by_step(), batch.new_tokens[None, :]
-        if self.window is None:
-            return np.asarray(new * context + new * (new + 1) // 2)
-        if self.chunked:
-            return _since_chunk(context + new, self.window) - _since_chunk(context, self.window)
-        growing = np.clip(self.window - context, 0, new)
-        return np.asarray(growing * context + growing * (growing + 1) // 2 + (new - growing) * self.window)
+        return self._pairs(batch.context_by_step(), batch.new_tokens[None, :])
 
     def attended(self, batch: BatchShape) -> IntArray:
         """Return the tokens that each request's queries attend to at each step, ``[steps, n]``."""
-        context, new = batch.context_by_step(), batch.new_tokens[None, :]
-        if self.window is None:
-            return np.asarray(context + new)
-        return context % self.window + new if self.chunked else np.minimum(context + new, self.window + new - 1)
+        return self._attended(batch.context_by_step(), batch.new_tokens[None, :])
+
+    def _pairs(self, context: IntArray, new: IntArray) -> IntArray:
+        if self.window is not None and self.chunked:
+            return _since_chunk(context + new, self.window) - _since_chunk(context, self.window)
+        growing = new if self.window is None else np.clip(self.window - context, 0, new)
+        pairs: IntArray = growing * context + growing * (growing + 1) // 2
+        return pairs if self.window is None else pairs + (new - growing) * self.window
+
+    def _attended(self, context: IntArray, new: IntArray) -> IntArray:
+        if self.window is not None and self.chunked:
+            return np.asarray(context % self.window + new)
+        attended: IntArray = context + new
+        return attended if self.window is None else np.minimum(attended, self.window + new - 1)
 
 
 def _since_chunk(tokens: IntArray, chunk: int) -> IntArray:

@@ -14,6 +14,15 @@ from trace_gen.architecture import ModelArchitecture
 FamilyReader = Callable[[str, Fields], ModelArchitecture]
 """Takes the model's name and its config.json; problems go into the `Fields`, whose owner raises them together."""
 
+TEXT_PART = "text_config"
+"""Where multimodal models keep the fields of their decoder."""
 MOST_LAYERS = 4096
 """No model comes near; a trace has rows for every layer."""
 families: Registry[FamilyReader] = Registry("model_type", package="trace_gen.families")
+
+
+def text_part(fields: Fields) -> Fields:
+    """Return the fields of a multimodal model's decoder; that there are none is a problem of `fields`."""
+    if not fields.has(TEXT_PART):
+        fields.problem(f"{TEXT_PART} is missing", fix="give the fields of its decoder")
+    return fields.object(TEXT_PART)

@@ -7,10 +7,9 @@ from dataclasses import replace
 from foundation.fields import Fields
 from trace_gen.architecture import BlockForm, ModelArchitecture
 from trace_gen.attention.grouped import SOFTCAP_FLOPS
-from trace_gen.families import families
+from trace_gen.families import families, text_part
 from trace_gen.families.llama import Arrangement, read_rotary_decoder
 from trace_gen.families.windows import some_sliding
-from trace_gen.unread_fields import TEXT_PART
 
 _TEXT_DEFAULTS = {
     "model_type": "gemma3_text",
@@ -63,6 +62,4 @@ def gemma3_text(name: str, fields: Fields) -> ModelArchitecture:
 @families.register("gemma3")
 def gemma3(name: str, fields: Fields) -> ModelArchitecture:
     """Multimodal Gemma 3, whose text part alone is read."""
-    if not fields.has(TEXT_PART):
-        fields.problem("is missing", TEXT_PART, "give the fields of its decoder")
-    return gemma3_text(name, fields.object(TEXT_PART))
+    return gemma3_text(name, text_part(fields))

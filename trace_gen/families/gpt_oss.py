@@ -21,7 +21,7 @@ def gpt_oss(name: str, fields: Fields) -> ModelArchitecture:
     experts = read_experts(fields, "num_local_experts", fields.positive_int("intermediate_size"))
     experts = replace(experts, bias=True, router_bias=True)
     bias = fields.boolean("attention_bias", default=True)
-    sliding = some_sliding(fields, lambda index: index % 2 == 0)
+    sliding = some_sliding(fields, lambda index: index % 2 == 0, window=128)
 
     def arrange(attention: GroupedAttention, mlp: DenseMlp, count: int) -> Iterator[Layer]:
         own = replace(attention, qkv_bias=bias, output_bias=bias, sinks=True)

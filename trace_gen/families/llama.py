@@ -55,17 +55,18 @@ def read_rotary_decoder(
     of each head that is rotated; `tied`: what holds where the config says nothing of tied embeddings.
     """
     hidden, heads, kv_heads, width = _heads(fields)
+    turned = int(width * rotary_share)
     attention_bias = fields.boolean("attention_bias", default=False)
     attention = GroupedAttention(
         heads,
         kv_heads,
         width,
-        rotary=rotary_share > 0,
+        rotary=turned > 0,
         qkv_bias=qkv_bias or attention_bias,
         output_bias=attention_bias if output_bias is None else output_bias,
         qk_norm=qk_norm,
         window=window,
-        rotary_dim=None if rotary_share in (0, 1) else int(width * rotary_share),
+        rotary_dim=None if turned in (0, width) else turned,
         score_flops=score_flops,
     )
     bias = fields.boolean("mlp_bias", default=False) if mlp_bias is None else mlp_bias

@@ -10,7 +10,7 @@ from foundation.fields import Fields
 from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.families import MOST_LAYERS, families
-from trace_gen.families.llama import Arrangement, all_alike, read_rotary_decoder
+from trace_gen.families.llama import Arrangement, all_alike, read_rotary_decoder, rotated_share
 from trace_gen.families.windows import some_sliding
 from trace_gen.mlp.dense import DenseMlp
 
@@ -48,9 +48,15 @@ def qwen(name: str, fields: Fields) -> ModelArchitecture:
     if fields.sound("intermediate_size") and both % 2:
         fields.problem(f"{both} is odd, but it is the width of two projections", "intermediate_size")
     bias = not fields.boolean("no_bias", default=True)
-    share = fields.number("rotary_pct", low=0, high=1, default=1.0)
+    turned = int(width * rotated_share(fields, "rotary_pct"))
     attention = GroupedAttention(
-        heads, heads, width, qkv_bias=True, output_bias=bias, rotary_dim=None if share == 1 else int(share * width)
+        heads,
+        heads,
+        width,
+        rotary=turned > 0,
+        qkv_bias=True,
+        output_bias=bias,
+        rotary_dim=None if turned in (0, width) else turned,
     )
     layers = fields.positive_int("num_hidden_layers", high=MOST_LAYERS)
     return ModelArchitecture(

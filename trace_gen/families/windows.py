@@ -14,12 +14,19 @@ from trace_gen.mlp.dense import DenseMlp
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def some_sliding(fields: Fields, slides: Callable[[int], bool], form: BlockForm = BlockForm.PRE_NORM) -> Arrangement:
+def some_sliding(
+    fields: Fields, slides: Callable[[int], bool], form: BlockForm = BlockForm.PRE_NORM, window: int | None = None
+) -> Arrangement:
     """Return how layers of `form` are arranged whose window is `sliding_window`, where they have one.
 
-    `slides` says of a layer's number whether it has, unless `layer_types` lists what each layer has.
+    `slides` says of a layer's number whether it has, unless `layer_types` lists what each layer has; `window` is what
+    holds where the config says nothing of it (None: then that is a problem).
     """
-    window = fields.positive_int("sliding_window")
+    size = (
+        fields.positive_int("sliding_window")
+        if window is None
+        else fields.positive_int("sliding_window", default=window)
+    )
     listed = fields.texts("layer_types")
     known = not set(listed) - {FULL, SLIDING}
     if not known:
@@ -30,6 +37,6 @@ def some_sliding(fields: Fields, slides: Callable[[int], bool], form: BlockForm 
             fields.problem(f"lists {len(listed)} layers, but there are {count}", "layer_types")
         sliding = [kind == SLIDING for kind in listed] or [slides(index) for index in range(count)]
         for one in sliding:
-            yield Layer(replace(attention, window=window if one else None), mlp, form)
+            yield Layer(replace(attention, window=size if one else None), mlp, form)
 
     return arrange
