@@ -55,6 +55,11 @@ def test_anything_else_is_our_own_tsv(tmp_path: Path) -> None:
         read_requests(tmp_path / "none.csv")
 
 
+def test_a_file_that_fails_while_it_is_read() -> None:
+    with pytest.raises(UserError, match=r"^/proc/self/mem: the workload file cannot be read: Input/output error$"):
+        read_requests("/proc/self/mem")
+
+
 def test_rows_beyond_the_limit_are_counted_and_not_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "requests.csv"
     path.write_text(REALLM + "0,2,0,0,1,3,4\nnonsense\n\n1,2,0,0,1,3,4\n")
