@@ -11,9 +11,10 @@ import numpy as np
 from foundation.errors import UserError
 from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
+from orchestrator.requests.formats import read_requests
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
-from orchestrator.workload import ReadWorkload, read_workload
+from orchestrator.workload import ReadWorkload
 
 Refuses = Callable[[Request], Unfit | None]
 """Why a request can never be served to its end; None: it can, or it is turned away at the door."""
@@ -76,7 +77,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
 
 def _read(workload: WorkloadSettings) -> ReadWorkload:
     if workload.dataset is not None:
-        return read_workload(workload.dataset, workload.req_num or None)
+        return read_requests(workload.dataset, workload.req_num or None)
     from orchestrator.workload_generator import generate
 
     count = workload.req_num or SAMPLE_REQUESTS

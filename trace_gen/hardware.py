@@ -1,7 +1,7 @@
-"""What a device can do: datasheet numbers and fitted efficiencies, from ``configs/hardware/*.json``.
+"""What a device can do: datasheet numbers and fitted efficiencies, from ``configs/hardware/*.json`` or a user's file.
 
 A file gives each number's source. Units in the files: TFLOPS (1e12 a second, dense), GB/s (1e9 bytes a second, one
-direction for links), GB (1e9 bytes) or GiB (2^30), MiB, ns.
+direction for links), GB (1e9 bytes) or GiB (2^30), MiB, ns. Files of other tools are read by `hardware_formats`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
 from trace_gen.config_root import CONFIG_ROOT, is_file
+from trace_gen.hardware_formats import hardware_formats
 from trace_gen.precision import Arithmetic
 
 HARDWARE_FOLDER = CONFIG_ROOT / "hardware"
@@ -123,8 +124,16 @@ def load_hardware(name_or_path: str) -> Hardware:
 
 
 def read_hardware(path: Path) -> Hardware:
-    """Return the device described in `path`."""
+    """Return the device described in `path`, in our own fields or in a format of `hardware_formats`."""
     fields = Fields.of(read_json(path, _WHAT))
+    other = next((one for one in map(hardware_formats.get, hardware_formats) if one.recognises(fields.values)), None)
+    hardware = _read_own(fields, path.stem) if other is None else other.read(fields, path.stem)
+    fields.finish()
+    return hardware
+
+
+def _read_own(fields: Fields, name: str) -> Hardware:
+    """Return the device described in our own fields; problems are noted in them."""
     fields.only(
         {
             "name",
@@ -147,8 +156,8 @@ def read_hardware(path: Path) -> Hardware:
     memory = fields.positive_number(unit, default=1.0) * (2**30 if unit == "memory_gib" else 10**9)
     sources = fields.object("sources")
     hardware = Hardware(
-        name=fields.text("name", default=path.stem),
-        device=fields.text("device", default=path.stem),
+        name=fields.text("name", default=name),
+        device=fields.text("device", default=name),
         peak_flops=rates,
         memory_bandwidth=fields.positive_number("memory_bandwidth_gb_s") * 1e9,
         memory_bytes=round(memory),
@@ -164,7 +173,6 @@ def read_hardware(path: Path) -> Hardware:
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:
         fields.problem(f"more than the device has ({unit})", "driver_memory_gib")
-    fields.finish()
     return hardware
 
 

@@ -26,15 +26,22 @@ def run(spec: RunSpec, stream: TextIO) -> int:
     """
     check_writable(spec)
     wanted = spec.output
-    files = None
+    files = result_files(spec)
     observers: list[Observer] = []
     if wanted.write_configs is not None:
         observers.append(_ConfigurationFiles(wanted.write_configs))
-    if wanted.output is not None:
-        files = ResultFiles(wanted.output, itl=wanted.itl, report=wanted.report, complain=_complain)
+    if files is not None:
         observers.append(files)
     Simulation(spec, [*observers, *_speakers(spec, stream, files)]).run()
     return 2 if files is not None and files.failed else 0
+
+
+def result_files(spec: RunSpec) -> ResultFiles | None:
+    """Return the observer that writes the result's files, None where a run names no output."""
+    wanted = spec.output
+    if wanted.output is None:
+        return None
+    return ResultFiles(wanted.output, itl=wanted.itl, report=wanted.report, complain=_complain)
 
 
 def check_writable(spec: RunSpec) -> None:

@@ -22,10 +22,14 @@ def print_summary(summary: Summary, milliseconds: Mapping[str, float], stream: T
         ("Where simulated time went", ("", "s", "%"), time_rows(summary)),
         ("Time of the simulator itself", ("component", "ms"), spent),
     )
-    print_table = _print_rich if stream.isatty() else _print_plain
     for title, header, rows in tables:
         if rows:
             print_table(title, header, rows, stream)
+
+
+def print_table(title: str, header: Row, rows: list[Row], stream: TextIO) -> None:
+    """Print a table: framed on a terminal, in plain columns elsewhere."""
+    (_print_rich if stream.isatty() else _print_plain)(title, header, rows, stream)
 
 
 def time_rows(summary: Summary) -> list[Row]:

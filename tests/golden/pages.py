@@ -28,6 +28,8 @@ PAGES = {
     "trace_test.help": ("trace_test.__main__", "--help"),
     "replay.help": ("orchestrator.replay.__main__", "--help"),
     "workload_generator.help": ("orchestrator.workload_generator", "--help"),
+    "reallm.help": ("orchestrator.reallm.__main__", "--help"),
+    "run_files.help": ("orchestrator.run_files", "--help"),
     "astra_sim.help": ("external.astra_sim.__main__", "--help"),
     "astra_sim-check.help": ("external.astra_sim.__main__", "check", "--help"),
     "astra_sim-serve.help": ("external.astra_sim.__main__", "serve", "--help"),

@@ -28,6 +28,8 @@ MODULES = {
     "trace_test": "trace_test.__main__",
     "replay": "orchestrator.replay.__main__",
     "generator": "orchestrator.workload_generator",
+    "reallm": "orchestrator.reallm.__main__",
+    "run_files": "orchestrator.run_files",
 }
 _TRACE = "traces/batch000003.txt"
 _GRAPH = "traces/batch000003"
@@ -36,6 +38,7 @@ _FILES = (
     "--remote-memory-configuration=traces/memory.json"
 )
 _MADE = "--workload-configuration=made/llm --comm-group-configuration=made/llm.comm_groups.json"
+_CHUNKED = "runs/llama70b-tp8-mixed-sarathi-chunk512-code-rate2.yaml"
 STEPS: dict[str, tuple[str, int, str | None]] = {
     "stats": (f"converters --stats {_TRACE}", 0, None),
     "own": (f"converters {_TRACE} own.txt --to orrery", 0, "own.txt"),
@@ -66,8 +69,21 @@ STEPS: dict[str, tuple[str, int, str | None]] = {
     "replay": ("replay case.json", 0, None),
     "replay-0.33": ("replay case.json --vllm_version 0.33", 0, None),
     "generator": ("generator generated.tsv --req_num 12 --rate 3 --seed 2", 0, "generated.tsv"),
+    "reallm": ("reallm system.yaml runs --code lengths.csv", 0, _CHUNKED),
+    "run_files": (
+        f"run_files {_CHUNKED} runs/llama70b-tp8-continuous-code-rate2.yaml --table table.csv",
+        0,
+        "table.csv",
+    ),
 }
 """The command of each step, its exit code, and a file that it writes; later ones read what earlier ones leave."""
+_REALLM = """\
+model: [llama70b, llama405b]
+system: {device: H100, num_devices: 8, attention_parallelism: [tp8, ep8], io_algo: multishot, prefill_chunk: 512,
+  batching_algo: [mixed-sarathi, continuous]}
+system_sim: {tasks: [code], request_rates: [2], end_reqs: 3}
+trace_gen: {end_time: 3}
+"""
 _CASE = {
     "max_num_seqs": 3, "max_num_batched_tokens": 32, "block_size": 4, "num_gpu_blocks": 14, "max_model_len": 64,
     "latency_model": {"a_us": 1000, "b_us_per_token": 10, "c_us_per_kv_token": 0.5}, "enable_prefix_caching": True,
@@ -119,6 +135,8 @@ def _prepare() -> None:
     flags = "--npu_num 4 --npu_group 2 --link_bw 100 --link_latency 700 --dataset requests.tsv --trace_dir traces"
     _, code = _run(f"main --model_name small.json {flags}")
     assert code == 0
+    Path("system.yaml").write_text(_REALLM)
+    Path("lengths.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,700,5\n")
     Path("sample.txt").write_text(samples.orca(groups=2))
     before, projection, after = Path(_TRACE).read_text().partition("\no_proj")
     Path("broken.txt").write_text(before + projection + re.sub(r"ALLREDUCE\t\d+\t\d+", "NONE\t0\t-", after, count=1))

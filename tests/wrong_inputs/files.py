@@ -10,6 +10,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 HEADER = "input_toks\toutput_toks\tarrival_time_ns\n"
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+REALLM = "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
 Files = Iterator[tuple[str, str | bytes]]
 
 WORKLOADS: dict[str, str | bytes] = {
@@ -48,6 +50,15 @@ WORKLOADS: dict[str, str | bytes] = {
     "semicolons.tsv": "input_toks;output_toks;arrival_time_ns\n1;2;3\n",
     "crlf.tsv": "10\t5\t0\r\n20\tx\t1\r\n",
     "seconds.tsv": "10\t5\t0.25\n",
+    "azure.csv": AZURE + "2023-11-16 18:15:46.68,20,3\n2023-11-16 18:15:47,10,2\n",
+    "azure-time.csv": AZURE + "18:15:46,20,3\n",
+    "azure-zero.csv": AZURE + "2023-11-16 18:15:46.68,20,0\n",
+    "azure-header.csv": AZURE,
+    "azure-short.csv": AZURE + "2023-11-16 18:15:46.68,20\n",
+    "reallm.csv": REALLM + "0,2,0,0.5,1,20,3\n",
+    "reallm-batch.csv": REALLM + "0,2,0,0.5,1,20,3\n1,2,0,0.5,4,20,3\n",
+    "reallm-type.csv": REALLM + "0,1,0,0.5,1,20,3\n",
+    "reallm-time.csv": REALLM + "0,2,0,soon,1,20,3\n",
 }
 
 RECORDINGS: dict[str, str | bytes] = {
@@ -162,6 +173,64 @@ HARDWARE: dict[str, dict[str, Any]] = {
     "shows": {"driver_memory_gib": 1000},
     "efflist": {"efficiency": [1]},
 }
+
+TEMPLATE: dict[str, Any] = {
+    "interconnect": {
+        "link": {"bandwidth_per_direction_byte": 25e9, "latency_second": 9e-6}, "link_count_per_device": 12,
+    },
+    "device": {
+        "frequency_Hz": 1e9,
+        "compute_chiplet": {"core_count": 100, "core": {
+            "sublane_count": 4,
+            "systolic_array": {"array_width": 16, "array_height": 16, "data_type": "fp16", "mac_per_cycle": 1},
+        }},
+        "io": {
+            "global_buffer_MB": 40, "global_buffer_bandwidth_per_cycle_byte": 5120, "memory_channel_active_count": 5,
+            "pin_count_per_channel": 1024, "bandwidth_per_pin_bit": 3e9,
+        },
+        "memory": {"total_capacity_GB": 80},
+        "compute_chiplet_count": 1,
+    },
+}  # fmt: skip
+TEMPLATES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "nodevice": {"device": None},
+    "devicetext": {"device": "an accelerator"},
+    "bare": {"device": {}},
+    "ring": {"interconnect": TEMPLATE["interconnect"] | {"topology": "RING"}},
+    "links0": {"interconnect": TEMPLATE["interconnect"] | {"link_count_per_device": 0}},
+    "hz": {"device": TEMPLATE["device"] | {"frequency_Hz": "1 GHz"}},
+    "unknown": {"device": TEMPLATE["device"] | {"memories": {}}},
+}
+
+SYSTEM_FILE = {
+    "model": "llama70b",
+    "system": {"device": "H100", "num_devices": 4, "attention_parallelism": "tp4"},
+    "system_sim": {"tasks": ["code"], "request_rates": [1], "end_reqs": 1},
+}
+SYSTEM_FILES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "model": {"model": "llama7b"},
+    "nomodel": {"model": None},
+    "nosystem": {"system": None},
+    "systemlist": {"system": ["H100"]},
+    "bare": {"system": {}},
+    "many": {"system": SYSTEM_FILE["system"] | {"attention_parallelism": "tp2_tp2"}},
+    "devices": {"system": SYSTEM_FILE["system"] | {"num_devices": 8}},
+    "square": {"system": SYSTEM_FILE["system"] | {
+        "num_devices": 8, "attention_parallelism": "tp8", "io_algo": "2d_ring"}},
+    "experts": {"system": SYSTEM_FILE["system"] | {"attention_parallelism": "ep4"}},
+    "small": {"model": "llama405b"},
+    "free": {"system": SYSTEM_FILE["system"] | {"io_algo": ""}},
+    "prefetch": {"system": SYSTEM_FILE["system"] | {"batching_algo": "prefetch-thread"}},
+    "device": {"system": SYSTEM_FILE["system"] | {"device": "H1000"}},
+    "hetero": {"heterogeneous": True},
+    "trace": {"system_sim": {"traces": "none.csv"}},
+    "chat": {"system_sim": {"tasks": ["chat"]}},
+    "conv": {"system_sim": {"tasks": ["conv"]}},
+    "late": {"trace_gen": {"end_time": 1e-6}},
+    "unknown": {"kernels": {}},
+}  # fmt: skip
 
 NETWORK = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [50.0], "latency": [500.0]}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -365,6 +434,9 @@ def _files() -> Files:
     yield from RECORDINGS.items()
     yield from _changed("m", MODEL, MODELS, MODEL_TEXTS)
     yield from _changed("h", hardware, HARDWARE, {})
+    yield from _changed("d", TEMPLATE, TEMPLATES, {})
+    yield from ((f"l/{name}.yaml", json.dumps(_with(SYSTEM_FILE, changes))) for name, changes in SYSTEM_FILES.items())
+    yield "l/list.yaml", "- llama70b\n"
     for name, values in NETWORKS.items():
         yield f"n/{name}.yml", "".join(f"{key}: {json.dumps(value)}\n" for key, value in _with(NETWORK, values).items())
     yield from ((f"n/{name}.yml", text) for name, text in NETWORK_TEXTS.items())

@@ -28,6 +28,10 @@ GOOD = (
     "main --req_num 2 --model_name gpt2 --dataset good.tsv --network n/good.yml --system s/least.json --npu_num 4",
     "main --req_num 1 --model_name gpt2 --dataset good.tsv --network n/good.yml --system s/most.json --npu_num 4",
     "replay c/good.json",
+    "main --req_num 1 --model_name gpt2 --hardware d/good.json --dataset azure.csv",
+    "main --req_num 1 --model_name gpt2 --dataset reallm.csv",
+    "reallm l/good.yaml made --code azure.csv",
+    "run_files f/good.yaml",
 )
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from benchmarks.fuzz.readers.commands import words
 from benchmarks.fuzz.target import Target, targets
+from orchestrator.reallm.runs import plan
+from orchestrator.reallm.system_file import read_system_file
 from orchestrator.replay.__main__ import main as replay_command
 from orchestrator.replay.case import read_case
 from orchestrator.replay.run import replay
+from orchestrator.requests.formats import read_requests
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload
@@ -29,6 +32,19 @@ _CASE = {
 def _workload(path: Path) -> None:
     assert read_workload(path).rows >= 1
     assert read_workload(path, 2).rows >= 1
+
+
+def _csv(path: Path) -> None:
+    read = read_requests(path)
+    assert read.rows == len(read.requests) >= 1 and read.requests.longest().prompt_tokens >= 1
+    assert read_requests(path, 1).rows == read.rows
+
+
+def _reallm_system(path: Path) -> None:
+    made = plan(read_system_file(path))
+    assert made.engines or made.left_out
+    for engine in made.engines:
+        engine.settings()
 
 
 def _run_file(path: Path) -> None:
@@ -57,6 +73,8 @@ def _recording(path: Path) -> None:
 
 
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
+targets.register("workload_csv")(Target("workloads in CSV: ReaLLM's, Azure's", _csv, "workload.csv"))
+targets.register("reallm_system")(Target("system files of ReaLLM", _reallm_system, "system.yaml"))
 targets.register("run_yaml")(Target("run files in YAML", _run_file, "run.yaml"))
 targets.register("run_json")(Target("run files in JSON", _run_file, "run.json"))
 targets.register("flags")(Target("flags of the main job", _flags))

@@ -69,4 +69,5 @@ def _routed_tokens(path: Path) -> None:
 targets.register("model")(Target("a model's config.json", _model, "config.json"))
 targets.register("hardware")(Target("a device's file", _hardware, "device.json"))
 targets.register("routed_tokens")(Target("a recording of routed tokens (CSV)", _routed_tokens, "routed.csv"))
+targets.register("device_template")(Target("a device in LLMCompass's template", _hardware, "device.json"))
 targets.register("latency_table")(Target("a latency table (v0.2.1's CSV)", _table, "table.csv"))
