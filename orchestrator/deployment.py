@@ -25,7 +25,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.settings.decided import decided, machine
-from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
+from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
@@ -33,7 +33,7 @@ from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
-from trace_gen.models import load_model
+from trace_gen.models import load_model, load_onnx_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
 from trace_gen.perf_models import PerfModelSettings
 from trace_gen.precision import Precision
@@ -183,7 +183,7 @@ class Deploying:
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
-        self._model = cache(load_model)
+        self._load = cache(load_given)
         self._hardware = cache(load_hardware)
         self._perf_model = cache(self._new_perf_model)
         self._generator = cache(self._new_generator)
@@ -199,7 +199,7 @@ class Deploying:
 
     def _deploy(self, given: EngineSpec) -> Deployment:
         asked = given.model
-        model, hardware = self._model(asked.model_name, asked.quantization), self._hardware(asked.hardware)
+        model, hardware = self._model(asked), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism)
@@ -223,11 +223,14 @@ class Deploying:
             scheduler,
         )
 
+    def _model(self, settings: ModelSettings) -> ModelArchitecture:
+        return self._load(settings.model_name or DEFAULT_MODEL, settings.model_onnx, settings.quantization)
+
     def _new_perf_model(self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int) -> PerfModel:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings.model_name, settings.quantization),
+                architecture=self._model(settings),
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -250,12 +253,17 @@ class Deploying:
         self, perf_model: PerfModelSettings, settings: ModelSettings, shared: ParallelismSettings
     ) -> TraceGenerator:
         return TraceGenerator(
-            self._model(settings.model_name, settings.quantization),
+            self._model(settings),
             Mesh(shared.tensor, shared.stages, shared.expert),
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
         )
+
+
+def load_given(name: str, onnx: Path | None, quantization: str | None) -> ModelArchitecture:
+    """Return the model in the file `onnx`, or that of a name where no file is given."""
+    return load_model(name, quantization) if onnx is None else load_onnx_model(onnx, quantization)
 
 
 def kv_space(

@@ -50,7 +50,8 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
-    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
+    - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers);
+    - `bits`: the width of its numbers where what was read says so (None: a run says it).
     """
 
     name: str
@@ -63,6 +64,7 @@ class ModelArchitecture:
     tie_word_embeddings: bool
     position_rows: int = 0
     quantization: Quantization | None = None
+    bits: int | None = None
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
