@@ -1,6 +1,7 @@
 """A branch of the residual stream -> attention or an MLP, with how its matrices are stored.
 
-    attention   norm > query, key and value projections [norms of heads] [rotary] > scores > softmax > values > projection
+    attention   norm > projections to queries, keys, values [norms of heads] [rotary] > scores > softmax > values >
+                projection
     MLP         norm > one or two projections up > activation > projection down
 
 Scores may be made by products and a softmax, or by a fused operator of ONNX or onnxruntime.
@@ -261,9 +262,8 @@ class Examiner:
     def _check_cache(self, regions: list[Region], kept: int, heads: _Heads) -> None:
         """Refuse a cache that holds something other than `kept` elements of keys and of values a token."""
         given = self.flow.graph.inputs
-        joined = [
-            name for region in regions[1:] for node in region.nodes if node.op == "Concat" for name in node.inputs
-        ]
+        joins = [node for region in regions[1:] for node in region.nodes if node.op == "Concat"]
+        joined = [name for node in joins for name in node.inputs]
         for name in (*joined, *heads.node.inputs):
             dims = given[name].dims if name in given else None
             if dims is None or len(dims) != 4:

@@ -1,4 +1,4 @@
-"""A graph's branches, head and numbers -> `ModelArchitecture`: the one place that knows what an architecture can say."""
+"""A graph's branches, head and numbers -> `ModelArchitecture`; with `branches` all that knows what that can say."""
 
 from __future__ import annotations
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from onnx import TypeProto
 
 BATCH, TOKENS, PAST = 1009, 1013, 2026
-"""Sizes of the batch, of the new tokens and of the past ones where they are open: primes or double, unlike a model's."""
-_TYPE_OF_FIRST = frozenset({"Dropout"})
+"""Sizes of the batch, of new and of past tokens where they are open: primes or double ones, unlike a model's sizes."""
 
 
 class Evaluation:
@@ -174,8 +173,8 @@ def _dims(made: TypeProto | None) -> tuple[int, ...] | None:
 def _open_sizes(graph: Graph, ids: str) -> dict[str, tuple[int, ...]]:
     """Return the sizes of the graph's inputs, with numbers for those that are open.
 
-    The ids' are batch and tokens. Other names: of a cache, the past; of masks and positions that have the batch, what is
-    past and new together unless they share the ids' names.
+    The ids' are batch and tokens. Other names: of a cache, the past; of masks and positions, what is past and new
+    together unless they share the ids' names.
     """
     named: dict[str, int] = {}
     given = graph.inputs[ids].dims or (None, None)

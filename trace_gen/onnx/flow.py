@@ -5,8 +5,8 @@ of the embedded tokens). The stream is the embedding and every sum of it with a 
 
     stream 0 = embedding [+ positions]    stream n + 1 = stream n + branch n (streams that it reads)
 
-Tensors are numbered by how they are made: a stream is a stream, a weight its sizes, type and place in its branch, whatever
-its name. So branches with equal numbers are equal graphs: the repeated block is found, and need be looked at once.
+Tensors are numbered by how they are made: a stream is a stream, a weight its sizes, type and place in its branch,
+whatever its name. So branches with equal numbers are equal graphs: the repeated block is found, and looked at once.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
@@ -96,8 +95,3 @@ class Graph:
 def refusal(node: Node | None, what: str, fix: str = "") -> UserError:
     """Return the error for something that cannot be modelled; the reader adds the file."""
     return UserError(what, fix=fix, field=None if node is None else node.title)
-
-
-def scalar_like(value: Values) -> bool:
-    """Whether a value is a single number."""
-    return int(np.size(value)) == 1

@@ -1,13 +1,13 @@
 """Projections: products of something hidden with a matrix of the file, and how the matrix is stored.
 
-A quantised matrix is one behind a `DequantizeLinear`, or that of onnxruntime's `MatMulNBits`. Scales and zero points are
-counted as they are stored.
+A quantised matrix is one behind a `DequantizeLinear`, or that of onnxruntime's `MatMulNBits`. Scales and zero points
+are counted as they are stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.onnx.flow import Flow
@@ -70,8 +70,6 @@ def projection(flow: Flow, evaluation: Evaluation, node: Node) -> Projection:
 
 def _multiplied(flow: Flow, node: Node, stored: Stored) -> Stored:
     """Return how the matrix is stored; where its input goes through 8 bits, the two are multiplied in these."""
-    from dataclasses import replace
-
     before = flow.graph.producer.get(node.inputs[0])
     if stored.quantized is None or before is None or before.op != "DequantizeLinear":
         return stored
@@ -152,8 +150,6 @@ class _Matrix:
         self, given: Quantization, node: Node, dims: tuple[int, ...], scale: tuple[int, ...], outputs: int
     ) -> Quantization:
         """Return `given` with what shares a scale: all, an output, or a block of inputs of an output."""
-        from dataclasses import replace
-
         if all(size == 1 for size in scale):
             return given
         axis = node.integer("axis", 1) % 2

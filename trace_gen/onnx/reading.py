@@ -182,15 +182,15 @@ def _constant(node: Node) -> Tensor | None:
 def _taken_apart(node: Node) -> Iterator[Node]:
     """Yield onnxruntime's `Skip...Normalization` as additions and a norm.
 
-    Inputs: input, skip, weight, then bias of the norm (LayerNorm only), and a bias of the addition; outputs: the norm's,
-    two that inference leaves out, and the sum.
+    Inputs: input, skip, weight, then bias of the norm (LayerNorm only), and a bias of the addition; outputs: the
+    norm's, two that inference leaves out, and the sum.
     """
     norm = _SKIP_NORMS[node.op]
     layer = norm == "LayerNormalization"
     total = (node.outputs[3] if len(node.outputs) > 3 else "") or f"{next(iter(node.outputs), '')}|sum"
     bias = node.input(4 if layer else 3)
     skip, index = node.input(1), node.index
-    made = []
+    made: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
     if bias:
         made.append(("Add", (skip, bias), (f"{total}|biased",)))
         skip = f"{total}|biased"

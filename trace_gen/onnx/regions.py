@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from trace_gen.architecture import NormKind
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.onnx.flow import FUSED_ATTENTION, PRODUCTS, Flow
-from trace_gen.onnx.graph import MICROSOFT, Node, refusal
+from trace_gen.onnx.graph import Node, refusal
 
 MOVES = frozenset(
     {
