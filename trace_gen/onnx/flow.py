@@ -153,7 +153,7 @@ class Flow:
 
     def _adds_to_stream(self, node: Node) -> bool:
         one, other = node.inputs
-        if other in self._stream_of:
+        if other in self._stream_of or not self.is_hidden(one):
             one, other = other, one
         if not self.is_hidden(other):
             return self._adds_positions(node, one, other)
