@@ -77,6 +77,8 @@ class Examiner:
         region.only(frozenset({"Add"}), where)
         if len(region.ends) != 1 or region.streams:
             parts = ", ".join(node.title for node in region.ends[:3]) or "no product"
+            if len(region.ends) == 2:
+                parts += " (attention and MLP side by side?)"
             raise refusal(next(region.works(), None), f"made of {parts} {where}: one projection is expected")
         made = self.projection(region.ends[0])
         return made, made.bias or self._adds(region, made)

@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from foundation.fields import LARGEST
 from trace_gen.onnx.graph import FLOATS, INTEGERS, MICROSOFT, NARROW, Graph, Node, refusal
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "MatMulInteger", "QLinearMatMul"})
@@ -184,7 +185,7 @@ class Flow:
         kinds = {self._touches[name] for name in node.inputs}
         if kinds == {(True, False), (False, True)}:
             what = "adds a branch to something that is made of the residual stream, not to the stream itself"
-            raise refusal(node, f"{what}: post-norm blocks and scaled residuals are not modelled")
+            raise refusal(node, f"{what}: post-norm blocks, scaled embeddings and residuals are not modelled")
 
     def _new_stream(self, name: str) -> None:
         self._stream_of[name] = len(self.streams)
@@ -240,6 +241,8 @@ def _looks_up(graph: Graph, node: Node) -> bool:
         return False
     table = graph.tensors.get(_table(graph, node))
     if table is None or len(table.dims) != 2 or table.dtype not in FLOATS:
+        return False
+    if not all(1 <= size <= LARGEST for size in table.dims):
         return False
     ids = graph.inputs.get(_ids(graph, node))
     return ids is not None and ids.dtype in INTEGERS

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from foundation.fields import LARGEST
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.onnx.flow import Flow
 from trace_gen.onnx.graph import FLOATS, NARROW, Graph, Node, refusal
@@ -57,6 +58,8 @@ def projection(flow: Flow, evaluation: Evaluation, node: Node) -> Projection:
     dims = evaluation.shape(node.inputs[1])
     if dims is None or len(dims) != 2:
         raise refusal(node, "multiplies by weights that are no matrix" if dims else "multiplies by unknown weights")
+    if not all(1 <= size <= LARGEST for size in dims):
+        raise refusal(node, f"multiplies by a matrix of sizes {dims}: each is from 1 to {LARGEST}")
     inputs, outputs = dims[::-1] if node.integer("transB", 0) else dims
     if node.integer("transA", 0) or node.attributes.get("alpha", 1.0) != 1.0:
         raise refusal(node, "a product that transposes or scales its input is not modelled")
@@ -82,7 +85,8 @@ def _packed(flow: Flow, node: Node) -> Projection:
     inputs, outputs, group = (node.integer(name, 0) for name in ("K", "N", "block_size"))
     bits = node.integer("bits", 4)
     weights, scales = (flow.graph.tensors.get(node.input(at)) for at in (1, 2))
-    packed = weights is not None and min(inputs, outputs, group) >= 1 and bits in (4, 8)
+    sizes = all(1 <= size <= LARGEST for size in (inputs, outputs, group))
+    packed = weights is not None and sizes and bits in (4, 8)
     if not packed or weights is None or scales is None or scales.dtype not in FLOATS:
         raise refusal(node, "weights, scales and sizes of another form than 4 or 8 bits in blocks of inputs")
     if weights.size * 8 != outputs * -(-inputs // group) * group * bits:

@@ -105,7 +105,10 @@ def _input(proto: Any) -> Input:
     kind = proto.type.tensor_type
     if not kind.HasField("shape"):
         return Input(None, int(kind.elem_type))
-    return Input(tuple(_size(one) for one in kind.shape.dim), int(kind.elem_type))
+    dims = tuple(_size(one) for one in kind.shape.dim)
+    if any(isinstance(size, int) and size > MOST_ELEMENTS for size in dims):
+        raise UserError(f"input {proto.name[:120]!r} has sizes {dims[:8]}", fix="the file is damaged: export it anew")
+    return Input(dims, int(kind.elem_type))
 
 
 def _size(dimension: Any) -> int | str | None:
