@@ -208,14 +208,20 @@ class Llama:
         write, hidden = self.write, self.shape.hidden
         if self.shape.norms == "pieces":
             return write.rms(of, f"{name}.weight", hidden)
-        kind = {"fused": "RMSNormalization", "simplified": "SimplifiedLayerNormalization"}[self.shape.norms]
+        kind = "RMSNormalization" if self.shape.norms == "fused" else "SimplifiedLayerNormalization"
         return str(write.op(kind, of, write.weight(f"{name}.weight", hidden), axis=-1))
 
     def _layer(self, name: str, at: int, state: str, width: int) -> str:
         write = self.write
         attended = self._attention(f"{name}.self_attn", at, self._norm(state, f"{name}.input_layernorm"))
-        state = write.op("Add", state, attended, name=f"{name}/residual")
-        after = self._mlp(f"{name}.mlp", self._norm(state, f"{name}.post_attention_layernorm"), width)
+        if self.shape.norms == "skip":
+            weight = write.weight(f"{name}.post_attention_layernorm.weight", self.shape.hidden)
+            kind = "SkipSimplifiedLayerNormalization"
+            normed, *_, state = write.op(kind, state, attended, weight, outputs=4, domain=MICROSOFT)
+        else:
+            state = write.op("Add", state, attended, name=f"{name}/residual")
+            normed = self._norm(state, f"{name}.post_attention_layernorm")
+        after = self._mlp(f"{name}.mlp", normed, width)
         return str(write.op("Add", state, after, name=f"{name}/residual2"))
 
     def _mlp(self, name: str, of: str, width: int) -> str:
@@ -296,8 +302,13 @@ class Llama:
         return str(write.op("Reshape", copies, write.op("Concat", *whole, axis=0)))
 
     def _fused(self, name: str, at: int, of: str, made: Sequence[str]) -> str:
-        """onnxruntime's GroupQueryAttention, with its rotary positions."""
+        """One operator: onnxruntime's GroupQueryAttention (with its rotary positions; or with queries, keys and values
+        packed), its MultiHeadAttention, or ONNX's Attention."""
         shape, write = self.shape, self.write
+        if shape.fused_attention in ("MultiHeadAttention", "Attention"):
+            return self._fused_alone(name, at, made)
+        if shape.fused_attention == "packed":
+            made = (write.nodes.pop().input[0], "", "")
         lengths = write.op("ReduceSum", "attention_mask", write.ints(1), keepdims=0)
         total = write.op("Gather", write.op("Shape", "attention_mask"), write.ints_scalar(1))
         tables = [self._table(part) for part in ("cos", "sin")]
@@ -310,6 +321,26 @@ class Llama:
             name=f"{name}/attention",
             **attributes,
         )
+        for part, one in zip(("key", "value"), present, strict=True):
+            self._present(f"{at}.{part}", one)
+        return str(attended)
+
+    def _fused_alone(self, name: str, at: int, made: Sequence[str]) -> str:
+        shape, write, kind = self.shape, self.write, self.shape.fused_attention
+        domain = MICROSOFT if kind == "MultiHeadAttention" else ""
+        tables = [self._table(part) for part in ("cos", "sin")]
+        turned = [
+            write.op("RotaryEmbedding", one, *tables, "position_ids", num_heads=count)
+            if not domain
+            else write.op("RotaryEmbedding", one, "position_ids", *tables, domain=domain, num_heads=count)
+            for one, count in zip(made, (shape.heads, shape.kv_heads), strict=False)
+        ]
+        past = [self._past(f"{at}.{part}") for part in ("key", "value")]
+        inputs = (*turned, made[2], *(("", "", "") if domain else ("",)), *past)
+        counts = {"num_heads": shape.heads}
+        if not domain:
+            counts = {"q_num_heads": shape.heads, "kv_num_heads": shape.kv_heads}
+        attended, *present = write.op(kind, *inputs, outputs=3, domain=domain, name=f"{name}/attention", **counts)
         for part, one in zip(("key", "value"), present, strict=True):
             self._present(f"{at}.{part}", one)
         return str(attended)

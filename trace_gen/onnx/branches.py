@@ -126,7 +126,7 @@ class Examiner:
         if widths not in ([inner], [2 * inner], [inner, inner]):
             raise refusal(down.node, f"takes {inner} elements, but the projections before it make {widths}")
         gated = widths != [inner]
-        added = [size for _, size in self.walker.vectors(tuple(before.works()))]
+        added = [size for _, size in self.walker.vectors(before.works())]
         if any(size not in widths for size in added):
             raise refusal(next(before.works()), f"parameters of sizes {added} in an MLP, biases of {widths} expected")
         biases = [up.bias or at < len(added) for at, up in enumerate(ups)]
@@ -171,11 +171,11 @@ class Examiner:
             return self._fused(node)
         weighted, values = node.inputs[0], node.inputs[1]
         after = self.walker.back(weighted)
-        after.only(_AFTER_SOFTMAX, "between the softmax of attention and the values")
+        after.only(_AFTER_SOFTMAX, "between the softmax of attention and the values", whole=True)
         if len(after.ends) != 1 or after.ends[0].op != "Softmax":
             raise refusal(node, "multiplies two things that depend on the tokens, but no softmax: not modelled")
         scores = self.walker.back(after.ends[0].inputs[0])
-        scores.only(_SCORE_STEPS, "between the scores of attention and their softmax")
+        scores.only(_SCORE_STEPS, "between the scores of attention and their softmax", whole=True)
         if len(scores.ends) != 1 or not self.is_product_of_hidden(scores.ends[0]) or scores.streams:
             raise refusal(after.ends[0], "a softmax of something other than the product of queries and keys")
         product = scores.ends[0]
@@ -256,7 +256,7 @@ class Examiner:
             raise refusal(node, "values that are normalised or rotated are not modelled")
         for region in regions[:2] if normed else ():
             works = [one for one in region.works() if one.op != "Add"]
-            weights = [size for _, size in self.walker.vectors(tuple(works)) if size == head_dim]
+            weights = [size for _, size in self.walker.vectors(works) if size == head_dim]
             if any(NORMS.get(one.op) is NormKind.LAYER or one.op == "Sub" for one in works) or weights != [head_dim]:
                 raise refusal(works[0], f"a norm of queries or keys other than RMSNorm of heads of {head_dim}")
         return normed

@@ -6,7 +6,7 @@ operators of a region become the one operator that an engine fuses them into; wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from trace_gen.architecture import NormKind
@@ -36,11 +36,13 @@ _NORM_STEPS = frozenset({"Pow", "Mul", "ReduceMean", "Add", "Sub", "Sqrt", "Div"
 _ROTARY = frozenset({"RotaryEmbedding"})
 _ROTATES = frozenset({"Mul", "Add", "Sub", "Neg"})
 _ENDS = frozenset({*PRODUCTS, *FUSED_ATTENTION, "Softmax"})
+_REARRANGES = frozenset({"Split", "Slice", "Concat", "Expand", "Gather", "Tile"})
 _REASONS = {
     **dict.fromkeys(("TopK", "MoE", "QMoE", "ScatterND", "ScatterElements", "NonZero"), "a mixture of experts"),
     **dict.fromkeys(("Conv", "ConvTranspose", "CausalConvWithState"), "a convolution"),
     **dict.fromkeys(("LSTM", "GRU", "RNN", "CumSum", "LinearAttention"), "a recurrence"),
     "Tanh": "soft-capping",
+    "Concat": "attention sinks",
 }
 """What operators that have no place usually are part of."""
 
@@ -57,10 +59,10 @@ class Region:
         """Yield the nodes that compute something."""
         return (node for node in self.nodes if node.op not in MOVES)
 
-    def only(self, allowed: frozenset[str], where: str) -> None:
-        """Refuse whatever is neither `allowed` nor moves elements about."""
-        for node in self.works():
-            if node.op not in allowed:
+    def only(self, allowed: frozenset[str], where: str, *, whole: bool = False) -> None:
+        """Refuse whatever is neither `allowed` nor moves elements about; `whole`: none may come or go, either."""
+        for node in self.nodes:
+            if node.op not in allowed and (node.op not in MOVES or (whole and node.op in _REARRANGES)):
                 guess = _REASONS.get(node.op)
                 part = f" (part of {guess}?)" if guess else ""
                 raise refusal(node, f"{node.op} {where} is not modelled{part}")
@@ -100,13 +102,11 @@ class Walker:
             if name and not self.flow.is_hidden(name):
                 yield name, self.evaluation.size(name)
 
-    def vectors(self, nodes: Iterator[Node] | tuple[Node, ...]) -> list[tuple[Node, int]]:
-        """Return the fixed inputs of more than one element, with their elements, of element-wise `nodes`."""
+    def vectors(self, nodes: Iterable[Node]) -> list[tuple[Node, int | None]]:
+        """Return the inputs of element-wise `nodes` that do not depend on the tokens and are no single number, with
+        their elements."""
         return [
-            (node, size)
-            for node in nodes
-            for name, size in self.others(node)
-            if node.op not in ("ReduceMean",) and self.flow.is_fixed(name) and size is not None and size != 1
+            (node, size) for node in nodes for _, size in self.others(node) if node.op != "ReduceMean" and size != 1
         ]
 
     def norm(self, region: Region, width: int, where: str) -> NormKind:
@@ -121,7 +121,7 @@ class Walker:
             raise refusal(first, f"{found} {where}: one is expected")
         differs = any(node.op == "Sub" for node in works)
         kind = NORMS[fused[0].op] if fused else NormKind.LAYER if differs else NormKind.RMS
-        sizes = [size for _, size in self.vectors(tuple(works))]
+        sizes = [size for _, size in self.vectors(works)]
         expected = [width] * (2 if kind is NormKind.LAYER else 1)
         if sizes != expected:
             told = f"parameters of sizes {sizes}, expected {expected}"
