@@ -14,6 +14,9 @@ onnx = pytest.importorskip("onnx", reason="the onnx package is an extra: pip ins
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from foundation.errors import UserError  # noqa: E402
+from trace_gen.models import load_onnx_model  # noqa: E402
+
 MICROSOFT = "com.microsoft"
 
 
@@ -401,3 +404,22 @@ def save(folder: Path, model: Any, name: str = "tiny.onnx") -> Path:
     path = folder / name
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def refused(tmp_path: Path, model: Any, what: str) -> None:
+    path = save(tmp_path, model)
+    with pytest.raises(UserError) as caught:
+        load_onnx_model(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}") and what in said, said
+
+
+def node_named(model: Any, part: str, op: str = "") -> Any:
+    return next(node for node in model.graph.node if part in node.name and node.op_type.startswith(op))
+
+
+def before(model: Any, node: Any, op: str, at: int = 0, **attributes: Any) -> None:
+    """Put a node of kind `op` before an input of `node`."""
+    place, name = list(model.graph.node).index(node), f"put/{op}"
+    node.input[at], source = name, node.input[at]
+    model.graph.node.insert(place, helper.make_node(op, [source], [name], name=f"/put_{op}", **attributes))

@@ -145,6 +145,7 @@ class Examiner:
         regions = [self.walker.back(name) for name in (heads.queries, heads.keys, heads.values)]
         made = [self._one_projection(region, heads.node) for region in regions]
         projections = list({one.node.index: one for one in made}.values())
+        norm = self.normed(projections, "before attention")
         head_dim, count = self._head_sizes(heads, made)
         kv = self._kv_heads(projections, made, count, head_dim, heads.node)
         turned = [self.walker.rotates(region, head_dim) for region in regions]
@@ -162,7 +163,6 @@ class Examiner:
         if out.inputs != count * head_dim:
             raise refusal(out.node, f"takes {out.inputs} elements of {count} heads of {head_dim}")
         stored = {role: one.stored for role, one in zip(("q_proj", "k_proj", "v_proj"), made, strict=True)}
-        norm = self.normed(projections, "before attention")
         return Part(attention, norm, stored | {"o_proj": out.stored})
 
     def _heads(self, node: Node) -> _Heads:

@@ -66,6 +66,7 @@ class _Reading:
         logits, head = self._head()
         self._check_outputs(logits)
         self._check_aside()
+        rows = self._position_rows()
         parts = {one.signature: one for one in self.flow.branches[::-1]}
         known = {signature: self.examiner.examine(branch) for signature, branch in reversed(parts.items())}
         sequence = [known[branch.signature] for branch in self.flow.branches]
@@ -74,7 +75,6 @@ class _Reading:
         if len(norms) != 1:
             raise refusal(None, "some norms are RMSNorms and some LayerNorms: not modelled")
         stored = [part.stored for part in sequence]
-        rows = self._position_rows()
         architecture = ModelArchitecture(
             name=name,
             model_type="onnx",
@@ -120,9 +120,6 @@ class _Reading:
         if head.outputs != self.vocabulary:
             what = f"an LM head of {head.outputs} outputs for an embedding of {self.vocabulary} rows"
             raise refusal(head.node, f"{what}: not modelled")
-        before = self.examiner.walker.back(head.source)
-        if before.streams - {len(self.flow.streams) - 1}:
-            raise refusal(head.node, "reads a hidden state before the last one")
         return logits, head
 
     def _reads_all(self, name: str) -> bool:

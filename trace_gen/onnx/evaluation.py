@@ -56,11 +56,6 @@ class Evaluation:
         made = self._types.get(name)
         return 0 if made is None else int(made.tensor_type.elem_type)
 
-    def value(self, name: str) -> Values | None:
-        """Return the value of a small tensor that depends on nothing but sizes, None where it is none."""
-        self._work_out(name)
-        return self._values.get(name)
-
     def _work_out(self, name: str) -> None:
         for node in self._needed(name):
             self._done.add(node.index)
