@@ -153,11 +153,7 @@ EDITS: dict[str, tuple[dict[str, Any], Edit, str]] = {
         "a norm of queries or keys other than RMSNorm of heads of 8",
     ),
     "a layer without MLP": ({}, no_mlp(1), "7 additions to the hidden state: two a layer are expected"),
-    "two attentions in a row": (
-        {"cache": False},
-        two_attentions,
-        "layer 1 is not attention followed by an MLP: not modelled",
-    ),
+    "two attentions in a row": ({}, no_mlp(1, 3), "layer 1 is not attention followed by an MLP: not modelled"),
     "a bias of the head": ({}, after("lm_head", "Add", 97), "a bias of the LM head is not modelled"),
     "a product of another kind": ({}, doubled_head, "(FusedMatMul): this kind of product is not modelled"),
     "weights of three sizes": ({}, dims(DOWN, 2, 40, 48), "multiplies by weights that are no matrix"),
