@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx_cases import MICROSOFT, before, gpt2, llama, node_named, refused, save
 from trace_cases import only_layer
 
@@ -102,6 +102,69 @@ def doubled_head(model: ModelProto) -> None:
     node.domain = MICROSOFT
 
 
+def side_by_side(model: ModelProto) -> None:
+    """Attention and MLP of layer 0 read the same norm and are added up before the state is."""
+    norms = [node for node in model.graph.node if node.op_type == "RMSNormalization"]
+    first, second = node_named(model, "layers.0/residual_", "Add"), node_named(model, "layers.0/residual2", "Add")
+    for node in model.graph.node:
+        node.input[:] = [norms[0].output[0] if name == norms[1].output[0] else name for name in node.input]
+    both = [first.input[1], second.input[1]]
+    put(model, at(model, second), "Add", both, "both")
+    second.input[:] = [first.input[0], "both"]
+    model.graph.node.remove(norms[1])
+    model.graph.node.remove(first)
+
+
+def an_earlier_state(model: ModelProto) -> None:
+    first, second = node_named(model, "layers.0/residual_", "Add"), node_named(model, "layers.0/residual2", "Add")
+    second.input[0] = first.input[0]
+
+
+def third_factor(model: ModelProto) -> None:
+    node = node_named(model, DOWN, "MatMul")
+    put(model, at(model, node), "MatMul", list(node_named(model, GATE, "MatMul").input), "another")
+    put(model, at(model, node), "Mul", [node.input[0], "another"], "third")
+    node.input[0] = "third"
+
+
+def joined_queries(model: ModelProto) -> None:
+    node = node_named(model, O_PROJ, "MatMul")
+    both = [node.input[0], node_named(model, Q_PROJ, "MatMul").output[0]]
+    put(model, at(model, node), "Concat", both, "joined", axis=-1)
+    node.input[0] = "joined"
+
+
+def queries_in(*sizes: int) -> Edit:
+    """Return the edit that gives the queries of layer 0 other sizes; none: sizes that nobody knows."""
+
+    def edit(model: ModelProto) -> None:
+        queries = node_named(model, Q_PROJ, "MatMul").output[0]
+        node = next(one for one in model.graph.node if one.op_type == "Reshape" and one.input[0] == queries)
+        node.input[1] = "attention_mask"
+        if sizes:
+            model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, dtype=np.int64), "new.sizes"))
+            node.input[1] = "new.sizes"
+
+    return edit
+
+
+def aside(model: ModelProto) -> None:
+    node = node_named(model, "angles", "MatMul")
+    put(model, at(model, node), "Conv", [node.input[1], node.input[1]], "convolved")
+    node.input[1] = "convolved"
+
+
+def made_by(part: str, op: str) -> Edit:
+    """Return the edit that has the weight of a projection, or what it is made of, go through `op` first."""
+
+    def edit(model: ModelProto) -> None:
+        put(model, 0, op, [part], "made.weight")
+        for node in model.graph.node[1:]:
+            node.input[:] = ["made.weight" if name == part else name for name in node.input]
+
+    return edit
+
+
 def layer_norm_at_the_end(model: ModelProto) -> None:
     last = model.graph.node[at(model, node_named(model, "lm_head")) - 1]
     last.op_type = "LayerNormalization"
@@ -111,6 +174,33 @@ def layer_norm_at_the_end(model: ModelProto) -> None:
 O_PROJ, Q_PROJ, K_PROJ, V_PROJ = (f"layers.0.self_attn.{part}_proj" for part in "oqkv")
 DOWN, GATE = "layers.0.mlp.down_proj", "layers.0.mlp.gate_proj"
 EDITS: dict[str, tuple[dict[str, Any], Edit, str]] = {
+    "attention and MLP added up": (
+        FUSED,
+        side_by_side,
+        "(MatMul) (attention and MLP side by side?) before it is added",
+    ),
+    "an earlier state": (FUSED, an_earlier_state, "adds to a hidden state that something was added to before"),
+    "three factors": ({}, third_factor, "takes something made of 3 products: the one or two projections of an MLP"),
+    "queries beside attention": ({}, joined_queries, "takes something made of 2 products: attention is expected"),
+    "queries of unknown sizes": ({}, queries_in(), "the sizes of its queries cannot be told; export it with named"),
+    "queries that are no list": ({}, queries_in(-1, 8), "the sizes of its queries cannot be told"),
+    "queries rotated alone": (
+        {"fused_attention": "Attention", "opset": 23},
+        reads("self_attn/attention", "Attention", 1, K_PROJ),
+        "rotary positions of either queries or keys alone: not modelled",
+    ),
+    "a convolution aside": ({}, aside, "(Conv): work that does not depend on the tokens is not modelled"),
+    "a weight that is made": ({}, made_by(DOWN, "Relu"), "by a matrix that is made by node '/put_Relu' (Relu)"),
+    "a quantised one that is made": (
+        {"weights": "tensor", "opset": 19},
+        made_by(DOWN, "Abs"),
+        "by a matrix that is made by node '/put_Abs' (Abs)",
+    ),
+    "a matrix of 32-bit integers": (
+        {"weights": "tensor", "opset": 19},
+        lambda model: setattr(held(model, DOWN), "data_type", TensorProto.INT32),
+        "(DequantizeLinear): a matrix of another form than 4 or 8 bits with scales of 16 or 32",
+    ),
     "outputs of another width": ({}, dims(DOWN, 80, 40), "adds 40 elements to a hidden state of 48"),
     "inputs of another width": ({}, dims(GATE, 40, 80), "takes 40 elements of a hidden state of 48"),
     "a vector that is no bias": ({}, after(O_PROJ, "Add", 12), "adds 12 elements to a projection's 48: a bias is"),
@@ -205,6 +295,40 @@ def test_one_change_is_refused_with_its_reason(tmp_path: Path, changes: dict[str
     refused(tmp_path, model, what)
 
 
+def constants_written_otherwise(model: ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            value = numpy_helper.to_array(node.attribute[0].t)
+            kind = {"i": "int", "f": "float"}[value.dtype.kind] + ("s" if value.ndim else "")
+            if value.dtype != np.float16:
+                del node.attribute[:]
+                node.attribute.append(helper.make_attribute(f"value_{kind}", value.tolist()))
+
+
+def mask_of_no_shape(model: ModelProto) -> None:
+    model.graph.input[2].type.tensor_type.ClearField("shape")
+
+
+def foreign_attribute(model: ModelProto) -> None:
+    node_named(model, DOWN, "MatMul").attribute.add(name="of_no_type")
+
+
+@pytest.mark.parametrize("edit", [constants_written_otherwise, mask_of_no_shape, foreign_attribute])
+def test_other_ways_to_write_the_same(tmp_path: Path, edit: Edit) -> None:
+    model, same = llama(dtype=FLOAT), load_onnx_model(save(tmp_path, llama(dtype=FLOAT)))
+    edit(model)
+    assert load_onnx_model(save(tmp_path, model)) == same
+
+
+def test_a_bias_that_goes_with_the_addition(tmp_path: Path) -> None:
+    model = llama(norms="skip")
+    for node in model.graph.node:
+        if node.op_type.startswith("Skip"):
+            node.input.append(vector(model, f"{node.output[0]}.bias", 48))
+    assert only_layer(load_onnx_model(save(tmp_path, model)))[0].output_bias
+    assert not only_layer(load_onnx_model(save(tmp_path, llama(norms="skip"))))[0].output_bias
+
+
 def test_of_positions(tmp_path: Path) -> None:
     model = gpt2()
     positions_twice(model)
@@ -212,6 +336,15 @@ def test_of_positions(tmp_path: Path) -> None:
     model = gpt2()
     held(model, "wpe.weight").dims[:] = [64, 16]
     refused(tmp_path, model, "adds something other than a learned table of 32 columns: not modelled")
+
+
+def test_of_queries_that_are_no_heads_of_tokens(tmp_path: Path) -> None:
+    model = gpt2()
+    queries = node_named(model, "Split", "Split").output[0]
+    node = next(one for one in model.graph.node if one.op_type == "Reshape" and one.input[0] == queries)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, -1, 1013]), "new.sizes"))
+    node.input[1] = "new.sizes"
+    refused(tmp_path, model, "queries of sizes (1, 32288, 1, 1013) are no heads of tokens")
 
 
 def test_of_gemms(tmp_path: Path) -> None:
