@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx_cases
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 from onnx.checker import check_model
 from onnx.reference import ReferenceEvaluator
@@ -20,6 +23,7 @@ from trace_cases import batch, make_generator
 
 from foundation.errors import UserError
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.memory import ModelMemory, parameter_count
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import model_operators
@@ -96,6 +100,40 @@ def test_its_traces_are_those_of_the_config(tmp_path: Path, tensor: int, pipelin
     stages = range(pipeline)
     assert [one.memory.weight_bytes(at) for at in stages] == [other.memory.weight_bytes(at) for at in stages]
     assert one.memory.kv_groups == other.memory.kv_groups
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw decoders, some of whose sizes may be alike by chance."""
+    kv_heads = draw(st.integers(1, 4))
+    fused = draw(st.sampled_from(["", "", "GroupQueryAttention"]))
+    return {
+        "kv_heads": kv_heads,
+        "heads": kv_heads * draw(st.integers(1, 4)),
+        "head_dim": 2 * draw(st.integers(2, 9)),
+        "hidden": draw(st.integers(8, 70)),
+        "kinds": tuple(draw(st.lists(st.sampled_from([24, 40, 64]), min_size=1, max_size=5))),
+        "vocab": draw(st.integers(9, 80)),
+        "cache": draw(st.booleans()),
+        "tied": draw(st.booleans()),
+        "fused_up": draw(st.booleans()),
+        "qkv_bias": draw(st.booleans()),
+        "fused_attention": fused,
+        "norms": draw(st.sampled_from(["pieces", "simplified", "skip"])),
+        "weights": draw(st.sampled_from(["float", "turned"])),
+    }
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(changes=shapes())
+def test_whatever_its_sizes(changes: dict[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        made = from_onnx(Path(folder), **changes)
+    shape = Shape(**changes)
+    assert [layer.mlp.inner for layer in made.layers] == list(shape.kinds)
+    assert (made.hidden_size, made.vocab_size, made.tie_word_embeddings) == (shape.hidden, shape.vocab, shape.tied)
+    attention = {layer.attention for layer in made.layers}
+    assert attention == {GroupedAttention(shape.heads, shape.kv_heads, shape.head_dim, qkv_bias=shape.qkv_bias)}
 
 
 def test_work_and_weights_are_those_of_the_graph(tmp_path: Path) -> None:

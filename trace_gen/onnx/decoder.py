@@ -14,7 +14,7 @@ from trace_gen.families import MOST_LAYERS
 from trace_gen.mlp.dense import DenseMlp
 from trace_gen.onnx.branches import Examiner, Part
 from trace_gen.onnx.evaluation import Evaluation
-from trace_gen.onnx.flow import Flow, embedding_table, follow
+from trace_gen.onnx.flow import FUSED_ATTENTION, PRODUCTS, Flow, embedding_table, follow
 from trace_gen.onnx.graph import FLOATS, Graph, refusal
 from trace_gen.onnx.matrices import Projection, Stored
 from trace_gen.onnx.reading import read_graph
@@ -23,6 +23,8 @@ from trace_gen.quantization import PLAIN_ROLES, Quantization
 
 OPEN_POSITIONS = 131_072
 """Positions of a graph that nothing bounds (rotary ones are computed): as many as the longest of the shipped models."""
+_WORK = (PRODUCTS | FUSED_ATTENTION | {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}) - {"MatMul", "Gemm"}
+"""Operators that are more than moves and element-wise work; products are looked at by their sizes."""
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Matrices that engines store as one."""
 
@@ -64,8 +66,7 @@ class _Reading:
     def decoder(self, name: str) -> Decoder:
         """Return the whole decoder."""
         logits, head = self._head()
-        self._check_outputs(logits)
-        self._check_aside()
+        self._check_aside(self._used(logits))
         rows = self._position_rows()
         parts = {one.signature: one for one in self.flow.branches[::-1]}
         known = {signature: self.examiner.examine(branch) for signature, branch in reversed(parts.items())}
@@ -148,23 +149,27 @@ class _Reading:
                 left.extend(node.inputs if node is not None else ())
         return found - stop
 
-    def _check_outputs(self, logits: str) -> None:
-        """Refuse work for outputs other than the logits, which moving keys and values into a cache is not."""
-        self.used = self._before([logits], set())
+    def _used(self, logits: str) -> set[str]:
+        """Return the tensors that the logits are made of.
+
+        Work for other outputs is refused; moving keys and values into a cache is none.
+        """
+        used = self._before([logits], set())
         others = [name for name in self.graph.outputs if name != logits]
-        for name in sorted(self._before(others, self.used)):
+        for name in sorted(self._before(others, used)):
             node = self.graph.producer.get(name)
-            fused = node is not None and name in node.outputs and any(one in self.used for one in node.outputs)
+            fused = node is not None and any(one in used for one in node.outputs)
             if node is not None and self.flow.is_hidden(name) and node.op not in MOVES and not fused:
                 what = "works for another output than the logits"
                 raise refusal(node, f"{what}: not modelled", "export the decoder with its logits and its cache alone")
+        return used
 
-    def _check_aside(self) -> None:
+    def _check_aside(self, used: set[str]) -> None:
         """Refuse products that depend on positions or masks alone, but for outer ones, which make rotary angles."""
         for node in self.graph.nodes:
             name = next(filter(None, node.outputs), "")
             made = self.flow.made.get(name)
-            if name not in self.used or self.flow.is_fixed(name) or self.flow.is_hidden(name) or made is None:
+            if name not in used or self.flow.is_fixed(name) or self.flow.is_hidden(name) or made is None:
                 continue
             if node.op in ("MatMul", "Gemm"):
                 dims = self.evaluation.shape(node.inputs[0])
@@ -172,7 +177,7 @@ class _Reading:
                     raise refusal(node, "a product that does not depend on the tokens is not modelled")
             elif node.op == "Einsum":
                 self._check_outer(node.attributes.get("equation", b""), node.title)
-            elif node.op in ("Conv", "LSTM", "GRU", "RNN"):
+            elif node.op in _WORK:
                 raise refusal(node, "work that does not depend on the tokens is not modelled")
 
     def _check_outer(self, equation: object, title: str) -> None:

@@ -39,8 +39,8 @@ _ENDS = frozenset({*PRODUCTS, *FUSED_ATTENTION, "Softmax"})
 _REARRANGES = frozenset({"Split", "Slice", "Concat", "Expand", "Gather", "Tile"})
 _REASONS = {
     **dict.fromkeys(("TopK", "MoE", "QMoE", "ScatterND", "ScatterElements", "NonZero"), "a mixture of experts"),
-    **dict.fromkeys(("Conv", "ConvTranspose", "CausalConvWithState"), "a convolution"),
-    **dict.fromkeys(("LSTM", "GRU", "RNN", "CumSum", "LinearAttention"), "a recurrence"),
+    **dict.fromkeys(("Conv", "ConvTranspose"), "a convolution"),
+    **dict.fromkeys(("LSTM", "GRU", "RNN", "CumSum"), "a recurrence"),
     "Tanh": "soft-capping",
     "Concat": "attention sinks",
 }
