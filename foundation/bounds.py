@@ -12,3 +12,5 @@ MOST_DEPTH = 64
 """Objects and lists inside each other."""
 MOST_NODES = 1 << 21
 """Objects and lists of a JSON text; all values of a YAML text, those that aliases repeat counted each time."""
+ONNX_BYTES = (1 << 31) - 1
+"""An ONNX model with the weights in it: as large as protobuf can be (2 GiB)."""

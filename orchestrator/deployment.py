@@ -25,17 +25,18 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.settings.decided import decided, machine
-from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
+from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.attention.absorption import Absorption
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import BalancedRouting
 from trace_gen.mlp.routings import RoutingSettings, routings
-from trace_gen.models import load_model
+from trace_gen.models import load_model, load_onnx_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
 from trace_gen.perf_models import PerfModelSettings
 from trace_gen.precision import Precision
@@ -186,7 +187,7 @@ class Deploying:
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
-        self._model = cache(load_model)
+        self._load = cache(load_given)
         self._hardware = cache(load_hardware)
         self._perf_model = cache(self._new_perf_model)
         self._generator = cache(self._new_generator)
@@ -202,7 +203,7 @@ class Deploying:
 
     def _deploy(self, given: EngineSpec) -> Deployment:
         asked = given.model
-        model, hardware = self._model(asked.model_name, asked.quantization, asked.mla), self._hardware(asked.hardware)
+        model, hardware = self._model(asked), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
@@ -226,11 +227,15 @@ class Deploying:
             scheduler,
         )
 
+    def _model(self, settings: ModelSettings) -> ModelArchitecture:
+        name = settings.model_name or DEFAULT_MODEL
+        return self._load(name, settings.model_onnx, settings.quantization, settings.mla)
+
     def _new_perf_model(self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int) -> PerfModel:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings.model_name, settings.quantization, settings.mla),
+                architecture=self._model(settings),
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -256,7 +261,7 @@ class Deploying:
         shared: ParallelismSettings,
         chosen: RoutingSettings,
     ) -> TraceGenerator:
-        model = self._model(settings.model_name, settings.quantization, settings.mla)
+        model = self._model(settings)
         name = routings.name_of(type(chosen))
         if not model.mixtures and name != BalancedRouting.name:
             what = f"{name}, but {model.name} has no experts to choose from"
@@ -279,6 +284,11 @@ class Deploying:
             context_mode=shared.cp_mode,
             sequence_parallel=shared.sequence_parallel,
         )
+
+
+def load_given(name: str, onnx: Path | None, quantization: str | None, mla: Absorption) -> ModelArchitecture:
+    """Return the model in the file `onnx`, or that of a name where no file is given."""
+    return load_model(name, quantization, mla) if onnx is None else load_onnx_model(onnx, quantization)
 
 
 def kv_space(

@@ -101,7 +101,8 @@ class ModelArchitecture:
     - `final_norm`: a norm follows the last layer;
     - `head_bias`: the LM head has a bias; `caps_logits`: logits are capped (a tanh) before one is sampled;
     - `quantization`: how the checkpoint stores its matrices (None: as all other numbers), in force by `quantized`;
-    - `notes`: what a user should know of what was read, one sentence each.
+    - `notes`: what a user should know of what was read, one sentence each;
+    - `bits`: the width of its numbers where what was read says so (None: a run says it).
     """
 
     name: str
@@ -120,6 +121,7 @@ class ModelArchitecture:
     caps_logits: bool = False
     quantization: Quantization | None = None
     notes: tuple[str, ...] = ()
+    bits: int | None = None
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

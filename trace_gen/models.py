@@ -1,4 +1,4 @@
-"""Models by name or path: a Hugging Face ``config.json``, shipped or the user's own -> `ModelArchitecture`."""
+"""Models by name or path -> `ModelArchitecture`: Hugging Face ``config.json``, shipped or the user's own, or ONNX."""
 
 from __future__ import annotations
 
@@ -55,6 +55,18 @@ def load_model(name_or_path: str, quantization: str | None = None, mla: Absorpti
     fields.finish()
     read = replace(absorbing(architecture, mla), notes=notes)
     return quantized(read, stored or ONLINE.get(quantization or ""))
+
+
+def load_onnx_model(path: Path, quantization: str | None = None) -> ModelArchitecture:
+    """Return the architecture of the decoder in an ONNX file; `quantization` as for `load_model`.
+
+    Raises `UserError` where the ``onnx`` package is missing, for what is no ONNX file, and for a graph with work that
+    an architecture cannot say, with the node.
+    """
+    from trace_gen.onnx.decoder import read_decoder
+
+    architecture = read_decoder(path).architecture
+    return architecture if architecture.quantization else quantized(architecture, ONLINE.get(quantization or ""))
 
 
 def shipped_models() -> dict[str, Path]:

@@ -44,11 +44,19 @@ def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
 
 
 def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
-    """Return the widths of numbers; a quantised checkpoint decides its own weights, and maybe its KV cache."""
+    """Return the widths of numbers; a quantised checkpoint decides its own weights, and maybe its KV cache.
+
+    What a file says of its numbers holds where nothing else is asked for.
+    """
     if given.mla != "auto" and model.absorption is None:
         said = f"{given.mla}, but {model.name} has no latent attention"
         raise UserError(said, field="--mla", fix="leave it out")
     quantized = model.quantization
+    width = DTYPES["auto"]
+    if model.bits is not None and not (quantized is not None and quantized.online):
+        width = model.bits
+        if given.fp is None and given.dtype in (None, "auto"):
+            given = replace(given, fp=width, dtype=None)
     method = None if quantized is None else quantized.method
     if given.quantization not in (None, method):
         raise UserError(
@@ -60,7 +68,7 @@ def _numbers(given: ModelSettings, model: ModelArchitecture) -> ModelSettings:
         return given
     if not quantized.online:
         given = replace(given, quantization=None)  # it says no more than the checkpoint
-    if given.bits != DTYPES["auto"]:
+    if given.bits != width:
         raise UserError(
             f"{given.bits} bits for {model.name}, whose weights are quantised ({quantized.method}) to {quantized.bits}",
             field="--dtype" if given.dtype else "--fp",

@@ -27,6 +27,7 @@ HOST_GB_S = 512
 """LLMServingSim's default, far more than PCI Express gives."""
 
 
+DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 DTYPES = {"auto": 16, "half": 16, "float16": 16, "bfloat16": 16, "float": 32, "float32": 32}
 """Bits of a number, by vLLM's names; `auto` is taken for 16, whatever a checkpoint says."""
 KV_DTYPES = {"bfloat16": 16, "float16": 16, "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8}
@@ -36,10 +37,14 @@ KV_DTYPES = {"bfloat16": 16, "float16": 16, "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2":
 class ModelSettings:
     """The model, the device it runs on, and the width of its numbers."""
 
-    model_name: str = setting(
-        "meta-llama/Llama-3.1-8B-Instruct",
+    model_name: str | None = setting(
+        None,
         "shipped model, or the path of a config.json or its folder",
         aliases=("model",),
+        shown_default=DEFAULT_MODEL,
+    )
+    model_onnx: Path | None = setting(
+        None, "ONNX file that holds the model, in place of --model_name", shown_default="the model by its name"
     )
     hardware: str = setting("RTX3090", "shipped device, or the path of a hardware file")
     fp: int | None = setting(
@@ -78,10 +83,13 @@ class ModelSettings:
     def decided(self, memory_bandwidth: float) -> ModelSettings:
         """Return the same, with what the device (bytes/s) and other settings decide."""
         bandwidth = self.local_bw or memory_bandwidth / 1e9
-        return replace(self, fp=self.bits, dtype=None, local_bw=bandwidth)
+        name = None if self.model_onnx else self.model_name or DEFAULT_MODEL
+        return replace(self, model_name=name, fp=self.bits, dtype=None, local_bw=bandwidth)
 
     def problems(self) -> Iterator[Problem]:
-        """Widths are given once."""
+        """The model and the widths of its numbers are given once."""
+        if self.model_name is not None and self.model_onnx is not None:
+            yield Problem("model_onnx", f"conflicts with --model_name {self.model_name}", "leave one out")
         if self.dtype is not None and self.fp not in (None, DTYPES[self.dtype]):
             yield Problem("dtype", f"{self.dtype} conflicts with --fp {self.fp}", "leave one out")
 

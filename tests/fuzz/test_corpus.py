@@ -20,6 +20,8 @@ ONLY_READ = ("result_cache", "serve", "spool_request", "tested_et", "tested_text
 @pytest.mark.parametrize("reader", list(targets))
 def test_corpus(reader: str) -> None:
     """Each input is read or refused; each reader's corpus holds both."""
+    if reader == "onnx":
+        pytest.importorskip("onnx", reason="the onnx package is an extra: pip install 'orrery-sim[onnx]'")
     counts = Counter[str]()
     with TemporaryDirectory() as folder:
         for path in corpus.files(reader):

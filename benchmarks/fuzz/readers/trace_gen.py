@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fuzz.target import Target, targets
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
@@ -28,8 +29,8 @@ def _batch() -> BatchShape:
     )
 
 
-def _model(path: Path) -> None:
-    architecture = load_model(str(path))
+def use(architecture: ModelArchitecture) -> None:
+    """Make a model into operators, and time a batch of it."""
     parameter_count(architecture)
     memory = ModelMemory(architecture, Mesh())
     assert memory.max_rank_weight_bytes > 0 and memory.kv_groups
@@ -38,6 +39,10 @@ def _model(path: Path) -> None:
     perf = make_perf_model("roofline", PerfModelOptions(architecture, load_hardware("A100")))
     trace = TraceGenerator(architecture, Mesh(), perf).generate([_batch()])
     assert (trace.latency_ns >= 1).all()
+
+
+def _model(path: Path) -> None:
+    use(load_model(str(path)))
 
 
 def _hardware(path: Path) -> None:
