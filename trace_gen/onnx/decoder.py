@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import UserError
 from foundation.printable import printable
-from trace_gen.architecture import Layer, ModelArchitecture, layer_runs
+from trace_gen.architecture import Layer, ModelArchitecture, layer_runs, quantized
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.families import MOST_LAYERS
 from trace_gen.mlp.dense import DenseMlp
@@ -22,6 +22,8 @@ from trace_gen.onnx.regions import MOVES
 from trace_gen.quantization import Quantization, Scheme
 from trace_gen.quantization import Stored as StoredRoles
 
+METHOD = "onnx"
+"""What quantisation by the nodes of a graph is called."""
 OPEN_POSITIONS = 131_072
 """Positions of a graph that nothing bounds (rotary ones are computed): as many as the longest of the shipped models."""
 _WORK = (PRODUCTS | FUSED_ATTENTION | {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}) - {"MatMul", "Gemm"}
