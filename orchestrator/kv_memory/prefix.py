@@ -29,7 +29,10 @@ NULL = 0
 
 
 class PrefixKV(KVBlocks):
-    """See the module's docstring. `pool` has one block more than `space`: the null block."""
+    """See the module's docstring. `pool` has one block more than `space`: the null block.
+
+    `drops_last`: the last block of a prefix that was found is computed anew.
+    """
 
     caches_prefixes = True
 
@@ -39,9 +42,12 @@ class PrefixKV(KVBlocks):
         pool: SharedBlockPool,
         groups: Sequence[LayerGroup] = (FULL,),
         rules: WindowRules = EAGER,
+        *,
+        drops_last: bool = False,
     ) -> None:
         super().__init__(space, groups, rules)
         self.pool = pool
+        self._drops_last = drops_last
         specs = sorted(dict.fromkeys(self.groups), key=lambda group: group.window is not None)
         self._one_pass = [spec.window is None for spec in specs] == [True, False]
         self._specs = [(spec, [at for at, group in enumerate(self.groups) if group == spec]) for spec in specs]
@@ -57,6 +63,8 @@ class PrefixKV(KVBlocks):
         if not holder.known_blocks and not holder.preemptions:
             return NO_HIT
         tables = self._common_prefix(holder, (tokens - 1) // self.block_size)
+        if self._drops_last:
+            tables = [table[:-1] for table in tables]
         if not tables[0]:
             return NO_HIT
         return Hit(tuple(tables), len(tables[0]) * self.block_size)
