@@ -18,17 +18,21 @@ from orchestrator.engine.engine import Engine
 from orchestrator.kv_memory.layout import KVLayout, kv_layout
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
+from orchestrator.schedulers.speculation import EAGLE, Speculation
 from orchestrator.settings.decided import decided, machine
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.architecture import ModelArchitecture
+from trace_gen.drafters import drafter_weight_bytes, head_of
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
 from trace_gen.memory import ModelMemory
@@ -59,7 +63,8 @@ class Unfit:
 class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet.
 
-    `spec` is what was asked for, `engine` the same with all that the model and the device decide.
+    `spec` is what was asked for, `engine` the same with all that the model and the device decide. `drafter` makes the
+    traces of a model that guesses tokens, if there is one.
     """
 
     spec: RunSpec
@@ -73,12 +78,19 @@ class Deployment:
     space: KVSpace
     place: Place
     scheduler: Scheduler
+    drafter: TraceGenerator | None = None
 
     def system(self, count: int = 1) -> str:
         """Return the hardware of `count` such engines and how it is used, in a few words."""
         shared = self.engine.parallelism
         layout = f"{count} x {shared.layout}" if count > 1 else shared.layout
         return f"{count * shared.npus} x {self.hardware.name} ({layout})"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights on the fullest NPU, a drafter's included."""
+        drafter = 0 if self.drafter is None else drafter_weight_bytes(self.drafter.memory)
+        return self.generator.memory.max_rank_weight_bytes + drafter
 
     @property
     def computes_prompts(self) -> bool:
@@ -96,15 +108,23 @@ class Deployment:
         backend = self._backend()
         stack.callback(backend.close)
         one_step = traces is not None or execution.interface != "memory"
-        pricing = TracedPricing(
-            self.generator.generate,
-            self._lower(stack, traces),
-            backend,
-            mesh=self.generator.mesh,
-            classes=self._classes(),
-            max_steps=1 if one_step else execution.macro_steps,
-            stopwatch=stopwatch,
-        )
+        lower = self._lower(stack, traces)
+
+        def priced(generator: TraceGenerator) -> TracedPricing:
+            return TracedPricing(
+                generator.generate,
+                lower,
+                backend,
+                mesh=generator.mesh,
+                classes=self._classes(),
+                max_steps=1 if one_step else execution.macro_steps,
+                stopwatch=stopwatch,
+            )
+
+        pricing: Pricing = priced(self.generator)
+        speculation = self.engine.scheduling.speculation
+        if self.drafter is not None and speculation is not None:
+            pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
         schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in numbers[1:])]
         engines = [
             Engine(scheduler, pricing, number=number, max_steps=execution.macro_steps)
@@ -206,7 +226,11 @@ class Deploying:
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
         layout = kv_layout(generator.memory, engine.block_size)
-        space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine)
+        drafter = self._drafter(engine, model)
+        if drafter is not None:
+            layout = layout.beside(kv_layout(drafter.memory, engine.block_size))
+        beside = 0 if drafter is None else drafter_weight_bytes(drafter.memory)
+        space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine, beside)
         place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
         scheduler = engine.scheduling.scheduler(place)
         return Deployment(
@@ -221,13 +245,46 @@ class Deploying:
             space,
             place,
             scheduler,
+            drafter,
         )
 
+    def _drafter(self, engine: EngineSpec, model: ModelArchitecture) -> TraceGenerator | None:
+        """Return what makes the traces of the model that guesses tokens, on the ranks of the engine's one stage."""
+        speculation, shared = engine.scheduling.speculation, engine.parallelism
+        if speculation is None or not speculation.has_layers:
+            return None
+        drafting = self._drafting_model(speculation, model)
+        return TraceGenerator(
+            drafting,
+            Mesh(shared.tensor, 1, shared.expert if drafting.mixtures else 1),
+            self._timed(engine.perf_model, engine.model, shared.tensor, drafting),
+            precision=_precision(engine.model),
+        )
+
+    def _drafting_model(self, speculation: Speculation, model: ModelArchitecture) -> ModelArchitecture:
+        """Return the model that guesses tokens for `model`."""
+        if speculation.model is None:
+            head = head_of(model, speculation.method)
+            return replace(head, quantization=None) if speculation.method == EAGLE else head
+        given = self._model(speculation.model, None)
+        if given.vocab_size != model.vocab_size and not speculation.drops_last_hit:
+            raise UserError(
+                f"{given.name} has {given.vocab_size} token ids, {model.name} {model.vocab_size}",
+                field="--speculative_model",
+                fix="name a model with the same tokens",
+            )
+        return replace(given, joins_hidden_state=speculation.drops_last_hit)
+
     def _new_perf_model(self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int) -> PerfModel:
+        return self._timed(chosen, settings, tensor, self._model(settings.model_name, settings.quantization))
+
+    def _timed(
+        self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int, model: ModelArchitecture
+    ) -> PerfModel:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings.model_name, settings.quantization),
+                architecture=model,
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -259,10 +316,13 @@ class Deploying:
 
 
 def kv_space(
-    memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec
+    memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec, beside: int = 0
 ) -> KVSpace:
-    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`."""
-    weights = memory.max_rank_weight_bytes
+    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`.
+
+    `beside`: bytes of weights on every NPU that are not the model's own.
+    """
+    weights = memory.max_rank_weight_bytes + beside
     if weights > memory_bytes:
         quantized = memory.architecture.quantization is not None
         raise UserError(
@@ -272,6 +332,7 @@ def kv_space(
             fix="give more memory or more NPUs" + ("" if quantized else ", or fewer bits (--fp, --quantization fp8)"),
         )
     override = engine.scheduling.num_gpu_blocks_override
+    share = replace(share, bytes=share.bytes - beside)
     blocks = _fitting_blocks(memory, layout, share) if override is None else override - 1
     if blocks < 1:
         raise _nothing_left(memory, share, engine)

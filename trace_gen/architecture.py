@@ -50,6 +50,8 @@ class ModelArchitecture:
     - `norm`: the kind of every normalisation over the hidden state;
     - `position_rows`: rows of the learned position table (0 where positions are rotary or none);
     - `tie_word_embeddings`: the embedding is the LM head, too;
+    - `joins_hidden_state`: its first layer takes a token's embedding and a hidden state of another model, projected to
+      one (see `trace_gen.drafters`);
     - `quantization`: how the checkpoint stores the matrices of its layers (None: as all other numbers).
     """
 
@@ -62,6 +64,7 @@ class ModelArchitecture:
     norm: NormKind
     tie_word_embeddings: bool
     position_rows: int = 0
+    joins_hidden_state: bool = False
     quantization: Quantization | None = None
 
     @cached_property

@@ -61,7 +61,7 @@ def model_operators(
         quantization=model.quantization,
     )
     return ModelOperators(
-        (_embedding(model, make),), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
+        _head(model, make), tuple(_block(kind, make) for kind in model.layer_kinds), _tail(model, make)
     )
 
 
@@ -69,6 +69,15 @@ def _block(layer: Layer, make: OperatorMaker) -> tuple[Operator, ...]:
     before, between = make.norm("attention_norm"), make.norm("mlp_norm")
     attention = layer.attention.operators(make, before.name)
     return (before, *attention, between, *layer.mlp.operators(make, between.name))
+
+
+def _head(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]:
+    embedding = _embedding(model, make)
+    if not model.joins_hidden_state:
+        return (embedding,)
+    hidden = model.hidden_size
+    plain = replace(make, quantization=None)  # as checkpoints store it
+    return (embedding, plain.linear("hidden_state_proj", embedding.name, 2 * hidden, hidden))
 
 
 def _embedding(model: ModelArchitecture, make: OperatorMaker) -> Operator:

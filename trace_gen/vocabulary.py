@@ -22,6 +22,7 @@ from trace_gen.trace import OperatorClass, RowKind
 
 ROLES: Mapping[str, OperatorClass] = {
     "embedding": OperatorClass.EMBEDDING,
+    "hidden_state_proj": OperatorClass.GEMM,
     "attention_norm": OperatorClass.ELEMENTWISE,
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), OperatorClass.GEMM),
     **dict.fromkeys(("qk_norm", "rotary", "mlp_norm"), OperatorClass.ELEMENTWISE),

@@ -25,7 +25,8 @@ class Batch:
     request that entered the running set now (new or resumed) with its prefix-cache hit in tokens; `preempted` lists
     the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
     `serial` counts an engine's iterations from 0. `brings[i]` tokens come out for `requests[i]`, if its answer goes on
-    that long; None: as many as there are samples, which is one at most.
+    that long; None: as many as there are samples, which is one at most. `guesses`: tokens that a drafter guesses for
+    every request when the step is done.
     """
 
     serial: int
@@ -40,6 +41,7 @@ class Batch:
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = 1
     brings: IntArray | None = None
+    guesses: int = 0
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod

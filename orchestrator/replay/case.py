@@ -14,9 +14,9 @@ from foundation.errors import UserError
 from foundation.fields import LARGEST, Fields
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.requests.request import Request
-from orchestrator.schedulers.vllm.acceptance import RecordedAcceptance
+from orchestrator.schedulers.acceptance import RecordedAcceptance
+from orchestrator.schedulers.speculation import METHODS
 from orchestrator.schedulers.vllm.config import POLICIES, VERSIONS, VllmSchedulerConfig
-from orchestrator.schedulers.vllm.speculation import METHODS
 
 COUNTS = {
     "max_num_seqs": "max_num_seqs",

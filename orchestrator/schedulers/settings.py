@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.kv_memory.groups import LayerGroup
     from orchestrator.kv_memory.store import KVSpace
     from orchestrator.schedulers.interface import Scheduler
+    from orchestrator.schedulers.speculation import Speculation
     from trace_gen.architecture import ModelArchitecture
 
 
@@ -74,6 +75,11 @@ class Policy(ABC):
     def reuses_prefixes(self) -> bool:
         """Whether KV blocks of equal prompts are shared."""
         return False
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """How answers are guessed ahead; None: they are not."""
+        return None
 
     @property
     @abstractmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foundation.errors import UserError, near_names
+from orchestrator.schedulers.speculation import METHODS, Speculation
 from orchestrator.schedulers.vllm.rules import RULES, Rules
-from orchestrator.schedulers.vllm.speculation import METHODS, Speculation
 
 POLICIES = ("fcfs", "priority")
 VERSIONS = tuple(RULES)

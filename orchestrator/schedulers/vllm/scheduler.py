@@ -28,13 +28,13 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
+from orchestrator.schedulers.speculation import NGRAM, Acceptance
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.decoding import Decoding
 from orchestrator.schedulers.vllm.draft import Draft, Refusal
 from orchestrator.schedulers.vllm.entry import Entry, Status
 from orchestrator.schedulers.vllm.memory import vllm_memory
 from orchestrator.schedulers.vllm.queues import waiting_queue
-from orchestrator.schedulers.vllm.speculation import NGRAM, Acceptance
 
 IntArray = NDArray[np.int64]
 
@@ -196,7 +196,7 @@ class VllmScheduler:
             self._stagger(draft)
         batch = draft.batch(self.ledger.serial)
         if self.speculation is not None:
-            batch.brings = self._verify(draft)
+            self._verify(draft, batch)
         return self.ledger.launch(Flight(batch, draft.entries, draft.plain))
 
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
@@ -363,8 +363,8 @@ class VllmScheduler:
         """Return the tokens that need a slot where `tokens` are computed: a drafter goes on from there."""
         return min(tokens + self._lookahead, self.config.max_model_len) if self._lookahead else tokens
 
-    def _verify(self, draft: Draft) -> IntArray:
-        """Return how many tokens come out of each row of a decision: its right drafts, and one more."""
+    def _verify(self, draft: Draft, batch: Batch) -> None:
+        """Note what comes out of each row of a decision: its right drafts, and one token more."""
         acceptance = self._acceptance
         if acceptance is None:
             raise InternalError("drafts are made, and nothing says what becomes of them")
@@ -379,7 +379,8 @@ class VllmScheduler:
             entry.coming += brings[-1]
             entry.wrong += samples - brings[-1]
             entry.guided = fits
-        return np.array(brings, dtype=np.int64)
+        batch.brings = np.array(brings, dtype=np.int64)
+        batch.guesses = self._lookahead if fits else 0
 
     def _roll_back(self, entry: Entry, wrong: int, brings: int) -> None:
         """Let the drafts that were wrong have never been computed."""

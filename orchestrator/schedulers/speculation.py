@@ -18,15 +18,24 @@ METHODS = (NGRAM, DRAFT_MODEL, EAGLE, MTP)
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """`tokens` drafts a request and step at most, made by `method` (`METHODS`). vLLM's names are in brackets."""
+    """`tokens` drafts a request and step at most, made by `method` (`METHODS`). vLLM's names are in brackets.
+
+    `model`: the name or path of the drafter's model; None where it is a head of the model itself, or no model.
+    """
 
     tokens: int
     method: str
+    model: str | None = None
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether the drafter is a model, which the device computes."""
+        return self.method != NGRAM
 
     @property
     def lookahead(self) -> int:
         """Slots of the KV cache beyond what is computed, for a drafter that has layers (num_lookahead_tokens)."""
-        return 0 if self.method == NGRAM else self.tokens
+        return self.tokens if self.has_layers else 0
 
     @property
     def slots(self) -> int:
@@ -41,7 +50,7 @@ class Speculation:
     @property
     def may_run_ahead(self) -> bool:
         """Whether steps can be decided before the drafts are there."""
-        return self.method != NGRAM
+        return self.has_layers
 
     @property
     def runs_ahead_by_default(self) -> bool:

@@ -1,8 +1,8 @@
 """What becomes of drafts: drawn by rates, or as recorded.
 
-A rate is given for each place in a run of drafts: the share of runs that is right up to there and beyond, as vLLM counts
-it (`vllm:spec_decode_num_accepted_tokens_per_pos`). One draw decides about a run, and depends on nothing but the seed,
-the request and its place in the answer: not on batches, on preemption or on the order of evaluation.
+A rate is given for each place in a run of drafts: the share of runs that is right up to there, as vLLM counts it
+(`vllm:spec_decode_num_accepted_tokens_per_pos`). One draw decides about a run, and depends on nothing but the seed, the
+request and its place in the answer: not on batches, on preemption or on the order of evaluation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SCALE = 2**64
 
 
 class DrawnAcceptance:
-    """`rates`: of runs of drafts, the share that is right at least so far, falling; the last goes on by its ratio.
+    """`rates`: of runs of drafts, the share that is right at least so far, falling; beyond them nothing is right.
 
     `found`: the share of searches for an n-gram that find one.
     """
