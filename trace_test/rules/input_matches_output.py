@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_gen.trace import NO_REQUEST, CommType, RowKind, Trace
-from trace_test.operators import TOGETHER, members, mesh_of, works
+from trace_test.operators import JOINS_HIDDEN_STATE, TOGETHER, members, mesh_of, works
 from trace_test.rule import Rule, Subject, Violation
 
 MAX_SIBLINGS = 8
@@ -98,7 +98,8 @@ def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.
             flow = _Flow(-1, (sum(section.last.values()),)) if section.width == 1 else None
             section = None
         if flow is not None and not _own_part(trace, row, flow):
-            found += _fits(subject, row, flow, int(trace.input_bytes[row]), 1)
+            joined = 2 if trace.name(row) == JOINS_HIDDEN_STATE else 1
+            found += _fits(subject, row, flow, int(trace.input_bytes[row]) // joined, 1)
         yield _Finding(place, found)
         flow = _next(trace, row, flow)
 

@@ -179,6 +179,7 @@ def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[st
     tables = precision.weight_bytes((vocab + model.position_rows) * hidden)
     return {
         "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(hidden), tables),
+        "hidden_state_proj": _operator(precision, 2 * hidden, hidden, 2 * hidden * hidden),
         "lm_head": matrices.linear("lm_head", hidden, vocab),
         "sampler": _Widths(precision.activation_bytes(vocab) * tensor, TOKEN_ID_BYTES, 0),
     }
