@@ -115,6 +115,9 @@ class VllmSettings(Policy):
             yield Problem("acceptance_rate", "nothing says how many guessed tokens are right", "give it, as measured")
         elif needed <= given:
             yield from self._wrong_rates()
+        if self.vllm_version != "0.19":
+            what = f"speculation is not modelled for {self.vllm_version}"
+            yield Problem("vllm_version", what, "use 0.19")
         if self.speculative_method == DRAFT_MODEL and self.speculative_model is None:
             yield Problem("speculative_model", "missing: draft_model is a model of its own", "name it")
         if self.speculative_method == NGRAM and self.speculative_model is not None:
@@ -203,6 +206,12 @@ class VllmSettings(Policy):
         """Return vLLM's scheduler."""
         from orchestrator.schedulers.vllm import VllmScheduler
 
+        if self.speculation is not None and place.pipeline > 1:
+            raise UserError(
+                f"speculation is not modelled on {place.pipeline} stages",
+                field="--pipeline_parallel_size",
+                fix="give 1 (--npu_group 1)",
+            )
         config = self._config(place.space, place.model_len, place.pipeline)
         return VllmScheduler(config, place.groups, self._acceptance())
 
