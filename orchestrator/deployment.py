@@ -14,9 +14,11 @@ from converters.lowering import Lowering
 from foundation.errors import UserError
 from orchestrator.backends import backends
 from orchestrator.configurations import Configurations, effective_configurations
+from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.engine.engine import Engine
-from orchestrator.kv_memory.layout import KVLayout, kv_layout
+from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.kv_memory.store import KVSpace
+from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
@@ -31,11 +33,11 @@ from orchestrator.settings.decided import decided, machine
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
+from trace_gen.adapters import AdapterWork
 from trace_gen.architecture import ModelArchitecture
-from trace_gen.drafters import drafter_weight_bytes, head_of
+from trace_gen.drafters import head_of
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
-from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
@@ -64,7 +66,8 @@ class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet.
 
     `spec` is what was asked for, `engine` the same with all that the model and the device decide. `drafter` makes the
-    traces of a model that guesses tokens, if there is one.
+    traces of a model that guesses tokens, if there is one; `adapters` says what LoRA adapters cost, if there are any;
+    `beside`: bytes of their weights on each rank, by stage.
     """
 
     spec: RunSpec
@@ -78,7 +81,9 @@ class Deployment:
     space: KVSpace
     place: Place
     scheduler: Scheduler
+    beside: tuple[int, ...]
     drafter: TraceGenerator | None = None
+    adapters: AdapterWork | None = None
 
     def system(self, count: int = 1) -> str:
         """Return the hardware of `count` such engines and how it is used, in a few words."""
@@ -88,9 +93,9 @@ class Deployment:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights on the fullest NPU, a drafter's included."""
-        drafter = 0 if self.drafter is None else drafter_weight_bytes(self.drafter.memory)
-        return self.generator.memory.max_rank_weight_bytes + drafter
+        """Bytes of weights on the fullest NPU, those of a drafter and of adapters' slots included."""
+        memory = self.generator.memory
+        return max(map(sum, zip(map(memory.weight_bytes, range(memory.mesh.pipeline)), self.beside, strict=True)))
 
     @property
     def computes_prompts(self) -> bool:
@@ -122,6 +127,8 @@ class Deployment:
             )
 
         pricing: Pricing = priced(self.generator)
+        if self.adapters is not None:
+            pricing = AdapterPricing(pricing, self.adapters)
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
@@ -229,7 +236,8 @@ class Deploying:
         drafter = self._drafter(engine, model)
         if drafter is not None:
             layout = layout.beside(kv_layout(drafter.memory, engine.block_size))
-        beside = 0 if drafter is None else drafter_weight_bytes(drafter.memory)
+        adapters = self._adapters(engine, generator)
+        beside = weights_beside(engine, drafter, adapters)
         space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine, beside)
         place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
         scheduler = engine.scheduling.scheduler(place)
@@ -245,7 +253,25 @@ class Deploying:
             space,
             place,
             scheduler,
+            beside,
             drafter,
+            adapters,
+        )
+
+    def _adapters(self, engine: EngineSpec, generator: TraceGenerator) -> AdapterWork | None:
+        """Return what LoRA adapters cost, where requests are served with some."""
+        slots = engine.scheduling.adapter_slots
+        if slots is None:
+            return None
+        timed_by = engine.names["perf_model"]
+        if timed_by != "roofline":
+            raise UserError(
+                f"{timed_by} has no time for LoRA adapters",
+                field="--perf_model",
+                fix="use roofline, or no --enable_lora",
+            )
+        return AdapterWork(
+            generator.architecture, generator.mesh, generator.perf_model, generator.precision, slots.rank
         )
 
     def _drafter(self, engine: EngineSpec, model: ModelArchitecture) -> TraceGenerator | None:
@@ -313,54 +339,6 @@ class Deploying:
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
         )
-
-
-def kv_space(
-    memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec, beside: int = 0
-) -> KVSpace:
-    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`.
-
-    `beside`: bytes of weights on every NPU that are not the model's own.
-    """
-    weights = memory.max_rank_weight_bytes + beside
-    if weights > memory_bytes:
-        quantized = memory.architecture.quantization is not None
-        raise UserError(
-            f"{memory.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
-            f"an NPU has {memory_bytes / 1e9:.3f} GB",
-            field="--npu_mem",
-            fix="give more memory or more NPUs" + ("" if quantized else ", or fewer bits (--fp, --quantization fp8)"),
-        )
-    override = engine.scheduling.num_gpu_blocks_override
-    share = replace(share, bytes=share.bytes - beside)
-    blocks = _fitting_blocks(memory, layout, share) if override is None else override - 1
-    if blocks < 1:
-        raise _nothing_left(memory, share, engine)
-    block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
-    return KVSpace(blocks, engine.block_size, block_bytes, engine.memory.max_model_len)
-
-
-def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec) -> UserError:
-    """Return the error of a device that holds the weights but no KV cache beside them."""
-    name, weights = memory.architecture.name, memory.max_rank_weight_bytes
-    if not share.part:
-        return UserError(
-            f"{(share.bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of {name}, less than one KV "
-            f"block of {engine.block_size} tokens",
-            field="--npu_mem",
-            fix="give more memory or a smaller --block_size",
-        )
-    return UserError(
-        f"{share.bytes / 1e9:.3f} GB an NPU ({share.part}) do not hold {weights / 1e9:.3f} GB of weights of {name} and "
-        "a KV block",
-        field="--gpu_memory_utilization",
-        fix="give more of it, more memory or NPUs, or less --max_num_seqs, --max_num_batched_tokens or --max_model_len",
-    )
-
-
-def _fitting_blocks(memory: ModelMemory, layout: KVLayout, share: MemoryShare) -> int:
-    stages = range(memory.mesh.pipeline)
-    return min((share.bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
 
 
 def _precision(settings: ModelSettings) -> Precision:

@@ -45,6 +45,9 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     if speculation is not None:
         drafter = speculation.method if deployment.drafter is None else deployment.drafter.architecture.name
         yield f"speculation: up to {speculation.tokens} tokens a step, guessed by {drafter}"
+    slots = engine.scheduling.adapter_slots
+    if slots is not None:
+        yield f"LoRA adapters: {slots.count} of rank {slots.rank} in a step at most"
     if engine.parallelism.npus > 1:
         yield f"links: {_links(engine.network, deployment.hardware)}"
 

@@ -27,13 +27,14 @@ SAMPLE_RATE = 10.0
 class RequestSource:
     """The requests that a run serves, of those called `name`; `skipped` others can never fit.
 
-    `rows`: as many requests there were to choose from.
+    `rows`: as many requests there were to choose from. `adapters`: so many LoRA adapters serve them, in turn.
     """
 
     name: str
     table: RequestTable
     skipped: int
     rows: int
+    adapters: int = 0
 
     @property
     def count(self) -> int:
@@ -52,7 +53,11 @@ class RequestSource:
 
     def requests(self) -> Iterator[Request]:
         """Return the requests in order of arrival."""
-        return iter(self.table)
+        return map(self._adapted, self.table) if self.adapters else iter(self.table)
+
+    def _adapted(self, request: Request) -> Request:
+        request.adapter = f"adapter {request.id % self.adapters}"
+        return request
 
 
 def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> RequestSource:
@@ -71,7 +76,8 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
             raise _unfit(workload, first, unfit)
         if unfit is not None and not fits.any():
             raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
-    return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
+    served = table.at(fits).in_arrival_order()
+    return RequestSource(name, served, int((~fits).sum()), read.rows, workload.lora_adapters or 0)
 
 
 def _read(workload: WorkloadSettings) -> ReadWorkload:

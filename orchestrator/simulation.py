@@ -96,6 +96,12 @@ def prepare(spec: RunSpec) -> Run:
         raise UserError(
             "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
         )
+    if spec.workload.lora_adapters and any(one.engine.scheduling.adapter_slots is None for one in kinds):
+        what, fix = (
+            "there are engines that serve no adapters",
+            "give --enable_lora (--scheduling vllm), or leave it out",
+        )
+        raise UserError(what, field="--lora_adapters", fix=fix)
     counts = [given.instances for given in spec.engines]
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
     deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]

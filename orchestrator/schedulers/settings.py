@@ -46,6 +46,14 @@ class MemoryShare:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterSlots:
+    """Room for LoRA adapters: `count` of them at once, each of at most `rank`."""
+
+    count: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """What a policy serves: the memory that is there, the model's layers and longest sequence (tokens), the stages.
 
@@ -79,6 +87,11 @@ class Policy(ABC):
     @property
     def speculation(self) -> Speculation | None:
         """How answers are guessed ahead; None: they are not."""
+        return None
+
+    @property
+    def adapter_slots(self) -> AdapterSlots | None:
+        """The room for LoRA adapters; None: requests are served with none."""
         return None
 
     @property

@@ -184,6 +184,8 @@ def test_the_summary_says_nothing_where_nothing_is_guessed() -> None:
             {**SPECULATES, "npu_num": 2, "npu_group": 2},
             "--pipeline_parallel_size: speculation is not modelled on 2 stages",
         ),
+        ({**SPECULATES, "ngram_rate": 0.5}, "ngram_rate: eagle searches for no n-gram"),
+        ({"acceptance_seed": 1}, "--num_speculative_tokens: missing beside --acceptance_seed"),
         ({**SPECULATES, "vllm_version": "0.33"}, "vllm_version: speculation is not modelled for 0.33"),
         ({**SPECULATES, "scheduling": "orca"}, "num_speculative_tokens: not read by --scheduling orca"),
     ],

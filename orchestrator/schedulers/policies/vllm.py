@@ -11,7 +11,7 @@ from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.settings import setting
 from foundation.settings.reading import Problem
-from orchestrator.schedulers.settings import Machine, MemoryShare, Place, Policy, policies
+from orchestrator.schedulers.settings import AdapterSlots, Machine, MemoryShare, Place, Policy, policies
 from orchestrator.schedulers.speculation import DRAFT_MODEL, METHODS, NGRAM, Speculation
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _OF_SPECULATION = (
     "speculative_model",
     "acceptance_rate",
     "acceptance_per_position",
+    "ngram_rate",
+    "acceptance_seed",
 )
 
 
@@ -59,7 +61,7 @@ class VllmSettings(Policy):
     async_scheduling: bool | None = setting(
         None,
         "decide a step while the step before still runs",
-        shown_default="on",
+        shown_default="on, unless an n-gram search or a draft_model guesses tokens",
     )
     reserve_full_isl: bool = setting(
         True, "admit a prompt only if all of it fits", aliases=("scheduler_reserve_full_isl",)
@@ -68,6 +70,11 @@ class VllmSettings(Policy):
         "fcfs", "order of the waiting queue", choices=("fcfs", "priority"), aliases=("scheduling_policy",)
     )
     vllm_version: str = setting("0.19", "rule set", choices=("0.19", "0.33"))
+    enable_lora: bool | None = setting(None, "serve requests with LoRA adapters", shown_default="off")
+    max_loras: int | None = setting(
+        None, "adapters of a step at most, each with a slot in memory", least=1, most=1024, shown_default="1"
+    )
+    max_lora_rank: int | None = setting(None, "rank of an adapter's slot", least=1, most=1024, shown_default="16")
     num_speculative_tokens: int | None = setting(
         None, "tokens guessed ahead for a request, each step", least=1, most=64, shown_default="none"
     )
@@ -88,8 +95,12 @@ class VllmSettings(Policy):
         like=("acceptance_rate",),
         shown_default="powers of --acceptance_rate",
     )
-    ngram_rate: float = setting(1.0, "share of steps in which a search for an n-gram finds one", least=0, most=1)
-    acceptance_seed: int = setting(0, "seed of the draws that decide which guesses are right", least=0)
+    ngram_rate: float | None = setting(
+        None, "share of steps in which a search for an n-gram finds one", least=0, most=1, shown_default="1"
+    )
+    acceptance_seed: int | None = setting(
+        None, "seed of the draws that decide which guesses are right", least=0, shown_default="0"
+    )
 
     @property
     def reuses_prefixes(self) -> bool:
@@ -103,8 +114,16 @@ class VllmSettings(Policy):
             return None
         return Speculation(self.num_speculative_tokens, self.speculative_method, self.speculative_model)
 
+    @property
+    def adapter_slots(self) -> AdapterSlots | None:
+        """See `Policy.adapter_slots`; vLLM's defaults where nothing is said."""
+        return AdapterSlots(self.max_loras or 1, self.max_lora_rank or 16) if self.enable_lora else None
+
     def problems(self) -> Iterator[Problem]:
-        """What is said of speculation is said whole, and of nothing else."""
+        """What is said of speculation is said whole, and of nothing else; adapters are asked for."""
+        for name in ("max_loras", "max_lora_rank"):
+            if getattr(self, name) is not None and not self.enable_lora:
+                yield Problem(name, "no adapters are served", "give --enable_lora, or leave it out")
         given = {name for name in _OF_SPECULATION if getattr(self, name) is not None}
         needed = {"num_speculative_tokens", "speculative_method"}
         if not given:
@@ -122,6 +141,8 @@ class VllmSettings(Policy):
             yield Problem("speculative_model", "missing: draft_model is a model of its own", "name it")
         if self.speculative_method == NGRAM and self.speculative_model is not None:
             yield Problem("speculative_model", "an n-gram search has no model", "leave it out")
+        if self.speculative_method != NGRAM and self.ngram_rate is not None:
+            yield Problem("ngram_rate", f"{self.speculative_method} searches for no n-gram", "leave it out")
 
     def _wrong_rates(self) -> Iterator[Problem]:
         """Return what is wrong with the shares by position."""
@@ -224,7 +245,8 @@ class VllmSettings(Policy):
         rates = _rates(self.acceptance_per_position or "")
         if rates is None:
             rates = [(self.acceptance_rate or 0.0) ** place for place in range(1, self.speculation.tokens + 1)]
-        return DrawnAcceptance(self.acceptance_seed, rates, self.ngram_rate)
+        found = 1.0 if self.ngram_rate is None else self.ngram_rate
+        return DrawnAcceptance(self.acceptance_seed or 0, rates, found)
 
     def _config(self, space: KVSpace, model_len: int, pipeline: int) -> VllmSchedulerConfig:
         """Return vLLM's configuration; one block more than fit, because vLLM counts its null block.
@@ -247,6 +269,7 @@ class VllmSettings(Policy):
             scheduler_reserve_full_isl=self.reserve_full_isl,
             policy=self.policy,
             version=self.vllm_version,
+            max_loras=self.adapter_slots.count if self.adapter_slots is not None else 0,
             num_speculative_tokens=self.num_speculative_tokens or 0,
             speculative_method=self.speculative_method,
             **limits,
