@@ -11,7 +11,6 @@ from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import CompletedBatch
-from orchestrator.kv_memory.groups import LayerGroup
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.acceptance import DrawnAcceptance, RecordedAcceptance
@@ -222,13 +221,6 @@ def test_who_runs_ahead(method: str, by_default: bool, asked: bool) -> None:
     config = VllmSchedulerConfig(**{**GOOD, "speculative_method": method})
     assert (config.decides_ahead, config.places) == (by_default, 1 + by_default)
     assert replace(config, async_scheduling=True).decides_ahead is asked
-
-
-def test_windows_are_searched_by_no_drafting_head() -> None:
-    groups = (LayerGroup(8),)
-    with pytest.raises(UserError, match="prefixes of sliding-window layers are not modelled with drafts by eagle"):
-        VllmScheduler(VllmSchedulerConfig(**GOOD), groups)
-    VllmScheduler(VllmSchedulerConfig(**GOOD, enable_prefix_caching=False), groups)
 
 
 def test_nothing_says_what_becomes_of_drafts() -> None:

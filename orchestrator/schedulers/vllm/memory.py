@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foundation.errors import UserError
 from orchestrator.kv_memory.block_pool import LifoSharedBlockPool, SharedBlockPool
 from orchestrator.kv_memory.groups import LayerGroup, WindowRules
 from orchestrator.kv_memory.paged import PagedKV
@@ -28,10 +27,4 @@ def vllm_memory(config: VllmSchedulerConfig, groups: Sequence[LayerGroup]) -> KV
     pool = (LifoSharedBlockPool if rules.reuses_partial_blocks_first else SharedBlockPool)(config.num_gpu_blocks)
     speculation = config.speculation
     drops_last = speculation is not None and speculation.drops_last_hit
-    if drops_last and any(group.window is not None for group in groups):
-        raise UserError(
-            f"prefixes of sliding-window layers are not modelled with drafts by {config.speculative_method}",
-            field="enable_prefix_caching",
-            fix="turn it off",
-        )
     return PrefixKV(space, pool, groups, windows, drops_last=drops_last)
