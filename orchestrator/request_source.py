@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +13,7 @@ from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
-from orchestrator.workload import ReadWorkload, read_workload
+from orchestrator.workload import ADAPTER_COLUMN, ReadWorkload, read_workload
 
 Refuses = Callable[[Request], Unfit | None]
 """Why a request can never be served to its end; None: it can, or it is turned away at the door."""
@@ -27,14 +27,13 @@ SAMPLE_RATE = 10.0
 class RequestSource:
     """The requests that a run serves, of those called `name`; `skipped` others can never fit.
 
-    `rows`: as many requests there were to choose from. `adapters`: so many LoRA adapters serve them, in turn.
+    `rows`: as many requests there were to choose from.
     """
 
     name: str
     table: RequestTable
     skipped: int
     rows: int
-    adapters: int = 0
 
     @property
     def count(self) -> int:
@@ -53,11 +52,7 @@ class RequestSource:
 
     def requests(self) -> Iterator[Request]:
         """Return the requests in order of arrival."""
-        return map(self._adapted, self.table) if self.adapters else iter(self.table)
-
-    def _adapted(self, request: Request) -> Request:
-        request.adapter = f"adapter {request.id % self.adapters}"
-        return request
+        return iter(self.table)
 
 
 def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> RequestSource:
@@ -66,7 +61,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
     read = _read(workload)
-    table = read.requests
+    table = _with_adapters(read.requests, workload)
     fits = _fitting(table, refuses, holds)
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
     if not fits.all():
@@ -76,8 +71,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
             raise _unfit(workload, first, unfit)
         if unfit is not None and not fits.any():
             raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
-    served = table.at(fits).in_arrival_order()
-    return RequestSource(name, served, int((~fits).sum()), read.rows, workload.lora_adapters or 0)
+    return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
 
 
 def _read(workload: WorkloadSettings) -> ReadWorkload:
@@ -88,6 +82,20 @@ def _read(workload: WorkloadSettings) -> ReadWorkload:
     count = workload.req_num or SAMPLE_REQUESTS
     table = RequestTable.of(islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), count))
     return ReadWorkload(table, count)
+
+
+def _with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:
+    """Return `table` with as many adapters in turn as are asked for."""
+    if workload.lora_adapters is None:
+        return table
+    if table.adapter is not None:
+        raise UserError(
+            f"--lora_adapters {workload.lora_adapters}, but every row names its own",
+            path=workload.dataset,
+            field=ADAPTER_COLUMN,
+            fix="leave the flag or the column out",
+        )
+    return replace(table, adapter=table.id % workload.lora_adapters + 1)
 
 
 def _fitting(table: RequestTable, refuses: Refuses, holds: Holds) -> np.typing.NDArray[np.bool_]:

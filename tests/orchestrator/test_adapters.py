@@ -1,5 +1,6 @@
 """LoRA adapters in a run: who is served when, what it costs, and the memory that slots take."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,11 +129,11 @@ def test_slots_take_memory_from_the_cache() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lora_adapters": 2}, "--lora_adapters: there are engines that serve no adapters"),
+        ({"lora_adapters": 2}, "--lora_adapters: requests have LoRA adapters, and there are engines that serve none"),
         ({"max_loras": 2}, "max_loras: no adapters are served"),
         ({"max_lora_rank": 8}, "max_lora_rank: no adapters are served"),
         ({"enable_lora": True, "max_loras": 0}, "max_loras: 0 is not a whole number from 1 to 1024"),
-        ({"enable_lora": True, "lora_adapters": 0}, "lora_adapters: 0 is not a whole number from 1"),
+        ({"enable_lora": True, "lora_adapters": 0}, "lora_adapters: 0 is not a whole number from 1 to 1000000"),
         ({"enable_lora": True, "perf_model": "backend"}, "--perf_model: backend has no time for LoRA adapters"),
         ({"scheduling": "orca", "enable_lora": True}, "enable_lora: not read by --scheduling orca"),
     ],
@@ -140,4 +141,59 @@ def test_slots_take_memory_from_the_cache() -> None:
 def test_what_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         prepare(RunSpec.of(**{"model_name": "gpt2", "scheduling": "vllm", **values}))
+    assert message in str(caught.value)
+
+
+HEADER = "input_toks\toutput_toks\tarrival_time_ns\tlora_adapter\n"
+
+
+@pytest.mark.parametrize("header", ["", HEADER, "\n\n" + HEADER])
+@pytest.mark.parametrize("rows", ["5\t3\t0\t2\n6\t3\t10\t0\n7 3 20 2\n", "5 3 0 2\n\n6 3 10 0 \n+7 3 20 2"])
+def test_a_workload_may_name_adapters(header: str, rows: str, tmp_path: Path) -> None:
+    path = tmp_path / "adapted.tsv"
+    path.write_text(header + rows.replace("+", ""))
+    made = prepare(RunSpec.of(model_name="gpt2", scheduling="vllm", enable_lora=True, dataset=str(path)))
+    assert [(one.prompt_tokens, one.adapter) for one in made.source.requests()] == [
+        (5, "adapter 2"),
+        (6, None),
+        (7, "adapter 2"),
+    ]
+
+
+def test_adapters_follow_their_requests(tmp_path: Path) -> None:
+    """Rows out of order, one that is skipped, and a first so many."""
+    path = tmp_path / "adapted.tsv"
+    path.write_text("5 3 90 1\n2000 3 0 2\n7 3 20 3\n8 3 10 4\n")
+    values = {"model_name": "gpt2", "scheduling": "vllm", "enable_lora": True, "dataset": str(path), "req_num": 3}
+    made = prepare(RunSpec.of(**values, num_gpu_blocks_override=40, max_model_len=200))
+    assert [(one.prompt_tokens, one.adapter) for one in made.source.requests()] == [
+        (2000, "adapter 2"),
+        (7, "adapter 3"),
+        (5, "adapter 1"),
+    ]
+
+
+def test_adapters_in_turn_are_numbered_from_one() -> None:
+    made = prepare(RunSpec.of(model_name="gpt2", scheduling="vllm", enable_lora=True, lora_adapters=2, num_prompts=5))
+    adapters = {one.id: one.adapter for one in made.source.requests()}
+    assert adapters == {0: "adapter 1", 1: "adapter 2", 2: "adapter 1", 3: "adapter 2", 4: "adapter 1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("5 3 0 1\n5 3 0\n", {}, "adapted.tsv, line 2: malformed row '5 3 0'; expected four whole numbers"),
+        ("5 3 0\n5 3 0 1\n", {}, "adapted.tsv, line 2: malformed row '5 3 0 1'; expected three whole numbers"),
+        ("5 3 0 -1\n", {}, "lora_adapter: -1 is too small; at least 0"),
+        ("5 3 0 1000001\n", {}, "lora_adapter: 1000001 is too large; at most 1000000"),
+        ("5 3 0 1\n", {"lora_adapters": 2}, "lora_adapter: --lora_adapters 2, but every row names its own"),
+        ("5 3 0 1\n", {"enable_lora": None}, "lora_adapter: requests have LoRA adapters, and there are engines"),
+    ],
+)
+def test_adapters_that_cannot_be(text: str, more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "adapted.tsv"
+    path.write_text(text)
+    values = {"model_name": "gpt2", "scheduling": "vllm", "enable_lora": True, "dataset": str(path), **more}
+    with pytest.raises(UserError) as caught:
+        prepare(RunSpec.of(**values))
     assert message in str(caught.value)
