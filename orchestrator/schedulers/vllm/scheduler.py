@@ -16,9 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-import numpy as np
-from numpy.typing import NDArray
-
 from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.kv_memory.groups import FULL, LayerGroup
@@ -28,15 +25,14 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
-from orchestrator.schedulers.speculation import NGRAM, Acceptance
+from orchestrator.schedulers.speculation import Acceptance
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.decoding import Decoding
 from orchestrator.schedulers.vllm.draft import Draft, Refusal
 from orchestrator.schedulers.vllm.entry import Entry, Status
+from orchestrator.schedulers.vllm.guesses import Guesses
 from orchestrator.schedulers.vllm.memory import vllm_memory
 from orchestrator.schedulers.vllm.queues import waiting_queue
-
-IntArray = NDArray[np.int64]
 
 
 class VllmScheduler:
@@ -52,9 +48,8 @@ class VllmScheduler:
         acceptance: Acceptance | None = None,
     ) -> None:
         self.config = config
-        self.speculation = config.speculation
-        self._acceptance = acceptance
-        self._lookahead = self.speculation.lookahead if self.speculation is not None else 0
+        speculation = config.speculation
+        self._guesses = None if speculation is None else Guesses(speculation, acceptance, config.max_model_len)
         self.rules = config.rules
         self.places = config.places
         self.loop = EngineLoop.FILLED_QUEUE if config.fills_the_queue else EngineLoop.QUEUE
@@ -63,7 +58,7 @@ class VllmScheduler:
         self.waiting = waiting_queue(config.policy)
         self.running: list[Entry] = []
         self.decoding = Decoding(
-            self.ledger, ahead=config.decides_ahead, in_turn=config.takes_turns or self.speculation is not None
+            self.ledger, ahead=config.decides_ahead, in_turn=config.takes_turns or speculation is not None
         )
         self._entries: dict[int, Entry] = {}
         self._added = 0
@@ -132,16 +127,16 @@ class VllmScheduler:
                     finished.append(entry)
         for entry in finished:
             self._finish(entry)
-        if self.speculation is None:
+        if self._guesses is None:
             return Outcome(emitted, [entry.request for entry in finished])
         if not self.config.decides_ahead:
-            self._guess(flight)
+            self._guesses.take(flight)
         return Outcome(emitted, [entry.request for entry in finished], tokens)
 
     def alike(self, most: int) -> Alike | None:
         """Foresee further decodes of the batches in flight, if everybody that runs is in one of them."""
         flights = self.ledger.flights
-        if self.speculation is not None or not flights or not flights[-1].plain or not self._stays_refused():
+        if self._guesses is not None or not flights or not flights[-1].plain or not self._stays_refused():
             return None
         return self.decoding.alike(most, len(self.running))
 
@@ -195,8 +190,8 @@ class VllmScheduler:
         if self.config.staggers:
             self._stagger(draft)
         batch = draft.batch(self.ledger.serial)
-        if self.speculation is not None:
-            self._verify(draft, batch)
+        if self._guesses is not None:
+            self._guesses.verify(draft, batch)
         return self.ledger.launch(Flight(batch, draft.entries, draft.plain))
 
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
@@ -211,7 +206,8 @@ class VllmScheduler:
             if 0 < threshold < tokens:
                 tokens = threshold
             tokens = min(tokens, draft.budget)
-            while not self.kv.grow(entry, self._slots(entry.computed + tokens)):
+            slots = entry.computed + tokens if self._guesses is None else self._guesses.slots(entry.computed + tokens)
+            while not self.kv.grow(entry, slots):
                 index -= self._preempt_one(draft, index)
                 if entry.status is not Status.RUNNING:
                     break
@@ -333,8 +329,8 @@ class VllmScheduler:
             entry.stale -= new
         if entry.status is Status.FINISHED or not samples:
             return 0
-        if self.speculation is not None:
-            self._roll_back(entry, samples - brings, brings)
+        if self._guesses is not None:
+            self._guesses.roll_back(entry, samples - brings, brings)
             brings = entry.room_for(brings, ended=ended)
         entry.tokens += brings
         if entry.placeholders and not stale:
@@ -356,51 +352,6 @@ class VllmScheduler:
         entry.status = Status.FINISHED
         self._untold = True
         del self._entries[entry.request.id]
-
-    # -- speculation
-
-    def _slots(self, tokens: int) -> int:
-        """Return the tokens that need a slot where `tokens` are computed: a drafter goes on from there."""
-        return min(tokens + self._lookahead, self.config.max_model_len) if self._lookahead else tokens
-
-    def _verify(self, draft: Draft, batch: Batch) -> None:
-        """Note what comes out of each row of a decision: its right drafts, and one token more."""
-        acceptance = self._acceptance
-        if acceptance is None:
-            raise InternalError("drafts are made, and nothing says what becomes of them")
-        longest = max((entry.computed for entry in draft.entries), default=0)
-        fits = longest + self.config.num_speculative_tokens <= self.config.max_model_len
-        brings = []
-        for entry, samples in zip(draft.entries, draft.samples, strict=True):
-            right = 0
-            if samples > 1 and entry.guided:
-                right = acceptance.accepted(entry.request, entry.position, samples - 1)
-            brings.append(right + 1 if samples else 0)
-            entry.coming += brings[-1]
-            entry.wrong += samples - brings[-1]
-            entry.guided = fits
-        batch.brings = np.array(brings, dtype=np.int64)
-        batch.guesses = self._lookahead if fits else 0
-
-    def _roll_back(self, entry: Entry, wrong: int, brings: int) -> None:
-        """Let the drafts that were wrong have never been computed."""
-        entry.coming -= brings
-        if entry.computed:
-            entry.computed -= wrong
-            entry.wrong -= wrong
-        if entry.placeholders:
-            entry.placeholders -= wrong
-
-    def _guess(self, flight: Flight[Entry]) -> None:
-        """Take the drafts that were made after a batch for those that sampled: what a step verifies that waits."""
-        speculation, acceptance = self.speculation, self._acceptance
-        assert speculation is not None and acceptance is not None
-        for entry, samples in zip(flight.members, flight.batch.samples.tolist(), strict=True):
-            if samples and entry.guided and entry.status is Status.RUNNING:
-                entry.drafts = speculation.tokens
-                if speculation.method == NGRAM:
-                    most = min(speculation.tokens, self.config.max_model_len - entry.tokens)
-                    entry.drafts = min(most, acceptance.proposed(entry.request, entry.position, most))
 
     def _stays_refused(self) -> bool:
         """Whether the head of the waiting queue, refused by the last decision, is refused by every further decode.
