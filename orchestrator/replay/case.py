@@ -170,7 +170,7 @@ class _Requests:
         row.only(REQUEST_FIELDS | {*PROMPTS, *DRAFT_FIELDS})
         for counts, kind in zip((self.acceptance.counts, self.acceptance.found), DRAFT_FIELDS, strict=True):
             if row.has(kind):
-                counts[index] = tuple(row.integers(kind))
+                counts[index] = row.integers(kind, low=0, high=LARGEST)
         prompt, ids = self._prompt(row)
         output = row.positive_int("output_len")
         segment = row.integer("output_segment", low=0, high=LARGEST, default=None)

@@ -1,7 +1,9 @@
 """Tokens guessed ahead: steps worked out by hand, and what must hold whatever the settings and the requests."""
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import CompletedBatch
+from orchestrator.replay.case import read_case
+from orchestrator.replay.run import replay
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.acceptance import DrawnAcceptance, RecordedAcceptance
 from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
@@ -225,3 +229,41 @@ def test_who_runs_ahead(method: str, by_default: bool, asked: bool) -> None:
 def test_nothing_says_what_becomes_of_drafts() -> None:
     with pytest.raises(InternalError, match="tokens are guessed ahead, and nothing says what becomes of them"):
         VllmScheduler(VllmSchedulerConfig(**GOOD))
+
+
+CASE: dict[str, Any] = {
+    **GOOD,
+    "latency_model": {"a_us": 1000, "b_us_per_token": 0, "c_us_per_kv_token": 0},
+    "requests": [{"id": "a", "arrival": 0, "prompt_len": 5, "output_len": 7, "accepted": [0, 1, 0, 2]}],
+}
+
+
+def test_a_case_says_what_was_right(tmp_path: Path) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(CASE | {"async_scheduling": False}))
+    steps = replay(read_case(path, "0.19"))["steps"]
+    assert [step[2] for step in steps] == [{"a": 5}, {"a": 3}, {"a": 3}, {"a": 3}]
+
+
+@pytest.mark.parametrize(
+    ("change", "of_request", "message"),
+    [
+        ({}, {"accepted": [-1]}, r"requests\[0\].accepted"),
+        ({}, {"proposed": ["1"]}, r"requests\[0\].proposed"),
+        ({}, {"lora": 0}, r"requests\[0\].lora: 0 is not a whole number from 1"),
+        ({"speculative_method": "medusa"}, {}, "speculative_method"),
+        (
+            {"num_speculative_tokens": 0},
+            {},
+            "num_speculative_tokens: speculation needs a method and",
+        ),
+        ({"num_speculative_tokens": -1}, {}, "num_speculative_tokens: -1 is not a whole number from 0"),
+        ({"vllm_version": "0.33"}, {}, "vllm_version: speculation is not modelled for 0.33"),
+        ({"pipeline_parallel_size": 2}, {}, "pipeline_parallel_size: speculation is not modelled on 2"),
+    ],
+)
+def test_cases_that_cannot_be(change: dict[str, Any], of_request: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(CASE | change | {"requests": [CASE["requests"][0] | of_request]}))
+    with pytest.raises(UserError, match=message):
+        read_case(path, "0.19")
