@@ -14,25 +14,31 @@ from converters.lowering import Lowering
 from foundation.errors import UserError
 from orchestrator.backends import backends
 from orchestrator.configurations import Configurations, effective_configurations
+from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.engine.engine import Engine
-from orchestrator.kv_memory.layout import KVLayout, kv_layout
+from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.kv_memory.store import KVSpace
+from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
+from orchestrator.schedulers.speculation import EAGLE, Speculation
 from orchestrator.settings.decided import decided, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
-from trace_gen.architecture import ModelArchitecture
+from trace_gen.adapters import AdapterWork
+from trace_gen.architecture import ModelArchitecture, unquantized
 from trace_gen.attention.absorption import Absorption
+from trace_gen.drafters import head_of
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware, load_hardware
-from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import BalancedRouting
 from trace_gen.mlp.routings import RoutingSettings, routings
@@ -62,7 +68,9 @@ class Unfit:
 class Deployment:
     """What a run simulates, checked and ready: nothing has been written or started yet.
 
-    `spec` is what was asked for, `engine` the same with all that the model and the device decide.
+    `spec` is what was asked for, `engine` the same with all that the model and the device decide. `drafter` makes the
+    traces of a model that guesses tokens, if there is one; `adapters` says what LoRA adapters cost, if there are any;
+    `beside`: bytes of their weights on each rank, by stage.
     """
 
     spec: RunSpec
@@ -76,12 +84,21 @@ class Deployment:
     space: KVSpace
     place: Place
     scheduler: Scheduler
+    beside: tuple[int, ...]
+    drafter: TraceGenerator | None = None
+    adapters: AdapterWork | None = None
 
     def system(self, count: int = 1) -> str:
         """Return the hardware of `count` such engines and how it is used, in a few words."""
         shared = self.engine.parallelism
         layout = f"{count} x {shared.layout}" if count > 1 else shared.layout
         return f"{count * shared.npus} x {self.hardware.name} ({layout})"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights on the fullest NPU, those of a drafter and of adapters' slots included."""
+        memory = self.generator.memory
+        return max(map(sum, zip(map(memory.weight_bytes, range(memory.mesh.pipeline)), self.beside, strict=True)))
 
     @property
     def computes_prompts(self) -> bool:
@@ -100,15 +117,25 @@ class Deployment:
         stack.callback(backend.close)
         files = traces is not None or execution.interface != "memory"
         one_step = files or self.generator.routing.by_step
-        pricing = TracedPricing(
-            self.generator.generate,
-            self._lower(stack, traces),
-            backend,
-            mesh=self.generator.mesh,
-            classes=self._classes(),
-            max_steps=1 if one_step else execution.macro_steps,
-            stopwatch=stopwatch,
-        )
+        lower = self._lower(stack, traces)
+
+        def priced(generator: TraceGenerator) -> TracedPricing:
+            return TracedPricing(
+                generator.generate,
+                lower,
+                backend,
+                mesh=generator.mesh,
+                classes=self._classes(),
+                max_steps=1 if one_step else execution.macro_steps,
+                stopwatch=stopwatch,
+            )
+
+        pricing: Pricing = priced(self.generator)
+        if self.adapters is not None:
+            pricing = AdapterPricing(pricing, self.adapters)
+        speculation = self.engine.scheduling.speculation
+        if self.drafter is not None and speculation is not None:
+            pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
         schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in numbers[1:])]
         engines = [
             Engine(scheduler, pricing, number=number, max_steps=execution.macro_steps)
@@ -210,7 +237,12 @@ class Deploying:
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
         layout = kv_layout(generator.memory, engine.block_size)
-        space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine)
+        drafter = self._drafter(engine, model)
+        if drafter is not None:
+            layout = layout.beside(kv_layout(drafter.memory, engine.block_size))
+        adapters = self._adapters(engine, generator)
+        beside = weights_beside(engine, drafter, adapters)
+        space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine, beside)
         place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
         scheduler = engine.scheduling.scheduler(place)
         return Deployment(
@@ -225,17 +257,71 @@ class Deploying:
             space,
             place,
             scheduler,
+            beside,
+            drafter,
+            adapters,
         )
 
     def _model(self, settings: ModelSettings) -> ModelArchitecture:
         name = settings.model_name or DEFAULT_MODEL
         return self._load(name, settings.model_onnx, settings.quantization, settings.mla)
 
+    def _adapters(self, engine: EngineSpec, generator: TraceGenerator) -> AdapterWork | None:
+        """Return what LoRA adapters cost, where requests are served with some."""
+        slots = engine.scheduling.adapter_slots
+        if slots is None:
+            return None
+        timed_by = engine.names["perf_model"]
+        if timed_by != "roofline":
+            raise UserError(
+                f"{timed_by} has no time for LoRA adapters",
+                field="--perf_model",
+                fix="use roofline, or no --enable_lora",
+            )
+        return AdapterWork(
+            generator.architecture, generator.mesh, generator.perf_model, generator.precision, slots.rank
+        )
+
+    def _drafter(self, engine: EngineSpec, model: ModelArchitecture) -> TraceGenerator | None:
+        """Return what makes the traces of the model that guesses tokens, on the ranks of the engine's one stage."""
+        speculation, shared = engine.scheduling.speculation, engine.parallelism
+        if speculation is None or not speculation.has_layers:
+            return None
+        drafting = self._drafting_model(speculation, model, engine.model)
+        return TraceGenerator(
+            drafting,
+            Mesh(shared.tensor, 1, shared.expert if drafting.mixtures else 1, context=shared.context),
+            self._timed(engine.perf_model, engine.model, shared.tensor, drafting),
+            precision=_precision(engine.model),
+            context_mode=shared.cp_mode,
+        )
+
+    def _drafting_model(
+        self, speculation: Speculation, model: ModelArchitecture, settings: ModelSettings
+    ) -> ModelArchitecture:
+        """Return the model that guesses tokens for `model`."""
+        if speculation.model is None:
+            head = head_of(model, speculation.method)
+            return unquantized(head) if speculation.method == EAGLE else head
+        given = self._load(speculation.model, None, None, settings.mla)
+        if given.vocab_size != model.vocab_size and not speculation.drops_last_hit:
+            raise UserError(
+                f"{given.name} has {given.vocab_size} token ids, {model.name} {model.vocab_size}",
+                field="--speculative_model",
+                fix="name a model with the same tokens",
+            )
+        return replace(given, joins_hidden_state=speculation.drops_last_hit)
+
     def _new_perf_model(self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int) -> PerfModel:
+        return self._timed(chosen, settings, tensor, self._model(settings))
+
+    def _timed(
+        self, chosen: PerfModelSettings, settings: ModelSettings, tensor: int, model: ModelArchitecture
+    ) -> PerfModel:
         bandwidth = settings.local_bw
         return chosen.model(
             PerfModelOptions(
-                architecture=self._model(settings),
+                architecture=model,
                 hardware=self._hardware(settings.hardware),
                 tensor=tensor,
                 precision=_precision(settings),
@@ -289,54 +375,6 @@ class Deploying:
 def load_given(name: str, onnx: Path | None, quantization: str | None, mla: Absorption) -> ModelArchitecture:
     """Return the model in the file `onnx`, or that of a name where no file is given."""
     return load_model(name, quantization, mla) if onnx is None else load_onnx_model(onnx, quantization)
-
-
-def kv_space(
-    memory: ModelMemory, layout: KVLayout, memory_bytes: int, share: MemoryShare, engine: EngineSpec
-) -> KVSpace:
-    """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`.
-
-    As in vLLM, a block of a sequence that context-parallel ranks share is a block of `block_size` tokens on each.
-    """
-    weights = memory.max_rank_weight_bytes
-    if weights > memory_bytes:
-        quantized = memory.architecture.quantization is not None
-        raise UserError(
-            f"{memory.architecture.name} needs {weights / 1e9:.3f} GB an NPU for its weights, "
-            f"an NPU has {memory_bytes / 1e9:.3f} GB",
-            field="--npu_mem",
-            fix="give more memory or more NPUs" + ("" if quantized else ", or fewer bits (--fp, --quantization fp8)"),
-        )
-    override = engine.scheduling.num_gpu_blocks_override
-    blocks = _fitting_blocks(memory, layout, share) if override is None else override - 1
-    if blocks < 1:
-        raise _nothing_left(memory, share, engine)
-    block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
-    block_size = engine.block_size * memory.mesh.context
-    return KVSpace(blocks, block_size, block_bytes, engine.memory.max_model_len)
-
-
-def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec) -> UserError:
-    """Return the error of a device that holds the weights but no KV cache beside them."""
-    name, weights = memory.architecture.name, memory.max_rank_weight_bytes
-    if not share.part:
-        return UserError(
-            f"{(share.bytes - weights) / 1e9:.4f} GB an NPU are left beside the weights of {name}, less than one KV "
-            f"block of {engine.block_size} tokens",
-            field="--npu_mem",
-            fix="give more memory or a smaller --block_size",
-        )
-    return UserError(
-        f"{share.bytes / 1e9:.3f} GB an NPU ({share.part}) do not hold {weights / 1e9:.3f} GB of weights of {name} and "
-        "a KV block",
-        field="--gpu_memory_utilization",
-        fix="give more of it, more memory or NPUs, or less --max_num_seqs, --max_num_batched_tokens or --max_model_len",
-    )
-
-
-def _fitting_blocks(memory: ModelMemory, layout: KVLayout, share: MemoryShare) -> int:
-    stages = range(memory.mesh.pipeline)
-    return min((share.bytes - memory.weight_bytes(stage)) // layout.block_bytes[stage] for stage in stages)
 
 
 def _precision(settings: ModelSettings) -> Precision:

@@ -27,7 +27,7 @@ def notes(run: Run) -> list[str]:
 
 def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     engine, space = deployment.engine, deployment.space
-    weights = deployment.generator.memory.max_rank_weight_bytes
+    weights = deployment.weight_bytes
     yield (
         f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system()}, "
         f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
@@ -41,6 +41,13 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         f"{space.total_blocks} blocks of {space.block_size} tokens, "
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
     )
+    speculation = engine.scheduling.speculation
+    if speculation is not None:
+        drafter = speculation.method if deployment.drafter is None else deployment.drafter.architecture.name
+        yield f"speculation: up to {speculation.tokens} tokens a step, guessed by {drafter}"
+    slots = engine.scheduling.adapter_slots
+    if slots is not None:
+        yield f"LoRA adapters: {slots.count} of rank {slots.rank} in a step at most"
     if engine.parallelism.npus > 1:
         yield f"links: {_links(engine.network, deployment.hardware)}"
 

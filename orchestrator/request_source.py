@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,7 +14,7 @@ from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
-from orchestrator.workload import ReadWorkload
+from orchestrator.workload import ADAPTER_COLUMN, ReadWorkload
 
 Refuses = Callable[[Request], Unfit | None]
 """Why a request can never be served to its end; None: it can, or it is turned away at the door."""
@@ -62,7 +62,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
     """
     read = _read(workload)
-    table = read.requests
+    table = _with_adapters(read.requests, workload)
     fits = _fitting(table, refuses, holds)
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
     if not fits.all():
@@ -83,6 +83,20 @@ def _read(workload: WorkloadSettings) -> ReadWorkload:
     count = workload.req_num or SAMPLE_REQUESTS
     table = RequestTable.of(islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), count))
     return ReadWorkload(table, count)
+
+
+def _with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:
+    """Return `table` with as many adapters in turn as are asked for."""
+    if workload.lora_adapters is None:
+        return table
+    if table.adapter is not None:
+        raise UserError(
+            f"--lora_adapters {workload.lora_adapters}, but every row names its own",
+            path=workload.dataset,
+            field=ADAPTER_COLUMN,
+            fix="leave the flag or the column out",
+        )
+    return replace(table, adapter=table.id % workload.lora_adapters + 1)
 
 
 def _fitting(table: RequestTable, refuses: Refuses, holds: Holds) -> np.typing.NDArray[np.bool_]:

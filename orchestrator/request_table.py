@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,18 @@ _AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestTable:
-    """Columns ``[n]``: id, prompt and output tokens, arrival (ns), and the line of the workload file (0: none)."""
+    """Columns ``[n]``: id, prompt and output tokens, arrival (ns), and the line of the workload file (0: none).
+
+    `adapter` is the number of the LoRA adapter that a request is served with, from 1 on (0: with none); None: nobody
+    has one.
+    """
 
     id: IntArray
     prompt_tokens: IntArray
     output_tokens: IntArray
     arrival_ns: IntArray
     line: IntArray
+    adapter: IntArray | None = None
 
     @classmethod
     def of(cls, requests: Iterable[Request]) -> RequestTable:
@@ -37,8 +43,10 @@ class RequestTable:
         columns = (self.id, self.arrival_ns, self.prompt_tokens, self.output_tokens, self.line)
         for begin in range(0, len(self), _AT_ONCE):
             rows = zip(*(column[begin : begin + _AT_ONCE].tolist() for column in columns), strict=True)
-            for identity, arrival, prompt, output, line in rows:
-                yield Request(identity, arrival, prompt, output, source_line=line or None)
+            served = repeat(0) if self.adapter is None else self.adapter[begin : begin + _AT_ONCE].tolist()
+            for (identity, arrival, prompt, output, line), adapter in zip(rows, served, strict=False):
+                name = f"adapter {adapter}" if adapter else None
+                yield Request(identity, arrival, prompt, output, source_line=line or None, adapter=name)
 
     def at(self, places: IntArray | NDArray[np.bool_]) -> RequestTable:
         """Return the rows at `places`, in that order, or those where a mask is true."""
@@ -48,6 +56,7 @@ class RequestTable:
             self.output_tokens[places],
             self.arrival_ns[places],
             self.line[places],
+            None if self.adapter is None else self.adapter[places],
         )
 
     def in_arrival_order(self) -> RequestTable:

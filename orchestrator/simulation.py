@@ -35,6 +35,7 @@ from orchestrator.result import RunResult, TurnedAway
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
+from orchestrator.workload import ADAPTER_COLUMN
 
 Failure = OrreryError | KeyboardInterrupt
 Value = TypeVar("Value")
@@ -96,6 +97,11 @@ def prepare(spec: RunSpec) -> Run:
         raise UserError(
             "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
         )
+    if source.table.adapter is not None and any(one.engine.scheduling.adapter_slots is None for one in kinds):
+        what, fix = "requests have LoRA adapters, and there are engines that serve none", "give --enable_lora"
+        if spec.workload.lora_adapters:
+            raise UserError(what, field="--lora_adapters", fix=fix)
+        raise UserError(what, path=spec.workload.dataset, field=ADAPTER_COLUMN, fix=fix)
     counts = [given.instances for given in spec.engines]
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
     deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.observers.account import TimeAccount
-from orchestrator.observers.requests import RequestRecorder
+from orchestrator.observers.requests import RequestRecorder, Totals
 from orchestrator.statistics import Distribution, distribution
 
 Figures = Mapping[str, float]
@@ -45,13 +45,26 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftFigures:
+    """What became of tokens that were guessed ahead, counted as vLLM counts them.
+
+    `tokens_a_step`: of a request that had some, right ones and the one that every step brings.
+    """
+
+    drafted_tokens: int
+    accepted_tokens: int
+    acceptance_rate: float
+    tokens_a_step: float
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
     Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
-    ``waiting``, ``idle``.
+    ``waiting``, ``idle``. `drafts` is None where none were made.
     """
 
     model: str
@@ -89,6 +102,7 @@ class Summary:
     evicted_bytes: int
     reloaded_bytes: int
     simulated_time_s: Mapping[str, float]
+    drafts: DraftFigures | None = None
 
     def latency(self, name: str) -> Figures | None:
         """Return the figures of one of `LATENCIES`."""
@@ -97,7 +111,10 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
-        return asdict(self)
+        document = asdict(self)
+        if self.drafts is None:
+            del document["drafts"]
+        return document
 
 
 def summarise(recorder: RequestRecorder, account: TimeAccount, facts: RunFacts) -> Summary:
@@ -137,7 +154,15 @@ def summarise(recorder: RequestRecorder, account: TimeAccount, facts: RunFacts) 
         evicted_bytes=totals.evicted_bytes,
         reloaded_bytes=totals.reloaded_bytes,
         simulated_time_s={name: spent / 1e9 for name, spent in account.parts().items()},
+        drafts=_drafts(totals),
     )
+
+
+def _drafts(totals: Totals) -> DraftFigures | None:
+    if not totals.drafted_tokens:
+        return None
+    drafted, accepted = totals.drafted_tokens, totals.accepted_tokens
+    return DraftFigures(drafted, accepted, accepted / drafted, 1 + accepted / totals.verified)
 
 
 def _milliseconds(values: Distribution | None) -> Figures | None:

@@ -1,5 +1,6 @@
 """Reads workload files: one request a row, `input_toks  output_toks  arrival_time_ns`, separated by tabs (or blanks).
 
+Every row may have a fourth number, `lora_adapter`: that of the adapter which serves the request, 0 for none.
 The header row is optional, and rows need not be in order of arrival. A file is read once, in blocks, into columns: a
 block of plain rows at once, any other line by line, so that what is wrong is told with its line.
 """
@@ -22,18 +23,24 @@ from foundation.files import open_input, reason
 from foundation.printable import printable
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
+from orchestrator.settings.run import MOST_ADAPTERS
 
 IntArray = NDArray[np.int64]
 COLUMNS = ("input_toks", "output_toks", "arrival_time_ns")
+ADAPTER_COLUMN = "lora_adapter"
 LATEST_ARRIVAL_NS = 2**62
 """Some 146 years; what follows it must still fit into 64 bits."""
 MOST_TOKENS = 10**9
-_BOUNDS = ((1, MOST_TOKENS), (1, MOST_TOKENS), (0, LATEST_ARRIVAL_NS))
+_BOUNDS = ((1, MOST_TOKENS), (1, MOST_TOKENS), (0, LATEST_ARRIVAL_NS), (0, MOST_ADAPTERS))
 _EXPECTED = f"expected three whole numbers separated by tabs: {' '.join(COLUMNS)}"
+_EXPECTED_FOUR = f"expected four whole numbers separated by tabs: {' '.join(COLUMNS)} {ADAPTER_COLUMN}"
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 16
 _SHOWN = 60
-_PLAIN = re.compile(rb"(?:[0-9]{1,18}[\t ]+[0-9]{1,18}[\t ]+[0-9]{1,18}\r?\n)++")
+_PLAIN = {
+    width: re.compile(rb"(?:[0-9]{1,18}(?:[\t ]+[0-9]{1,18}){%d}\r?\n)++" % (width - 1))
+    for width in (len(COLUMNS), len(COLUMNS) + 1)
+}
 """Rows whose numbers surely fit into 64 bits."""
 
 
@@ -48,8 +55,9 @@ class ReadWorkload:
 def read_workload(path: str | Path, limit: int | None = None) -> ReadWorkload:
     """Read the first `limit` requests (None: all) of a TSV file, in the file's order, ids from 0.
 
-    A missing file, an empty one, one that changes meanwhile, or a malformed row (not three whole numbers, tokens below
-    1 or above `MOST_TOKENS`, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a `UserError`, with the row's line.
+    A missing file, an empty one, one that changes meanwhile, or a malformed row (not three whole numbers, or four where
+    the first row has four; tokens below 1 or above `MOST_TOKENS`, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a
+    `UserError`, with the row's line.
     Rows after the first `limit` are counted but not looked at. A byte-order mark is skipped.
     """
     reader = _Reader(Path(path), limit)
@@ -89,6 +97,7 @@ class _Reader:
         self._taken = 0
         self._counted = 0
         self._line = 1
+        self._columns: tuple[str, ...] = ()
 
     def read(self, stream: BinaryIO, size: int) -> None:
         """Read the first `size` bytes, in blocks of whole lines."""
@@ -111,22 +120,31 @@ class _Reader:
             raise UserError("the workload file holds no requests", path=self._path, fix=_EXPECTED)
         rows, lines = np.concatenate(self._rows), np.concatenate(self._lines)
         columns = np.ascontiguousarray(rows.T)
-        table = RequestTable(np.arange(self._taken), columns[0], columns[1], columns[2], lines)
+        adapter = columns[3] if len(columns) > len(COLUMNS) else None
+        table = RequestTable(np.arange(self._taken), columns[0], columns[1], columns[2], lines, adapter)
         return ReadWorkload(table, self._taken + self._counted)
 
     def _take(self, block: bytes) -> None:
         """Take a block of whole lines."""
         if self._limit is not None and self._taken >= self._limit:
             self._counted += sum(1 for line in block.split(b"\n") if line.strip())
-        elif _PLAIN.fullmatch(block):
+        elif _PLAIN[len(self._width(block))].fullmatch(block):
             self._take_plain(block)
         else:
             self._take_lines(block)
 
+    def _width(self, block: bytes) -> tuple[str, ...]:
+        """Return the columns, which the first row of all decides."""
+        if not self._columns:
+            first = next((fields for line in block.split(b"\n", 64) if (fields := line.split())), [])
+            adapted = len(first) == len(COLUMNS) + 1
+            self._columns = (*COLUMNS, ADAPTER_COLUMN) if adapted else COLUMNS
+        return self._columns
+
     def _take_plain(self, block: bytes) -> None:
-        rows = np.fromstring(block.decode("ascii"), dtype=np.int64, sep=" ").reshape(-1, 3)
+        rows = np.fromstring(block.decode("ascii"), dtype=np.int64, sep=" ").reshape(-1, len(self._columns))
         wanted = len(rows) if self._limit is None else min(len(rows), self._limit - self._taken)
-        lows, highs = np.array(_BOUNDS, dtype=np.int64).T
+        lows, highs = np.array(_BOUNDS[: len(self._columns)], dtype=np.int64).T
         wrong = ((rows[:wanted] < lows) | (rows[:wanted] > highs)).any(axis=1)
         if wrong.any():
             first = int(np.argmax(wrong))
@@ -162,16 +180,16 @@ class _Reader:
             raise UserError("the workload file is a gzip file", path=self._path, fix="unpack it")
 
     def _is_header(self, fields: list[bytes]) -> bool:
-        return [field.decode("ascii", "replace") for field in fields] == list(COLUMNS)
+        return [field.decode("ascii", "replace") for field in fields] == list(self._columns)
 
     def _parse(self, line: bytes, fields: list[bytes]) -> list[int]:
         values = [whole_number(field.decode("ascii", "replace")) for field in fields]
-        if len(values) != len(COLUMNS) or None in values:
+        if len(values) != len(self._columns) or None in values:
             raise self._malformed(self._line, line)
         return self._check([value for value in values if value is not None], self._line)
 
     def _check(self, values: list[int], line: int) -> list[int]:
-        for value, column, (low, high) in zip(values, COLUMNS, _BOUNDS, strict=True):
+        for value, column, (low, high) in zip(values, self._columns, _BOUNDS, strict=False):
             if low <= value <= high:
                 continue
             what, fix = ("too small", f"at least {low}") if value < low else ("too large", f"at most {high}")
@@ -181,4 +199,5 @@ class _Reader:
     def _malformed(self, line: int, text: bytes) -> UserError:
         shown = printable(" ".join(text[: 4 * _SHOWN].decode("utf-8", "backslashreplace").split()))
         shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
-        return UserError(f"malformed row {shown!r}", path=self._path, line=line, fix=_EXPECTED)
+        expected = _EXPECTED_FOUR if ADAPTER_COLUMN in self._columns else _EXPECTED
+        return UserError(f"malformed row {shown!r}", path=self._path, line=line, fix=expected)

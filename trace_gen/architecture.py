@@ -77,6 +77,12 @@ def quantized(model: ModelArchitecture, quantization: Quantization | None) -> Mo
     return replace(model, runs=layer_runs(stored), quantization=quantization)
 
 
+def unquantized(model: ModelArchitecture) -> ModelArchitecture:
+    """Return `model` with its matrices stored as all other numbers."""
+    plain = (LayerRun(replace(run.layer, schemes=()), run.repeats) for run in model.runs)
+    return replace(model, runs=tuple(plain), quantization=None)
+
+
 def absorbing(model: ModelArchitecture, absorption: Absorption) -> ModelArchitecture:
     """Return `model` whose latent attention absorbs its up-projections for the tokens that `absorption` says."""
     runs = []
@@ -98,6 +104,8 @@ class ModelArchitecture:
     - `tie_word_embeddings`: the embedding is the LM head, too;
     - `embedding_size`: the width of embedding and LM head where projections lie between it and the hidden size (None:
       the hidden size, without them); `scales_embedding`: each element of the embedding is multiplied by a constant;
+    - `joins_hidden_state`: its first layer takes a token's embedding and a hidden state of another model, projected to
+      one (see `trace_gen.drafters`);
     - `final_norm`: a norm follows the last layer;
     - `head_bias`: the LM head has a bias; `caps_logits`: logits are capped (a tanh) before one is sampled;
     - `quantization`: how the checkpoint stores its matrices (None: as all other numbers), in force by `quantized`;
@@ -116,6 +124,7 @@ class ModelArchitecture:
     position_rows: int = 0
     embedding_size: int | None = None
     scales_embedding: bool = False
+    joins_hidden_state: bool = False
     final_norm: bool = True
     head_bias: bool = False
     caps_logits: bool = False

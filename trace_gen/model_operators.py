@@ -123,6 +123,8 @@ def _head(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
             add(replace(added, weight_traffic_bytes=0))
     if model.scales_embedding and "embedding_scale" not in make.vocabulary.absent:
         add(make.elementwise("embedding_scale", (rows[-1].name,), hidden, hidden, SCALE_FLOPS))
+    if model.joins_hidden_state:
+        add(make.linear("hidden_state_proj", rows[-1].name, 2 * hidden, hidden))
     return tuple(rows)
 
 

@@ -28,7 +28,7 @@ from trace_gen.trace import OperatorClass, RowKind
 ROLES: Mapping[str, OperatorClass] = {
     "embedding": OperatorClass.EMBEDDING,
     **dict.fromkeys(("embedding_scale", "position_embedding"), OperatorClass.ELEMENTWISE),
-    **dict.fromkeys(("project_in", "project_out"), OperatorClass.GEMM),
+    **dict.fromkeys(("project_in", "project_out", "hidden_state_proj"), OperatorClass.GEMM),
     **dict.fromkeys(("attention_norm", "attention_post_norm"), OperatorClass.ELEMENTWISE),
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), OperatorClass.GEMM),
     **dict.fromkeys(("qk_norm", "rotary", "mlp_norm", "mlp_post_norm"), OperatorClass.ELEMENTWISE),

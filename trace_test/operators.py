@@ -51,6 +51,8 @@ CONTEXT_MERGE = "attention_merge"
 """Rows of their own around attention where context-parallel ranks divide sequences."""
 VOCABULARY_PARALLEL = frozenset({"embedding", "lm_head"})
 """Split by vocabulary where a generator does so; a collective may follow them."""
+JOINS_HIDDEN_STATE = "hidden_state_proj"
+"""Half of its input is a hidden state of another model, which no row of the trace puts out."""
 TOGETHER = -1
 """As a member: the rank set is that of several data-parallel members."""
 BLOCK_ENDS = frozenset({"down_proj", "fc2"})

@@ -43,9 +43,9 @@ class Answers:
             return NOBODY
         self._settle()
         left, ended = self._left, set()
-        for request, samples in zip(batch.requests, batch.samples.tolist(), strict=True):
-            if samples and request.id in left:
-                left[request.id] -= 1
+        for request, tokens in zip(batch.requests, batch.tokens().tolist(), strict=True):
+            if tokens and request.id in left:
+                left[request.id] -= tokens
                 if left[request.id] <= 0:
                     ended.add(request)
         return ended

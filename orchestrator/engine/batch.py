@@ -24,7 +24,9 @@ class Batch:
     shape ``[n]``; batches of the same requests may share them, so they are not to be written to. `admitted` pairs each
     request that entered the running set now (new or resumed) with its prefix-cache hit in tokens; `preempted` lists
     the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
-    `serial` counts an engine's iterations from 0.
+    `serial` counts an engine's iterations from 0. `brings[i]` tokens come out for `requests[i]`, if its answer goes on
+    that long; None: as many as there are samples, which is one at most. `guesses`: tokens that a drafter guesses for
+    every request when the step is done.
     """
 
     serial: int
@@ -38,6 +40,8 @@ class Batch:
     kv_loads: tuple[KVTransfer, ...] = ()
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = 1
+    brings: IntArray | None = None
+    guesses: int = 0
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -66,6 +70,10 @@ class Batch:
             kv_loads,
             kv_evictions,
         )
+
+    def tokens(self) -> IntArray:
+        """Return how many tokens come out of a step for each request, ``[n]``."""
+        return self.samples if self.brings is None else self.brings
 
     def prompt_work(self) -> tuple[int, int]:
         """Return how many of the requests compute prompt tokens, and how many tokens: worked out when first asked."""

@@ -38,7 +38,9 @@ class KVBlocks:
     def outside(self, holder: Holder) -> list[int]:
         """Return how many leading blocks of each windowed group the request needs no more."""
         computed = holder.computed if self.rules.eager else holder.computed - holder.in_flight
-        return [group.dropped_blocks(computed, self.block_size) for group in self.windowed]
+        outside = [group.dropped_blocks(computed, self.block_size) for group in self.windowed]
+        # Drafts that were wrong take `computed` back; what was given back then stays gone.
+        return [max(pair) for pair in zip(outside, holder.dropped, strict=True)] if holder.dropped else outside
 
     def peak_blocks(self, request: Request, tokens: int) -> int:
         """Return the most blocks that `request` holds on its way to `tokens` tokens, its prompt computed whole."""

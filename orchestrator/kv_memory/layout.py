@@ -23,6 +23,11 @@ class KVLayout:
     groups: tuple[LayerGroup, ...]
     block_bytes: tuple[int, ...]
 
+    def beside(self, drafter: KVLayout) -> KVLayout:
+        """Return the same with the layers of a drafter on the last stage, which keep their KV in the same blocks."""
+        *others, last = self.block_bytes
+        return KVLayout(self.groups, (*others, last + sum(drafter.block_bytes)))
+
 
 def kv_layout(memory: ModelMemory, block_size: int) -> KVLayout:
     """Return how the layers of a model share blocks of `block_size` tokens."""

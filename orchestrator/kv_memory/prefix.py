@@ -29,7 +29,10 @@ NULL = 0
 
 
 class PrefixKV(KVBlocks):
-    """See the module's docstring. `pool` has one block more than `space`: the null block."""
+    """See the module's docstring. `pool` has one block more than `space`: the null block.
+
+    `drops_last`: the last block of a prefix that was found is computed anew, each time that a group is searched.
+    """
 
     caches_prefixes = True
 
@@ -39,11 +42,15 @@ class PrefixKV(KVBlocks):
         pool: SharedBlockPool,
         groups: Sequence[LayerGroup] = (FULL,),
         rules: WindowRules = EAGER,
+        *,
+        drops_last: bool = False,
     ) -> None:
         super().__init__(space, groups, rules)
         self.pool = pool
+        self._drops_last = drops_last
         specs = sorted(dict.fromkeys(self.groups), key=lambda group: group.window is not None)
-        self._one_pass = [spec.window is None for spec in specs] == [True, False]
+        full_and_window = [spec.window is None for spec in specs] == [True, False]
+        self._one_pass = full_and_window or len(self.groups) == 1
         self._specs = [(spec, [at for at, group in enumerate(self.groups) if group == spec]) for spec in specs]
 
     @property
@@ -161,9 +168,17 @@ class PrefixKV(KVBlocks):
 
     def _search(self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int) -> list[list[int]]:
         """Return the blocks of groups of one kind within the first `columns`, found together."""
+        if not self._drops_last:
+            return self._longest(holder, spec, members, columns)
+        return [table[:-1] for table in self._longest(holder, spec, members, columns, more=1)]
+
+    def _longest(
+        self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int, more: int = 0
+    ) -> list[list[int]]:
+        """Return the longest run; a window is covered by so many blocks `more`."""
         if spec.window is None:
             return self._from_the_left(holder, members, columns)
-        wanted = spec.covering_blocks(self.block_size)
+        wanted = spec.covering_blocks(self.block_size) + more
         tables = [[NULL] * columns for _ in members]
         run = 0
         for column in range(columns - 1, -1, -1):

@@ -17,13 +17,15 @@ from orchestrator.requests.request import Request
 class PrefixChain:
     """The hashes of one request's leading `blocks` blocks, made when first asked for.
 
-    `known` is the leading part of the request's tokens whose ids are known (prompt, then output).
+    `known` is the leading part of the request's tokens whose ids are known (prompt, then output). What adapters compute
+    from the same tokens differs, so chains of different `adapter` names have nothing in common.
     """
 
-    def __init__(self, known: Sequence[int], block_size: int) -> None:
+    def __init__(self, known: Sequence[int], block_size: int, adapter: str | None = None) -> None:
         self.blocks = len(known) // block_size
         self._known = known
         self._block_size = block_size
+        self._root = b"" if adapter is None else blake2b(adapter.encode(), digest_size=16).digest()
         self._hashes: list[bytes] = []
 
     def hash(self, index: int) -> bytes:
@@ -32,7 +34,7 @@ class PrefixChain:
         while len(hashes) <= index:
             start = len(hashes) * self._block_size
             tokens = array("q", self._known[start : start + self._block_size])
-            parent = hashes[-1] if hashes else b""
+            parent = hashes[-1] if hashes else self._root
             hashes.append(blake2b(parent + tokens.tobytes(), digest_size=16).digest())
         return hashes[index]
 

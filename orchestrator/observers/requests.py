@@ -45,7 +45,10 @@ class Going:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the run: iterations, batches (runs of like iterations), tokens, and KV bytes moved over all ranks."""
+    """Sums over the run: iterations, batches (runs of like iterations), tokens, and KV bytes moved over all ranks.
+
+    `verified`: how often a request had tokens that were guessed ahead, `drafted_tokens` of them, in a step.
+    """
 
     iterations: int = 0
     batches: int = 0
@@ -58,6 +61,9 @@ class Totals:
     rejected: int = 0
     aborted: int = 0
     end_ns: int = 0
+    verified: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +200,11 @@ class RequestRecorder(Observer):
         totals.evicted_bytes += sum(transfer.bytes for transfer in batch.kv_evictions)
         totals.reloaded_bytes += sum(transfer.bytes for transfer in batch.kv_loads)
         totals.end_ns = max(totals.end_ns, done.end_ns)
+        if batch.brings is not None:
+            drafts = np.maximum(batch.samples - 1, 0)
+            totals.verified += int(np.count_nonzero(drafts))
+            totals.drafted_tokens += int(drafts.sum())
+            totals.accepted_tokens += int(np.maximum(batch.brings - 1, 0).sum())
         blocks = done.after.total_blocks
         self._kv_blocks[done.engine] = blocks
         used = blocks - done.usages.least_free_blocks

@@ -71,6 +71,9 @@ def _run_rows(summary: Summary) -> list[Row]:
         "skipped (never fit)": summary.skipped,
     }
     rows += [(label, str(count)) for label, count in seldom.items() if count]
+    if (drafts := summary.drafts) is not None:
+        right = f"{drafts.accepted_tokens} of {drafts.drafted_tokens} ({100 * drafts.acceptance_rate:.1f} %)"
+        rows += [("guessed tokens right", right), ("tokens a step", f"{drafts.tokens_a_step:.2f} a request")]
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from foundation.errors import UserError
 from foundation.fields import LARGEST, Fields
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.requests.request import Request
+from orchestrator.schedulers.acceptance import RecordedAcceptance
+from orchestrator.schedulers.speculation import METHODS
 from orchestrator.schedulers.vllm.config import POLICIES, VERSIONS, VllmSchedulerConfig
 
 COUNTS = {
@@ -25,6 +27,8 @@ COUNTS = {
     "long_prefill_token_threshold": "long_prefill_token_threshold",
     "prefix_cache_retention_interval": "prefix_cache_retention_interval",
     "pipeline_parallel_size": "pipeline_stages",
+    "num_speculative_tokens": "num_speculative_tokens",
+    "max_loras": "max_loras",
 }
 """Keys that are whole numbers, and what the settings call them."""
 SWITCHES = ("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling", "scheduler_reserve_full_isl")
@@ -32,9 +36,12 @@ CHOICES = {
     "policy": ("policy", POLICIES),
     "vllm_version": ("version", VERSIONS),
     "engine_loop": ("engine_loop", VERSIONS),
+    "speculative_method": ("speculative_method", METHODS),
 }
 DESCRIPTIVE = ("name", "description", "tags")
-REQUEST_FIELDS = {"id", "arrival", "output_len", "priority", "output_segment", "max_tokens", "abort_at"}
+REQUEST_FIELDS = {"id", "arrival", "output_len", "priority", "output_segment", "max_tokens", "abort_at", "lora"}
+DRAFT_FIELDS = ("accepted", "proposed")
+"""What became of a request's drafts, and how many were found: entry `p` modulo the length, `p` tokens being known."""
 PROMPTS = ("prompt_token_ids", "prompt_segments", "prompt_len")
 LATEST_US = 2**53
 MOST_TOKEN_IDS = 2**23
@@ -70,6 +77,7 @@ class Case:
     latency: LatencyModel
     requests: tuple[Request, ...]
     groups: tuple[LayerGroup, ...] = (FULL,)
+    acceptance: RecordedAcceptance = field(default_factory=lambda: RecordedAcceptance({}, {}))
 
 
 def read_case(path: Path, version: str) -> Case:
@@ -81,7 +89,8 @@ def read_case(path: Path, version: str) -> Case:
     groups = _groups(fields)
     if not fields.has("requests"):
         fields.problem("requests is missing", fix="give a list of them")
-    requests = _Requests(int(settings.get("max_model_len") or 0)).read(fields)
+    reader = _Requests(int(settings.get("max_model_len") or 0))
+    requests = reader.read(fields)
     fields.finish()
     try:
         config = VllmSchedulerConfig(**{"version": version, "engine_loop": RECORDED_LOOP, **settings})
@@ -91,7 +100,7 @@ def read_case(path: Path, version: str) -> Case:
         line = fields.document.line((field,)) if field else None
         raise UserError(error.what, path=path, line=line, field=field, fix=error.fix) from error
     _check_length(config, requests, path)
-    return Case(config, latency, requests, groups)
+    return Case(config, latency, requests, groups, reader.acceptance)
 
 
 def _check_length(config: VllmSchedulerConfig, requests: Sequence[Request], path: Path) -> None:
@@ -144,6 +153,7 @@ class _Requests:
     def __init__(self, max_model_len: int) -> None:
         self._max_model_len = max_model_len
         self._token_ids = 0
+        self.acceptance = RecordedAcceptance({}, {})
 
     def read(self, fields: Fields) -> tuple[Request, ...]:
         """Return the requests in file order, ids counting from 0."""
@@ -157,12 +167,16 @@ class _Requests:
         return requests
 
     def _request(self, row: Fields, index: int) -> Request:
-        row.only(REQUEST_FIELDS | set(PROMPTS))
+        row.only(REQUEST_FIELDS | {*PROMPTS, *DRAFT_FIELDS})
+        for counts, kind in zip((self.acceptance.counts, self.acceptance.found), DRAFT_FIELDS, strict=True):
+            if row.has(kind):
+                counts[index] = row.integers(kind, low=0, high=LARGEST)
         prompt, ids = self._prompt(row)
         output = row.positive_int("output_len")
         segment = row.integer("output_segment", low=0, high=LARGEST, default=None)
         known = segment is not None and self._affords(row, output)
         abort_us = row.integer("abort_at", low=0, high=LATEST_US, default=None)
+        adapter = row.integer("lora", low=1, high=LARGEST, default=None)
         name = row.values.get("id")
         if not isinstance(name, str | int) or isinstance(name, bool):
             row.wrong("id", "a name") if "id" in row.values else row.problem("id is missing", fix="give a name")
@@ -177,6 +191,7 @@ class _Requests:
             output_token_ids=_segment(segment, output) if known and segment is not None else None,
             max_tokens=row.integer("max_tokens", low=0, high=LARGEST, default=0),
             abort_ns=None if abort_us is None else abort_us * 1000,
+            adapter=None if adapter is None else str(adapter),
         )
 
     def _prompt(self, row: Fields) -> tuple[int, list[int] | None]:

@@ -151,7 +151,7 @@ class StepTable:
 
 def replay(case: Case) -> dict[str, Any]:
     """Return the steps and requests of `case` as a JSON document."""
-    scheduler = VllmScheduler(case.config, case.groups)
+    scheduler = VllmScheduler(case.config, case.groups, case.acceptance)
     pricing = FormulaPricing(case.latency, case.config.pipeline_stages)
     engine = Engine(scheduler, pricing, max_steps=1)
     table = StepTable(case, rows={request.id: RequestRow() for request in case.requests})

@@ -17,6 +17,8 @@ class Request:
 
     `abort_ns`: when its client goes away, if it has no complete answer by then.
 
+    `adapter` names the LoRA adapter that it is served with, if any.
+
     `prompt_token_ids` and `output_token_ids` (sequences of int, or None) matter only for prefix caching;
     `source_line` is the line of the workload file, for error messages.
     """
@@ -34,6 +36,7 @@ class Request:
     max_tokens: int = 0
     expected_output: int = 0
     abort_ns: int | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         self.max_tokens = self.max_tokens or self.output_tokens

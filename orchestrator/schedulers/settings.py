@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.kv_memory.groups import LayerGroup
     from orchestrator.kv_memory.store import KVSpace
     from orchestrator.schedulers.interface import Scheduler
+    from orchestrator.schedulers.speculation import Speculation
     from trace_gen.architecture import ModelArchitecture
 
 
@@ -42,6 +43,14 @@ class MemoryShare:
 
     bytes: int
     part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSlots:
+    """Room for LoRA adapters: `count` of them at once, each of at most `rank`."""
+
+    count: int
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,16 @@ class Policy(ABC):
     def reuses_prefixes(self) -> bool:
         """Whether KV blocks of equal prompts are shared."""
         return False
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """How answers are guessed ahead; None: they are not."""
+        return None
+
+    @property
+    def adapter_slots(self) -> AdapterSlots | None:
+        """The room for LoRA adapters; None: requests are served with none."""
+        return None
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ from foundation.settings.reading import Problem
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
 MOST_SAMPLE_REQUESTS = 1_000_000
+MOST_ADAPTERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class WorkloadSettings:
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
     seed: int = setting(0, "seed of the sample workload, and of what routings draw")
+    lora_adapters: int | None = setting(
+        None,
+        "LoRA adapters that requests are served with, each with the next one",
+        least=1,
+        most=MOST_ADAPTERS,
+        shown_default="none",
+    )
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
 
     def problems(self) -> Iterator[Problem]:

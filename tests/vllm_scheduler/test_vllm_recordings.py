@@ -22,6 +22,7 @@ from orchestrator.replay.case import Case, read_case
 from orchestrator.replay.compare import first_difference
 from orchestrator.replay.run import STEP_COLUMNS, FormulaPricing, replay
 from orchestrator.requests.admission import Admission
+from orchestrator.schedulers.speculation import METHODS
 from orchestrator.schedulers.vllm import VllmScheduler
 
 HERE = Path(__file__).parent
@@ -75,6 +76,9 @@ def test_there_are_recordings_of_all_that_versions_do_otherwise() -> None:
     assert sum(one.case.get("pipeline_parallel_size", 1) > 1 for one in every) > 80
     assert sum(bool(one.expected.get("aborts")) for one in every) > 30
     assert sum("sliding_window" in json.dumps(one.case.get("kv_cache_groups")) for one in every) > 50
+    drafting = [one.case["speculative_method"] for one in every if "speculative_method" in one.case]
+    assert min(drafting.count(method) for method in METHODS) > 20
+    assert sum("max_loras" in one.case for one in every) > 80
 
 
 @pytest.mark.parametrize("name", ["0.33_ahead", "0.33_step", "0.33_alone"])
@@ -97,7 +101,7 @@ class Life:
 
 def lives(case: Case, max_steps: int) -> tuple[list[tuple[Any, ...]], int]:
     """Return what clients see, as recorded, and the batches, with up to `max_steps` iterations at once."""
-    scheduler = VllmScheduler(case.config, case.groups)
+    scheduler = VllmScheduler(case.config, case.groups, case.acceptance)
     engine = Engine(scheduler, FormulaPricing(case.latency, case.config.pipeline_stages), max_steps=max_steps)
     seen = {request.id: Life() for request in case.requests}
     ordered = sorted(case.requests, key=lambda request: request.arrival_ns)
@@ -108,9 +112,9 @@ def lives(case: Case, max_steps: int) -> tuple[list[tuple[Any, ...]], int]:
         batches += 1
         for request in told.batch.preempted:
             seen[request.id].preemptions += 1
-        for request in told.outcome.emitted:
+        for request, tokens in told.outcome.each():
             life = seen[request.id]
-            life.output += len(told.ends_ns)
+            life.output += tokens * len(told.ends_ns)
             life.first_token = int(told.ends_ns[0]) // 1000 if life.first_token is None else life.first_token
         for request in told.outcome.finished:
             seen[request.id].finish = told.end_ns // 1000

@@ -1,7 +1,7 @@
 """Random settings and requests for the scheduler's properties, and an engine whose every step lasts one unit."""
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from hypothesis import strategies as st
@@ -10,7 +10,9 @@ from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.requests.request import Request
+from orchestrator.schedulers.acceptance import DrawnAcceptance
 from orchestrator.schedulers.interface import Scheduler
+from orchestrator.schedulers.speculation import METHODS, NGRAM
 from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
 from orchestrator.schedulers.vllm.config import POLICIES, VERSIONS
 from tests.orchestrator.serving import StageTimes, completed
@@ -18,10 +20,11 @@ from tests.orchestrator.serving import StageTimes, completed
 
 @dataclass(frozen=True)
 class Workload:
-    """Settings, and requests whose `arrival_ns` counts steps."""
+    """Settings, and requests whose `arrival_ns` counts steps; `rates` decide which drafts are right."""
 
     config: VllmSchedulerConfig
     requests: tuple[Request, ...]
+    rates: tuple[float, ...] = ()
 
 
 def stored_tokens(request: Request, config: VllmSchedulerConfig) -> int:
@@ -35,8 +38,12 @@ def workloads(
     policies: Sequence[str] = POLICIES,
     stages: Sequence[int] = (1,),
     long_outputs: bool = False,
+    speculates: bool = False,
 ) -> Workload:
-    """Draw a workload every request of which fits into the KV cache alone; most do not fit together."""
+    """Draw a workload every request of which fits into the KV cache alone; most do not fit together.
+
+    `speculates`: tokens are guessed ahead, and requests are served with adapters.
+    """
     length = draw(st.sampled_from([24, 40, 100]))
     block = draw(st.sampled_from([1, 2, 4, 16]))
     seats = draw(st.integers(1, 8))
@@ -58,12 +65,27 @@ def workloads(
         pipeline_stages=pipeline,
         version=draw(st.sampled_from(VERSIONS)),
     )
+    rates: tuple[float, ...] = ()
+    if speculates:
+        method = draw(st.sampled_from(METHODS))
+        drafts, sure = draw(st.integers(1, 4)), draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+        rates = tuple(sure**place for place in range(1, drafts + 1))
+        config = replace(
+            config,
+            version="0.19",
+            num_speculative_tokens=drafts,
+            speculative_method=method,
+            async_scheduling=config.async_scheduling and method != NGRAM,
+            max_num_batched_tokens=budget + seats,
+            max_loras=draw(st.integers(0, 2)),
+        )
     count = draw(st.integers(1, 10))
     gaps = draw(st.lists(st.sampled_from([0, 0, 1, 3, 40]), min_size=count, max_size=count))
     arrivals = [sum(gaps[: index + 1]) for index in range(count)]
-    return Workload(
-        config, tuple(draw(_requests(index, arrivals[index], length, long_outputs)) for index in range(count))
-    )
+    requests = tuple(draw(_requests(index, arrivals[index], length, long_outputs)) for index in range(count))
+    for request in requests if speculates else ():
+        request.adapter = draw(st.sampled_from([None, "one", "two", "three"]))
+    return Workload(config, requests, rates)
 
 
 @st.composite
@@ -132,7 +154,7 @@ def drive(
 ) -> tuple[VllmScheduler, list[CompletedBatch]]:
     """Serve `workload`, every step of each stage lasting one unit; return the scheduler and what the engine told."""
     config = workload.config
-    scheduler = VllmScheduler(config)
+    scheduler = VllmScheduler(config, acceptance=DrawnAcceptance(1, workload.rates, found=0.7))
     watched = Watched(scheduler, deciding, decided, updated, most_steps)
     engine = Engine(cast(Scheduler, watched), StageTimes([1] * config.pipeline_stages), max_steps=max_steps)
     return scheduler, completed(engine, sorted(workload.requests, key=lambda request: request.arrival_ns))

@@ -21,6 +21,8 @@ WORKLOADS: dict[str, str | bytes] = {
     "blank.tsv": "\n\n\n",
     "two.tsv": "10\t5\n",
     "four.tsv": "10\t5\t0\t9\n",
+    "five.tsv": "10\t5\t0\t9\t9\n",
+    "fourth.tsv": "10\t5\t0\t9\n10\t5\t0\n",
     "word.tsv": "10\tfive\t0\n",
     "float.tsv": "10\t5.5\t0\n",
     "neg.tsv": "10\t5\t-1\n",

@@ -14,6 +14,7 @@ from trace_test.operators import (
     ATTENTION,
     CONTEXT_EXCHANGES,
     CONTEXT_MERGE,
+    JOINS_HIDDEN_STATE,
     LATENT,
     LATENT_ENDS,
     LATENT_FIRST,
@@ -137,7 +138,8 @@ def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.
             flow = _Flow(-1, (sum(section.last.values()),)) if section.width == 1 else None
             section = None
         if flow is not None and not _own_part(trace, row, flow):
-            found += _fits(subject, row, flow, int(trace.input_bytes[row]), 1)
+            joined = 2 if trace.name(row) == JOINS_HIDDEN_STATE else 1
+            found += _fits(subject, row, flow, int(trace.input_bytes[row]) // joined, 1)
         yield _Finding(place, found)
         flow = _next(trace, row, flow)
 

@@ -273,6 +273,7 @@ def _ends(model: ModelArchitecture, tensor: int, matrices: _Matrices) -> dict[st
     ends = {
         "embedding": _Widths(TOKEN_ID_BYTES, precision.activation_bytes(narrow), tables[0]),
         "embedding_scale": _operator(precision, hidden, hidden),
+        "hidden_state_proj": _operator(precision, 2 * hidden, hidden, 2 * hidden * hidden),
         "lm_head": matrices.linear("lm_head", narrow, vocab, model.head_bias),
         "logit_softcap": _Widths(gathered, gathered, 0),
         "sampler": _Widths(gathered, TOKEN_ID_BYTES, 0),

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.settings import setting
-from orchestrator.schedulers.settings import Machine, MemoryShare, Place, Policy, policies
+from foundation.settings.reading import Problem
+from orchestrator.schedulers.settings import AdapterSlots, Machine, MemoryShare, Place, Policy, policies
+from orchestrator.schedulers.speculation import DRAFT_MODEL, METHODS, NGRAM, Speculation
 
 if TYPE_CHECKING:
     from orchestrator.kv_memory.store import KVSpace
+    from orchestrator.schedulers.acceptance import DrawnAcceptance
     from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
+
+_OF_SPECULATION = (
+    "num_speculative_tokens",
+    "speculative_method",
+    "speculative_model",
+    "acceptance_rate",
+    "acceptance_per_position",
+    "ngram_rate",
+    "acceptance_seed",
+)
 
 
 @policies.register("vllm")
@@ -46,7 +61,7 @@ class VllmSettings(Policy):
     async_scheduling: bool | None = setting(
         None,
         "decide a step while the step before still runs",
-        shown_default="on",
+        shown_default="on, unless an n-gram search or a draft_model guesses tokens",
     )
     reserve_full_isl: bool = setting(
         True, "admit a prompt only if all of it fits", aliases=("scheduler_reserve_full_isl",)
@@ -55,11 +70,91 @@ class VllmSettings(Policy):
         "fcfs", "order of the waiting queue", choices=("fcfs", "priority"), aliases=("scheduling_policy",)
     )
     vllm_version: str = setting("0.19", "rule set", choices=("0.19", "0.33"))
+    enable_lora: bool | None = setting(None, "serve requests with LoRA adapters", shown_default="off")
+    max_loras: int | None = setting(
+        None, "adapters of a step at most, each with a slot in memory", least=1, most=1024, shown_default="1"
+    )
+    max_lora_rank: int | None = setting(None, "rank of an adapter's slot", least=1, most=1024, shown_default="16")
+    num_speculative_tokens: int | None = setting(
+        None, "tokens guessed ahead for a request, each step", least=1, most=64, shown_default="none"
+    )
+    speculative_method: str | None = setting(
+        None, "what guesses them", choices=METHODS, shown_default="none; needed with --num_speculative_tokens"
+    )
+    speculative_model: str | None = setting(
+        None,
+        "the drafter: shipped model, or the path of a config.json or its folder",
+        shown_default="for eagle and mtp a layer like the model's last",
+    )
+    acceptance_rate: float | None = setting(
+        None, "share of guessed tokens that are right where all before them are", least=0, most=1, shown_default="none"
+    )
+    acceptance_per_position: str | None = setting(
+        None,
+        "share of guesses that are right up to the first, second, ... token, as vLLM counts them: 0.8,0.6,0.45",
+        like=("acceptance_rate",),
+        shown_default="powers of --acceptance_rate",
+    )
+    ngram_rate: float | None = setting(
+        None, "share of steps in which a search for an n-gram finds one", least=0, most=1, shown_default="1"
+    )
+    acceptance_seed: int | None = setting(
+        None, "seed of the draws that decide which guesses are right", least=0, shown_default="0"
+    )
 
     @property
     def reuses_prefixes(self) -> bool:
         """See `Policy.reuses_prefixes`."""
         return self.enable_prefix_caching
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """See `Policy.speculation`."""
+        if self.num_speculative_tokens is None or self.speculative_method is None:
+            return None
+        return Speculation(self.num_speculative_tokens, self.speculative_method, self.speculative_model)
+
+    @property
+    def adapter_slots(self) -> AdapterSlots | None:
+        """See `Policy.adapter_slots`; vLLM's defaults where nothing is said."""
+        return AdapterSlots(self.max_loras or 1, self.max_lora_rank or 16) if self.enable_lora else None
+
+    def problems(self) -> Iterator[Problem]:
+        """What is said of speculation is said whole, and of nothing else; adapters are asked for."""
+        for name in ("max_loras", "max_lora_rank"):
+            if getattr(self, name) is not None and not self.enable_lora:
+                yield Problem(name, "no adapters are served", "give --enable_lora, or leave it out")
+        given = {name for name in _OF_SPECULATION if getattr(self, name) is not None}
+        needed = {"num_speculative_tokens", "speculative_method"}
+        if not given:
+            return
+        for name in sorted(needed - given):
+            yield Problem(name, f"missing beside --{min(given)}", "give it")
+        if not {"acceptance_rate", "acceptance_per_position"} & given:
+            yield Problem("acceptance_rate", "nothing says how many guessed tokens are right", "give it, as measured")
+        elif needed <= given:
+            yield from self._wrong_rates()
+        if self.vllm_version != "0.19":
+            what = f"speculation is not modelled for {self.vllm_version}"
+            yield Problem("vllm_version", what, "use 0.19")
+        if self.speculative_method == DRAFT_MODEL and self.speculative_model is None:
+            yield Problem("speculative_model", "missing: draft_model is a model of its own", "name it")
+        if self.speculative_method == NGRAM and self.speculative_model is not None:
+            yield Problem("speculative_model", "an n-gram search has no model", "leave it out")
+        if self.speculative_method != NGRAM and self.ngram_rate is not None:
+            yield Problem("ngram_rate", f"{self.speculative_method} searches for no n-gram", "leave it out")
+
+    def _wrong_rates(self) -> Iterator[Problem]:
+        """Return what is wrong with the shares by position."""
+        text, tokens = self.acceptance_per_position, self.num_speculative_tokens
+        if text is None:
+            return
+        rates = _rates(text)
+        if self.acceptance_rate is not None:
+            yield Problem("acceptance_per_position", "says what --acceptance_rate says, too", "leave one out")
+        elif rates is None or len(rates) != tokens or any(low > high for high, low in pairwise((1.0, *rates))):
+            what = f"{text!r} is not {tokens} numbers from 1 to 0, none above the one before it"
+            yield Problem("acceptance_per_position", what, "give one for each guessed token, with commas between")
 
     def decided(self, machine: Machine) -> Self:
         """Return the same with vLLM's own defaults for the device and the version."""
@@ -82,10 +177,17 @@ class VllmSettings(Policy):
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             gpu_memory_utilization=share,
-            async_scheduling=self.async_scheduling is not False,
         )
+        made = replace(made, async_scheduling=made.runs_ahead)
         made.check(machine.max_model_len)
         return made
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step is decided while the step before still runs: vLLM's default, unless the user says."""
+        if self.async_scheduling is None:
+            return self.speculation is None or self.speculation.runs_ahead_by_default
+        return self.async_scheduling
 
     def check(self, max_model_len: int) -> None:
         """Refuse what vLLM's configuration refuses, by the names of the flags, before memory is divided."""
@@ -125,7 +227,26 @@ class VllmSettings(Policy):
         """Return vLLM's scheduler."""
         from orchestrator.schedulers.vllm import VllmScheduler
 
-        return VllmScheduler(self._config(place.space, place.model_len, place.pipeline), place.groups)
+        if self.speculation is not None and place.pipeline > 1:
+            raise UserError(
+                f"speculation is not modelled on {place.pipeline} stages",
+                field="--pipeline_parallel_size",
+                fix="give 1 (--npu_group 1)",
+            )
+        config = self._config(place.space, place.model_len, place.pipeline)
+        return VllmScheduler(config, place.groups, self._acceptance())
+
+    def _acceptance(self) -> DrawnAcceptance | None:
+        """Return what decides which guessed tokens are right; None where none are guessed."""
+        if self.speculation is None:
+            return None
+        from orchestrator.schedulers.acceptance import DrawnAcceptance
+
+        rates = _rates(self.acceptance_per_position or "")
+        if rates is None:
+            rates = [(self.acceptance_rate or 0.0) ** place for place in range(1, self.speculation.tokens + 1)]
+        found = 1.0 if self.ngram_rate is None else self.ngram_rate
+        return DrawnAcceptance(self.acceptance_seed or 0, rates, found)
 
     def _config(self, space: KVSpace, model_len: int, pipeline: int) -> VllmSchedulerConfig:
         """Return vLLM's configuration; one block more than fit, because vLLM counts its null block.
@@ -148,5 +269,14 @@ class VllmSettings(Policy):
             scheduler_reserve_full_isl=self.reserve_full_isl,
             policy=self.policy,
             version=self.vllm_version,
+            max_loras=self.adapter_slots.count if self.adapter_slots is not None else 0,
+            num_speculative_tokens=self.num_speculative_tokens or 0,
+            speculative_method=self.speculative_method,
             **limits,
         )
+
+
+def _rates(text: str) -> list[float] | None:
+    """Return the numbers of a list with commas between; None where it is none."""
+    numbers = [decimal_number(part.strip()) for part in text.split(",")]
+    return None if None in numbers else [number for number in numbers if number is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foundation.errors import UserError, near_names
+from orchestrator.schedulers.speculation import METHODS, Speculation
 from orchestrator.schedulers.vllm.rules import RULES, Rules
 
 POLICIES = ("fcfs", "priority")
@@ -18,7 +19,8 @@ class VllmSchedulerConfig:
     `num_gpu_blocks` counts the null block as vLLM does: one less is usable. `async_scheduling` None means vLLM's
     default: on. `version` chooses between rule sets (`orchestrator.schedulers.vllm.rules`), `engine_loop` is the
     version whose engine asks the scheduler, by default the same. `prefix_cache_retention_interval` (tokens; None: every
-    block) matters from 0.33 on, and for sliding windows only.
+    block) matters from 0.33 on, and for sliding windows only. `num_speculative_tokens` 0 is no speculation;
+    `max_loras` 0 is no limit to the adapters of a step.
     """
 
     num_gpu_blocks: int
@@ -33,6 +35,9 @@ class VllmSchedulerConfig:
     async_scheduling: bool | None = None
     scheduler_reserve_full_isl: bool = True
     prefix_cache_retention_interval: int | None = 0
+    num_speculative_tokens: int = 0
+    speculative_method: str | None = None
+    max_loras: int = 0
     pipeline_stages: int = 1
     version: str = "0.19"
     engine_loop: str | None = None
@@ -41,6 +46,20 @@ class VllmSchedulerConfig:
         self._check_ranges()
         self._check_choices()
         self._check_budget()
+        self._check_speculation()
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """How answers are guessed ahead; None: they are not."""
+        if not self.num_speculative_tokens or self.speculative_method is None:
+            return None
+        return Speculation(self.num_speculative_tokens, self.speculative_method)
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that the scheduler gives out in a step: the batch's, less what the drafter puts into it."""
+        slots = self.speculation.slots if self.speculation is not None else 0
+        return self.max_num_batched_tokens - slots * self.max_num_seqs
 
     @property
     def rules(self) -> Rules:
@@ -55,6 +74,8 @@ class VllmSchedulerConfig:
     @property
     def decides_ahead(self) -> bool:
         """Whether a step is decided before the tokens of the previous one are there."""
+        if self.async_scheduling is None and self.speculation is not None:
+            return self.speculation.runs_ahead_by_default
         return self.async_scheduling is not False
 
     @property
@@ -81,6 +102,8 @@ class VllmSchedulerConfig:
             ("max_num_batched_tokens", 1),
             ("block_size", 1),
             ("long_prefill_token_threshold", 0),
+            ("num_speculative_tokens", 0),
+            ("max_loras", 0),
             ("pipeline_stages", 1),
             ("prefix_cache_retention_interval", 0),
         ):
@@ -118,4 +141,38 @@ class VllmSchedulerConfig:
                 f"{budget} is below max_model_len ({self.max_model_len}) while chunked prefill is off",
                 field="max_num_batched_tokens",
                 fix=f"at least {self.max_model_len}, or turn chunked prefill on",
+            )
+
+    def _check_speculation(self) -> None:
+        """Refuse what vLLM refuses, and what is not modelled here."""
+        method, tokens = self.speculative_method, self.num_speculative_tokens
+        if method is not None and method not in METHODS:
+            fix = near_names(method, METHODS)
+            raise UserError(f"unknown speculative_method {method!r}", field="speculative_method", fix=fix)
+        if (method is None) is not (tokens == 0):
+            missing = "num_speculative_tokens" if tokens == 0 else "speculative_method"
+            raise UserError("speculation needs a method and a number of tokens", field=missing, fix="give both")
+        speculation = self.speculation
+        if speculation is None:
+            return
+        if self.async_scheduling and not speculation.may_run_ahead:
+            raise UserError(
+                f"drafts by {method} are made from tokens that must be there",
+                field="async_scheduling",
+                fix="leave it out, or choose a drafter that runs on the device",
+            )
+        if not self.rules.speculates:
+            raise UserError(f"speculation is not modelled for {self.version}", field="version", fix="use 0.19")
+        if self.pipeline_stages > 1:
+            raise UserError(
+                f"speculation is not modelled on {self.pipeline_stages} pipeline stages",
+                field="pipeline_stages",
+                fix="use 1",
+            )
+        if self.step_tokens < 1:
+            raise UserError(
+                f"{self.max_num_batched_tokens} tokens a step leave nothing beside a draft token for each of "
+                f"max_num_seqs ({self.max_num_seqs}) requests",
+                field="max_num_batched_tokens",
+                fix=f"more than {self.max_num_seqs}, or lower max_num_seqs",
             )

@@ -66,7 +66,7 @@ class Decoding:
         self.dissolve()
         for entry in cohort.members:
             entry.computed -= 1
-            draft.append(entry, 1, samples=True)
+            draft.append(entry, 1, samples=1)
             entry.computed += 1
             draft.budget += 1  # the budget was charged when the step was decided
 

@@ -47,12 +47,12 @@ class Draft:
         self.cohort = cohort
         self.budget -= len(cohort.members)
 
-    def append(self, entry: Entry, tokens: int, samples: bool) -> None:
-        """Add a row: `tokens` are computed after those that `entry` has in its KV blocks."""
+    def append(self, entry: Entry, tokens: int, samples: int) -> None:
+        """Add a row: `tokens` are computed after those that `entry` has in its KV blocks, and so many logits."""
         self.entries.append(entry)
         self.new.append(tokens)
-        self.context.append(entry.computed)
-        self.samples.append(int(samples))
+        self.context.append(entry.computed - entry.wrong)
+        self.samples.append(samples)
         self.budget -= tokens
 
     def drop(self, entry: Entry) -> bool:

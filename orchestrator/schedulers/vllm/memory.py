@@ -25,4 +25,6 @@ def vllm_memory(config: VllmSchedulerConfig, groups: Sequence[LayerGroup]) -> KV
     if not config.enable_prefix_caching:
         return PagedKV(space, groups, windows)
     pool = (LifoSharedBlockPool if rules.reuses_partial_blocks_first else SharedBlockPool)(config.num_gpu_blocks)
-    return PrefixKV(space, pool, groups, windows)
+    speculation = config.speculation
+    drops_last = speculation is not None and speculation.drops_last_hit
+    return PrefixKV(space, pool, groups, windows, drops_last=drops_last)

@@ -27,6 +27,9 @@ class WaitingQueue(Protocol):
     def put_back(self, entry: Entry) -> None:
         """Take in a request that was preempted, or that was passed over."""
 
+    def set_aside(self, entry: Entry) -> None:
+        """Take in a request that was passed over and keeps its place before those that are put back later."""
+
     def remove(self, entry: Entry) -> None:
         """Drop a request that finished while it waited (its last token was in flight when it was preempted)."""
 
@@ -35,21 +38,25 @@ class WaitingQueue(Protocol):
 
 
 class FcfsQueue:
-    """First come, first served: the latest admitted loses its place and gets to the front of the queue."""
+    """First come, first served: the latest admitted loses its place and gets to the front of the queue.
+
+    Those that were set aside are before that front.
+    """
 
     def __init__(self) -> None:
+        self._aside: deque[Entry] = deque()
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._aside) + len(self._entries)
 
     def head(self) -> Entry:
-        """Return the longest-waiting request."""
-        return self._entries[0]
+        """Return the request to be admitted next."""
+        return (self._aside or self._entries)[0]
 
     def pop(self) -> Entry:
         """Remove and return the head."""
-        return self._entries.popleft()
+        return (self._aside or self._entries).popleft()
 
     def add(self, entry: Entry) -> None:
         """Append a new request."""
@@ -59,9 +66,13 @@ class FcfsQueue:
         """Prepend a preempted request: several victims of a step end up in their original order."""
         self._entries.appendleft(entry)
 
+    def set_aside(self, entry: Entry) -> None:
+        """Prepend a request to those that were set aside."""
+        self._aside.appendleft(entry)
+
     def remove(self, entry: Entry) -> None:
         """Drop `entry`."""
-        self._entries.remove(entry)
+        (self._aside if entry in self._aside else self._entries).remove(entry)
 
     def victim(self, running: Sequence[Entry]) -> int:
         """Return the last of the running list."""
@@ -89,7 +100,7 @@ class PriorityQueue:
         """Insert by key; keys are unique, so entries are never compared."""
         heapq.heappush(self._heap, (entry.key, entry))
 
-    put_back = add
+    put_back = set_aside = add
 
     def remove(self, entry: Entry) -> None:
         """Drop `entry`."""

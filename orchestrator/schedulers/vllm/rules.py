@@ -42,6 +42,15 @@ class Rules:
     staggers_stages: bool
     """Asynchronous with pipeline stages: one batch more in flight, and a request decodes every so many decisions."""
 
+    counts_all_adapters: bool
+    """`max_loras` counts the adapters of all running requests; else of those that the step has given tokens."""
+
+    keeps_skipped_apart: bool
+    """Requests that were passed over for their adapter keep their place before those that are preempted later."""
+
+    speculates: bool
+    """Its speculative decoding is modelled."""
+
 
 RULES: dict[str, Rules] = {
     "0.19": Rules(
@@ -56,6 +65,9 @@ RULES: dict[str, Rules] = {
         registers_window_ends=False,
         fills_the_queue=False,
         staggers_stages=False,
+        counts_all_adapters=False,
+        keeps_skipped_apart=True,
+        speculates=True,
     ),
     "0.33": Rules(
         reuses_partial_blocks_first=True,
@@ -69,5 +81,8 @@ RULES: dict[str, Rules] = {
         registers_window_ends=True,
         fills_the_queue=True,
         staggers_stages=True,
+        counts_all_adapters=True,
+        keeps_skipped_apart=False,
+        speculates=False,
     ),
 }

@@ -6,6 +6,9 @@ while tokens of the step's budget are left. When a running request finds no KV b
 computed anew later (preemption by recomputation). Where decisions do not wait for tokens (asynchronous scheduling) a
 placeholder stands for each that is in flight.
 
+Where tokens are guessed ahead (`speculation`), a request's last token and its drafts are computed at once. All count as
+computed until their batch has finished, and then those that were wrong count no more.
+
 While nothing but decodes happens, those who decode are a cohort (`decoding`), and a step costs next to nothing.
 """
 
@@ -22,19 +25,31 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
+from orchestrator.schedulers.speculation import Acceptance
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.decoding import Decoding
 from orchestrator.schedulers.vllm.draft import Draft, Refusal
 from orchestrator.schedulers.vllm.entry import Entry, Status
+from orchestrator.schedulers.vllm.guesses import Guesses
 from orchestrator.schedulers.vllm.memory import vllm_memory
 from orchestrator.schedulers.vllm.queues import waiting_queue
 
 
 class VllmScheduler:
-    """See the module's docstring; the rules are those of `config.version`, and `docs/vllm_scheduler.md` lists them."""
+    """See the module's docstring; the rules are those of `config.version`, and `docs/vllm_scheduler.md` lists them.
 
-    def __init__(self, config: VllmSchedulerConfig, groups: Sequence[LayerGroup] = (FULL,)) -> None:
+    `acceptance` says what becomes of drafts, where the configuration speculates.
+    """
+
+    def __init__(
+        self,
+        config: VllmSchedulerConfig,
+        groups: Sequence[LayerGroup] = (FULL,),
+        acceptance: Acceptance | None = None,
+    ) -> None:
         self.config = config
+        speculation = config.speculation
+        self._guesses = None if speculation is None else Guesses(speculation, acceptance, config.max_model_len)
         self.rules = config.rules
         self.places = config.places
         self.loop = EngineLoop.FILLED_QUEUE if config.fills_the_queue else EngineLoop.QUEUE
@@ -42,7 +57,9 @@ class VllmScheduler:
         self.ledger: Ledger[Entry] = Ledger(self.kv)
         self.waiting = waiting_queue(config.policy)
         self.running: list[Entry] = []
-        self.decoding = Decoding(self.ledger, ahead=config.decides_ahead, in_turn=config.takes_turns)
+        self.decoding = Decoding(
+            self.ledger, ahead=config.decides_ahead, in_turn=config.takes_turns or speculation is not None
+        )
         self._entries: dict[int, Entry] = {}
         self._added = 0
         self._decisions = 0
@@ -96,21 +113,30 @@ class VllmScheduler:
             self.decoding.dissolve()
         alone = frozenset(flight.others) if together else range(len(flight.members))
         emitted: list[Request] = []
+        tokens: list[int] = []
         finished: list[Entry] = []
-        rows = zip(flight.members, batch.new_tokens.tolist(), batch.samples.tolist(), strict=True)
-        for row, (entry, new, samples) in enumerate(rows):
-            if row not in alone or self._arrive(entry, new, bool(samples)):
+        columns = (batch.new_tokens.tolist(), batch.samples.tolist(), batch.tokens().tolist())
+        for row, (entry, new, samples, brings) in enumerate(zip(flight.members, *columns, strict=True)):
+            got = 1
+            if row in alone:
+                got = self._arrive(entry, new, samples, brings, ended=entry.request in ended)
+            if got:
                 emitted.append(entry.request)
+                tokens.append(got)
                 if row in alone and (entry.is_last or entry.request in ended):
                     finished.append(entry)
         for entry in finished:
             self._finish(entry)
-        return Outcome(emitted, [entry.request for entry in finished])
+        if self._guesses is None:
+            return Outcome(emitted, [entry.request for entry in finished])
+        if not self.config.decides_ahead:
+            self._guesses.take(flight)
+        return Outcome(emitted, [entry.request for entry in finished], tokens)
 
     def alike(self, most: int) -> Alike | None:
         """Foresee further decodes of the batches in flight, if everybody that runs is in one of them."""
         flights = self.ledger.flights
-        if not flights or not flights[-1].plain or not self._stays_refused():
+        if self._guesses is not None or not flights or not flights[-1].plain or not self._stays_refused():
             return None
         return self.decoding.alike(most, len(self.running))
 
@@ -146,7 +172,7 @@ class VllmScheduler:
 
     def _draft(self, cohort: Cohort[Entry] | None) -> Draft:
         """Write down a decision whose first rows are those of `cohort`, or else of whoever runs."""
-        draft = Draft(self.config.max_num_batched_tokens)
+        draft = Draft(self.config.step_tokens)
         threshold = self._threshold()
         if cohort is None:
             self._schedule_running(draft, threshold)
@@ -163,7 +189,10 @@ class VllmScheduler:
         self.decoding.look(self.running)
         if self.config.staggers:
             self._stagger(draft)
-        return self.ledger.launch(Flight(draft.batch(self.ledger.serial), draft.entries, draft.plain))
+        batch = draft.batch(self.ledger.serial)
+        if self._guesses is not None:
+            self._guesses.verify(draft, batch)
+        return self.ledger.launch(Flight(batch, draft.entries, draft.plain))
 
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
         """Give running requests tokens in their order, preempting when KV blocks run out."""
@@ -177,7 +206,8 @@ class VllmScheduler:
             if 0 < threshold < tokens:
                 tokens = threshold
             tokens = min(tokens, draft.budget)
-            while not self.kv.grow(entry, entry.computed + tokens):
+            slots = entry.computed + tokens if self._guesses is None else self._guesses.slots(entry.computed + tokens)
+            while not self.kv.grow(entry, slots):
                 index -= self._preempt_one(draft, index)
                 if entry.status is not Status.RUNNING:
                     break
@@ -199,20 +229,37 @@ class VllmScheduler:
     def _admit(self, draft: Draft, threshold: int) -> None:
         """Admit waiting requests from the head until the first that finds no seat, tokens or KV blocks."""
         passed: list[Entry] = []
+        adapters = self._adapters(draft)
         while len(self.waiting):
             if draft.budget <= 0 or len(self.running) >= self.config.max_num_seqs:
                 draft.refusal = Refusal.TOKENS if draft.budget <= 0 else Refusal.SEATS
                 break
-            if self.waiting.head().stale:
+            head = self.waiting.head()
+            if head.stale or self._lacks_adapter_slot(head, adapters):
                 passed.append(self.waiting.pop())
                 continue
             refusal = self._admit_head(draft, threshold)
             if refusal is not None:
                 draft.refusal = refusal
                 break
+            adapters.add(head.request.adapter)
         for entry in reversed(passed):
-            self.waiting.put_back(entry)
+            (self.waiting.set_aside if self.rules.keeps_skipped_apart else self.waiting.put_back)(entry)
             draft.refusal = Refusal.STALE
+
+    def _adapters(self, draft: Draft) -> set[str | None]:
+        """Return the adapters that count against `max_loras` before anybody is admitted."""
+        if not self.config.max_loras:
+            return set()
+        served = draft.entries if draft.cohort is None else draft.cohort.members
+        return {entry.request.adapter for entry in (self.running if self.rules.counts_all_adapters else served)}
+
+    def _lacks_adapter_slot(self, entry: Entry, adapters: Set[str | None]) -> bool:
+        """Whether `entry` needs an adapter beside as many others as a step may have."""
+        adapter, most = entry.request.adapter, self.config.max_loras
+        if not most or adapter is None or adapter in adapters:
+            return False
+        return len(adapters - {None}) >= most
 
     def _admit_head(self, draft: Draft, threshold: int) -> Refusal | None:
         """Admit the head of the waiting queue, or return why not."""
@@ -241,11 +288,15 @@ class VllmScheduler:
         """Add a row and count its tokens; blocks it fills can be found from now on, even in this step."""
         after = entry.computed + tokens
         self.kv.register(entry, min(after, entry.tokens))
-        draft.append(entry, tokens, samples=after >= entry.tokens + entry.placeholders)
+        guessed = after - entry.tokens - entry.placeholders
+        samples = 0 if guessed < 0 else 1 + min(guessed, entry.drafts)
+        draft.append(entry, tokens, samples)
         entry.computed = after
         entry.in_flight += tokens
-        if self.config.decides_ahead:
-            entry.placeholders += draft.samples[-1]
+        entry.drafts = 0
+        if self.config.decides_ahead and samples:
+            entry.placeholders += samples
+            entry.drafts = self.config.num_speculative_tokens
 
     def _stagger(self, draft: Draft) -> None:
         """Let those who sample now wait for as many decisions as there are stages."""
@@ -263,27 +314,30 @@ class VllmScheduler:
     def _preempt(self, entry: Entry) -> None:
         """Send `entry` back to the waiting queue without KV blocks; it keeps its output and any token in flight."""
         self.kv.release(entry, resumes=True)
-        entry.computed = 0
+        entry.computed = entry.wrong = 0
         entry.status = Status.PREEMPTED
         entry.preemptions += 1
         if self.rules.awaits_stale_tokens:
             entry.stale, entry.placeholders = entry.in_flight, 0
         self.waiting.put_back(entry)
 
-    def _arrive(self, entry: Entry, new: int, samples: bool) -> bool:
-        """Count `entry`'s part of a batch that has finished; return whether it got a token."""
+    def _arrive(self, entry: Entry, new: int, samples: int, brings: int, *, ended: bool) -> int:
+        """Count `entry`'s part of a batch that has finished, `brings` tokens; return how many its answer got."""
         entry.in_flight -= new
         stale = entry.stale > 0
         if stale:
             entry.stale -= new
         if entry.status is Status.FINISHED or not samples:
-            return False
-        entry.tokens += 1
+            return 0
+        if self._guesses is not None:
+            self._guesses.roll_back(entry, samples - brings, brings)
+            brings = entry.room_for(brings, ended=ended)
+        entry.tokens += brings
         if entry.placeholders and not stale:
-            entry.placeholders -= 1
+            entry.placeholders -= brings
             if entry.status is Status.RUNNING:
                 self.kv.register(entry, entry.computed - self._outstanding(entry))
-        return True
+        return brings
 
     def _outstanding(self, entry: Entry) -> int:
         """Return how many of the computed tokens may still change in number."""
@@ -329,5 +383,5 @@ class VllmScheduler:
         self._added += 1
         entry = Entry(admission, self._added, config.max_model_len)
         if self.kv.caches_prefixes and request.prompt_token_ids is not None:
-            entry.chain = PrefixChain(known_tokens(request), config.block_size)
+            entry.chain = PrefixChain(known_tokens(request), config.block_size, request.adapter)
         return entry
