@@ -165,7 +165,6 @@ class ParallelismSettings:
     pp_layers: str | None = setting(
         None,
         "layers of each pipeline stage, such as 21,21,20,18",
-        aliases=("pp_layer_partition",),
         shown_default="as equal as can be",
     )
     attention_placement: AttentionPlacement = setting(

@@ -43,7 +43,7 @@ def serve(folder: Path, output: str, *flags: str) -> bytes:
             "--npu_num 8 --npu_group 4 --cp_size 2 --scheduling vllm",
         ),
         ("--npu_num 8 --cp_size 2 --enable_expert_parallel", "--npu_num 8 --cp_size 2 --ep_size 8"),
-        ("--npu_num 2 --npu_group 2 --pp_layers 5,7", "--npu_num 2 --npu_group 2 --pp-layer-partition 5,7"),
+        ("--npu_num 2 --npu_group 2 --pp_layers 5,7", "--pipeline_parallel_size 2 --pp-layers 5,7"),
     ],
 )
 def test_ways_to_say_the_same(flags: str, same: str) -> None:
