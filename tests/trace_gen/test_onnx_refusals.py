@@ -122,9 +122,14 @@ def an_earlier_state(model: ModelProto) -> None:
 
 def third_factor(model: ModelProto) -> None:
     node = node_named(model, DOWN, "MatMul")
-    put(model, at(model, node), "MatMul", list(node_named(model, GATE, "MatMul").input), "another")
+    inputs = [node_named(model, GATE, "MatMul").input[0], vector(model, "another.weight", 48, 80)]
+    put(model, at(model, node), "MatMul", inputs, "another")
     put(model, at(model, node), "Mul", [node.input[0], "another"], "third")
     node.input[0] = "third"
+
+
+def shared(model: ModelProto) -> None:
+    node_named(model, "layers.2.mlp.up_proj", "MatMul").input[1] = node_named(model, GATE, "MatMul").input[1]
 
 
 def joined_queries(model: ModelProto) -> None:
@@ -181,6 +186,11 @@ EDITS: dict[str, tuple[dict[str, Any], Edit, str]] = {
     ),
     "an earlier state": (FUSED, an_earlier_state, "adds to a hidden state that something was added to before"),
     "three factors": ({}, third_factor, "takes something made of 3 products: the one or two projections of an MLP"),
+    "weights of another layer": (
+        {},
+        shared,
+        "layers that share weights are not modelled",
+    ),
     "queries beside attention": ({}, joined_queries, "takes something made of 2 products: attention is expected"),
     "queries of unknown sizes": ({}, queries_in(), "the sizes of its queries cannot be told; export it with named"),
     "queries that are no list": ({}, queries_in(-1, 8), "the sizes of its queries cannot be told"),
@@ -484,8 +494,7 @@ class TestRefused:
 
     def test_an_mlp_of_another_form(self, tmp_path: Path) -> None:
         model = llama()
-        node = node_named(model, "layers.0.mlp.up_proj", "MatMul")
-        node.input[1] = node_named(model, "layers.0.self_attn.q_proj", "MatMul").input[1]
+        dims("layers.0.mlp.up_proj", 48, 48)(model)
         refused(tmp_path, model, "takes 80 elements, but the projections before it make [80, 48]")
 
     def test_work_for_other_outputs(self, tmp_path: Path) -> None:

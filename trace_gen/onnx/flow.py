@@ -69,6 +69,7 @@ class Flow:
     _numbers: dict[str, int] = field(default_factory=dict)
     _known: dict[Hashable, int] = field(default_factory=dict)
     _places: dict[str, int] = field(default_factory=dict)
+    _owners: dict[str, Node] = field(default_factory=dict)
 
     def is_hidden(self, name: str) -> bool:
         """Whether a tensor depends on the tokens."""
@@ -146,11 +147,21 @@ class Flow:
         reads = frozenset().union(*(self._reads[name] for name in hidden))
         if node.op in PRODUCTS or node.op in FUSED_ATTENTION:
             touches = (False, True)
+            self._own(node)
         else:
             stream, product = zip(*(self._touches[name] for name in hidden), strict=True)
             touches = (any(stream), any(product))
         for name in filter(None, node.outputs):
             self._reads[name], self._touches[name] = reads, touches
+
+    def _own(self, node: Node) -> None:
+        """Refuse a matrix that another product has: each is counted where it is used."""
+        roots = self.roots.get(node.input(1), ()) if node.op in PRODUCTS else ()
+        owner = self._owners.setdefault(roots[0], node) if roots else node
+        if owner is not node:
+            raise refusal(
+                node, f"multiplies by the weights of {owner.title}: layers that share weights are not modelled"
+            )
 
     def _adds_to_stream(self, node: Node) -> bool:
         one, other = node.inputs
