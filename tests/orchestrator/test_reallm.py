@@ -134,7 +134,8 @@ def test_no_degrees(text: str, message: str) -> None:
 
 
 def test_data_parallelism_of_one_is_none() -> None:
-    assert read_degrees("dp1_tp2") == Degrees("dp1_tp2", tensor=2)
+    assert read_degrees("dp1_tp2") == Degrees("dp1_tp2", 1, 2, 1, 1)
+    assert Degrees("") == Degrees("", 1, 1, 1, 1)
 
 
 # --- the file -------------------------------------------------------------------------------------
