@@ -147,6 +147,45 @@ def test_a_step_in_which_another_node_is_ready_first_gets_an_order_of_its_own() 
     assert result.finish_ns.tolist() == [[500 + 3000 + 4000], [1000 + 4000 + 3000]]
 
 
+def test_a_row_of_nodes_can_be_overtaken_until_its_last_one_starts() -> None:
+    """Node 11 follows node 10, of 300 or 1500 ns; node 1, ready at 1000 ns, runs behind both of them or in between."""
+    cpu = {**compute(3, 0), "is_cpu_op": True, "duration_us": 1}
+    ordered = Ordered(beside(cpu, compute(10, [300, 1500]), compute(11, 3000, 10), compute(1, 50, 3), load(4, 6000, 1)))
+    result = ordered.evaluate()
+    assert ordered.left == 0 and ordered.agrees(result)
+    assert len(ordered.plan.orders) == 2
+    assert result.finish_ns.tolist() == [[300 + 3000 + 50 + 6000], [1500 + 50 + 6000]]
+
+
+@pytest.mark.parametrize(
+    ("ns", "receives", "left"),
+    [
+        pytest.param([100, 900], {5: [0], 6: [1]}, 0, id="they wait for others"),
+        pytest.param([900, 100], {5: [1], 4: [0, 1]}, 1, id="posted together, the lower id goes first"),
+    ],
+)
+def test_like_receives_take_messages_as_they_are_posted(
+    ns: list[int], receives: dict[int, list[int]], left: int
+) -> None:
+    """A load of 500 ns and a compute node decide which of two receives is posted first; 10 us of work follow one."""
+    posted = [
+        {"id": number, "type": "COMM_RECV", "comm_src": 0, "comm_tag": 1, "comm_size": 9, "deps": deps}
+        for number, deps in receives.items()
+    ]
+    sends = [
+        {"id": number + 1, "type": "COMM_SEND", "comm_dst": 1, "comm_tag": 1, "comm_size": 9, "deps": [number]}
+        for number in (0, 2)
+    ]
+    case = beside(compute(0, [600, 600]))
+    case["ranks"][0] = [compute(0, [600, 600]), sends[0], compute(2, 3000, 0), sends[1]]
+    case["ranks"][1] = [compute(0, ns), load(1, 500), *posted, compute(10, 10_000, 5)]
+    ordered = Ordered(case)
+    result = ordered.evaluate()
+    assert ordered.left == left and ordered.agrees(result)
+    assert len(ordered.plan.orders) == 2 - left
+    assert len(set(result.finish_ns[:, 1].tolist())) == 2
+
+
 def tie(first: int, second: int) -> Description:
     """Nodes 1 and 2 both need the compute slot, behind a load and behind another rank's message of like duration."""
     return beside(

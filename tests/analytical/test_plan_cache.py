@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import analytical_cases as cases
 import numpy as np
@@ -44,6 +45,17 @@ def test_another_dependency_or_group_is_another_structure() -> None:
     regrouped = copy.deepcopy(graph)
     regrouped.groups[1] = tuple(reversed(regrouped.groups[1]))
     assert cache.get(regrouped) == 3
+
+
+def test_the_same_nodes_on_other_ranks_are_another_structure() -> None:
+    """Also where they are the very same arrays."""
+    cache, _ = counted()
+    graph = cases.graph(pipeline(0, steps=1))
+    assert cache.get(graph) == 1
+    moved = ExecutionGraph([replace(one, ranks=tuple(reversed(one.ranks))) for one in graph.rank_graphs], graph.groups)
+    assert moved.rank_graphs[0].ranks != graph.rank_graphs[0].ranks
+    assert cache.get(moved) == 2
+    assert cache.get(copy.deepcopy(moved)) == 2 and cache.get(copy.deepcopy(graph)) == 1
 
 
 def test_the_oldest_structure_is_dropped() -> None:

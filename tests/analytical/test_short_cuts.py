@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import analytical_cases as cases
@@ -165,6 +166,23 @@ def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: p
         nodes[1]["comm_type"] = nodes[2]["comm_type"] = "ALL_GATHER"
     apart = answer(cases.backend(case), case)
     assert entered.calls == 4 and set(together.values()) != set(apart.values())
+
+
+def test_sets_with_sizes_by_step_lie_beside_sets_without() -> None:
+    """A table of sizes may have one row for all steps, on some ranks and not on others."""
+    case = healthy()
+    for rank, nodes in enumerate(case["ranks"]):
+        nodes[0] |= {"num_ops": [5500, 5500], "tensor_size": [10_000, 90_000] if rank < 2 else 7000}
+    backend, graph = cases.backend(case), cases.graph(case)
+    expected = backend.simulate(graph).finish_ns.tolist()
+    for index in (1, 0):
+        both_rows = graph.rank_graphs[index].work
+        if (both_rows.tensor_size[0] == both_rows.tensor_size[1]).all():
+            graph.rank_graphs[index].work = replace(both_rows, tensor_size=both_rows.tensor_size[:1])
+    assert sorted(len(one.work.tensor_size) for one in graph.rank_graphs) == [1, 2]
+    assert backend.simulate(graph).finish_ns.tolist() == expected
+    graph.rank_graphs.reverse()
+    assert backend.simulate(graph).finish_ns.tolist() == [row[::-1] for row in expected]
 
 
 class Solver:
