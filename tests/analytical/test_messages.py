@@ -1,4 +1,4 @@
-"""Messages one by one: which tags meet, and that those of like ranks take equally long."""
+"""Events and messages one by one: what runs when, which tags meet, and that like ranks' messages take equally long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from analytical.chains.message_delays import MessageDelays
 from analytical.chains.stretches import SHORT_NS
 from analytical.collectives.models import Models
-from analytical.machine.event_queue import EventQueue
+from analytical.machine.event_queue import EventQueue, LocalEvents
 from analytical.machine.messages import (
     RENDEZVOUS_BYTES,
     Messenger,
@@ -107,3 +107,15 @@ def test_no_sum_of_delays_leaves_64_bits() -> None:
     assert kept.get(0, 1, SHORT_NS) == SHORT_NS
     with pytest.raises(SimulationError, match="longer than the fast ways count"):
         kept.get(0, 1, SHORT_NS + 1)
+
+
+def test_what_a_rank_schedules_for_a_moment_that_its_events_have_had_still_runs() -> None:
+    """In the order in which it was scheduled; what is scheduled while they run runs with them."""
+    queue, ran = EventQueue(), list[str]()
+    own = LocalEvents(queue)
+    own.after(5, lambda _: own.after(0, ran.append, "while they run") or ran.append("first"), None)
+    queue.schedule(5, ran.append, "another's")
+    queue.schedule(5, lambda _: own.after(0, ran.append, "again"), None)
+    queue.run()
+    assert ran == ["first", "while they run", "another's", "again"]
+    assert queue.now == 5 and queue.next_time is None

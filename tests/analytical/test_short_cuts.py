@@ -10,7 +10,7 @@ import analytical_cases as cases
 import numpy as np
 import pytest
 from analytical_cases import COLLECTIVE, COMPUTE, Description, healthy
-from changes import Change, add_all, both, change, dimensions, last, ranks
+from changes import Change, add_all, both, change, dimensions, first, last, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ways_agree import pipeline
@@ -19,7 +19,8 @@ from analytical.chains.evaluator import _Run
 from analytical.chains.lone_collective import LoneCollective
 from analytical.chains.plan import ChainPlan
 from analytical.chains.solver import CollectiveSolver
-from analytical.collectives.phases import DirectPhase, SteppedPhase
+from analytical.chains.stretches import SHORT_NS
+from analytical.collectives.phases import AmbiguousOrderError, DirectPhase, SteppedPhase
 from analytical.embedded import EmbeddedBackend
 from analytical.events.simulation import Simulation
 from analytical.machine.compute import roofline_ns
@@ -168,6 +169,28 @@ def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: p
     assert entered.calls == 4 and set(together.values()) != set(apart.values())
 
 
+@pytest.mark.parametrize(("ns", "events"), [(SHORT_NS, 0), (SHORT_NS + 1, 1)])
+def test_sums_go_so_far_without_events(ns: int, events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of 2.4 hours, computed or loaded; the event queue takes a longer one."""
+    counted = Counted(monkeypatch, Simulation, "__init__")
+    for node in ({"num_ops": 1000 * ns + 500}, {"type": "MEM_LOAD", "num_ops": None, "tensor_size": 25 * (ns - 100)}):
+        case = healthy()
+        first(**node)(case)
+        counted.calls = 0
+        assert min(answer(cases.backend(case), case).values())[0] > ns
+        assert counted.calls == events
+
+
+@pytest.mark.parametrize(("room", "events"), [(0, 0), (-1, 1)])
+def test_collectives_go_so_far_without_events(room: int, events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = healthy()
+    (finish, _), *_ = answer(cases.backend(case), case).values()
+    monkeypatch.setattr("analytical.chains.meetings.SHORT_NS", finish - 5 + room)  # the node before it takes 5 ns
+    counted = Counted(monkeypatch, Simulation, "__init__")
+    assert set(answer(cases.backend(case), case).values()) == {(finish, finish - 5)}
+    assert counted.calls == events
+
+
 def test_sets_with_sizes_by_step_lie_beside_sets_without() -> None:
     """A table of sizes may have one row for all steps, on some ranks and not on others."""
     case = healthy()
@@ -237,6 +260,22 @@ def test_other_collectives_are_simulated_once(apply: Change, monkeypatch: pytest
     entries = range(solver.npus)
     assert solver.exits(*entries) == solver.exits(*entries)
     assert solver.simulated.calls == (0 if solver.npus == 3 else 1)
+
+
+def test_a_first_half_that_ends_as_the_last_message_comes_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two comes first decides when the second half begins."""
+    direct = change("system/all-reduce-implementation", ["direct"])
+    model, solver = phase_model(direct), Solver(monkeypatch, direct)
+    turn = model.bus + model.reduction
+    for late, tie in ((turn - 1, False), (turn, True), (turn + 1, False)):
+        entries = (0, 0, 0, late)
+        if tie:
+            with pytest.raises(AmbiguousOrderError):
+                model.solve(entries)
+        whole = LoneCollective((0, 1, 2, 3), AR, 4096, ABSENT, 0).exits(solver.models, {}, entries)
+        calls = solver.simulated.calls
+        assert solver.exits(*entries) == whole
+        assert solver.simulated.calls - calls == tie
 
 
 def test_a_window_of_all_peers_is_no_window(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,16 @@ def test_true_work_replaces_nanoseconds_and_is_at_least_one() -> None:
     assert (graph.num_ops[0].tolist(), graph.tensor_size[0].tolist()) == ([7, 1], [9, 1])
 
 
+@pytest.mark.parametrize("true_work", [False, True])
+def test_a_rank_without_rows_is_idle_for_one_ns(true_work: bool) -> None:
+    """By the roofline of ours, which makes 1000 operations a ns; by no roofline of a user's."""
+    graph = lower(make_trace([Row(ranks=(0, 2))]), true_work=true_work)
+    idle = next(one for one in graph.rank_graphs if one.ranks == (1,))
+    assert names(idle) == ["idle"] and idle.node_type.tolist() == [NodeType.COMP]
+    assert (idle.is_cpu_op.tolist(), idle.num_ops.tolist()) == ([true_work], [[1 if true_work else 1500]])
+    assert idle.tensor_size.tolist() == [[1]] and idle.duration_us.tolist() == [0]
+
+
 def test_annotations_are_ours_and_nothing_else_changes() -> None:
     trace = make_trace([Row(flops=7, mem_bytes=9, layer=3, request=4), Row(output=(REMOTE, 0, 8))])
     plain, annotated = only(lower(trace)), only(lower(trace, annotate=True))

@@ -184,6 +184,14 @@ def test_an_answer_that_is_a_link_is_not_read_and_not_followed_when_it_is_remove
     assert not (spool.answers / "x").is_symlink() and (elsewhere / "stdout").exists()
 
 
+def test_a_request_that_cannot_be_withdrawn_is_where_it_was(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    complete(spool.requests / "x")
+    (spool.failed / "x" / "in the way").mkdir(parents=True)
+    assert spool.withdraw("x") == spool.requests / "x"
+    assert (spool.requests / "x" / "stdout").exists()
+
+
 def test_files_in_a_guarded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with GuardedFolder(tmp_path) as folder:
         tmp_path.rename(moved := tmp_path.with_name(f"{tmp_path.name}-moved"))
