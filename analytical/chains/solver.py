@@ -35,7 +35,6 @@ class CollectiveSolver:
             models.rings,
         )
         self._concurrency = machine.concurrency
-        self._homogeneous = not (machine.per_node_custom or machine.system.custom)
         self._solved: Recent[Entries] = Recent(KEPT)
 
     def streams(self, rank: int, collective: CollectiveType, size: int, involved: int, group: int) -> list[list[Phase]]:
@@ -52,7 +51,7 @@ class CollectiveSolver:
         in the same order: their lists then differ by a constant only.
         """
         place = ranks
-        if group == 0 and self._homogeneous:
+        if group == 0:
             first = min(ranks)
             place = tuple([rank - first for rank in ranks])
         key = (place, collective, size, involved, group, entries)

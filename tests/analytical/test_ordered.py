@@ -395,6 +395,17 @@ def test_streams_are_counted_as_ranks_do() -> None:
         ordered.evaluate()
 
 
+def test_an_end_that_astra_sim_aborts_at_is_looked_for_in_each_step() -> None:
+    """A message of the first step that arrives after the end of the second is no matter."""
+    case = beside(compute(0, [59_000, 1000]), compute(9, [40_000, 49_000], 0))
+    send = {"id": 7, "type": "COMM_SEND", "comm_dst": 1, "comm_tag": 1, "comm_size": 9, "deps": [0]}
+    receive = {"id": 7, "type": "COMM_RECV", "comm_src": 0, "comm_tag": 1, "comm_size": 9, "deps": [0]}
+    both(add(0, load(8, 200), send), add(1, load(8, 200), receive))(case)
+    ordered = Ordered(case)
+    assert ordered.agrees(ordered.evaluate()) and not ordered.left
+    assert len(ordered.plan.orders) == 1
+
+
 def test_an_end_that_astra_sim_aborts_at_is_the_event_queues() -> None:
     """A rank that holds memory nodes and ends with a SEND, or at the same time as one."""
     for ns, refused in ((10, True), (1_000_000, False)):

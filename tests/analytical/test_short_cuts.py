@@ -153,6 +153,29 @@ def test_groups_below_500_are_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(cases.backend(case).plans.get(cases.graph(case)).plan, OrderedPlan)
 
 
+@pytest.mark.parametrize("deps", [[[], [0], [1], [2]], [[], [0], [1, 0], [0, 2]], [[], [], [0, 1], [2]]])
+def test_what_runs_one_by_one_is_a_chain(deps: list[list[int]]) -> None:
+    """Also where a node waits for others beside the one before it, and where two loads come first."""
+    case = healthy()
+    loads = sum(not waited for waited in deps) if len(deps[1]) == 0 else 0
+    kinds = [{"type": "MEM_LOAD", "tensor_size": 50}] * loads + [COMPUTE] * (len(deps) - loads)
+    nodes = [{**kind, "id": at, "deps": waited} for at, (kind, waited) in enumerate(zip(kinds, deps, strict=True))]
+    case["ranks"] = [[dict(node) for node in nodes] for _ in range(4)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    assert isinstance(backend.plans.get(graph).plan, ChainPlan)
+    assert backend.simulate(graph).finish_ns[0, 0] == backend.events.run_step(graph, solve=False).queue.now
+
+
+@pytest.mark.parametrize("deps", [[[], [0], [0], [2]], [[], [], [0, 1], [1]], [[], [], [0], [2]]])
+def test_what_may_overlap_is_no_chain(deps: list[list[int]]) -> None:
+    case = healthy()
+    kinds = [{"type": "MEM_LOAD", "tensor_size": 50}] * 2 + [COMPUTE] * 2
+    nodes = [{**kind, "id": at, "deps": waited} for at, (kind, waited) in enumerate(zip(kinds, deps, strict=True))]
+    case["ranks"] = [[dict(node) for node in nodes] for _ in range(4)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    assert isinstance(backend.plans.get(graph).plan, OrderedPlan)
+
+
 def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = Counted(monkeypatch, _Run, "enter")
     case = healthy()
@@ -175,10 +198,13 @@ def test_sums_go_so_far_without_events(ns: int, events: int, monkeypatch: pytest
     counted = Counted(monkeypatch, Simulation, "__init__")
     for node in ({"num_ops": 1000 * ns + 500}, {"type": "MEM_LOAD", "num_ops": None, "tensor_size": 25 * (ns - 100)}):
         case = healthy()
-        first(**node)(case)
-        counted.calls = 0
-        assert min(answer(cases.backend(case), case).values())[0] > ns
-        assert counted.calls == events
+        both(first(**node), add_all({**COLLECTIVE, "id": 2, "deps": [1]}))(case)
+        graphs = cases.graph(case), cases.sharing(cases.graph(case))
+        assert graphs[1].rank_graphs[0].work.num_ops.shape[1] < graphs[1].rank_graphs[0].nodes
+        for graph in graphs:
+            counted.calls = 0
+            assert cases.backend(case).simulate(graph).finish_ns.min() > ns
+            assert counted.calls == events
 
 
 @pytest.mark.parametrize(("room", "events"), [(0, 0), (-1, 1)])
