@@ -154,8 +154,3 @@ def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntA
     parents = np.bincount(child, minlength=nodes)
     offsets = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=nodes))))
     return parents, offsets, child
-
-
-def attribute(value: int, default: int) -> int:
-    """Return an attribute's value, or `default` where the node lacks it."""
-    return default if value == ABSENT else value

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.convert import Spreading, text_to_text
+from converters.convert import Spreading, open_placed, text_to_text
 from converters.text import collect, open_text, place, read_text_trace, records, write_text_trace
 from converters.text.records import Operand, Record
 from foundation.errors import UserError
@@ -288,6 +288,20 @@ def test_listed_boundaries_hold_even_where_experts_stretch_a_stage(tmp_path: Pat
         rows = [(trace.op_names[op], stage) for op, stage in zip(trace.op.tolist(), trace.stage.tolist(), strict=True)]
         begins[boundaries] = [rows.index(("kv_load", stage)) for stage in (1, 2)]
     assert begins == {"9,12": [10, 13], "": [10, 20]}
+
+
+@pytest.mark.parametrize("where", [Spreading(npu_num=2), Spreading(npu_group=2)])
+def test_a_trace_that_names_its_ranks_takes_no_deployment(where: Spreading, tmp_path: Path) -> None:
+    write_text_trace(make_trace([Row("a")]), tmp_path / "ours.txt")
+    said = "the trace says itself which ranks run a row; leave out --npu_num and --npu_group"
+    with pytest.raises(UserError, match=said):
+        open_placed(tmp_path / "ours.txt", where)
+
+
+def test_more_stages_than_rows_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, samples.orca(groups=40, requests=1, layers=1, moved=False))
+    with pytest.raises(UserError, match=r"pipeline stage \d+ of 40 has no rows; use fewer"):
+        collect(place(open_text(path), 40))
 
 
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
