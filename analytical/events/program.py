@@ -15,7 +15,7 @@ import numpy as np
 from analytical.machine.compute import roofline_nodes, step_runtimes
 from analytical.machine.limits import LONGEST_NS
 from astra_files.system import SystemConfig
-from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+from converters.execution_graph import CollectiveType, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError
 from foundation.printable import shorten
 
