@@ -335,6 +335,16 @@ def test_phases_that_run_message_by_message_have_no_model() -> None:
         assert phase_model(apply) is None
 
 
+@pytest.mark.parametrize(("room", "solved"), [(0, True), (-1, False)])
+def test_phases_that_may_take_too_long_for_64_bits_have_no_model(
+    room: int, solved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = phase_model()
+    longest = sum(int(step.delays.max()) + step.bus for step in model.steps)
+    monkeypatch.setattr("analytical.collectives.phases.LONGEST_RUN_NS", 2 * (longest + room))
+    assert (phase_model() is not None) is solved
+
+
 def test_ranks_in_step_and_alike_are_solved_as_one() -> None:
     """The time of a uniform phase is the one that its exchanges add up to; where delays differ there is none."""
     for algorithm in ("ring", "halvingDoubling"):
