@@ -352,6 +352,15 @@ def test_values_that_are_not_for_this_way_are_the_event_queues(columns: dict[str
         ordered.backend.ordered.proven(ordered.plan, graph, solver)
 
 
+def test_a_node_that_takes_longer_than_times_are_counted_is_refused() -> None:
+    """Before anything is made a whole number of it."""
+    case = healthy()
+    both(BESIDE, change("system/peak-perf", 1e-9), first(num_ops=2**62))(case)
+    ordered = Ordered(case)
+    with pytest.raises(SimulationError, match="it takes longer than 104 days"):
+        ordered.evaluate()
+
+
 def test_messages_whose_bytes_do_not_match_are_the_event_queues() -> None:
     case = pipeline_of_batches(1, steps=1)
     ordered = Ordered(case)
@@ -362,6 +371,34 @@ def test_messages_whose_bytes_do_not_match_are_the_event_queues() -> None:
     solver = CollectiveSolver(ordered.backend.events.models, ordered.graph.groups)
     with pytest.raises(NotOrderedError):
         ordered.backend.ordered.proven(ordered.plan, ordered.graph, solver)
+
+
+def test_sets_that_disagree_on_the_bytes_keep_no_order() -> None:
+    case = healthy()
+    BESIDE(case)
+    case["ranks"][0][0]["num_ops"] += 5000
+    ordered = Ordered(case)
+    ordered.evaluate()
+    (own, _) = ordered.graph.rank_graphs
+    own.comm_size = np.where(own.comm_size > 0, own.comm_size + 4, own.comm_size)
+    solver = CollectiveSolver(ordered.backend.events.models, ordered.graph.groups)
+    with pytest.raises(NotOrderedError):
+        ordered.backend.ordered.proven(ordered.plan, ordered.graph, solver)
+
+
+def test_a_message_at_the_start_takes_some_time() -> None:
+    """Of 0 ns at t = 0 ASTRA-sim aborts, whatever order is known."""
+    message = {"id": 7, "comm_tag": 1, "comm_size": 60_000, "deps": []}
+    case = beside(compute(0, 900), compute(1, 800))
+    case["network"]["latency"] = [0]
+    add(0, {**message, "type": "COMM_SEND", "comm_dst": 1})(case)
+    add(1, {**message, "type": "COMM_RECV", "comm_src": 0})(case)
+    ordered = Ordered(case)
+    assert ordered.agrees(ordered.evaluate()) and not ordered.left
+    for one in ordered.graph.rank_graphs:
+        one.comm_size = np.where(one.comm_size > 0, 9, one.comm_size)
+    with pytest.raises(SimulationError, match="something takes 0 ns at t = 0"):
+        ordered.evaluate()
 
 
 def test_a_deadlock_is_the_event_queues() -> None:

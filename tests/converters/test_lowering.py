@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.chakra import GraphWriter, read_graph, write_graph
+from converters.collective_groups import Participants, name_groups
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
 from converters.graph_plan import Planner
 from converters.lowering import Filling, Lowering, lower
@@ -488,3 +489,11 @@ def test_like_graphs_share_their_encoded_heads(tmp_path: Path) -> None:
     for latency in (100, 200):
         writer.write(lower(slower(TRACE, latency)), tmp_path / "g")
     assert writer.misses == len(lower(TRACE).rank_graphs)
+
+
+@pytest.mark.parametrize(("dims", "named"), [(4, Participants(0, 0b0010)), (5, Participants(1))])
+def test_groups_are_named_by_dimension_in_networks_of_four_at_most(dims: int, named: Participants) -> None:
+    """That is as many as ASTRA-sim takes part in where nothing is said."""
+    table = name_groups([(0, 2)], 2**dims, [2] * dims)
+    assert table.participants == (named,)
+    assert table.communicators == ({1: (0, 2)} if named.comm_group else {})
