@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -21,6 +20,7 @@ from converters.chakra import read_graph
 from converters.execution_graph import ExecutionGraph, NodeType
 from converters.metadata import without_metadata
 from converters.trace_events import write_timeline
+from foundation.recent import Recent
 
 NODES_WORTH_IT = 200_000
 """From so many nodes on all ranks together, chains are evaluated as such unless a timeline is asked for."""
@@ -36,7 +36,7 @@ class Simulator:
     """Runs command lines, one or many; runs on one machine share the phases of collectives solved so far."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, Models] = OrderedDict()
+        self._models: Recent[Models] = Recent(MACHINES_KEPT)
 
     def run(self, command: Command, out: TextIO) -> None:
         """Simulate the files that `command` names and print the results to `out`. Raises `OrreryError`."""
@@ -47,18 +47,9 @@ class Simulator:
         graph = read_graph(prefix, machine.network.npus, None if "empty" in groups else groups)
         if machine.options.skip_metadata:
             graph = without_metadata(graph)
-        for line in _lines(self._of(machine), graph, command):
+        models = self._models.get(repr(machine), lambda: Models(machine))
+        for line in _lines(models, graph, command):
             out.write(line + "\n")
-
-    def _of(self, machine: Machine) -> Models:
-        key = repr(machine)
-        models = self._models.get(key)
-        if models is None:
-            models = self._models[key] = Models(machine)
-            if len(self._models) > MACHINES_KEPT:
-                self._models.popitem(last=False)
-        self._models.move_to_end(key)
-        return models
 
 
 def read_machine(command: Command) -> Machine:

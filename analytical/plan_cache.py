@@ -6,7 +6,6 @@ their content.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -14,6 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from converters.execution_graph import ExecutionGraph
+from foundation.recent import Recent, RecentByIdentity
 
 STRUCTURE = (
     "node_id",
@@ -31,7 +31,6 @@ STRUCTURE = (
 """The columns that decide the order of evaluation."""
 
 Entry = TypeVar("Entry")
-Identity = tuple[object, ...]
 
 
 class StructureCache(Generic[Entry]):
@@ -39,37 +38,17 @@ class StructureCache(Generic[Entry]):
 
     def __init__(self, make: Callable[[ExecutionGraph], Entry], capacity: int = 256) -> None:
         self._make = make
-        self._capacity = capacity
-        self._by_identity: OrderedDict[Identity, tuple[Entry, list[object]]] = OrderedDict()
-        self._by_content: OrderedDict[bytes, Entry] = OrderedDict()
+        self._by_identity: RecentByIdentity[Entry] = RecentByIdentity(capacity)
+        self._by_content: Recent[Entry] = Recent(capacity)
 
     def get(self, graph: ExecutionGraph) -> Entry:
         """Return the entry of `graph`'s structure."""
-        identity = _identity(graph)
-        known = self._by_identity.get(identity)
-        if known is not None:
-            self._by_identity.move_to_end(identity)
-            return known[0]
-        digest = _digest(graph)
-        entry = self._by_content.get(digest)
-        if entry is None:
-            entry = self._make(graph)
-            self._by_content[digest] = entry
-            if len(self._by_content) > self._capacity:
-                self._by_content.popitem(last=False)
-        # The arrays are kept with the entry, so that no other array can take over their identity.
-        self._by_identity[identity] = entry, [getattr(one, name) for one in graph.rank_graphs for name in STRUCTURE]
-        if len(self._by_identity) > self._capacity:
-            self._by_identity.popitem(last=False)
-        return entry
+        arrays = [getattr(one, name) for one in graph.rank_graphs for name in STRUCTURE]
+        key = (*graph.groups.items(), *(one.ranks for one in graph.rank_graphs))
+        return self._by_identity.get(arrays, lambda: self._of_content(graph), key=key)
 
-
-def _identity(graph: ExecutionGraph) -> Identity:
-    parts: list[object] = [tuple(graph.groups.items())]
-    for one in graph.rank_graphs:
-        parts.append(one.ranks)
-        parts += [id(getattr(one, name)) for name in STRUCTURE]
-    return tuple(parts)
+    def _of_content(self, graph: ExecutionGraph) -> Entry:
+        return self._by_content.get(_digest(graph), lambda: self._make(graph))
 
 
 def _digest(graph: ExecutionGraph) -> bytes:

@@ -82,7 +82,7 @@ class ResultCache:
             return None
         if row is None:
             return None
-        stored = row[0]
+        (stored,) = row
         if not isinstance(stored, bytes) or stored[:_CHECK_BYTES] != _checksum(key, stored[_CHECK_BYTES:]):
             self._set_aside("a stored answer does not match its checksum")
             return None

@@ -54,7 +54,6 @@ class Registry(Generic[T]):
         if name in self._modules:
             module, attribute = self._modules[name]
             choice: T = getattr(import_module(module), attribute)
-            self._choices[name] = choice
             return choice
         raise UserError(f"unknown {self.kind} {name!r}", fix=near_names(name, self), field=field)
 

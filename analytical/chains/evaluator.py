@@ -41,7 +41,7 @@ class ChainEvaluator:
                 run.enter(stop, solver)
             elif isinstance(stop, MessageStop):
                 index, at = stop.sender
-                run.send(stop, self._delays.get(plan.sets[index].ranks, stop.delta, run.sizes[index][at]))
+                run.send(stop, self._delays.get(plan.sets[index].ranks[0], stop.delta, run.sizes[index][at]))
             else:
                 run.receive(stop)
         return run.result()
@@ -108,11 +108,11 @@ class _Run:
         stretches = self._segments[index][:, run.first + 1 : last + 1].sum(axis=1, keepdims=True)
         self._times[index] = self._times[index] + stretches + total
 
-    def send(self, stop: MessageStop, delay: IntArray) -> None:
+    def send(self, stop: MessageStop, delay: int) -> None:
         """Evaluate a SEND: it ends when its message has arrived."""
         index, at = stop.sender
         time = self._times[index]
-        if not delay.all() and not time.all():
+        if not delay and not time.all():
             raise NotAChainError  # 0 ns at t = 0
         arrival = time + delay
         self._arrivals[stop.slot] = arrival

@@ -27,7 +27,7 @@ class Component:
 
 @dataclass(slots=True)
 class Meeting:
-    """Who meets in collectives of one kind: all of `sets`, in `components` that do not know of each other.
+    """Who meets in collectives of one kind: all of `sets`, ascending, in `components` that do not know of each other.
 
     ``widths[i]``: how many ranks ``sets[i]`` has.
     """

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from analytical.chains.stretches import SHORT_NS
 from analytical.machine.network import DelayModel
-from converters.execution_graph import IntArray
 from foundation.errors import SimulationError
+from foundation.recent import Recent
 
 DELAYS_KEPT = 4096
 
 
 class MessageDelays:
-    """Delays of one machine's messages from the ranks of a set, kept by ranks, distance and bytes."""
+    """Delays of one machine's messages, kept by distance and bytes.
+
+    The messages of like ranks take equally long, each to the rank `delta` on: all cross the first dimension whose
+    stride does not divide `delta`, by the same way round, for their coordinates differ by the same number modulo its
+    ranks.
+    """
 
     def __init__(self, delays: DelayModel) -> None:
         self._delays = delays
-        self._kept: dict[tuple[tuple[int, ...], int, int], IntArray] = {}
+        self._kept: Recent[int] = Recent(DELAYS_KEPT)
 
-    def get(self, ranks: tuple[int, ...], delta: int, size: int) -> IntArray:
-        """Return the ns of each rank's message to the rank `delta` on, ``[1]`` where they are alike.
+    def get(self, rank: int, delta: int, size: int) -> int:
+        """Return the ns of a message from `rank` to the rank `delta` on.
 
-        Raises `SimulationError` if one takes too long for a sum of 64 bits.
+        Raises `SimulationError` if it takes too long for a sum of 64 bits.
         """
-        key = (ranks, delta, size)
-        found = self._kept.get(key)
-        if found is None:
-            delays = [self._delays.delay(rank, rank + delta, size) for rank in ranks]
-            if max(delays) > SHORT_NS:
-                raise SimulationError("a message takes longer than the fast ways count")
-            if len(self._kept) > DELAYS_KEPT:
-                self._kept.clear()
-            alike = delays[:1] if min(delays) == max(delays) else delays
-            found = self._kept[key] = np.array(alike, dtype=np.int64)
-        return found
+        return self._kept.get((delta, size), lambda: self._delay(rank, rank + delta, size))
+
+    def _delay(self, sender: int, receiver: int, size: int) -> int:
+        delay = self._delays.delay(sender, receiver, size)
+        if delay > SHORT_NS:
+            raise SimulationError("a message takes longer than the fast ways count")
+        return delay

@@ -6,12 +6,11 @@ One phase a chunk is solved directly; several are simulated (`lone_collective`),
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from analytical.collectives.models import Models
 from analytical.collectives.phases import AmbiguousOrderError, PhaseModel
 from analytical.collectives.plan import CollectivePlanner, Phase
 from converters.execution_graph import CollectiveType
+from foundation.recent import Recent
 
 Entries = tuple[int, ...]
 """ns by member, in the order of the member list; the earliest is 0."""
@@ -36,8 +35,7 @@ class CollectiveSolver:
             models.rings,
         )
         self._concurrency = machine.concurrency
-        self._homogeneous = not (machine.per_node_custom or machine.system.custom)
-        self._solved: OrderedDict[tuple[object, ...], Entries] = OrderedDict()
+        self._solved: Recent[Entries] = Recent(KEPT)
 
     def streams(self, rank: int, collective: CollectiveType, size: int, involved: int, group: int) -> list[list[Phase]]:
         """Return the phases of each chunk, as `rank` runs them. Raises `SimulationError` if it cannot be planned."""
@@ -53,24 +51,25 @@ class CollectiveSolver:
         in the same order: their lists then differ by a constant only.
         """
         place = ranks
-        if group == 0 and self._homogeneous:
+        if group == 0:
             first = min(ranks)
             place = tuple([rank - first for rank in ranks])
         key = (place, collective, size, involved, group, entries)
-        found = self._solved.get(key)
-        if found is None:
-            streams = self.streams(ranks[0], collective, size, involved, group)
-            model = self._models.phases.model(streams[0][0]) if len(streams[0]) == 1 else None
-            if model is not None and not self._models.machine.options.rendezvous_protocol:
-                found = self._by_model(model, streams[0][0], len(streams), ranks, entries)
-            if found is None:
-                from analytical.chains.lone_collective import LoneCollective  # which many a run does without
+        return self._solved.get(key, lambda: self._solve(ranks, collective, size, involved, group, entries))
 
-                alone = LoneCollective(ranks, collective, size, involved, group)
-                found = alone.exits(self._models, self._groups, entries)
-            self._solved[key] = found
-            if len(self._solved) > KEPT:
-                self._solved.popitem(last=False)
+    def _solve(
+        self, ranks: tuple[int, ...], collective: CollectiveType, size: int, involved: int, group: int, entries: Entries
+    ) -> Entries:
+        streams = self.streams(ranks[0], collective, size, involved, group)
+        model = self._models.phases.model(streams[0][0]) if len(streams[0]) == 1 else None
+        found = None
+        if model is not None and not self._models.machine.options.rendezvous_protocol:
+            found = self._by_model(model, streams[0][0], len(streams), ranks, entries)
+        if found is None:
+            from analytical.chains.lone_collective import LoneCollective  # which many a run does without
+
+            alone = LoneCollective(ranks, collective, size, involved, group)
+            found = alone.exits(self._models, self._groups, entries)
         return found
 
     def _by_model(

@@ -247,7 +247,5 @@ def _add_replayed(result: Stretches, share: Share, graphs: Sequence[RankGraph]) 
         return True
     recorded = np.concatenate([graph.duration_us for graph in graphs])[share.rows].astype(np.float64)
     runtime = np.where(recorded > 0, recorded * 1000, 1)[None, :]
-    if not runtime[:, share.first].all():
-        return False
     counted = runtime if share.counted is None else runtime[:, share.counted]
     return result.add(share, np.add.reduceat(runtime, share.begins, axis=1), counted)

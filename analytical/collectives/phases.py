@@ -86,11 +86,11 @@ class Exchange:
     bus: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class SteppedPhase(PhaseModel):
     """Ring and halving-doubling: one message at a time, step after step."""
 
-    steps: list[Exchange] = field(default_factory=list)
+    steps: list[Exchange]
     uniform_ns: int | None = None
     """Entry to last arrival where all ranks are alike and enter together; None where their delays differ."""
 
@@ -112,17 +112,17 @@ class SteppedPhase(PhaseModel):
         return order
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class DirectPhase(PhaseModel):
     """Direct with all peers at once. ``delays[i, k]``: from the k-th rank before position i, counted from 0.
 
     An all-reduce sends the second half's messages as the first half's are reduced, but none before all have come.
     """
 
-    delays: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
-    sources: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
-    reduction: int = 0
-    halves: int = 1
+    delays: IntArray
+    sources: NDArray[np.int64]
+    reduction: int
+    halves: int
 
     def _arrivals(self, entries: IntArray) -> IntArray:
         sent = entries + self.bus

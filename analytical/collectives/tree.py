@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from analytical.collectives.algorithms import Endpoint
 from analytical.collectives.plan import Phase
 from analytical.machine.event_queue import Action
+from foundation.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class TreeRun:
     def _send_up(self, _: None) -> None:
         parent = self._parent
         if parent is None:
-            raise ValueError("the root of a tree has nobody above it")
+            raise InternalError("the root of a tree has nobody above it")
         self._send(parent)
         self._receive(parent, self._parent_came)
 

@@ -15,7 +15,7 @@ import numpy as np
 from analytical.machine.compute import roofline_nodes, step_runtimes
 from analytical.machine.limits import LONGEST_NS
 from astra_files.system import SystemConfig
-from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, RankGraph
+from converters.execution_graph import CollectiveType, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError
 from foundation.printable import shorten
 
@@ -154,8 +154,3 @@ def _family(graph: RankGraph, order: IntArray) -> tuple[IntArray, IntArray, IntA
     parents = np.bincount(child, minlength=nodes)
     offsets = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=nodes))))
     return parents, offsets, child
-
-
-def attribute(value: int, default: int) -> int:
-    """Return an attribute's value, or `default` where the node lacks it."""
-    return default if value == ABSENT else value

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from analytical.machine.event_queue import Action, EventQueue
 from analytical.machine.limits import LONGEST_NS
 from astra_files.network import NetworkConfig
-from foundation.errors import SimulationError, UserError
+from foundation.errors import InternalError, SimulationError, UserError
 
 
 class Transport(Protocol):
@@ -44,7 +44,7 @@ class DelayModel:
                 return dim, distance
             src //= count
             dst //= count
-        raise ValueError("a rank has no distance to itself")
+        raise InternalError("a rank has no distance to itself")
 
     def delay(self, src: int, dst: int, size: int) -> int:
         """Return ns from sending to arrival."""

@@ -20,11 +20,11 @@ class Options:
     `skip_metadata`: leave METADATA nodes out, for which ASTRA-sim aborts.
     """
 
-    aware: bool = False
-    num_queues_per_dim: int = 1
-    injection_scale: float = 1.0
-    rendezvous_protocol: bool = False
-    skip_metadata: bool = False
+    aware: bool
+    num_queues_per_dim: int
+    injection_scale: float
+    rendezvous_protocol: bool
+    skip_metadata: bool
 
 
 def parse_options(options: Mapping[str, str]) -> Options:

@@ -176,10 +176,8 @@ class _Run:
         index, row = action.sets[0], action.rows[0]
         structure, evaluator = self._evaluator.structure.sets[index], self._evaluator
         if action.kind is Kind.SEND:
-            delay = evaluator.delays.get(structure.ranks, structure.sends[row][2], evaluator.sizes[index][row])
-            if len(delay) > self._widths[index]:
-                raise _ApartError(index)
-            return delay
+            delta = structure.sends[row][2]
+            return np.array([evaluator.delays.get(structure.ranks[0], delta, evaluator.sizes[index][row])])
         if action.meeting is None or len(action.sets) > 1 or self._widths[index] > 1:
             return None
         size = evaluator.sizes[index][row]

@@ -124,9 +124,9 @@ class OrderFinder:
         """Send a message, and settle the receives that wait for it."""
         index = run.rank
         key = self._structure.sets[index].sends[row]
-        delay = self._delays.get(run.program.graph.ranks, key[2], self._sizes[index][row])
+        delay = self._delays.get(run.program.graph.ranks[0], key[2], self._sizes[index][row])
         self._log.append(Settled(Kind.SEND, ((index, row),)))
-        arrival = self._queue.now + int(delay[0])
+        arrival = self._queue.now + delay
         self._queue.schedule(arrival, run.complete, row)
         self._sent.setdefault(key, []).append((row, arrival))
         for waiting in self._posted.pop(key, []):

@@ -74,8 +74,8 @@ def structure_of(graph: ExecutionGraph, machine: Machine) -> Structure | None:
 def _unknown(task: bytes, machine: Machine) -> bool:
     """Whether something in a set needs the event queue: skipped nodes, memory that ranks share, rendezvous messages."""
     shared = Task.MEMORY in task and machine.memory.memory_type != "PER_NPU_MEMORY_EXPANSION"
-    messages = Task.SEND in task or Task.RECEIVE in task
-    return Task.SKIP in task or shared or (messages and machine.options.rendezvous_protocol)
+    sends = Task.SEND in task  # what is received is sent by a set, too
+    return Task.SKIP in task or shared or (sends and machine.options.rendezvous_protocol)
 
 
 def _structure(graph: ExecutionGraph, index: int, program: Program, finder: MeetingFinder) -> SetStructure:

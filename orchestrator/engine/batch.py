@@ -76,10 +76,12 @@ class Batch:
         return self.samples if self.brings is None else self.brings
 
     def prompt_work(self) -> tuple[int, int]:
-        """Return how many of the requests compute prompt tokens, and how many tokens: worked out when first asked."""
+        """Return how many of the requests compute prompt tokens, and how many tokens: worked out when first asked.
+
+        Of like iterations it is the first that does: one token may be the last of a prompt, those after it are decodes.
+        """
         if self._prompt_work is None:
-            # Like iterations are decodes.
-            columns = () if self.steps > 1 else (self.requests, self.new_tokens.tolist(), self.context_tokens.tolist())
+            columns = self.requests, self.new_tokens.tolist(), self.context_tokens.tolist()
             left = [min(new, request.prompt_tokens - context) for request, new, context in zip(*columns, strict=True)]
             work = [tokens for tokens in left if tokens > 0]
             self._prompt_work = len(work), sum(work)

@@ -125,7 +125,7 @@ def _bar(stream: TextIO, total: int) -> tuple[RichProgress, TaskID]:
         BarColumn(_BAR_WIDTH, table_column=fixed),
         MofNCompleteColumn(table_column=fixed),
         TimeElapsedColumn(table_column=fixed),
-        TextColumn("{task.description}", markup=False, table_column=Column()),
+        TextColumn("{task.description}", table_column=Column()),
     )
     progress = Progress(*columns, console=Console(file=stream), auto_refresh=False, transient=True)
     progress.start()

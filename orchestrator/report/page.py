@@ -145,7 +145,6 @@ def _cdf(
         f"% of {counted}",
         (Series(title, 1, x, y),),
         tuple(Mark(f"{STATISTICS[key]} {figures[key]:.1f} ms", figures[key]) for key in SHARES),
-        y_max=100,
         log_x=log,
     )
     return chart.to_html()

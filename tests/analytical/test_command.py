@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from analytical_cases import COMPUTE, files, healthy
 
 from analytical import __main__ as command
-from analytical.command import read_machine
+from analytical.command import Simulator, read_machine
 from analytical.command_line import read_command
 from analytical.machine.options import Options
 from analytical.output.timeline import timeline
@@ -72,6 +73,17 @@ def test_flags_in_both_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == hyphens
     assert command.main(arguments) == 0
     assert capsys.readouterr().out != hyphens
+
+
+def test_a_run_looks_for_no_garbage_in_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes none, and the process ends with it."""
+    collects = []
+    monkeypatch.setattr(Simulator, "run", lambda *_: collects.append(gc.isenabled()))
+    try:
+        assert command.main(files(healthy(), tmp_path)) == 0
+    finally:
+        gc.enable()
+    assert collects == [False]
 
 
 def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

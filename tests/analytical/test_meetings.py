@@ -7,10 +7,12 @@ from typing import Any
 
 import analytical_cases as cases
 import numpy as np
+import pytest
+from changes import both, change, dimensions, last
 from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
-from analytical.chains.meetings import Meeting
+from analytical.chains.meetings import Meeting, MeetingFinder
 from analytical.chains.plan import ChainPlan, CollectiveStop, SoloRun, Stop
 from analytical.collectives.phases import SOLUTIONS_KEPT
 from converters.execution_graph import ABSENT, CollectiveType
@@ -106,6 +108,42 @@ def test_places_where_ranks_come_in_another_order_do_not_share_an_answer(reached
         for run in alone.rank_runs:
             assert together.finish_ns[step, columns[run.rank]] == run.finished_ns
             assert together.exposed_ns[step, columns[run.rank]] == run.finished_ns - run.gpu_ns
+
+
+def test_who_meets_is_told_in_ascending_order() -> None:
+    """Whichever set asks."""
+    case = cases.healthy()
+    case["network"]["npus_count"] = [9]
+    collective = {**cases.COLLECTIVE, "id": 9, "group": 1}
+    case["groups"] = {"1": [1, 8]}
+    case["ranks"] = [[{**cases.COMPUTE, "num_ops": 5500 + 1000 * rank}] for rank in range(9)]
+    for rank in (1, 8):
+        case["ranks"][rank].append(dict(collective))
+    graph = cases.graph(case)
+    for index in (1, 8):
+        assert MeetingFinder(graph, (9,)).find(index, 1).sets == (1, 8)
+
+
+@pytest.mark.parametrize("dims", [3, 4])
+def test_a_collective_that_names_no_dimensions_is_over_the_first_four(dims: int) -> None:
+    finished = []
+    for named in ({}, {"involved_dims": 0b111}, {"involved_dims": 0b1111}):
+        case = cases.healthy()
+        both(dimensions(*[2] * dims), change("system/collective-optimization", "baseline"), last(**named))(case)
+        finished.append(cases.backend(case).events.run_step(cases.graph(case)).queue.now)
+    unnamed, *first = finished
+    assert [unnamed == one for one in first] == [dims < 4, True]
+
+
+def test_what_stands_behind_an_algorithm_over_all_ranks_is_not_read() -> None:
+    """It is the last dimension that there is."""
+    finished = []
+    for names in (["oneRing"], ["oneRing", "ring"], ["oneRing", "oneDirect"], ["ring", "ring"]):
+        case = cases.healthy()
+        dimensions(2, 2)(case)
+        case["system"] |= {"all-reduce-implementation": names, "collective-optimization": "baseline"}
+        finished.append(cases.backend(case).events.run_step(cases.graph(case)).queue.now)
+    assert finished[0] == finished[1] == finished[2] != finished[3]
 
 
 def test_solutions_are_kept_for_so_many_entries_only() -> None:

@@ -147,6 +147,45 @@ def test_a_step_in_which_another_node_is_ready_first_gets_an_order_of_its_own() 
     assert result.finish_ns.tolist() == [[500 + 3000 + 4000], [1000 + 4000 + 3000]]
 
 
+def test_a_row_of_nodes_can_be_overtaken_until_its_last_one_starts() -> None:
+    """Node 11 follows node 10, of 300 or 1500 ns; node 1, ready at 1000 ns, runs behind both of them or in between."""
+    cpu = {**compute(3, 0), "is_cpu_op": True, "duration_us": 1}
+    ordered = Ordered(beside(cpu, compute(10, [300, 1500]), compute(11, 3000, 10), compute(1, 50, 3), load(4, 6000, 1)))
+    result = ordered.evaluate()
+    assert ordered.left == 0 and ordered.agrees(result)
+    assert len(ordered.plan.orders) == 2
+    assert result.finish_ns.tolist() == [[300 + 3000 + 50 + 6000], [1500 + 50 + 6000]]
+
+
+@pytest.mark.parametrize(
+    ("ns", "receives", "left"),
+    [
+        pytest.param([100, 900], {5: [0], 6: [1]}, 0, id="they wait for others"),
+        pytest.param([900, 100], {5: [1], 4: [0, 1]}, 1, id="posted together, the lower id goes first"),
+    ],
+)
+def test_like_receives_take_messages_as_they_are_posted(
+    ns: list[int], receives: dict[int, list[int]], left: int
+) -> None:
+    """A load of 500 ns and a compute node decide which of two receives is posted first; 10 us of work follow one."""
+    posted = [
+        {"id": number, "type": "COMM_RECV", "comm_src": 0, "comm_tag": 1, "comm_size": 9, "deps": deps}
+        for number, deps in receives.items()
+    ]
+    sends = [
+        {"id": number + 1, "type": "COMM_SEND", "comm_dst": 1, "comm_tag": 1, "comm_size": 9, "deps": [number]}
+        for number in (0, 2)
+    ]
+    case = beside(compute(0, [600, 600]))
+    case["ranks"][0] = [compute(0, [600, 600]), sends[0], compute(2, 3000, 0), sends[1]]
+    case["ranks"][1] = [compute(0, ns), load(1, 500), *posted, compute(10, 10_000, 5)]
+    ordered = Ordered(case)
+    result = ordered.evaluate()
+    assert ordered.left == left and ordered.agrees(result)
+    assert len(ordered.plan.orders) == 2 - left
+    assert len(set(result.finish_ns[:, 1].tolist())) == 2
+
+
 def tie(first: int, second: int) -> Description:
     """Nodes 1 and 2 both need the compute slot, behind a load and behind another rank's message of like duration."""
     return beside(
@@ -313,6 +352,15 @@ def test_values_that_are_not_for_this_way_are_the_event_queues(columns: dict[str
         ordered.backend.ordered.proven(ordered.plan, graph, solver)
 
 
+def test_a_node_that_takes_longer_than_times_are_counted_is_refused() -> None:
+    """Before anything is made a whole number of it."""
+    case = healthy()
+    both(BESIDE, change("system/peak-perf", 1e-9), first(num_ops=2**62))(case)
+    ordered = Ordered(case)
+    with pytest.raises(SimulationError, match="it takes longer than 104 days"):
+        ordered.evaluate()
+
+
 def test_messages_whose_bytes_do_not_match_are_the_event_queues() -> None:
     case = pipeline_of_batches(1, steps=1)
     ordered = Ordered(case)
@@ -323,6 +371,34 @@ def test_messages_whose_bytes_do_not_match_are_the_event_queues() -> None:
     solver = CollectiveSolver(ordered.backend.events.models, ordered.graph.groups)
     with pytest.raises(NotOrderedError):
         ordered.backend.ordered.proven(ordered.plan, ordered.graph, solver)
+
+
+def test_sets_that_disagree_on_the_bytes_keep_no_order() -> None:
+    case = healthy()
+    BESIDE(case)
+    case["ranks"][0][0]["num_ops"] += 5000
+    ordered = Ordered(case)
+    ordered.evaluate()
+    (own, _) = ordered.graph.rank_graphs
+    own.comm_size = np.where(own.comm_size > 0, own.comm_size + 4, own.comm_size)
+    solver = CollectiveSolver(ordered.backend.events.models, ordered.graph.groups)
+    with pytest.raises(NotOrderedError):
+        ordered.backend.ordered.proven(ordered.plan, ordered.graph, solver)
+
+
+def test_a_message_at_the_start_takes_some_time() -> None:
+    """Of 0 ns at t = 0 ASTRA-sim aborts, whatever order is known."""
+    message = {"id": 7, "comm_tag": 1, "comm_size": 60_000, "deps": []}
+    case = beside(compute(0, 900), compute(1, 800))
+    case["network"]["latency"] = [0]
+    add(0, {**message, "type": "COMM_SEND", "comm_dst": 1})(case)
+    add(1, {**message, "type": "COMM_RECV", "comm_src": 0})(case)
+    ordered = Ordered(case)
+    assert ordered.agrees(ordered.evaluate()) and not ordered.left
+    for one in ordered.graph.rank_graphs:
+        one.comm_size = np.where(one.comm_size > 0, 9, one.comm_size)
+    with pytest.raises(SimulationError, match="something takes 0 ns at t = 0"):
+        ordered.evaluate()
 
 
 def test_a_deadlock_is_the_event_queues() -> None:
@@ -354,6 +430,17 @@ def test_streams_are_counted_as_ranks_do() -> None:
     ordered = Ordered(case)
     with pytest.raises(SimulationError, match="deadlock"):
         ordered.evaluate()
+
+
+def test_an_end_that_astra_sim_aborts_at_is_looked_for_in_each_step() -> None:
+    """A message of the first step that arrives after the end of the second is no matter."""
+    case = beside(compute(0, [59_000, 1000]), compute(9, [40_000, 49_000], 0))
+    send = {"id": 7, "type": "COMM_SEND", "comm_dst": 1, "comm_tag": 1, "comm_size": 9, "deps": [0]}
+    receive = {"id": 7, "type": "COMM_RECV", "comm_src": 0, "comm_tag": 1, "comm_size": 9, "deps": [0]}
+    both(add(0, load(8, 200), send), add(1, load(8, 200), receive))(case)
+    ordered = Ordered(case)
+    assert ordered.agrees(ordered.evaluate()) and not ordered.left
+    assert len(ordered.plan.orders) == 1
 
 
 def test_an_end_that_astra_sim_aborts_at_is_the_event_queues() -> None:

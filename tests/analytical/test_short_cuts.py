@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import analytical_cases as cases
 import numpy as np
 import pytest
 from analytical_cases import COLLECTIVE, COMPUTE, Description, healthy
-from changes import Change, add_all, both, change, dimensions, last, ranks
+from changes import Change, add_all, both, change, dimensions, first, last, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ways_agree import pipeline
@@ -18,7 +19,8 @@ from analytical.chains.evaluator import _Run
 from analytical.chains.lone_collective import LoneCollective
 from analytical.chains.plan import ChainPlan
 from analytical.chains.solver import CollectiveSolver
-from analytical.collectives.phases import DirectPhase, SteppedPhase
+from analytical.chains.stretches import SHORT_NS
+from analytical.collectives.phases import AmbiguousOrderError, DirectPhase, SteppedPhase
 from analytical.embedded import EmbeddedBackend
 from analytical.events.simulation import Simulation
 from analytical.machine.compute import roofline_ns
@@ -151,6 +153,29 @@ def test_groups_below_500_are_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(cases.backend(case).plans.get(cases.graph(case)).plan, OrderedPlan)
 
 
+@pytest.mark.parametrize("deps", [[[], [0], [1], [2]], [[], [0], [1, 0], [0, 2]], [[], [], [0, 1], [2]]])
+def test_what_runs_one_by_one_is_a_chain(deps: list[list[int]]) -> None:
+    """Also where a node waits for others beside the one before it, and where two loads come first."""
+    case = healthy()
+    loads = sum(not waited for waited in deps) if len(deps[1]) == 0 else 0
+    kinds = [{"type": "MEM_LOAD", "tensor_size": 50}] * loads + [COMPUTE] * (len(deps) - loads)
+    nodes = [{**kind, "id": at, "deps": waited} for at, (kind, waited) in enumerate(zip(kinds, deps, strict=True))]
+    case["ranks"] = [[dict(node) for node in nodes] for _ in range(4)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    assert isinstance(backend.plans.get(graph).plan, ChainPlan)
+    assert backend.simulate(graph).finish_ns[0, 0] == backend.events.run_step(graph, solve=False).queue.now
+
+
+@pytest.mark.parametrize("deps", [[[], [0], [0], [2]], [[], [], [0, 1], [1]], [[], [], [0], [2]]])
+def test_what_may_overlap_is_no_chain(deps: list[list[int]]) -> None:
+    case = healthy()
+    kinds = [{"type": "MEM_LOAD", "tensor_size": 50}] * 2 + [COMPUTE] * 2
+    nodes = [{**kind, "id": at, "deps": waited} for at, (kind, waited) in enumerate(zip(kinds, deps, strict=True))]
+    case["ranks"] = [[dict(node) for node in nodes] for _ in range(4)]
+    backend, graph = cases.backend(case), cases.graph(case)
+    assert isinstance(backend.plans.get(graph).plan, OrderedPlan)
+
+
 def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = Counted(monkeypatch, _Run, "enter")
     case = healthy()
@@ -165,6 +190,48 @@ def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: p
         nodes[1]["comm_type"] = nodes[2]["comm_type"] = "ALL_GATHER"
     apart = answer(cases.backend(case), case)
     assert entered.calls == 4 and set(together.values()) != set(apart.values())
+
+
+@pytest.mark.parametrize(("ns", "events"), [(SHORT_NS, 0), (SHORT_NS + 1, 1)])
+def test_sums_go_so_far_without_events(ns: int, events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of 2.4 hours, computed or loaded; the event queue takes a longer one."""
+    counted = Counted(monkeypatch, Simulation, "__init__")
+    for node in ({"num_ops": 1000 * ns + 500}, {"type": "MEM_LOAD", "num_ops": None, "tensor_size": 25 * (ns - 100)}):
+        case = healthy()
+        both(first(**node), add_all({**COLLECTIVE, "id": 2, "deps": [1]}))(case)
+        graphs = cases.graph(case), cases.sharing(cases.graph(case))
+        assert graphs[1].rank_graphs[0].work.num_ops.shape[1] < graphs[1].rank_graphs[0].nodes
+        for graph in graphs:
+            counted.calls = 0
+            assert cases.backend(case).simulate(graph).finish_ns.min() > ns
+            assert counted.calls == events
+
+
+@pytest.mark.parametrize(("room", "events"), [(0, 0), (-1, 1)])
+def test_collectives_go_so_far_without_events(room: int, events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = healthy()
+    (finish, _), *_ = answer(cases.backend(case), case).values()
+    monkeypatch.setattr("analytical.chains.meetings.SHORT_NS", finish - 5 + room)  # the node before it takes 5 ns
+    counted = Counted(monkeypatch, Simulation, "__init__")
+    assert set(answer(cases.backend(case), case).values()) == {(finish, finish - 5)}
+    assert counted.calls == events
+
+
+def test_sets_with_sizes_by_step_lie_beside_sets_without() -> None:
+    """A table of sizes may have one row for all steps, on some ranks and not on others."""
+    case = healthy()
+    for rank, nodes in enumerate(case["ranks"]):
+        nodes[0] |= {"num_ops": [5500, 5500], "tensor_size": [10_000, 90_000] if rank < 2 else 7000}
+    backend, graph = cases.backend(case), cases.graph(case)
+    expected = backend.simulate(graph).finish_ns.tolist()
+    for index in (1, 0):
+        both_rows = graph.rank_graphs[index].work
+        if (both_rows.tensor_size[0] == both_rows.tensor_size[1]).all():
+            graph.rank_graphs[index].work = replace(both_rows, tensor_size=both_rows.tensor_size[:1])
+    assert sorted(len(one.work.tensor_size) for one in graph.rank_graphs) == [1, 2]
+    assert backend.simulate(graph).finish_ns.tolist() == expected
+    graph.rank_graphs.reverse()
+    assert backend.simulate(graph).finish_ns.tolist() == [row[::-1] for row in expected]
 
 
 class Solver:
@@ -221,6 +288,22 @@ def test_other_collectives_are_simulated_once(apply: Change, monkeypatch: pytest
     assert solver.simulated.calls == (0 if solver.npus == 3 else 1)
 
 
+def test_a_first_half_that_ends_as_the_last_message_comes_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two comes first decides when the second half begins."""
+    direct = change("system/all-reduce-implementation", ["direct"])
+    model, solver = phase_model(direct), Solver(monkeypatch, direct)
+    turn = model.bus + model.reduction
+    for late, tie in ((turn - 1, False), (turn, True), (turn + 1, False)):
+        entries = (0, 0, 0, late)
+        if tie:
+            with pytest.raises(AmbiguousOrderError):
+                model.solve(entries)
+        whole = LoneCollective((0, 1, 2, 3), AR, 4096, ABSENT, 0).exits(solver.models, {}, entries)
+        calls = solver.simulated.calls
+        assert solver.exits(*entries) == whole
+        assert solver.simulated.calls - calls == tie
+
+
 def test_a_window_of_all_peers_is_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     windows = [
         Solver(monkeypatch, change("system/all-reduce-implementation", [name]))
@@ -250,6 +333,16 @@ def test_phases_that_run_message_by_message_have_no_model() -> None:
         both(ranks(3), change("system/all-reduce-implementation", ["halvingDoubling"])),
     ):
         assert phase_model(apply) is None
+
+
+@pytest.mark.parametrize(("room", "solved"), [(0, True), (-1, False)])
+def test_phases_that_may_take_too_long_for_64_bits_have_no_model(
+    room: int, solved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = phase_model()
+    longest = sum(int(step.delays.max()) + step.bus for step in model.steps)
+    monkeypatch.setattr("analytical.collectives.phases.LONGEST_RUN_NS", 2 * (longest + room))
+    assert (phase_model() is not None) is solved
 
 
 def test_ranks_in_step_and_alike_are_solved_as_one() -> None:

@@ -12,6 +12,7 @@ import analytical_cases as cases
 import numpy as np
 import pytest
 from analytical_cases import healthy
+from changes import Change, both, change, first, last, ranks
 from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 from random_cases import chain_case, chained, plain, random_case, solvable_case, sound_case
@@ -400,6 +401,24 @@ def test_the_report_of_chains_is_the_report_of_events(reached: Reached, seed: in
     if lines is not None:
         reached()
         assert sorted(lines) == sorted(report(messages))
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        both(ranks(3), change("system/all-reduce-implementation", ["halvingDoubling"])),
+        first(num_ops=1),
+        last(comm_size=0),
+        change("options/num_queues_per_dim", "2"),
+    ],
+)
+def test_what_chains_cannot_report_is_left_to_events(apply: Change) -> None:
+    """Bytes that only a run tells, values of no chain, no chain at all."""
+    case = cases.healthy()
+    graph = cases.graph(case)
+    assert report_chains(cases.backend(case).events.models, graph) is not None
+    apply(case)
+    assert report_chains(cases.backend(case).events.models, cases.graph(case)) is None
 
 
 def test_an_event_that_ties_with_the_end_of_a_solved_phase_is_told() -> None:

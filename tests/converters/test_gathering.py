@@ -86,6 +86,23 @@ def test_a_section_that_ends_the_trace_is_closed() -> None:
     assert [one.op for one in gather(make_trace(rows), "orca").records] == ["a", "ATTENTION 0", "attn", "ATTENTION END"]
 
 
+def test_an_operator_of_the_whole_stage_ends_the_experts_before_it() -> None:
+    rows = [Row("a", BOTH), Row("e", (0,)), Row("f", (1,)), Row("b", BOTH)]
+    said = ["a", "EXPERT 0", "e", "EXPERT 1", "f", "EXPERT END", "b"]
+    assert [one.op for one in gather(make_trace(rows), "colocated").records] == said
+
+
+def test_where_a_stage_is_one_rank_its_experts_stay_together() -> None:
+    """They run on the whole stage, too; only their combination ends them."""
+    moved = [
+        Row(op, (0,), RowKind.COMM, comm=(CommType.ALLTOALL, 8), group=(0,))
+        for op in ("expert_dispatch", "expert_combine")
+    ]
+    rows = [Row("a"), moved[0], Row("e"), Row("f"), moved[1], Row("b")]
+    said = ["a", "EXPERT 0", "e", "f", "EXPERT END", "b"]
+    assert [one.op for one in gather(make_trace(rows), "colocated").records] == said
+
+
 def test_stages_are_named_by_where_they_begin_and_what_is_moved_is_said_once() -> None:
     moved = [Row("kv_load", (stage,), RowKind.MEM_LOAD, stage=stage, input=(Location.REMOTE, 1, 9)) for stage in (0, 1)]
     rows = [moved[0], Row("a"), Row("b"), moved[1], Row("c", (1,), stage=1)]

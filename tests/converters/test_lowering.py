@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.chakra import GraphWriter, read_graph, write_graph
+from converters.collective_groups import Participants, name_groups
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
 from converters.graph_plan import Planner
 from converters.lowering import Filling, Lowering, lower
@@ -68,10 +69,60 @@ def test_a_row_is_loads_then_computation_then_collective_then_store() -> None:
     assert graph.comm_type[4] == CollectiveType.ALL_REDUCE
 
 
+ABSENTEES = {"comm_type": -1}
+ATTRIBUTES = (
+    *("num_ops", "tensor_size", "comm_type", "comm_size", "comm_priority", "comm_tag", "comm_src_delta"),
+    *("comm_dst_delta", "involved_dims"),
+)
+COLUMNS = (*ATTRIBUTES, "node_id", "node_type", "is_cpu_op", "duration_us", "comm_group", "dep_offsets", "dep_index")
+SAID_OF = {
+    NodeType.COMP: {"num_ops", "tensor_size"},
+    NodeType.MEM_LOAD: {"tensor_size"},
+    NodeType.MEM_STORE: {"tensor_size"},
+    NodeType.COMM_COLL: {"comm_type", "comm_size"},
+    NodeType.COMM_SEND: {"comm_size", "comm_tag", "comm_src_delta", "comm_dst_delta"},
+    NodeType.COMM_RECV: {"comm_size", "comm_tag", "comm_src_delta", "comm_dst_delta"},
+}
+"""What a node has by its type, and nothing else."""
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(traces(), st.booleans())
+def test_what_is_written_is_read_back_column_by_column(trace: Trace, true_work: bool) -> None:
+    """What a node has nothing to say of, too."""
+    graph = lower(trace, true_work=true_work)
+    with TemporaryDirectory() as folder:
+        write_graph(graph, Path(folder) / "g")
+        again = read_graph(Path(folder) / "g")
+    assert again.groups == graph.groups
+    for (rank, one), (_, other) in zip(graph.by_rank(), again.by_rank(), strict=True):
+        assert names(one) == names(other)
+        for column in COLUMNS:
+            assert getattr(one, column).tolist() == getattr(other, column).tolist(), (rank, column)
+        for at, kind in enumerate(one.node_type.tolist()):
+            said = {name for name in ATTRIBUTES if getattr(one, name)[..., at].min() != ABSENTEES.get(name, ABSENT)}
+            assert said == SAID_OF[NodeType(kind)]
+
+
+def test_many_rows_that_take_turns_wait_for_those_of_their_own_sub_batch() -> None:
+    graph = only(lower(make_trace([Row(f"r{row}", sub_batch=row % 2 + 1) for row in range(400)])))
+    assert waits(graph) == {f"r{row}": [f"r{row - 2}"] if row > 1 else [] for row in range(400)}
+
+
 def test_true_work_replaces_nanoseconds_and_is_at_least_one() -> None:
     trace = make_trace([Row(flops=7, mem_bytes=9, latency=5), Row()])
     graph = only(lower(trace, true_work=True))
     assert (graph.num_ops[0].tolist(), graph.tensor_size[0].tolist()) == ([7, 1], [9, 1])
+
+
+@pytest.mark.parametrize("true_work", [False, True])
+def test_a_rank_without_rows_is_idle_for_one_ns(true_work: bool) -> None:
+    """By the roofline of ours, which makes 1000 operations a ns; by no roofline of a user's."""
+    graph = lower(make_trace([Row(ranks=(0, 2))]), true_work=true_work)
+    idle = next(one for one in graph.rank_graphs if one.ranks == (1,))
+    assert names(idle) == ["idle"] and idle.node_type.tolist() == [NodeType.COMP]
+    assert (idle.is_cpu_op.tolist(), idle.num_ops.tolist()) == ([true_work], [[1 if true_work else 1500]])
+    assert idle.tensor_size.tolist() == [[1]] and idle.duration_us.tolist() == [0]
 
 
 def test_annotations_are_ours_and_nothing_else_changes() -> None:
@@ -438,3 +489,11 @@ def test_like_graphs_share_their_encoded_heads(tmp_path: Path) -> None:
     for latency in (100, 200):
         writer.write(lower(slower(TRACE, latency)), tmp_path / "g")
     assert writer.misses == len(lower(TRACE).rank_graphs)
+
+
+@pytest.mark.parametrize(("dims", "named"), [(4, Participants(0, 0b0010)), (5, Participants(1))])
+def test_groups_are_named_by_dimension_in_networks_of_four_at_most(dims: int, named: Participants) -> None:
+    """That is as many as ASTRA-sim takes part in where nothing is said."""
+    table = name_groups([(0, 2)], 2**dims, [2] * dims)
+    assert table.participants == (named,)
+    assert table.communicators == ({1: (0, 2)} if named.comm_group else {})

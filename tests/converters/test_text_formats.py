@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.convert import Spreading, text_to_text
+from converters.convert import Spreading, open_placed, text_to_text
 from converters.text import collect, open_text, place, read_text_trace, records, write_text_trace
+from converters.text.records import Operand, Record
 from foundation.errors import UserError
 from tests.converters import samples
 from tests.converters.traces import Row, make_trace, transformer
@@ -129,6 +130,14 @@ def test_colocated_is_per_rank_as_it_stands(tmp_path: Path) -> None:
     assert ("o_proj", (2, 3), 4001, 8192, 1) in rows
 
 
+def test_moved_kv_takes_no_time_and_no_collective_whatever_the_text_says(tmp_path: Path) -> None:
+    moved = ("kv_evict_0", 55, "CXL:1", 3, "REMOTE:2", 5000, "LOCAL", 4, "ALLREDUCE:1,0", 99, "NONE")
+    work = ("norm_1", 7, "LOCAL", 1, "LOCAL", 2, "LOCAL", 3, "NONE", 0, "NONE")
+    text = samples.text("COLOCATED\t\tmodel_parallel_NPU_group: 1", [moved, work], samples.main_line)
+    first, _ = place(open_text(written(tmp_path, text)), 2).records
+    assert first == Record("kv_evict", kind=RowKind.MEM_STORE, ranks=(0, 1), output=Operand(Location.REMOTE, 2, 5000))
+
+
 def test_experts_take_turns_between_their_collectives(tmp_path: Path) -> None:
     rows = rows_of(samples.colocated(experts=2), tmp_path, 2)
     section = [row for row in rows if str(row[0]).startswith("expert")][:4]
@@ -189,6 +198,13 @@ def test_a_placed_trace_is_gathered_into_the_fields_formats_and_spread_again(tmp
             "this format has no ATTENTION sections; sections of this format: EXPERT, PIM",
         ),
         (samples.event().replace("\n1\n", "\n2\n") + "PIM 1\n", "sections of this format: none"),
+        *(
+            (
+                samples.colocated(experts=1).replace("EXPERT END REDUCESCATTER:1,1 1024", marker),
+                f"line 12: a section marker cannot be '{marker}'; write {marker.split()[0]} <n> or END",
+            )
+            for marker in ("EXPERT", "EXPERT 1 NONE", "EXPERT 1 NONE 0 0", "PIM 1 NONE 0", "PIM 1 2")
+        ),
         ("ORRERY\t2\n", "this program reads ORRERY\\t1"),
         ("ORRERY\t1\nattributes\t[]\n", "line 2: attributes are not a JSON object"),
         ("ORRERY\t1\nattributes\t{}\nsteps\t1\nrequests\t-\nrank_sets\t0-99999\n", "a rank is 99999, outside"),
@@ -213,6 +229,36 @@ def test_a_deployment_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         collect(place(open_text(written(tmp_path, samples.orca(groups=2))), npu_num, npu_group))
+
+
+LIMITS = {
+    "nanoseconds": (samples.event(), "1234 ", 9_000_000_000_000_000, "comp_time"),
+    "bytes": (samples.event(), " 0 ", 10**18 - 1, "input_size"),
+    "rows": (samples.event(), "\n1\n", 10**9, "the number of rows"),
+    "a section": (samples.interleaved(), "PIM 0", 10**9, "the section's number"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_numbers_go_so_far(name: str, tmp_path: Path) -> None:
+    """One more is refused by its name; the last one is read, and then the file may end too early for it."""
+    text, where, most, said = LIMITS[name]
+    old = where.strip().split()[-1]
+    for value, refused in ((most, False), (most + 1, True)):
+        path = written(tmp_path, text.replace(where, where.replace(old, str(value)), 1))
+        try:
+            collect(open_text(path))
+        except UserError as error:
+            assert (said in str(error)) is refused, error
+            assert refused or "the file ends before row 1" in str(error)
+        else:
+            assert not refused
+
+
+def test_an_event_keeps_a_name_that_ends_like_a_row_number(tmp_path: Path) -> None:
+    text = samples.event().replace("event_1234ns", "event_0     ")
+    write_text_trace(read_text_trace(written(tmp_path, text)), tmp_path / "again.txt")
+    assert (tmp_path / "again.txt").read_text() == text
 
 
 def test_stage_boundaries_that_do_not_split_the_rows_are_refused(tmp_path: Path) -> None:
@@ -242,6 +288,20 @@ def test_listed_boundaries_hold_even_where_experts_stretch_a_stage(tmp_path: Pat
         rows = [(trace.op_names[op], stage) for op, stage in zip(trace.op.tolist(), trace.stage.tolist(), strict=True)]
         begins[boundaries] = [rows.index(("kv_load", stage)) for stage in (1, 2)]
     assert begins == {"9,12": [10, 13], "": [10, 20]}
+
+
+@pytest.mark.parametrize("where", [Spreading(npu_num=2), Spreading(npu_group=2)])
+def test_a_trace_that_names_its_ranks_takes_no_deployment(where: Spreading, tmp_path: Path) -> None:
+    write_text_trace(make_trace([Row("a")]), tmp_path / "ours.txt")
+    said = "the trace says itself which ranks run a row; leave out --npu_num and --npu_group"
+    with pytest.raises(UserError, match=said):
+        open_placed(tmp_path / "ours.txt", where)
+
+
+def test_more_stages_than_rows_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, samples.orca(groups=40, requests=1, layers=1, moved=False))
+    with pytest.raises(UserError, match=r"pipeline stage \d+ of 40 has no rows; use fewer"):
+        collect(place(open_text(path), 40))
 
 
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:

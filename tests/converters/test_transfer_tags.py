@@ -25,3 +25,13 @@ def test_transfers_are_numbered_without_gaps_those_between_stages_first() -> Non
     assert tags == {0: 2, 1: 2, 2: 2}, "one SEND and one RECV each"
     last = graph.rank_graphs[2]
     assert last.comm_tag[last.node_type == NodeType.COMM_RECV].tolist() == [0]
+
+
+def test_what_a_boundary_moves_already_is_not_moved_again_but_what_follows_is() -> None:
+    graph = lower(
+        make_trace([
+            Row("a", (0,)), Row("b", (1,), stage=1, deps=(0,)), Row("c", (2,), stage=2, deps=(0,)),
+        ])
+    )  # fmt: skip
+    peers = [own.comm_src_delta[own.node_type == NodeType.COMM_RECV].tolist() for own in graph.rank_graphs]
+    assert peers == [[], [-1], [-1, -2]]

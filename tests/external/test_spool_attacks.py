@@ -14,7 +14,7 @@ import pytest
 from stand_ins import ROOT, shell_script
 
 from external.astra_sim.guarded_folder import GuardedFolder
-from external.astra_sim.process import run_command
+from external.astra_sim.process import ProcessRunner, run_command
 from external.astra_sim.runner import RunFailedError
 from external.astra_sim.spool import Spool, SpoolRunner, read_output
 
@@ -182,6 +182,23 @@ def test_an_answer_that_is_a_link_is_not_read_and_not_followed_when_it_is_remove
     runner = SpoolRunner(spool.root, timeout_s=1)
     runner.discard(spool.requests / ".x")
     assert not (spool.answers / "x").is_symlink() and (elsewhere / "stdout").exists()
+
+
+def test_a_folder_that_is_gone_already_is_discarded(tmp_path: Path) -> None:
+    runner = ProcessRunner(["true"], identity=None, timeout_s=1, work_dir=str(tmp_path))
+    folder = runner.new_folder("x")
+    runner.discard(folder)
+    runner.discard(folder)
+    runner.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_request_that_cannot_be_withdrawn_is_where_it_was(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    complete(spool.requests / "x")
+    (spool.failed / "x" / "in the way").mkdir(parents=True)
+    assert spool.withdraw("x") == spool.requests / "x"
+    assert (spool.requests / "x" / "stdout").exists()
 
 
 def test_files_in_a_guarded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from foundation import bounds, json_values, yaml_values
 from foundation.documents import Document, parse_json, parse_yaml, read_document, read_json, read_yaml
 from foundation.errors import UserError
+from foundation.json_places import find_deep, find_repeated
 
 SETTINGS = settings(max_examples=200, deadline=None, derandomize=True)
 TEXTS = st.text(st.characters(exclude_categories=["C"], exclude_characters="\u2028\u2029"), max_size=6)
@@ -267,3 +268,18 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, reader: Any) -> None:
             UserError, match=f"{name[-3:-1]}.*: the file cannot be read: {said}".replace("\0", r"\\x00")
         ):
             reader(tmp_path / name, "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "]", "[1]", '{"a": 1, "b": {"a": 2}}', ":", '{"a": 1} ] "a": 2', '[{"a": 1}, {"a": 2}]']
+)
+def test_what_repeats_no_key_and_is_not_deep(text: str) -> None:
+    """Whether or not it is JSON."""
+    assert find_repeated(text) is None
+    assert find_deep(text, 2) is None
+
+
+def test_what_repeats_a_key_or_is_deep() -> None:
+    assert find_repeated('{"a": 1,\n "b": {"a": 2,\n "a": 3}}') == ("a", 3)
+    assert find_repeated('[{"a": 1}, {"b": 1,\n "b": 2}]') == ("b", 2)
+    assert (find_deep("[\n{}\n]", 1), find_deep("[[\n[]]]", 2)) == (2, 2)

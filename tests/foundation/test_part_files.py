@@ -73,6 +73,14 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(tmp_path: Path) -> Non
     assert (tmp_path / "out.csv.part").read_text().startswith("row\n")
 
 
+def test_a_full_disk_is_told_by_a_write_that_is_larger_than_the_buffer(tmp_path: Path) -> None:
+    kept = r"out\.bin: cannot write: .* \(what was written is kept in .*out\.bin\.part\)"
+    with PartFile(tmp_path / "out.bin", "wb") as part, largest_file(4):
+        for content in (b"x" * 1_000_000, b"x"):
+            with pytest.raises(UserError, match=kept):
+                part.write(content)
+
+
 def test_a_full_disk_at_the_very_end(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     with largest_file(2), pytest.raises(UserError, match="cannot write"), PartFile(target) as part:

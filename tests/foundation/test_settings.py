@@ -247,7 +247,8 @@ def test_records_made_in_python_are_checked_too() -> None:
         "coats: 3 is not one of 1, 2, 4; workers: 0 is not a whole number of at least 1"
     )
     assert "drips: red paint does not drip" in wrong(check, House((Wall(Paint(drips=True)),)))
-    assert "width" in wrong(check, House((Wall(spare=Round(width=-1)),)))
+    for width in (-1, 10**400):
+        assert "is not a number above 0" in wrong(check, House((Wall(spare=Round(width=width)),)))
 
 
 def test_the_help_says_meaning_unit_and_default() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cluster.clock import Clock
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
@@ -55,6 +56,25 @@ def test_a_batch_that_ends_as_a_request_arrives_has_ended_and_the_next_decision_
     router, batches, _ = run([orca()], requests([(4, 1, 0), (4, 1, 10)]))
     assert router.seen == [(0, [(0, 0, 40)]), (10, [(0, 0, 40)])]
     assert [(done.decided_ns, done.end_ns) for done in batches] == [(0, 10), (10, 20)]
+
+
+def test_how_far_engines_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One alone to the next arrival; of several each as far as two of its own mean gaps, in the end without limit."""
+    horizons: list[tuple[int, int]] = []
+    expect = Engine.expect
+
+    def noting(self: Engine, horizon_ns: int) -> None:
+        horizons.append((self.number, horizon_ns))
+        expect(self, horizon_ns)
+
+    monkeypatch.setattr(Engine, "expect", noting)
+    arriving = [(4, 1, 5), (4, 1, 20), (4, 1, 90)]
+    run([orca()], requests(arriving))
+    assert horizons == [(0, 5), (0, 20), (0, 90), (0, NEVER)]
+    horizons.clear()
+    router, _, _ = run([orca(0), orca(1)], requests(arriving))
+    assert router.chosen == [0, 0, 0]
+    assert horizons == [(0, 5 + 2 * 5), (0, 20 + 2 * 10), (0, NEVER)]
 
 
 def test_a_request_that_arrives_before_the_end_is_seen_at_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.engine.records import Aborted, Rejected
 from orchestrator.observers.account import TimeRecorder
+from orchestrator.observers.console import IterationLines
 from orchestrator.observers.history import History
 from orchestrator.observers.interface import Observer, hooks
 from orchestrator.observers.intervals import Intervals
@@ -22,6 +24,17 @@ from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
 from tests.orchestrator.records import done, request
 from tests.orchestrator.serving import Run, scheduler
+
+
+def test_a_batch_that_computes_nothing_is_no_iteration_to_show() -> None:
+    """It may have taken the place of others."""
+    out, kept = io.StringIO(), History()
+    lines = IterationLines(out, several=False)
+    for batch in (done(0, [10], []), done(10, [20], [request(0)])):
+        lines.batch(batch)
+        kept.batch(batch)
+        assert (out.getvalue() == "", kept.engines == {}) == (not batch.batch.requests,) * 2
+    assert out.getvalue().count("\n") == 1
 
 
 def test_only_what_an_observer_overrides_is_called() -> None:

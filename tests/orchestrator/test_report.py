@@ -19,6 +19,7 @@ from orchestrator.cli import simulate
 from orchestrator.observers.history import DECODE, MIXED, PREFILL, History, kind_of
 from orchestrator.report import chrome_trace
 from orchestrator.report.chrome_trace import write_chrome_trace
+from orchestrator.report.files import _named
 from orchestrator.statistics import STATISTICS
 from tests.orchestrator.serving import Run, scheduler
 
@@ -330,3 +331,17 @@ def test_a_run_in_which_nothing_finished_has_a_page(
     shown = page(tmp_path)
     assert shown.alerts == 1 and shown.sections == SECTIONS
     assert slices(trace(tmp_path)["traceEvents"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ((3,), "engine 3"),
+        ((1, 2), "engines 1 to 2"),
+        ((0, 2), "engines 0, 2"),
+        ((0, 1, 2, 4), "engines 0, 1, 2, 4"),
+        ((0, 1, 2, 4, 5), "engines 0, 1, 2, 4, ..."),
+    ],
+)
+def test_engines_of_a_kind_are_named(places: tuple[int, ...], said: str) -> None:
+    assert _named(places) == said

@@ -30,6 +30,7 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("vllm", {"async_scheduling": True, "max_num_batched_tokens": 256}),
     ("vllm", {"async_scheduling": True, "groups": (WINDOW, FULL)}),
     ("vllm", {"async_scheduling": True, "vllm_version": "0.33", "groups": (WINDOW,)}),
+    ("vllm", {"async_scheduling": False, "max_num_batched_tokens": 5, "max_num_seqs": 4}),
     ("vllm", {"pipeline": 2, "async_scheduling": False}),
     ("vllm", {"pipeline": 3, "async_scheduling": False, "policy": "priority"}),
     ("vllm", {"pipeline": 2}),
@@ -90,6 +91,7 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
         )
         assert few.outcome() == single.outcome()
         assert many.outcome() == single.outcome()
+        assert few.summary().prompt_tokens == many.summary().prompt_tokens == single.summary().prompt_tokens
         assert len(many.rows()) + len(many.aborted) == len(rows)
         assert many.engine.idle()
         if len(many.batches) < len(single.batches):

@@ -68,6 +68,8 @@ def test_every_figure_is_printed_to_a_pipe_and_to_a_terminal(
         "skipped (never fit)  3", "ended early  the backend died", "set-up  1.2", "total  2.5",
     ):  # fmt: skip
         assert words in told
+    assert told[-3:] == ["component  ms", "set-up  1.2", "total  2.5"]
+    assert told[-4].endswith("simulator itself")
     assert ("┃" in out.getvalue()) == out.isatty(), "a frame on a terminal only"
 
 

@@ -24,6 +24,7 @@ from trace_gen.models import load_model
 from trace_gen.precision import Precision
 from trace_gen.trace import CommType, RowWork, Trace
 from trace_gen.vocabulary import FUSED
+from trace_test.__main__ import parser
 from trace_test.random_batches import _WorkModel, random_subjects
 from trace_test.rule import Findings, ModelFacts, Subject, rules, run_rules
 from trace_test.subjects import Reading, of_trace, read_subject
@@ -441,6 +442,17 @@ def test_the_command_lists_rules_and_checks_random_batches() -> None:
     assert all(f"{name} (needs a " in listed.stdout for name in rules)
     answer = run("--random", "3", "--seed", "5")
     assert (answer.returncode, answer.stdout) == (0, "3 checked, all rules hold\n")
+
+
+def test_the_lowest_request_that_is_missing_is_named(subject: Subject) -> None:
+    assert subject.trace is not None
+    said = broken_by(subject, replace(subject.trace, batch_requests=np.array([4, 9, 33, 12])))
+    (violation,) = said.violations["attention-separated"][:1]
+    assert violation.what == "attention and the batch differ in request 12"
+
+
+def test_random_batches_are_those_of_seed_0_unless_another_is_asked_for() -> None:
+    assert parser().parse_args(["--random", "3"]).seed == 0
 
 
 def test_a_folder_is_all_traces_in_it(subject: Subject, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from analytical.embedded import EmbeddedBackend
 from analytical.machine.description import Machine
-from analytical.machine.options import Options
+from analytical.machine.options import parse_options
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.per_node import read_per_node
@@ -36,7 +36,7 @@ def machine(network: NetworkConfig | None = None, system: SystemConfig | None = 
         network or NetworkConfig.from_text(NETWORK),
         settings,
         memory or RemoteMemoryConfig.from_text(MEMORY),
-        Options(),
+        parse_options({}),
         read_per_node(settings),
     )
 
