@@ -42,9 +42,15 @@ class Counted:
 def count(name: str, members: Sequence[Sequence[Work]], degrees: Degrees) -> Counted:
     """Generate, lower, simulate and check one iteration of the model called `name`."""
     model = load_model(name)
-    mesh = Mesh(degrees.tensor, degrees.pipeline, degrees.expert, degrees.data)
+    mesh = Mesh(degrees.tensor, degrees.pipeline, degrees.expert, degrees.data, degrees.context)
     latencies = make_perf_model("roofline", PerfModelOptions(model, load_hardware("H100"), mesh.tensor))
-    generator = TraceGenerator(model, mesh, latencies)
+    generator = TraceGenerator(
+        model,
+        mesh,
+        latencies,
+        context_mode="ring" if degrees.ring else "allgather",
+        sequence_parallel=degrees.scattered,
+    )
     batches = tuple(_batch(batch, 1000 * member) for member, batch in enumerate(members))
     trace = generator.generate(batches)
     dims = [size for size in mesh.sizes if size > 1] or [1]
@@ -56,7 +62,7 @@ def count(name: str, members: Sequence[Sequence[Work]], degrees: Degrees) -> Cou
         attention=_flops(trace, OperatorClass.ATTENTION),
         weights=int((trace.weight_bytes * _ranks(trace)).sum()),
         messages=_messages(trace),
-        sends=_sends(graph),
+        sends=_sends(graph, mesh.stage_size),
         finish_ns=[finish for finish, _ in _simulate(graph, dims).by_rank().values()],
         compute_ns=_compute_ns(trace, mesh.ranks),
         violations={rule: list(where) for rule, where in found.violations.items()},
@@ -88,15 +94,20 @@ def _messages(trace: Trace) -> Counter[tuple[str, int, int]]:
     """Every collective once for each group that runs it."""
     found: Counter[tuple[str, int, int]] = Counter()
     for row in np.flatnonzero(trace.comm_type != CommType.NONE).tolist():
-        ranks = len(trace.groups[trace.comm_group[row]])
-        found[CommType(trace.comm_type[row]).name, ranks, int(trace.comm_bytes[row])] += 1
+        group = int(trace.comm_group[row])
+        parts = trace.group_parts[group] if trace.group_parts else 1
+        message = CommType(trace.comm_type[row]).name, len(trace.groups[group]) // parts, int(trace.comm_bytes[row])
+        found[message] += parts
     return found
 
 
-def _sends(graph: ExecutionGraph) -> Counter[int]:
+def _sends(graph: ExecutionGraph, stage: int) -> Counter[int]:
+    """What goes to other stages: the ranks of one pass blocks of keys and values round, too."""
     found: Counter[int] = Counter()
-    for _, own in graph.by_rank():
-        found.update(own.comm_size[own.node_type == NodeType.COMM_SEND].tolist())
+    for rank, own in graph.by_rank():
+        sends = own.node_type == NodeType.COMM_SEND
+        leaves = (rank + own.comm_dst_delta) // stage != rank // stage
+        found.update(own.comm_size[sends & leaves].tolist())
     return found
 
 

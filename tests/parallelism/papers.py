@@ -11,10 +11,14 @@ Nothing of Orrery is imported. Dimensions are typed in from the papers and model
   Model Training on GPU Clusters";
 - mixtures: k of E experts a token: Fedus et al. 2021, "Switch Transformers"; two all-to-alls around experts on ranks:
   Lepikhin et al. 2020, "GShard"; tensor-parallel ranks each send an equal part of their tokens and gather the results:
-  Singh et al. 2023, "A Hybrid Tensor-Expert-Data Parallelism Approach to Optimize Mixture-of-Experts Training".
+  Singh et al. 2023, "A Hybrid Tensor-Expert-Data Parallelism Approach to Optimize Mixture-of-Experts Training";
+- sequences over ranks: keys and values of a shard go round: Liu et al. 2023, "Ring Attention with Blockwise
+  Transformers", or are gathered: Grattafiori et al. 2024, "The Llama 3 Herd of Models", 3.3.2; decodes gather queries
+  and merge outputs by log-sum-exps: Yang et al. 2024, "Context Parallelism for Scalable Million-Token Inference";
+- norms by token: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models".
 
 Replicated by design, and so counted once a rank that has it: norms, position tables, routers, biases of matrices split
-by rows, KV heads where there are more ranks than heads.
+by rows, KV heads where there are more ranks than heads, the compressing projections of latent attention.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from typing import Literal, Protocol
 
 BYTES = 2
 """A number, a weight and an entry of the KV cache are 16 bits."""
+LOG_SUM_EXP = 4
+"""A log-sum-exp is a 32-bit number."""
 Message = tuple[str, int, int]
 """A collective: its kind, the ranks that take part, and the bytes of it in ASTRA-sim's meaning."""
 Split = Literal["columns", "rows", "whole"]
@@ -38,6 +44,17 @@ class Work:
     context: int
     new: int
     samples: int = 1
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it computes a single token."""
+        return self.new == 1
+
+    def attended(self, window: int | None = None, chunk: int | None = None) -> int:
+        """Tokens that some of its new tokens attend to."""
+        if chunk is not None:
+            return self.context % chunk + self.new
+        return self.new + (self.context if window is None else min(self.context, window - 1))
 
     def pairs(self, window: int | None = None, chunk: int | None = None) -> int:
         """Pairs of a token and one that it attends to, itself included: all before, the last ones, or its chunk's."""
@@ -55,19 +72,35 @@ def new_tokens(batch: Batch) -> int:
     return sum(work.new for work in batch)
 
 
+def decoded(batch: Batch) -> int:
+    """Tokens of requests that decode."""
+    return sum(work.new for work in batch if work.decodes)
+
+
 @dataclass(frozen=True)
 class Degrees:
-    """How a model is spread: `expert` is 1, or all ranks of a stage, over which whole experts lie."""
+    """How a model is spread: `expert` is 1, or all ranks of a stage, over which whole experts lie.
+
+    `ring`: keys and values go round the context-parallel ranks, which gather them otherwise; `scattered`: norms are
+    sequence-parallel.
+    """
 
     tensor: int = 1
     pipeline: int = 1
     expert: int = 1
     data: int = 1
+    context: int = 1
+    ring: bool = True
+    scattered: bool = False
 
     @property
     def stage(self) -> int:
         """Ranks of a stage."""
-        return self.tensor * self.data
+        return self.tensor * self.data * self.context
+
+    def share(self, tokens: int) -> int:
+        """Tokens that each context-parallel rank has of so many."""
+        return ceil(tokens, self.context)
 
 
 class Storage(Protocol):
@@ -133,14 +166,30 @@ class Matrix:
         return (tensor if self.split == "whole" else 1), (1 if self.split == "columns" else tensor)
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """Bytes of a token on one rank: of a decode's queries, outputs and log-sum-exps, and of what the cache keeps."""
+
+    queries: int
+    outputs: int
+    sums: int
+    kept: int
+
+
 class Attention(Protocol):
     """Attention of one layer."""
 
-    def matrices(self, hidden: int, batch: Batch, tensor: int) -> Iterable[tuple[Matrix, int]]:
-        """Its projections that run, and for how many tokens."""
+    def matrices(self, hidden: int, batch: Batch, degrees: Degrees) -> Iterable[tuple[Matrix, int]]:
+        """Its projections that run, and for how many tokens on each context-parallel rank."""
 
-    def flops(self, work: Work) -> int:
+    def flops(self, work: Work, degrees: Degrees) -> int:
         """FLOPs of one request's attention itself, over the ranks of a member."""
+
+    def exchanged(self, tensor: int) -> Exchanged:
+        """What context-parallel ranks exchange, on each of so many tensor-parallel ranks."""
+
+    def passed(self, work: Work) -> int:
+        """Tokens of a prompt whose keys and values all its ranks need."""
 
     @property
     def whole(self) -> int:
@@ -166,15 +215,26 @@ class Heads:
     whole: int = 0
     divided: int = 0
 
-    def matrices(self, hidden: int, batch: Batch, tensor: int) -> Iterable[tuple[Matrix, int]]:
+    def matrices(self, hidden: int, batch: Batch, degrees: Degrees) -> Iterable[tuple[Matrix, int]]:
         """A rank holds at least one KV head."""
-        kv = max(self.kv, tensor)
-        yield Matrix(hidden, (self.query + 2 * kv) * self.width, bias=self.bias), new_tokens(batch)
-        yield Matrix(self.query * self.width, hidden, "rows", self.out_bias), new_tokens(batch)
+        kv, tokens = max(self.kv, degrees.tensor), degrees.share(new_tokens(batch))
+        yield Matrix(hidden, (self.query + 2 * kv) * self.width, bias=self.bias), tokens
+        yield Matrix(self.query * self.width, hidden, "rows", self.out_bias), tokens
 
-    def flops(self, work: Work) -> int:
+    def flops(self, work: Work, degrees: Degrees) -> int:
         """A score and a weighted value for each pair and element of the queries; a cap: division, tanh, product."""
-        return self.query * (4 * self.width + 3 * self.capped) * work.pairs(self.window, self.chunk)
+        pairs = divided(work.pairs(self.window, self.chunk), work, degrees)
+        return self.query * (4 * self.width + 3 * self.capped) * pairs
+
+    def exchanged(self, tensor: int) -> Exchanged:
+        """Keys and values of the heads of a rank."""
+        queries = BYTES * ceil(self.query * self.width, tensor)
+        kept = 2 * BYTES * max(self.kv, tensor) * self.width // tensor
+        return Exchanged(queries, queries, LOG_SUM_EXP * self.query // tensor, kept)
+
+    def passed(self, work: Work) -> int:
+        """No more than the window reaches."""
+        return work.attended(self.window, self.chunk)
 
 
 @dataclass(frozen=True)
@@ -192,29 +252,41 @@ class Latent:
     rope: int
     value: int
 
-    def matrices(self, hidden: int, batch: Batch, tensor: int) -> Iterable[tuple[Matrix, int]]:
+    def matrices(self, hidden: int, batch: Batch, degrees: Degrees) -> Iterable[tuple[Matrix, int]]:
         """Compressing matrices are whole on every rank."""
-        tokens, decodes = new_tokens(batch), sum(work.new == 1 for work in batch)
-        queries = self.heads * (self.nope + self.rope)
+        tokens, decodes = new_tokens(batch), decoded(batch)
+        every, queries = degrees.share(tokens), self.heads * (self.nope + self.rope)
         if self.query_rank is None:
-            yield Matrix(hidden, queries), tokens
+            yield Matrix(hidden, queries), every
         else:
-            yield Matrix(hidden, self.query_rank, "whole"), tokens
-            yield Matrix(self.query_rank, queries), tokens
-        yield Matrix(hidden, self.rank + self.rope, "whole"), tokens
+            yield Matrix(hidden, self.query_rank, "whole"), every
+            yield Matrix(self.query_rank, queries), every
+        yield Matrix(hidden, self.rank + self.rope, "whole"), every
         if tokens > decodes:
-            yield Matrix(self.rank, self.heads * (self.nope + self.value)), tokens - decodes
+            yield Matrix(self.rank, self.heads * (self.nope + self.value)), degrees.share(tokens - decodes)
         if decodes:
-            yield Matrix(self.nope, self.heads * self.rank, kept=True), decodes
-            yield Matrix(self.rank, self.heads * self.value, kept=True), decodes
-        yield Matrix(self.heads * self.value, hidden, "rows"), tokens
+            yield Matrix(self.nope, self.heads * self.rank, kept=True), degrees.share(decodes)
+            yield Matrix(self.rank, self.heads * self.value, kept=True), degrees.share(decodes)
+        yield Matrix(self.heads * self.value, hidden, "rows"), every
 
-    def flops(self, work: Work) -> int:
-        """Expanded, the context is projected up once more."""
-        if work.new == 1:
-            return 2 * self.heads * (2 * self.rank + self.rope) * work.pairs()
-        again = 2 * self.rank * self.heads * (self.nope + self.value) * work.context
-        return 2 * self.heads * (self.nope + self.rope + self.value) * work.pairs() + again
+    def flops(self, work: Work, degrees: Degrees) -> int:
+        """Expanded, all but a rank's own new tokens are projected up once more."""
+        pairs = divided(work.pairs(), work, degrees)
+        if work.decodes:
+            return 2 * self.heads * (2 * self.rank + self.rope) * pairs
+        ranks, blocks = degrees.context, degrees.context if degrees.ring else 1
+        again = ranks * blocks * ceil(work.attended() - degrees.share(work.new), blocks)
+        expanding = 2 * self.rank * self.heads * (self.nope + self.value) * again
+        return 2 * self.heads * (self.nope + self.rope + self.value) * pairs + expanding
+
+    def exchanged(self, tensor: int) -> Exchanged:
+        """Queries and outputs in the latent space; the vectors themselves are the same on every rank."""
+        heads, kept = self.heads // tensor, self.rank + self.rope
+        return Exchanged(BYTES * heads * kept, BYTES * heads * self.rank, LOG_SUM_EXP * heads, BYTES * kept)
+
+    def passed(self, work: Work) -> int:
+        """All."""
+        return work.attended()
 
     @property
     def whole(self) -> int:
@@ -272,7 +344,7 @@ class Mixture:
 
     def bytes(self, hidden: int, degrees: Degrees, storage: Storage) -> int:
         """Of all routed experts: once on the ranks of a stage, or divided by width in each member."""
-        tensor, copies = (1, 1) if degrees.expert > 1 else (degrees.tensor, degrees.data)
+        tensor, copies = (1, 1) if degrees.expert > 1 else (degrees.tensor, degrees.data * degrees.context)
         return copies * self.count * sum(matrix.bytes(tensor, storage) for matrix in self.expert(hidden, tensor))
 
     def expert(self, hidden: int, tensor: int) -> Iterable[Matrix]:
@@ -332,38 +404,47 @@ class Costs:
 
 def costs(model: Model, members: Sequence[Batch], degrees: Degrees) -> Costs:
     """Return what the papers say of `members`, the batch of each data-parallel member."""
-    tokens = [new_tokens(batch) for batch in members]
+    tokens = [degrees.share(new_tokens(batch)) for batch in members]
+    copies, tensor = degrees.context, degrees.tensor
     gemm = grouped = attention = weights = 0
     messages: Counter[Message] = Counter()
     for block in model.blocks():
         whole = block.norms * model.norm * model.hidden + block.attention.whole
-        weights += BYTES * degrees.data * (degrees.tensor * whole + block.attention.divided)
+        weights += BYTES * degrees.data * copies * (tensor * whole + block.attention.divided)
         for batch, own in zip(members, tokens, strict=True):
-            attention += sum(block.attention.flops(work) for work in batch)
-            for matrix, rows in _matrices(model, block, batch, degrees.tensor):
-                gemm += matrix.flops(rows, degrees.tensor)
-                weights += matrix.bytes(degrees.tensor, model.storage)
-            messages.update(_reductions(model, block, own, degrees))
+            attention += sum(block.attention.flops(work, degrees) for work in batch)
+            for matrix, rows in _matrices(model, block, batch, degrees):
+                gemm += copies * matrix.flops(rows, tensor)
+                weights += copies * matrix.bytes(tensor, model.storage)
+            _repeat(messages, copies, _reductions(model, block, own, degrees))
+            _repeat(messages, tensor, _around_attention(block, batch, degrees))
         if isinstance(block.mlp, Mixture):
             weights += block.mlp.bytes(model.hidden, degrees, model.experts)
-            together = [sum(tokens)] if degrees.expert > 1 else tokens
-            grouped += sum(block.mlp.flops(model.hidden, routed, degrees) for routed in together)
-            messages.update(_exchanges(model, block.mlp, tokens, degrees))
-    table, head = _ends(model, degrees.tensor)
-    for batch in members:
-        logits = sum(work.samples for work in batch)
-        gemm += head.flops(logits, degrees.tensor)
-        weights += table + head.bytes(degrees.tensor, PLAIN)
-        messages.update(_of_ends(model, new_tokens(batch), logits, head, degrees))
+            together = [sum(map(new_tokens, members))] if degrees.expert > 1 else tokens
+            alone = 1 if degrees.expert > 1 else copies
+            grouped += alone * sum(block.mlp.flops(model.hidden, routed, degrees) for routed in together)
+            messages.update(_exchanges(model, block.mlp, members, degrees))
+    table, head = _ends(model, tensor)
+    for batch, own in zip(members, tokens, strict=True):
+        logits = degrees.share(sum(work.samples for work in batch))
+        gemm += copies * head.flops(logits, tensor)
+        weights += copies * (table + head.bytes(tensor, PLAIN))
+        _repeat(messages, copies, _of_ends(model, own, logits, head, degrees))
     return Costs(gemm, grouped, attention, weights, messages, _sends(model, tokens, degrees))
 
 
-def _matrices(model: Model, block: Block, batch: Batch, tensor: int) -> Iterator[tuple[Matrix, int]]:
+def _repeat(messages: Counter[Message], times: int, found: Iterable[Message]) -> None:
+    """Count what as many groups of ranks send side by side."""
+    for message in found:
+        messages[message] += times
+
+
+def _matrices(model: Model, block: Block, batch: Batch, degrees: Degrees) -> Iterator[tuple[Matrix, int]]:
     """Yield the matrices that a member's tokens go through, but for routed experts', and for how many of them."""
-    yield from block.attention.matrices(model.hidden, batch, tensor)
+    yield from block.attention.matrices(model.hidden, batch, degrees)
     mlp = block.mlp
     for matrix in mlp.matrices(model.hidden) if isinstance(mlp, Mlp) else mlp.always(model.hidden):
-        yield matrix, new_tokens(batch)
+        yield matrix, degrees.share(new_tokens(batch))
 
 
 def _ends(model: Model, tensor: int) -> tuple[int, Matrix]:
@@ -373,41 +454,81 @@ def _ends(model: Model, tensor: int) -> tuple[int, Matrix]:
     return BYTES * (head.inputs * head.outputs + whole), head
 
 
+def _reduced(model: Model, tokens: int, degrees: Degrees) -> Message:
+    """Return how partial sums are added: all at once, or each rank its part."""
+    kind = "REDUCESCATTER" if degrees.scattered else "ALLREDUCE"
+    return kind, degrees.tensor, tokens * model.hidden * BYTES
+
+
+def _gathered(model: Model, tokens: int, degrees: Degrees) -> Message:
+    """Return how ranks get the tokens of the others."""
+    return "ALLGATHER", degrees.tensor, ceil(tokens, degrees.tensor) * model.hidden * BYTES
+
+
 def _of_ends(model: Model, tokens: int, logits: int, head: Matrix, degrees: Degrees) -> Iterator[Message]:
-    """Yield the all-reduce of the embedding's parts, and the all-gather of logits."""
+    """Yield the sum of the embedding's parts, what is gathered after the last norm, and the all-gather of logits."""
     if degrees.tensor > 1:
-        yield "ALLREDUCE", degrees.tensor, tokens * model.hidden * BYTES
+        yield _reduced(model, tokens, degrees)
         yield "ALLGATHER", degrees.tensor, logits * head.outputs // degrees.tensor * BYTES
+        if degrees.scattered:
+            yield _gathered(model, tokens, degrees)
 
 
 def _sends(model: Model, tokens: Sequence[int], degrees: Degrees) -> Counter[int]:
     """Return the bytes that ranks send to their like in the next stage, and how often."""
     found: Counter[int] = Counter()
     for own in tokens:
-        found[own * model.hidden * BYTES] += degrees.tensor * (degrees.pipeline - 1)
+        rows = ceil(own, degrees.tensor) if degrees.scattered else own
+        found[rows * model.hidden * BYTES] += degrees.tensor * degrees.context * (degrees.pipeline - 1)
     return +found
 
 
 def _reductions(model: Model, block: Block, tokens: int, degrees: Degrees) -> Iterator[Message]:
-    """Yield a layer's all-reduces over the tensor-parallel ranks of a member."""
+    """Yield a layer's collectives over the tensor-parallel ranks of a member, but for those of routed experts."""
     if degrees.tensor == 1:
         return
-    message = ("ALLREDUCE", degrees.tensor, tokens * model.hidden * BYTES)
-    yield message
+    yield _reduced(model, tokens, degrees)
     routed = isinstance(block.mlp, Mixture) and degrees.expert > 1
     shared = isinstance(block.mlp, Mixture) and block.mlp.shared > 0
     if not block.reduces_once and (not routed or shared):
-        yield message
+        yield _reduced(model, tokens, degrees)
+    if degrees.scattered:
+        yield from [_gathered(model, tokens, degrees)] * min(block.norms, 2)  # those behind each half only add
 
 
-def _exchanges(model: Model, mixture: Mixture, tokens: Sequence[int], degrees: Degrees) -> Iterator[Message]:
-    """Yield how tokens go to experts and back: the largest member's sizes, because all ranks carry equally much."""
+def _around_attention(block: Block, batch: Batch, degrees: Degrees) -> Iterator[Message]:
+    """Yield what the context-parallel ranks of one tensor-parallel rank exchange."""
+    ranks, bytes_of = degrees.context, block.attention.exchanged(degrees.tensor)
+    if ranks == 1:
+        return
+    decodes = decoded(batch)
+    if decodes:
+        yield "ALLGATHER", ranks, ceil(decodes, ranks) * bytes_of.queries
+        yield "ALLGATHER", ranks, decodes * bytes_of.sums
+        yield "REDUCESCATTER", ranks, decodes * bytes_of.outputs
+    shards = [ceil(block.attention.passed(work), ranks) for work in batch if not work.decodes]
+    if shards:
+        moved = sum(shards) * bytes_of.kept
+        yield from [("PERMUTE", ranks, moved)] * (ranks - 1) if degrees.ring else [("ALLGATHER", ranks, moved)]
+
+
+def _exchanges(model: Model, mixture: Mixture, members: Sequence[Batch], degrees: Degrees) -> Iterator[Message]:
+    """Yield how tokens go to experts and back: the largest rank's sizes, because all ranks carry equally much."""
     if degrees.expert == 1:
         return
-    row = model.hidden * BYTES
-    yield from [("ALLTOALL", degrees.stage, ceil(max(tokens) * mixture.chosen, degrees.tensor) * row)] * 2
-    if degrees.tensor > 1:
-        yield from (("ALLGATHER", degrees.tensor, ceil(own, degrees.tensor) * row) for own in tokens)
+    row, tokens = model.hidden * BYTES, [degrees.share(new_tokens(batch)) for batch in members]
+    sent = ceil(max(tokens) * mixture.chosen, degrees.tensor)
+    worked = ceil(sum(map(new_tokens, members)) * mixture.chosen, degrees.expert)
+    yield from [("ALLTOALL", degrees.stage, max(sent, worked) * row)] * 2
+    if degrees.tensor > 1 and not degrees.scattered:
+        for own in tokens:
+            yield from [_gathered(model, own, degrees)] * degrees.context
+
+
+def divided(pairs: int, work: Work, degrees: Degrees) -> int:
+    """Pairs over the context-parallel ranks: each rank, and each block of a ring, has its even share, rounded up."""
+    parts = degrees.context * (degrees.context if degrees.ring and not work.decodes else 1)
+    return parts * ceil(pairs, parts)
 
 
 def ceil(value: int, divisor: int) -> int:

@@ -21,10 +21,16 @@ PARALLELISMS = {
     "TP 8": Degrees(tensor=8),
     "PP 4": Degrees(pipeline=4),
     "TP 2 x PP 3": Degrees(tensor=2, pipeline=3),
+    "TP 4, norms by token": Degrees(tensor=4, scattered=True),
+    "CP 2, ring": Degrees(context=2),
+    "CP 4, gathered": Degrees(context=4, ring=False),
+    "TP 2 x CP 3 x PP 2": Degrees(tensor=2, context=3, pipeline=2),
     "TP 4, EP 4": Degrees(tensor=4, expert=4),
     "DP 4, EP 4": Degrees(data=4, expert=4),
     "DP 2 x TP 2, EP 4": Degrees(tensor=2, data=2, expert=4),
     "DP 2 x TP 2 x PP 2, EP 4": Degrees(tensor=2, data=2, pipeline=2, expert=4),
+    "TP 2 x CP 2, EP 4": Degrees(tensor=2, context=2, expert=4),
+    "TP 4, EP 4, norms by token": Degrees(tensor=4, expert=4, scattered=True),
 }
 CELLS = [
     (name, parallelism)

@@ -126,7 +126,7 @@ def _walk(subject: Subject, trace: Trace, rows: list[int], together: NDArray[np.
                 yield _Finding(place, list(_fits(subject, row, latent.before, int(trace.input_bytes[row]), 1)))
             continue
         if latent is not None:
-            flow, latent = _Flow(-1, (latent.ended,)), None
+            flow, latent = (None if divided else _Flow(-1, (latent.ended,))), None
         if (trace.request[row] != NO_REQUEST or _narrow(trace, row)) and flow is not None:
             section = section or _Section(flow, row, _ranks(trace, row))
             yield _Finding(place, list(_request_row(subject, trace, section, row)))
