@@ -1,10 +1,13 @@
 """Every model on every parallelism: one batch is simulated and its cost compared with what the papers say.
 
-A cell of the table in docs/parallelism.md is a case here. This file and what the papers say (`parallelism.papers`,
-`parallelism.published`) import nothing of the trace generator.
+A cell of the table in docs/parallelism.md is a case here, and the other way round. This file and what the papers say
+(`parallelism.papers`, `parallelism.published`) import nothing of the trace generator.
 """
 
 from __future__ import annotations
+
+from itertools import takewhile
+from pathlib import Path
 
 import pytest
 from parallelism.deployment import count
@@ -32,6 +35,7 @@ PARALLELISMS = {
     "TP 2 x CP 2, EP 4": Degrees(tensor=2, context=2, expert=4),
     "TP 4, EP 4, norms by token": Degrees(tensor=4, expert=4, scattered=True),
 }
+PAGE = Path(__file__).parents[2] / "docs" / "parallelism.md"
 CELLS = [
     (name, parallelism)
     for name, model in MODELS.items()
@@ -55,3 +59,19 @@ def test_a_batch_costs_what_the_papers_say(name: str, parallelism: str) -> None:
     assert all(finish >= busy > 0 for finish, busy in zip(found.finish_ns, found.compute_ns, strict=True))
     if degrees == Degrees():
         assert found.finish_ns == found.compute_ns
+
+
+def test_the_page_has_every_cell() -> None:
+    """Models stand in rows, parallelisms in columns; a dash is what cannot be: whole experts of a dense model."""
+    page = PAGE.read_text().splitlines()
+    head = next(at for at, line in enumerate(page) if line.startswith("| model |"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(is_row, page[head:])]
+    columns = rows[0][1:]
+    assert columns == list(PARALLELISMS)
+    cells = [(row[0], column, cell) for row in rows[2:] for column, cell in zip(columns, row[1:], strict=True)]
+    assert [(name, column) for name, column, cell in cells if cell == "yes"] == CELLS
+    assert {cell for *_, cell in cells} == {"yes", "-"}
+
+
+def is_row(line: str) -> bool:
+    return line.startswith("|")
