@@ -16,8 +16,9 @@ from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import ExpertSpread, Loads, Routing
 from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.perf_model import AttentionPart, ExpertPart, OperatorTable
+from trace_gen.rank_sets import WAVE
 from trace_gen.trace import IntArray, OperatorClass
-from trace_gen.trace_structure import WAVE, TableEntry
+from trace_gen.trace_structure import TableEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from trace_gen.onnx.branches import Examiner
 from trace_gen.onnx.decoder import OPEN_POSITIONS, read_decoder
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.precision import Arithmetic
-from trace_gen.quantization import Quantization
+from trace_gen.quantization import Scheme
 from trace_gen.trace import OperatorClass, Trace
 from trace_test.rule import ModelFacts, run_rules
 from trace_test.subjects import of_trace
@@ -239,17 +239,18 @@ class TestQuantised:
     @pytest.mark.parametrize(
         ("how", "opset", "expected", "stored"),
         [
-            ("tensor", 19, Quantization("onnx", 8), lambda k, n: k * n + 2),
-            ("qdq", 19, Quantization("onnx", 8, (None, 1), zero_bits=8), lambda k, n: k * n + 3 * n),
-            ("blocks", 21, Quantization("onnx", 4, (8, 1)), lambda k, n: k * n // 2 + 2 * n * k // 8),
-            ("nbits", 18, Quantization("onnx", 4, (16, 1)), lambda k, n: k * n // 2 + 2 * n * k // 16),
+            ("tensor", 19, Scheme(8), lambda k, n: k * n + 2),
+            ("qdq", 19, Scheme(8, (None, 1), zero_bits=8), lambda k, n: k * n + 3 * n),
+            ("blocks", 21, Scheme(4, (8, 1)), lambda k, n: k * n // 2 + 2 * n * k // 8),
+            ("nbits", 18, Scheme(4, (16, 1)), lambda k, n: k * n // 2 + 2 * n * k // 16),
         ],
     )
     def test_weights_are_counted_as_stored(
-        self, tmp_path: Path, how: str, opset: int, expected: Quantization, stored: Callable[[int, int], int]
+        self, tmp_path: Path, how: str, opset: int, expected: Scheme, stored: Callable[[int, int], int]
     ) -> None:
         made = from_onnx(tmp_path, weights=how, opset=opset)
-        assert made.quantization == expected
+        assert made.quantization is not None and made.quantization.method == "onnx"
+        assert dict(made.layers[0].schemes)["q_proj"] == expected and "lm_head" not in dict(made.end_schemes)
         weights = 4 * sum(stored(*dims) for dims in self.MATRICES)
         assert ModelMemory(made, Mesh()).weight_bytes(0) == weights + 2 * (4 * self.NORMS + self.OUTSIDE)
 
@@ -266,8 +267,15 @@ class TestQuantised:
     def test_a_role_may_be_left_out(self, tmp_path: Path) -> None:
         model = llama(weights="tensor", opset=19)
         plain(model, "down_proj")
-        quantized = load_onnx_model(save(tmp_path, model)).quantization
-        assert quantized is not None and quantized.plain == {"router", "lm_head", "down_proj"}
+        made = load_onnx_model(save(tmp_path, model))
+        assert {role for role, _ in made.layers[0].schemes} == {
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+        }
 
     def test_activations_in_8_bits_are_multiplied_in_8_bits(self, tmp_path: Path) -> None:
         model = llama(weights="tensor", opset=19)
@@ -278,14 +286,13 @@ class TestQuantised:
             model.graph.node.insert(at, helper.make_node("DequantizeLinear", [quantised, scale], [back]))
             model.graph.node.insert(at, helper.make_node("QuantizeLinear", [node.input[0], scale], [quantised]))
             model.graph.node[at + 2].input[0] = back
-        assert load_onnx_model(save(tmp_path, model)).quantization == Quantization(
-            "onnx", 8, arithmetic=Arithmetic.EIGHT
-        )
+        made = load_onnx_model(save(tmp_path, model))
+        assert dict(made.layers[0].schemes)["q_proj"] == Scheme(8, arithmetic=Arithmetic.EIGHT)
 
     def test_an_engine_may_quantise_what_is_not(self, tmp_path: Path) -> None:
         path = save(tmp_path, llama())
         made = load_onnx_model(path, "fp8").quantization
-        assert made is not None and made.online and made.bits == 8
+        assert made is not None and made.online and made.bits == "8"
         assert load_onnx_model(path).quantization is None
 
 

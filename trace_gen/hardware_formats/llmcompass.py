@@ -42,7 +42,7 @@ _BUFFER = {"global_buffer_MB", "physical_global_buffer_MB", "global_buffer_bandw
 
 def recognises(values: Mapping[str, Any]) -> bool:
     """Whether a file's top level is such a template: its `device` is made of parts, where ours is a text."""
-    return isinstance(values.get("device"), dict) or "interconnect" in values
+    return (isinstance(values.get("device"), dict) and "peak_tflops" not in values) or "interconnect" in values
 
 
 def read(fields: Fields, name: str) -> Hardware:
