@@ -130,6 +130,11 @@ class GroupedAttention:
 
     def warnings(self, tensor: int) -> tuple[str, ...]:
         """See `Attention.warnings`."""
+        kept = "which is kept of whole sequences here; vLLM gives back that of earlier chunks"
+        chunks = () if self.chunk is None else (f"a KV cache of chunks of {self.chunk} tokens, {kept}",)
+        return (*self._undivided(tensor), *chunks)
+
+    def _undivided(self, tensor: int) -> tuple[str, ...]:
         heads, kv_heads = self.heads, self.kv_heads
         if heads % tensor:
             return (f"{heads} attention heads, which {tensor} ranks do not divide: heads are split evenly",)
@@ -153,7 +158,7 @@ class GroupedAttention:
         )
 
     def _kept(self, elements: int, precision: Precision) -> KVLayer:
-        # Chunks keep all tokens, as in vLLM, but for VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE=1.
+        # Chunks keep all tokens; vLLM with VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE=0 does, too (`warnings`).
         kind = KVKind.FULL if self.window is None else KVKind.SLIDING
         return KVLayer(kind, self.window, 2 * precision.kv_bytes(elements))
 
