@@ -59,9 +59,7 @@ class PrivateCohort:
             for table in holder.tables:
                 table.append(next(blocks))
         for holder in self._holders:
-            full = (holder.tokens + self._arrived) // size
-            if full > holder.registered:
-                holder.registered = full
+            holder.registered = max(holder.registered, (holder.tokens + self._arrived) // size)
 
     def _takings(self) -> list[tuple[int, int]]:
         """Return at which step who took a block of each group of layers, in that order."""

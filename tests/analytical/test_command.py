@@ -141,6 +141,7 @@ def test_wrong_files_are_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([], False),
         (["--rendezvous-protocol"], True),
         (["--rendezvous-protocol", "false"], False),
+        (["--rendezvous-protocol", "false", "--congestion=aware"], False),
         (["--rendezvous_protocol", "True"], True),
         (["--rendezvous-protocol=1"], True),
         (["--rendezvous-protocol=f"], False),

@@ -18,6 +18,7 @@ from overlapping_cases import pipeline_of_batches, sub_batches
 from random_cases import CaseMaker, plain, sound_case
 
 from analytical.chains.solver import CollectiveSolver
+from analytical.chains.stretches import SHORT_NS
 from analytical.embedded import EmbeddedBackend
 from analytical.ordered import compiling
 from analytical.ordered.evaluating import NotOrderedError
@@ -399,6 +400,25 @@ def test_a_message_at_the_start_takes_some_time() -> None:
         one.comm_size = np.where(one.comm_size > 0, 9, one.comm_size)
     with pytest.raises(SimulationError, match="something takes 0 ns at t = 0"):
         ordered.evaluate()
+
+
+def test_times_stay_whole_beyond_what_doubles_hold() -> None:
+    """A message arrives after more than 2^53 ns, of which doubles know the even ones only."""
+    case = beside(compute(0, 10), compute(1, 20))
+    longest, count = SHORT_NS - 1, 2**10 + 3
+    row = [load(0, longest), *(load(2 * at, longest, 2 * at - 1) for at in range(1, count))]
+    between = [compute(2 * at + 1, 2, 2 * at) for at in range(count)]
+    last = 2 * count
+    message = {"id": last, "comm_tag": 1, "comm_size": 9}
+    case["ranks"][0] = [*row, *between, {**message, "type": "COMM_SEND", "comm_dst": 1, "deps": [last - 1]}]
+    case["ranks"][0].append(compute(last + 1, 5000, last - 1))
+    case["ranks"][1].append({**message, "type": "COMM_RECV", "comm_src": 0, "deps": []})
+    case["ranks"][1].append(compute(last + 1, 4, last))
+    ordered = Ordered(case)
+    result = ordered.evaluate()
+    assert not ordered.left and ordered.agrees(result)
+    received = result.finish_ns[0, 1] - 4
+    assert received > 2**53 and received % 2 == 1
 
 
 def test_a_deadlock_is_the_event_queues() -> None:

@@ -53,8 +53,10 @@ def test_a_text_becomes_one_file_a_rank(orca: Path, tmp_path: Path) -> None:
 
 
 def test_network_dimensions_take_the_place_of_groups(orca: Path, tmp_path: Path) -> None:
-    run(orca, tmp_path / "llm", "--npu_num", 4, "--network_dims", "2,2")
-    assert not (tmp_path / "llm.comm_groups.json").exists()
+    """Those of an earlier conversion, too."""
+    for dims, kept in (([], True), (["--network_dims", "2,2"], False)):
+        run(orca, tmp_path / "llm", "--npu_num", 4, *dims)
+        assert (tmp_path / "llm.comm_groups.json").exists() is kept
 
 
 @pytest.mark.parametrize("annotate", [True, False])

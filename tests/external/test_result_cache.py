@@ -5,6 +5,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from stand_ins import ROOT, good, runs
 
 from external.astra_sim import factories
 from external.astra_sim.backend import AstraSimBackend
+from external.astra_sim.process import ProcessRunner
 from external.result_cache import FILE_NAME, ResultCache
 
 
@@ -63,6 +65,19 @@ def test_steps_hit_whatever_graph_they_are_part_of(counted: Path, tmp_path: Path
 def test_whatever_decides_the_answer_is_in_the_key(counted: Path, tmp_path: Path, change: dict[str, str]) -> None:
     for changes in ({}, change):
         used = backend(counted, tmp_path, **changes)
+        used.simulate(tensor_parallel())
+        used.close()
+    assert runs(counted) == 2
+
+
+def test_what_something_else_answered_is_not_kept(
+    counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server took the request than the one that was asked who it is."""
+    run = ProcessRunner.run
+    monkeypatch.setattr(ProcessRunner, "run", lambda *asked: replace(run(*asked), identity="sha256:other"))
+    for _ in range(2):
+        used = backend(counted, tmp_path)
         used.simulate(tensor_parallel())
         used.close()
     assert runs(counted) == 2

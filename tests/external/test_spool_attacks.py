@@ -193,6 +193,22 @@ def test_a_folder_that_is_gone_already_is_discarded(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_two_may_make_a_spool_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder is there when the second one makes it, but was not when it looked."""
+    Spool(tmp_path / "spool")
+    looked = {tmp_path / "spool"}
+    is_dir = Path.is_dir
+
+    def too_early(path: Path) -> bool:
+        there = path in looked and is_dir(path)
+        looked.add(path)
+        return there
+
+    monkeypatch.setattr(Path, "is_dir", too_early)
+    Spool(tmp_path / "spool")
+    assert len(looked) == 6
+
+
 def test_a_request_that_cannot_be_withdrawn_is_where_it_was(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     complete(spool.requests / "x")

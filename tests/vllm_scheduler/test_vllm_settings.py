@@ -81,7 +81,10 @@ def test_a_request_without_room_for_an_answer_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(7, 0, 0, 5, source_line=3), "line 3: request 7 has 0 prompt and 5 output tokens"),
+        (
+            Request(7, 0, 0, 5, source_line=3),
+            "line 3: request 7 has 0 prompt and 5 output tokens; both must be at least 1",
+        ),
         (Request(7, 0, 4, 5, prompt_token_ids=[1]), "request 7 has 1 prompt token ids for 4 prompt tokens"),
     ],
 )
