@@ -125,6 +125,8 @@ def _head(model: ModelArchitecture, make: OperatorMaker) -> tuple[Operator, ...]
         add(make.elementwise("embedding_scale", (rows[-1].name,), hidden, hidden, SCALE_FLOPS))
     if model.joins_hidden_state:
         add(make.linear("hidden_state_proj", rows[-1].name, 2 * hidden, hidden))
+    if model.runs[0].layer.form is BlockForm.POST_NORM:  # whose attention takes the hidden state as it is
+        rows[-1] = replace(rows[-1], streams=False)
     return tuple(rows)
 
 

@@ -125,3 +125,15 @@ def test_only_norms_change(
     assert [one * -(-tokens // tensor) for one in norms[0]] == [one * tokens for one in norms[1]]
     facts = ModelFacts(architecture, shared.mesh, shared.precision, (shape,))
     assert not run_rules(of_trace("drawn", after, facts)).violations
+
+
+def test_embeddings_that_are_narrower_than_the_hidden_state() -> None:
+    """OPT-350M: 512 numbers are looked up, scattered, and projected to 1,024 by token; norms follow each half."""
+    generator = make_generator(model("facebook/opt-350m"), 4, sequence_parallel=True)
+    shape = batch([8])
+    trace = generator.generate([shape])
+    names = [trace.name(row) for row in range(5)]
+    assert names == ["embedding", "sequence_scatter", "project_in", "position_embedding", "sequence_gather"]
+    assert [int(trace.input_bytes[row]) for row in (1, 2)] == [8 * 512 * 2, 2 * 512 * 2]
+    facts = ModelFacts(generator.architecture, generator.mesh, generator.precision, (shape,))
+    assert run_rules(of_trace("narrow", trace, facts)).violations == {}

@@ -219,7 +219,8 @@ def _table(facts: ModelFacts, tensor: int, layer: Layer | None) -> dict[str, _Wi
     matrices = _Matrices(precision, dict(model.end_schemes if layer is None else layer.schemes))
     norm = _operator(precision, model.hidden_size, model.hidden_size, model.norm_parameters)
     if layer is None:
-        exchanges = dict.fromkeys(SEQUENCE_EXCHANGES, replace(norm, weights=0))
+        embedded = _operator(precision, model.embedding_width, model.embedding_width)
+        exchanges = {"sequence_scatter": embedded, "sequence_gather": replace(norm, weights=0)}
         return {**_ends(model, tensor, matrices), "final_layernorm": norm, **exchanges}
     table = dict.fromkeys(("layernorm", "input_layernorm", "post_layernorm"), norm)
     if isinstance(layer.attention, GroupedAttention):
