@@ -33,7 +33,7 @@ def tree_place(ranks: tuple[int, ...], position: int, parity: int) -> TreePlace:
     shift = 0 if parity == 0 else 1
     if position == root:
         only = ranks[(count - 1) // 2 + shift if parity == 0 else count // 2] if count > 1 else None
-        return TreePlace(None, only, None) if parity == 0 else TreePlace(None, None, only)
+        return TreePlace(None, only, None)
     number = position - shift + 1  # 1 .. count - 1, in order
     span = number & -number
     half = span // 2

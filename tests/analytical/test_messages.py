@@ -19,7 +19,7 @@ from analytical.machine.messages import (
     collective_tag,
     point_to_point_tag,
 )
-from analytical.machine.network import DelayModel, UnawareTransport
+from analytical.machine.network import AwareTransport, DelayModel, UnawareTransport
 from foundation.errors import SimulationError
 
 LAST_STREAM = 499_999_999
@@ -119,3 +119,15 @@ def test_what_a_rank_schedules_for_a_moment_that_its_events_have_had_still_runs(
     queue.run()
     assert ran == ["first", "while they run", "another's", "again"]
     assert queue.now == 5 and queue.next_time is None
+
+
+def test_bytes_over_links_that_serve_one_message_at_a_time_are_counted() -> None:
+    """Each message once, however many links it takes."""
+    queue = EventQueue()
+    transport = AwareTransport(models(change("network/topology", ["Ring"])).machine.network, queue)
+    arrived: list[int] = []
+    for size in (100, 4000):
+        transport.transmit(0, 2, size, arrived.append, size)
+    queue.run()
+    assert arrived == [100, 4000]
+    assert transport.volume == [4100]

@@ -440,10 +440,11 @@ def test_members_that_disagree_on_the_bytes_are_the_event_queues() -> None:
         ordered.evaluate()
 
 
-def test_streams_are_counted_as_ranks_do() -> None:
+@pytest.mark.parametrize("splits", [1, 4])
+def test_streams_are_counted_as_ranks_do(splits: int) -> None:
     """A group that only two ranks are in moves their count of streams on: they never meet the others again."""
     case = healthy()
-    both(BESIDE, change("groups/1", [0, 1]))(case)
+    both(BESIDE, change("groups/1", [0, 1]), change("system/preferred-dataset-splits", splits))(case)
     for rank in (0, 1):
         case["ranks"][rank].insert(1, {**COLLECTIVE, "id": 8, "group": 1})
         case["ranks"][rank][2]["deps"] = [8]
@@ -498,6 +499,16 @@ def test_a_graph_that_is_too_wide_to_check_is_run(monkeypatch: pytest.MonkeyPatc
     ordered = Ordered(sub_batches(3, steps=1))
     result = ordered.evaluate()
     assert ordered.left == 1 and ordered.agrees(result)
+
+
+@pytest.mark.parametrize(("room", "left"), [(0, 0), (-1, 1)])
+def test_so_many_nodes_are_put_into_an_order(room: int, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many pieces as nodes: the sum of all must stay within 64 bits."""
+    ordered = Ordered(sub_batches(3, steps=1))
+    nodes = sum(one.nodes for one in ordered.graph.rank_graphs)
+    monkeypatch.setattr("analytical.ordered.structure.MOST_PIECES", 2 * nodes + room)
+    result = ordered.evaluate()
+    assert ordered.left == left and ordered.agrees(result)
 
 
 def test_a_wide_graph_is_checked_in_time() -> None:
