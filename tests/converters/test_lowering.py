@@ -226,6 +226,15 @@ def test_a_dependency_on_another_ranks_row_is_a_transfer() -> None:
     assert sender.comm_size[1] == receiver.comm_size[0] == 33
 
 
+def test_what_a_transfer_carries_is_decided_anew_where_a_row_has_bytes_to_hand_on() -> None:
+    """Its output, or the bytes of communication that it has without a collective; the rows are the same otherwise."""
+    lowering = Lowering()
+    for handed_on, carried in ((0, 33), (77, 77), (0, 33)):
+        first = Row("a", (0,), output=(Location.LOCAL, 0, 33), comm=(CommType.NONE, handed_on))
+        sender, _ = lowering.lower(make_trace([first, Row("b", (1,), deps=(0,))])).rank_graphs
+        assert sender.comm_size[1] == carried
+
+
 def test_a_row_that_only_receives_is_its_recv() -> None:
     kv = Row("qkv", (0,), comm=(CommType.NONE, 77))
     receive = Row("kv_receive", (1,), RowKind.COMM, stage=-1, deps=(0,))
