@@ -94,8 +94,7 @@ class StaticScheduler:
         return self._flying[-1].inner.alike(most)
 
     def repeat(self, times: int) -> list[Batch]:
-        """See `Scheduler.repeat`; running batches take turns."""
-        self._groups.rotate(-times)
+        """See `Scheduler.repeat`; running batches take turns (all are in flight, and `_groups` in any order)."""
         self._flying.rotate(-times)
         return self._ledger.repeat(times)
 

@@ -26,9 +26,11 @@ class ShownSetting:
 def repeating(spec: RunSpec) -> dict[str, Any]:
     """Return the values that repeat a run when a file gives them again: all that decide, and the way that was taken.
 
-    Where results and records are written is left out, and so is a way that is the default one.
+    Where results and records are written is left out, and so is a way that is the default one. (Of the engines in a
+    list every value that is stated decides.)
     """
-    return _kept(spec, flat(spec))
+    left_out = {one.name for one, value in _values(spec) if not _repeats(one, value)}
+    return {name: value for name, value in flat(spec).items() if name not in left_out}
 
 
 def shown(decided: object, given: object) -> list[ShownSetting]:
@@ -41,15 +43,6 @@ def shown(decided: object, given: object) -> list[ShownSetting]:
 def input_paths(record: object) -> list[Path]:
     """Return the files that a run reads: every path among the settings that decide its results."""
     return [value for one, value in _values(record) if one.bearing == "results" and isinstance(value, Path)]
-
-
-def _kept(record: object, values: dict[str, Any]) -> dict[str, Any]:
-    left_out = {one.name for one, value in _values(record) if not _repeats(one, value)}
-    kept = {name: value for name, value in values.items() if name not in left_out}
-    for name, entries in values.items():
-        if isinstance(entries, list):
-            kept[name] = [_kept(one, entry) for one, entry in zip(getattr(record, name), entries, strict=True)]
-    return kept
 
 
 def _repeats(one: Setting | Choice, value: object) -> bool:
