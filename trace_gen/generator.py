@@ -92,7 +92,7 @@ class TraceGenerator:
                 fix="give heads",
             )
         self.memory = ModelMemory(architecture, mesh, self.precision, self.by_request)
-        divided = () if self.by_request else _warnings(architecture, mesh.tensor)
+        divided = _warnings(architecture, 1 if self.by_request else mesh.tensor)
         self.warnings = (*architecture.notes, *_told(architecture), *divided)
         self.request_rows = self.by_request or perf_model.attention_granularity == "request"
         if mesh.context > 1 and self.request_rows:
@@ -103,6 +103,7 @@ class TraceGenerator:
                 fix="give 1, or attention by heads" if self.by_request else "give 1, or --perf_model roofline",
             )
         self.context_mode: ContextMode = context_mode
+        self.division = ContextDivision(mesh.context, context_mode == "ring")
         self.sequence_parallel = sequence_parallel and mesh.tensor > 1
         vocabulary, gathers = perf_model.vocabulary, expert_exchange == "allgather"
         self.operators = model_operators(architecture, mesh, self.precision, vocabulary, gathers=gathers)
@@ -244,8 +245,7 @@ class TraceGenerator:
 
     def _structure(self, key: StructureKey) -> tuple[Structure, TableShape]:
         structure = self._builder.build(key)
-        ring = self.context_mode == "ring"
-        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.mesh, ring=ring)
+        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.mesh, self.division)
 
     def _size_key(self, key: StructureKey, batches: Sequence[BatchShape], step: int) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""
@@ -263,8 +263,7 @@ class TraceGenerator:
 
     def _passed(self, batch: BatchShape) -> tuple[int, ...]:
         """Return what of the sizes of a divided batch no count of tokens tells: what its prompts pass on."""
-        division = ContextDivision(self.mesh.context, self.context_mode == "ring")
-        return tuple(division.kept(fact.shape_for(Portion.PROMPTS), batch) for fact in self._facts)
+        return tuple(self.division.kept(fact.shape_for(Portion.PROMPTS), batch) for fact in self._facts)
 
     def _row_sizes(
         self, structure: Structure, shape: TableShape, batches: Sequence[BatchShape], step: int

@@ -102,7 +102,11 @@ class TableShape:
 
     @staticmethod
     def of(
-        entries: Sequence[TableEntry], facts: Sequence[LayerFacts], by_request: bool, mesh: Mesh, *, ring: bool
+        entries: Sequence[TableEntry],
+        facts: Sequence[LayerFacts],
+        by_request: bool,
+        mesh: Mesh,
+        division: ContextDivision,
     ) -> TableShape:
         """Return the shape of the table of `entries`; `facts` are those of each kind of layer."""
         operators = [entry.operator for entry in entries]
@@ -126,7 +130,7 @@ class TableShape:
             row_kinds=row_kinds.T * len(entries) + np.arange(len(entries)),
             by_request=np.flatnonzero(request >= 0),
             mesh=mesh,
-            division=ContextDivision(mesh.context, ring),
+            division=division,
             passed=_attention_columns(entries, facts, lambda operator: operator.input_rows is Rows.OWN_KEPT),
             portioned=any(operator.portion is not Portion.ALL for operator in operators),
             works_on_copies=np.array([operator.work_rows is Rows.ROUTED for operator in operators], dtype=np.bool_),

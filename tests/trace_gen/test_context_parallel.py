@@ -32,9 +32,13 @@ from analytical.embedded import create
 from converters.lowering import lower
 from foundation.errors import UserError
 from trace_gen.architecture import Layer
+from trace_gen.attention.divided import ContextDivision
 from trace_gen.batch_shape import BatchShape, KVTransfer
 from trace_gen.memory import ModelMemory
 from trace_gen.mesh import Mesh
+from trace_gen.operator_table import LayerFacts
+from trace_gen.operators import Portion
+from trace_gen.precision import Precision
 from trace_gen.trace import CommType, OperatorClass, Trace
 from trace_test.rule import ModelFacts, run_rules
 from trace_test.subjects import of_trace
@@ -300,3 +304,29 @@ def test_what_context_parallelism_does_not_go_with() -> None:
         make_generator(model(LLAMA), 2, context=2, attention_placement="requests")
     generator = make_generator(model(LLAMA), 1, context=2, attention_placement="requests")
     assert not generator.by_request  # one tensor-parallel rank has all heads
+
+
+@SETTINGS
+@given(
+    st.lists(st.tuples(st.just(1) | st.integers(1, 9000), st.integers(0, 20_000)), min_size=1, max_size=6),
+    st.sampled_from([LLAMA, "gpt-oss-20b", "Llama-4-Scout-17B-16E-Instruct", "DeepSeek-V2-Lite"]),
+    st.booleans(),
+)
+def test_one_rank_has_the_work_of_undivided_attention(requests: list[tuple[int, int]], name: str, ring: bool) -> None:
+    """Plain, windowed, chunked and latent attention."""
+    whole, division = (
+        batch([new for new, _ in requests], [context for _, context in requests]),
+        ContextDivision(1, ring),
+    )
+    for kind in model(name).layer_kinds:
+        facts = LayerFacts(kind.attention.shapes(1, Precision()), None)
+        for portion, own, divided in (
+            (Portion.DECODES, whole.only(whole.decoding), division.decodes),
+            (Portion.PROMPTS, whole.only(~whole.decoding), division.prompts),
+        ):
+            shape = facts.shape_for(portion)
+            part, found = divided(shape, whole)
+            wanted = shape.work(own)
+            assert np.array_equal(found.flops, wanted.flops) and np.array_equal(found.mem_bytes, wanted.mem_bytes)
+            assert np.array_equal(part.new_tokens, own.new_tokens)
+            assert np.array_equal(part.context_tokens, own.context_tokens)

@@ -304,8 +304,9 @@ def test_normalising_without_weights() -> None:
 
 def test_chunks_whose_kv_cache_is_kept_whole_are_told() -> None:
     """vLLM 0.19 and 0.33 give back what earlier chunks hold (`ChunkedLocalAttentionManager`)."""
-    (told,) = make_generator(load_model("Llama-4-Scout-17B-16E-Instruct"), hardware="H200").warnings
-    assert told.endswith(
-        " has a KV cache of chunks of 8192 tokens, which is kept of whole sequences here; "
-        "vLLM gives back that of earlier chunks"
-    )
+    for placed in ("heads", "requests"):
+        (told,) = make_generator(load_model(SCOUT), 2, hardware="H200", attention_placement=placed).warnings
+        assert told.endswith(
+            " has a KV cache of chunks of 8192 tokens, which is kept of whole sequences here; "
+            "vLLM gives back that of earlier chunks"
+        )

@@ -9,7 +9,7 @@ for decodes (`BatchShape.decoding`), as vLLM does (0.19, v1/attention/backends/m
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from foundation.errors import UserError
 from foundation.printable import brief
@@ -20,7 +20,8 @@ Absorption = Literal["auto", "absorb", "expand"]
 
 def absorption_named(name: str) -> Absorption:
     """Return the absorption called `name`; an unknown one is a `UserError`."""
-    known: dict[str, Absorption] = {"auto": "auto", "absorb": "absorb", "expand": "expand"}
-    if name not in known:
-        raise UserError(f"{brief(name)} is unknown", field="--mla", fix=f"give one of {', '.join(known)}")
-    return known[name]
+    known: tuple[Absorption, ...] = get_args(Absorption)
+    for absorption in known:
+        if absorption == name:
+            return absorption
+    raise UserError(f"{brief(name)} is unknown", field="--mla", fix=f"give one of {', '.join(known)}")
