@@ -585,3 +585,14 @@ class TestDamaged:
         model = llama()
         model.graph.initializer[0].dims[0] = -5
         refused(tmp_path, model, "tensor 'embed_tokens.weight' has sizes (-5, 48)")
+
+    def test_a_name_that_is_no_text(self, tmp_path: Path) -> None:
+        """Protobuf gives it as bytes, or refuses the file, by its version."""
+        path = save(tmp_path, llama())
+        load_onnx_model(path)
+        whole = path.read_bytes()
+        changed = whole.replace(b"input_ids", b"\xc8" * len("input_ids"), 1)
+        assert changed != whole
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"which nothing before it makes|is no ONNX model"):
+            load_onnx_model(path)

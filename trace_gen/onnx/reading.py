@@ -68,7 +68,7 @@ def _parse(path: Path) -> ModelProto:
     content = read_bytes(path, "ONNX model", ONNX_BYTES)
     try:
         model = onnx.ModelProto.FromString(content)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # which of them for bytes that are no text differs by protobuf
         raise UserError("is no ONNX model, or a damaged one", fix="export it anew") from None
     if not model.HasField("graph") or not len(model.graph.node):
         raise UserError("holds no graph", fix="is this an ONNX model?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,7 +32,8 @@ def mutate(content: bytes, random: Random) -> bytes:
         at = random.randrange(len(content) + 1)
         return content[:at] + random.randbytes(random.randrange(3)) + content[at + random.randrange(3) :]
     for _ in range(random.choice((1, 1, 2, 4))):
-        _change(model, random)
+        with suppress(UnicodeDecodeError):  # bytes changed before may have left a name that is no text
+            _change(model, random)
     return bytes(model.SerializeToString())
 
 
