@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.source import Listed
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -153,9 +154,9 @@ class _Going:
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        clock = Clock(self._engines, self._run.spec.router.router(), self._run.admissions())
+        cluster = Cluster(self._engines, self._run.spec.router.router(), Listed(self._run.admissions()))
         try:
-            self._listen(clock)
+            self._listen(cluster)
             self._check_ended()
         except (Stop, OrreryError, KeyboardInterrupt) as error:
             ending = error
@@ -181,21 +182,21 @@ class _Going:
             error=error,
         )
 
-    def _listen(self, clock: Clock) -> None:
+    def _listen(self, cluster: Cluster) -> None:
         """Tell observers what the clock tells, intervals when nothing more can fall into them."""
         length = self._run.spec.output.log_interval_ns
         due = length
-        for told in clock.run():
+        for told in cluster.run():
             if isinstance(told, CompletedBatch):
                 for hear in self._hear_batch:
                     hear(told)
             else:
                 self._turn_away(told)
-            if clock.now >= due:
-                self._close(clock.told_until())
-                due = (clock.now // length + 1) * length
+            if cluster.now >= due:
+                self._close(cluster.told_until())
+                due = (cluster.now // length + 1) * length
             elif self._recorder.due():
-                self._tell_finished(clock.told_until())
+                self._tell_finished(cluster.told_until())
 
     def _turn_away(self, told: Rejected | Aborted) -> None:
         request = told.request

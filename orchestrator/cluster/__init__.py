@@ -1,1 +1,5 @@
-"""Several engines on one clock: `clock` moves it, `routers` say which engine a request goes to."""
+"""Several engines on one clock.
+
+`clock` moves all that acts, `front` is where requests of a `source` arrive, `routers` say which engine they go to, and
+`cluster` puts them together.
+"""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.routers.round_robin import RoundRobin
+from orchestrator.cluster.source import Listed
 from orchestrator.engine.batch import Batch
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -157,7 +158,7 @@ def replay(case: Case) -> dict[str, Any]:
     table = StepTable(case, rows={request.id: RequestRow() for request in case.requests})
     ordered = sorted(case.requests, key=lambda request: request.arrival_ns)
     last_arrival = max((request.arrival_ns for request in ordered), default=0)
-    for told in Clock([engine], RoundRobin(), map(Admission, ordered)).run():
+    for told in Cluster([engine], RoundRobin(), Listed(map(Admission, ordered))).run():
         if isinstance(told, Rejected):
             table.rows[told.request.id].status = "rejected"
             continue

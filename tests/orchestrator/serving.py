@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.routers.round_robin import RoundRobin
+from orchestrator.cluster.source import Listed
 from orchestrator.engine.batch import Batch
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -86,7 +87,7 @@ def simulate(
 ) -> Iterator[CompletedBatch | Aborted | Rejected]:
     """Run `engines`, in turn, on requests in order of arrival; `computed`: their prompts are in the KV cache."""
     admissions = (Admission(request, request.prompt_tokens if computed else 0) for request in arriving)
-    return Clock(engines, RoundRobin(), admissions).run()
+    return Cluster(engines, RoundRobin(), Listed(admissions)).run()
 
 
 def completed(engine: Engine, arriving: Iterable[Request]) -> list[CompletedBatch]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import strategies as st
 
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -40,7 +41,7 @@ def run(
     router = Watching()
     batches: list[CompletedBatch] = []
     others: list[Aborted | Rejected] = []
-    for told in Clock(engines, router, (Admission(request, 0) for request in arriving)).run():
+    for told in Cluster(engines, router, Listed(Admission(request, 0) for request in arriving)).run():
         if isinstance(told, CompletedBatch):
             batches.append(told)
         else:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import strategies as st
 
 from foundation.errors import InternalError
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.router import routers
 from orchestrator.cluster.routers.round_robin import RoundRobin
+from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.requests.admission import Admission
@@ -73,14 +74,14 @@ def test_n_engines_are_n_runs_of_every_nth_request(policy: str, options: dict[st
     @reaches(0.5, examples=30, rows=ROWS, count=st.integers(2, 3))
     def compare(reached: Reached, rows: list[tuple[int, int, int, int]], count: int) -> None:
         engines = [engine(number, policy, options) for number in range(count)]
-        clock = Clock(engines, RoundRobin(), map(Admission, requests(rows)))
+        clock = Cluster(engines, RoundRobin(), Listed(map(Admission, requests(rows))))
         together = []
         for one in clock.run():
             together.append(one)
             assert clock.told_until() == min(clock.now, *(engine.told_until() for engine in engines))
         for number in range(count):
             alone = engine(number, policy, options)
-            own = list(Clock([alone], RoundRobin(), map(Admission, requests(rows)[number::count])).run())
+            own = list(Cluster([alone], RoundRobin(), Listed(map(Admission, requests(rows)[number::count]))).run())
             assert story(together, number) == story(own, number)
             assert alone.idle() and engines[number].idle()
         if len({one.engine for one in together}) == count and any(
@@ -123,7 +124,7 @@ def test_engines_that_idle_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         set_up = [len(one.calls) for one in counted]
         for one in engines[1:]:
             monkeypatch.setattr(one, "told_until", pytest.fail)
-        clock = Clock(engines, ToTheFirst(), map(Admission, rows))
+        clock = Cluster(engines, ToTheFirst(), Listed(map(Admission, rows)))
         until = []
         for one in clock.run():
             assert one.engine == 0
@@ -153,6 +154,7 @@ def test_a_router_that_names_no_engine_is_a_defect(number: int) -> None:
         def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
             return number
 
-    clock = Clock([engine(place, "orca", {}) for place in range(2)], Astray(), [Admission(Request(7, 0, 5, 5))])
+    engines = [engine(place, "orca", {}) for place in range(2)]
+    clock = Cluster(engines, Astray(), Listed([Admission(Request(7, 0, 5, 5))]))
     with pytest.raises(InternalError, match=f"Astray routes request 7 to engine {number} of 2"):
         list(clock.run())

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.clock import Clock
+from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.routers.round_robin import RoundRobin
+from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.kv_memory.groups import FULL
@@ -106,7 +107,7 @@ def lives(case: Case, max_steps: int) -> tuple[list[tuple[Any, ...]], int]:
     seen = {request.id: Life() for request in case.requests}
     ordered = sorted(case.requests, key=lambda request: request.arrival_ns)
     batches = 0
-    for told in Clock([engine], RoundRobin(), map(Admission, ordered)).run():
+    for told in Cluster([engine], RoundRobin(), Listed(map(Admission, ordered))).run():
         if not isinstance(told, CompletedBatch):
             continue
         batches += 1
