@@ -70,7 +70,7 @@ class Deployment:
 
     `spec` is what was asked for, `engine` the same with all that the model and the device decide. `drafter` makes the
     traces of a model that guesses tokens, if there is one; `adapters` says what LoRA adapters cost, if there are any;
-    `beside`: bytes of their weights on each rank, by stage.
+    `beside`: bytes of their weights on each rank, less those that are streamed, by stage.
     """
 
     spec: RunSpec
@@ -186,6 +186,7 @@ class Deployment:
         return WorkClasses(
             lambda sizes: memory.remote_mem_latency + sizes // max(1, memory.remote_mem_bw),
             backend_decides=self.generator.perf_model.latency_source == "backend",
+            streams=bool(self.generator.streamed.operators),
         )
 
     def _start_backend(self, settings: BackendFactory) -> Backend:
@@ -241,7 +242,7 @@ class Deploying:
         if drafter is not None:
             layout = layout.beside(kv_layout(drafter.memory, engine.block_size))
         adapters = self._adapters(engine, generator)
-        beside = weights_beside(engine, drafter, adapters)
+        beside = weights_beside(engine, generator, drafter, adapters)
         space = kv_space(generator.memory, layout, npu.memory_bytes, share, engine, beside)
         place = Place(space, layout.groups, model.max_position, engine.parallelism.stages)
         scheduler = engine.scheduling.scheduler(place)
@@ -369,6 +370,7 @@ class Deploying:
             routing=chosen.routing(model, self._spec.workload.seed),
             context_mode=shared.cp_mode,
             sequence_parallel=shared.sequence_parallel,
+            host_weight_bytes=round(shared.cpu_offload_gb * 2**30),
         )
 
 

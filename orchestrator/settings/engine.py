@@ -145,6 +145,12 @@ class ParallelismSettings:
         aliases=("num_redundant_experts",),
     )
     npu_mem: float | None = setting(None, "memory of an NPU", unit="GB (1e9)", above=0, shown_default="the hardware's")
+    cpu_offload_gb: float = setting(
+        0.0,
+        "weights of an NPU that stay in host memory and are loaded anew in every iteration",
+        unit="GiB (2^30), as vLLM counts",
+        least=0,
+    )
     cp_size: int | None = setting(
         None,
         "NPUs that every sequence and its KV cache are divided over (context parallel), in each stage",

@@ -147,6 +147,7 @@ def test_a_setting_may_imply_the_choice_that_reads_it() -> None:
         ("--width 1e-300", "--width: '1e-300' is too close to 0; at least 1e-15"),
         ("--finish mat", '--finish: unknown "mat"; did you mean matt?'),
         ("--brush rund", "--brush: unknown brush 'rund'; did you mean round?"),
+        ("--brush " + 99 * "\a", "--brush: unknown brush '" + 19 * "\\x07" + "\\...'; known: "),
         ("--colour=", "--colour: nothing is given: it takes a text"),
         ("--colour", "--colour: its value is missing; give a text"),
         ("--colour --finish gloss", "--colour: its value is missing; give a text"),
