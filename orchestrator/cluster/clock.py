@@ -1,6 +1,7 @@
 """One clock for any number of engines: what happens next, in order of (time, priority, serial).
 
-    priority   -1 a client goes away, and its request is given up      0 a batch ends      1 KV cache lands
+    priority   -1 a client goes away, and its request is given up      0 a batch ends
+                1 KV cache lands, or a router looks at the engines
                 2 a request arrives and is routed                      3 a batch is decided
     What is still equal goes in order of serial.
 
@@ -14,14 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
 from foundation.errors import InternalError
-from orchestrator.cluster.router import Router
+from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
-ABORTS, ARRIVES = -1, 2
+ABORTS, LOOKS, ARRIVES = -1, 1, 2
 NOTHING = (NEVER, 4)
 
 
@@ -35,11 +36,12 @@ class Clock:
         self.now = 0
         self._engines = engines
         self._router = router
+        self._watching = router if isinstance(router, WatchingRouter) else None
         self._source = iter(source)
         self._next: Admission | None = None
         self._aborts: list[tuple[int, int, int, Request]] = []
         self._heap: list[tuple[int, int, int, int]] = []
-        self._due = [0] * len(engines)
+        self._due = [0] * (len(engines) + 1)
         self._awake: set[int] = set()
         self._serial = 0
         self._arrived = [0] * len(engines)
@@ -71,6 +73,9 @@ class Clock:
         if serial != self._due[number]:
             return
         self.now = max(self.now, time)
+        if self._watching is not None and number == len(self._engines):
+            self._watching.look(time, self._engines)
+            return
         told = self._engines[number].step(time)
         self._push(number)
         yield from told
@@ -107,6 +112,10 @@ class Clock:
     def _draw(self) -> None:
         """Draw the next admission; a single engine need not work ahead further than that."""
         self._next = next(self._source, None)
+        if self._watching is not None and self._next is not None:
+            look = self._watching.looks(self.now, self._arrival_ns())
+            if look is not None:
+                heappush(self._heap, (look, LOOKS, self._due[-1], len(self._engines)))
         if len(self._engines) == 1:
             self._engines[0].expect(self._arrival_ns())
 

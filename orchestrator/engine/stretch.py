@@ -53,7 +53,7 @@ class Stretch:
 
     def decided_before(self, moment: int) -> int:
         """Return how many of the decisions are made before `moment`."""
-        return int(np.searchsorted(self.decided, moment))
+        return int(self.decided.searchsorted(moment))
 
     def usage_at(self, moment: int) -> KVUsage:
         """Return the state of the KV memory just before `moment`."""
