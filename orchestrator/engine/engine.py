@@ -100,9 +100,11 @@ class Engine:
 
     def load(self, now: int) -> KVUsage:
         """Return the state just before the decisions at `now`; who has not been seen yet is waiting."""
-        total, free, running, waiting = (
-            self._scheduler.usage() if self._stretch is None else self._stretch.usage_at(now)
-        )
+        if self._stretch is None:
+            total, free, running, waiting = self._scheduler.usage()
+        else:
+            total, _, running, waiting = self._stretch.usage
+            free = self._stretch.free_at(now)
         return KVUsage(total, free, running, waiting + len(self._arrivals))
 
     def reported(self, now: int) -> KVUsage:

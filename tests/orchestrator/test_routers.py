@@ -185,7 +185,9 @@ def test_vllm_sees_what_engines_have_reported_at_the_publication_and_no_later() 
         ]
         arriving = [Request(n, at * MS, 4, 6) for n, at in enumerate((0, 1, 95, 130, 130, 250))]
         told = list(Clock(engines, Watched(100 * MS), map(Admission, arriving)).run())
-        where = {one.id: done.engine for done in told if isinstance(done, CompletedBatch) for one in done.batch.requests}
+        where = {
+            one.id: done.engine for done in told if isinstance(done, CompletedBatch) for one in done.batch.requests
+        }
         # 0 and 1 go to 0 and 1, 2 to 0 (both have one sent); at 100 ms each reports one running: 2 has not been seen
         # and is forgotten, so 3 goes to 0 as well; at 200 ms 0 reports two (3 more seen at 150), 1 one.
         assert seen[0] == (100 * MS, [(0, 1), (0, 1)])
@@ -382,3 +384,35 @@ def test_what_engines_hold_of_a_prompt_is_the_same_from_inside_a_stretch(options
             reached()
 
     compare()
+
+
+@pytest.mark.parametrize("version", ["0.19", "0.33"])
+def test_what_an_engine_is_said_to_hold_is_what_an_admission_finds(version: str) -> None:
+    """Requests come when the engine has nothing else to do, so each is admitted at the moment at which it is routed."""
+    rows = [
+        (group, prompt, 9, 100_000 * place, 0) for place, (group, prompt) in enumerate([(1, 9), (1, 24), (0, 13)] * 4)
+    ]
+    noting, batches = serve(new("random"), arriving(rows), 512, blocks=12, vllm_version=version)
+    found = {one.id: hit for done in batches for one, hit in done.batch.admitted}
+    went = dict(noting.went)
+    assert [noting.cached[number][went[number]] for number in range(len(rows))] == [found[n] for n in range(len(rows))]
+    assert len(set(found.values())) > 2
+
+
+def whole_run(**values: Any) -> list[tuple[int, ...]]:
+    columns = Simulation(RunSpec.of(model_name="gpt2", req_num=16, instances=3, **values)).run().columns
+    return list(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(routers))
+def test_whole_runs_with_every_router_depend_on_no_stretch(name: str) -> None:
+    given = SETTINGS.get(name, {}) | {"router": name, "scheduling": "vllm"}
+    rows = whole_run(**given)
+    assert len(rows) == 15, "one prompt is too long for GPT-2"
+    assert rows == whole_run(**given, macro_steps=1) == whole_run(**given, session_affinity=True)
+
+
+def test_weights_that_are_not_one_for_each_engine_are_refused_before_the_run() -> None:
+    simulation = Simulation(RunSpec.of(model_name="gpt2", instances=3, router="weighted", router_weights="1,2"))
+    with pytest.raises(UserError, match="2 weights for 3 engines; give one for each"):
+        simulation.run()
