@@ -87,6 +87,7 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
+    spec.new_router()
     listed = _deployed(spec)
     kinds = list(dict.fromkeys(listed))
     source = open_source(
@@ -154,7 +155,7 @@ class _Going:
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        cluster = Cluster(self._engines, self._run.spec.router.router(), Listed(self._run.admissions()))
+        cluster = Cluster(self._engines, self._run.spec.new_router(), Listed(self._run.admissions()))
         try:
             self._listen(cluster)
             self._check_ended()

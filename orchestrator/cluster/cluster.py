@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.clock import Clock, Told
+from orchestrator.cluster.clock import Actor, Clock, Told
 from orchestrator.cluster.front import Departures, Front
-from orchestrator.cluster.router import Router
+from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.watch import Watch
 from orchestrator.engine.engine import Engine
 
 
@@ -19,7 +20,9 @@ class Cluster:
         self._source = source
         self._departures = Departures(self._changed)
         self._front = Front(engines, router, source, self._departures, self._changed)
-        self._clock = Clock([*engines, self._front, self._departures])
+        self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
+        others = [] if self._watch is None else [self._watch]
+        self._clock = Clock([*engines, self._front, self._departures, *others])
 
     @property
     def now(self) -> int:
@@ -30,7 +33,7 @@ class Cluster:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
             if self._source.hear(told):
-                self._clock.changed(self._front)
+                self._changed(self._front)
             yield told
 
     def told_until(self) -> int:
@@ -39,5 +42,11 @@ class Cluster:
         awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
         return min([self.now, *awake])
 
-    def _changed(self, actor: Engine | Departures) -> None:
+    def _watching(self, router: WatchingRouter) -> Watch:
+        return Watch(router, self._engines, self._source, lambda: any(map(self._clock.is_awake, self._engines)))
+
+    def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
+        if self._watch is not None and not isinstance(actor, Departures):
+            self._watch.arrived(self.now)
+            self._clock.changed(self._watch)

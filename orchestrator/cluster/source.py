@@ -13,6 +13,9 @@ from orchestrator.requests.admission import Admission
 class Source(Protocol):
     """Hands out requests as they come to the front of a cluster, in order of time."""
 
+    reacts: bool
+    """Whether requests may come because of what becomes of others."""
+
     def next_ns(self) -> int:
         """Return when the next request comes, as far as is known now; `NEVER`: none is known to come."""
 
@@ -25,6 +28,8 @@ class Source(Protocol):
 
 class Listed:
     """Requests whose times are known beforehand, in order of arrival."""
+
+    reacts = False
 
     def __init__(self, admissions: Iterable[Admission]) -> None:
         self._rest = iter(admissions)

@@ -53,11 +53,11 @@ class Stretch:
 
     def decided_before(self, moment: int) -> int:
         """Return how many of the decisions are made before `moment`."""
-        return int(np.searchsorted(self.decided, moment))
+        return int(self.decided.searchsorted(moment))
 
-    def usage_at(self, moment: int) -> KVUsage:
-        """Return the state of the KV memory just before `moment`."""
-        return self.usage.with_free(int(self.free_blocks[self.decided_before(moment)]))
+    def free_at(self, moment: int) -> int:
+        """Return the free KV blocks just before `moment`."""
+        return int(self.free_blocks[self.decided_before(moment)])
 
     def busy_ns(self, positions: Sequence[int]) -> IntArray:
         """Return the time by class of work of decisions' positions, all of one lane."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import InternalError
 from orchestrator.engine.batch import Batch
-from orchestrator.kv_memory.store import KVStore
+from orchestrator.kv_memory.store import NOW, KVStore, Later
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort, Member
 from orchestrator.schedulers.interface import Alike
@@ -53,6 +53,7 @@ class Ledger(Generic[Member]):
         self.flights: deque[Flight[Member]] = deque()
         self.serial = 0
         self._lanes: list[Cohort[Member]] = []
+        self._taken: IntArray = np.zeros(0, dtype=np.int64)
 
     def launch(self, flight: Flight[Member]) -> Batch:
         """Book a decision."""
@@ -92,7 +93,7 @@ class Ledger(Generic[Member]):
         taken, given = self._flow(lanes, most)
         enough = taken - np.concatenate(([0], given[:-1])) <= self.kv.free
         times = most if enough.all() else int(np.argmin(enough))
-        self._lanes = lanes
+        self._lanes, self._taken = lanes, taken
         free = self.kv.free - np.concatenate(([0], taken - given))
         return Alike(times, len(lanes), free) if times else None
 
@@ -119,6 +120,18 @@ class Ledger(Generic[Member]):
                 lane.settle()
         self._lanes = []
         return [flight.batch for flight in self.flights]
+
+    def later(self, ahead: int) -> Later:
+        """Return what the first `ahead` of the decisions foreseen last do to what is found in the KV memory."""
+        if not ahead:
+            return NOW
+        lanes, flights = self._lanes, len(self.flights)
+        period, coming = len(lanes), set[object]()
+        for turn, lane in enumerate(lanes):
+            decided = range((turn - flights) % period, ahead, period)
+            if decided:  # by its last decision so many more of its tokens have arrived
+                coming.update(lane.kv.coming(lane.arrived + len(range(turn, decided[-1] + 1, period))))
+        return Later(int(self._taken[ahead - 1]), coming)
 
     def _flow(self, lanes: Sequence[Cohort[Member]], most: int) -> tuple[IntArray, IntArray]:
         """Return the blocks taken, and given back, by the first so many decisions, ``[most]`` each."""

@@ -23,7 +23,8 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
-from orchestrator.cluster.router import RouterSettings, routers
+from orchestrator.cluster.affinity import SessionAffinity
+from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, routers
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
     MOST_ENGINES,
@@ -112,6 +113,7 @@ class RunSpec:
     router: RouterSettings = choice(
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
+    session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
@@ -129,6 +131,12 @@ class RunSpec:
         lists = {name: values.pop(name) for name in known.lists if name in values}
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
         return read(cls, Layers(file=_given(values, known), lists=entries))
+
+    def new_router(self) -> Router:
+        """Return a new router of requests; settings that do not suit the engines are a `UserError`."""
+        count = sum(one.instances for one in self.engines)
+        router = self.router.router(RouterPlace(count, self.workload.seed))
+        return SessionAffinity(router) if self.session_affinity else router
 
     @property
     def engine(self) -> EngineSpec:
