@@ -1,19 +1,19 @@
 """Iteration-level scheduling (Orca), with the rules of LLMServingSim v0.2.1.
 
-Requests are served first come, first served; those that have started come first. An iteration takes the longest
-prefix of the pool whose KV blocks fit, up to `max_batch` requests: prompts whole, decodes one token, mixed freely.
-When not even the first fits, the requests added last are evicted to host memory, whole, until it does; they keep
-their place in the pool and are reloaded when the prefix reaches them again. At most `pipeline` batches are in flight.
+Those that have started come first, in the order in which they did; the others follow in the order of the queue. An
+iteration takes the longest prefix of the pool whose KV blocks fit, up to `max_batch` requests: prompts whole, decodes
+one token, mixed freely. When not even the first fits, the requests begun last are evicted to host memory, whole, until
+it does; they keep their place in the pool and are reloaded when the prefix reaches them again. At most `pipeline`
+batches are in flight.
 
-    pool:   started, in order of arrival (some on the host) | not started, in order of arrival
+    pool:   started, in that order (some on the host) | not started, in the queue's order
             \\________ prefix that fits: the batch ________/
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from itertools import chain
 
 from orchestrator.engine.batch import Batch, Outcome
@@ -21,6 +21,7 @@ from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
+from orchestrator.schedulers.orders import Order, fcfs, line_up
 from orchestrator.schedulers.tracked import Tracked
 from trace_gen.batch_shape import KVTransfer
 
@@ -28,11 +29,7 @@ ENDLESS = 2**62
 
 
 class OrcaScheduler:
-    """See the module's docstring. `max_batch` 0 is no limit.
-
-    `order`: of the requests that wait, the one with the least goes first, of equals the first to come; by default all
-    are equal.
-    """
+    """See the module's docstring. `max_batch` 0 is no limit; requests wait in `order`."""
 
     loop = EngineLoop.STAGE_FREE
 
@@ -42,7 +39,7 @@ class OrcaScheduler:
         *,
         max_batch: int = 0,
         pipeline: int = 1,
-        order: Callable[[Request], int] = lambda request: 0,
+        order: Order = fcfs,
     ) -> None:
         self.places = pipeline
         self._order = order
@@ -51,12 +48,11 @@ class OrcaScheduler:
         self._max_batch = max_batch
         self._started: list[Tracked] = []
         self._waiting: deque[Tracked] = deque()
-        self._added = 0
+        self._begun = 0
 
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        insort(self._waiting, Tracked(admission, self._added), key=lambda waiting: self._order(waiting.request))
-        self._added += 1
+        line_up(self._waiting, Tracked(admission, -1), self._order)
 
     def abort(self, request: Request, now: int) -> bool:
         """Forget a request; one in flight keeps its blocks until its batch has finished."""
@@ -188,5 +184,6 @@ class OrcaScheduler:
         from_started = min(len(chosen), len(self._started))
         del self._started[:from_started]
         for _ in range(len(chosen) - from_started):
-            self._waiting.popleft()
+            self._waiting.popleft().serial = self._begun
+            self._begun += 1
         return set(chosen[from_started:])

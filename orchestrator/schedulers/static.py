@@ -1,8 +1,9 @@
 """Request-level scheduling (`--scheduling none`): a batch is formed once and runs until all its requests are done.
 
 A batch is formed when `max_batch` requests wait, or `batch_delay` ns after the first of those waiting arrived; it
-takes the longest prefix of the queue whose prompts fit. Nobody joins a running batch. A request that ends early is
-computed no further and frees its memory, but its answer is returned with the batch: it ends when the batch ends.
+takes the longest prefix of the queue, in its order, whose prompts fit. Nobody joins a running batch. A request that
+ends early is computed no further and frees its memory, but its answer is returned with the batch: it ends when the
+batch ends.
 
 With a pipeline, up to `pipeline` such batches run, each one iteration at a time; another starts beside running ones
 only if all their requests fit at the length expected of them, so that no batch waits for memory that another holds.
@@ -20,6 +21,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Ledger
 from orchestrator.schedulers.orca import OrcaScheduler
+from orchestrator.schedulers.orders import Order, fcfs, line_up
 from orchestrator.schedulers.tracked import Tracked
 
 
@@ -38,8 +40,17 @@ class StaticScheduler:
 
     loop = EngineLoop.STAGE_FREE
 
-    def __init__(self, ledger: Ledger[Tracked], *, max_batch: int = 0, batch_delay: int = 0, pipeline: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: Ledger[Tracked],
+        *,
+        max_batch: int = 0,
+        batch_delay: int = 0,
+        pipeline: int = 1,
+        order: Order = fcfs,
+    ) -> None:
         self.places = pipeline
+        self._order = order
         self._ledger = ledger
         self._kv = ledger.kv
         self._max_batch = max_batch
@@ -50,7 +61,7 @@ class StaticScheduler:
 
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        self._waiting.append(admission)
+        line_up(self._waiting, admission, self._order)
 
     def abort(self, request: Request, now: int) -> bool:
         """Forget a waiting request; one in a running batch is computed to its end."""
@@ -131,7 +142,7 @@ class StaticScheduler:
         """Return when the next batch may be formed: at once (0) when it would be full."""
         if self._max_batch and len(self._waiting) >= self._max_batch:
             return 0
-        return self._waiting[0].request.arrival_ns + self._batch_delay
+        return min(waiting.request.arrival_ns for waiting in self._waiting) + self._batch_delay
 
     def _take_members(self) -> list[Admission]:
         """Take the longest prefix of the queue that fits, by prompts, or by full lengths beside running batches."""
