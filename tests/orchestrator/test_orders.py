@@ -26,7 +26,14 @@ TAKEN = {
     "shortest-output": [2, 0, 3, 4, 1],
     "longest-output": [1, 4, 3, 0, 2],
 }
-QUEUEING: list[tuple[str, dict[str, Any]]] = [("orca", {}), ("orca", {"pipeline": 2}), ("none", {})]
+QUEUEING: list[tuple[str, dict[str, Any]]] = [
+    ("orca", {}),
+    ("orca", {"pipeline": 2}),
+    ("none", {}),
+    ("continuous", {}),
+    ("mixed-continuous", {}),
+    ("chunked-mixed-continuous", {"prefill_chunk": 8}),
+]
 
 
 def waiting(arrivals: list[int] | None = None) -> list[Request]:
