@@ -33,7 +33,10 @@ QUEUEING: list[tuple[str, dict[str, Any]]] = [
     ("continuous", {}),
     ("mixed-continuous", {}),
     ("chunked-mixed-continuous", {"prefill_chunk": 8}),
+    ("lightllm", {}),
 ]
+SEATS = {"lightllm": "running_max_req_size"}
+"""What limits the requests of a batch, where it is not `max_batch`."""
 
 
 def waiting(arrivals: list[int] | None = None) -> list[Request]:
@@ -42,6 +45,10 @@ def waiting(arrivals: list[int] | None = None) -> list[Request]:
         Request(index, times[index], prompt, output, priority=priority)
         for index, (prompt, output, priority) in enumerate(REQUESTS)
     ]
+
+
+def one_seat(policy: str, seats: int = 1) -> dict[str, int]:
+    return {SEATS.get(policy, "max_batch"): seats} if seats else {}
 
 
 def taken(run: Run) -> list[int]:
@@ -58,7 +65,7 @@ def test_every_order_is_tested() -> None:
 @pytest.mark.parametrize("order", TAKEN)
 def test_who_is_taken_first(policy: str, options: dict[str, Any], order: str) -> None:
     run = Run(
-        scheduler(policy, 100, max_batch=1, queue_order=order, **options),
+        scheduler(policy, 100, queue_order=order, **one_seat(policy), **options),
         waiting(),
         stages=options.get("pipeline", 1),
     )
@@ -69,7 +76,8 @@ def test_who_is_taken_first(policy: str, options: dict[str, Any], order: str) ->
 def test_who_has_started_is_not_overtaken(policy: str, options: dict[str, Any]) -> None:
     """Request 0 runs when the others come; they are taken by their prompts."""
     rows = waiting([0, 1, 1, 1, 1])
-    run = Run(scheduler(policy, 100, max_batch=1, queue_order="shortest-prompt", **{**options, "pipeline": 1}), rows)
+    options = {**options, **one_seat(policy), "pipeline": 1}
+    run = Run(scheduler(policy, 100, queue_order="shortest-prompt", **options), rows)
     assert taken(run) == [0, 1, 3, 4, 2]
 
 
@@ -121,7 +129,7 @@ def test_every_order_serves_all(
 ) -> None:
     rows.sort(key=lambda row: row[2])
     made = [Request(place, row[2], row[0], row[1], priority=row[3]) for place, row in enumerate(rows)]
-    served = scheduler(policy, blocks, max_batch=max_batch, queue_order=order, **options)
+    served = scheduler(policy, blocks, queue_order=order, **one_seat(policy, max_batch), **options)
     run = Run(served, made, stages=options.get("pipeline", 1))
     assert run.engine.idle()
     assert sorted(run.by_id()) == list(range(len(rows)))
