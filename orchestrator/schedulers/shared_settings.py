@@ -34,23 +34,29 @@ class Queueing(Policy):
 
 
 @dataclass(frozen=True)
-class Batching(Policy):
-    """A policy that forms batches of so many requests, over KV memory of a manager's."""
+class Seating(Policy):
+    """A policy that forms batches of so many requests."""
 
     default_block_size: ClassVar[int] = 8
 
     max_batch: int = setting(0, "requests in a batch at most; 0: no limit", least=0, like=("max_num_seqs",))
-    kv_manage: KVManager = choice(kv_managers, "vllm", "KV memory of a request")
     gen: bool = setting(False, "skip the initiation phase: prompts count as computed already")
+
+    def step_limits(self) -> Mapping[str, int]:
+        """See `Policy.step_limits`."""
+        return {"requests": self.max_batch} if self.max_batch else {}
+
+
+@dataclass(frozen=True)
+class Batching(Seating):
+    """A policy that forms batches of so many requests, over KV memory of a manager's."""
+
+    kv_manage: KVManager = choice(kv_managers, "vllm", "KV memory of a request")
 
     @property
     def ends_at_longest(self) -> bool:
         """Whether the longest sequence is reserved."""
         return self.kv_manage.reserves_longest
-
-    def step_limits(self) -> Mapping[str, int]:
-        """See `Policy.step_limits`."""
-        return {"requests": self.max_batch} if self.max_batch else {}
 
     def ledger(self, place: Place) -> Ledger[Tracked]:
         """Return a new ledger over the memory that the manager makes of the place."""

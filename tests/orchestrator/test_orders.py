@@ -30,6 +30,7 @@ QUEUEING: list[tuple[str, dict[str, Any]]] = [
     ("orca", {}),
     ("orca", {"pipeline": 2}),
     ("none", {}),
+    ("static", {}),
     ("continuous", {}),
     ("mixed-continuous", {}),
     ("chunked-mixed-continuous", {"prefill_chunk": 8}),
@@ -116,7 +117,7 @@ def test_vllm_has_its_own() -> None:
         min_size=1,
         max_size=10,
     ),
-    blocks=st.integers(18, 40),
+    blocks=st.integers(19, 40),
     max_batch=st.integers(0, 3),
 )
 def test_every_order_serves_all(
