@@ -112,7 +112,9 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
         assert many.outcome() == single.outcome()
         assert few.summary().prompt_tokens == many.summary().prompt_tokens == single.summary().prompt_tokens
         assert len(many.rows()) + len(many.aborted) == len(rows)
+        left = many.engine.usage()
         assert many.engine.idle()
+        assert (left.free_blocks, left.running, left.waiting) == (left.total_blocks, 0, 0)
         if len(many.batches) < len(single.batches):
             reached()
 
