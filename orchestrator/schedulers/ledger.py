@@ -113,7 +113,9 @@ class Ledger(Generic[Member]):
             before = flights[(times + place) % period]
             back = (len(flights) - 1 - place) // period + 1
             if lane.decided or before.cohort is not None:
-                before = Flight(lane.batch(first + place, back), lane.members, plain=True, cohort=before.cohort)
+                batch = lane.batch(first + place, back)
+                batch.padding = before.batch.padding
+                before = Flight(batch, lane.members, plain=True, cohort=before.cohort)
             self.flights.append(before)
         for lane, flight in zip(lanes, flights, strict=False):
             if flight.cohort is None:

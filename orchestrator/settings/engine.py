@@ -327,7 +327,7 @@ class MemorySettings:
     """The KV cache of an engine."""
 
     block_size: int | None = setting(
-        None, "tokens in a KV block", least=1, shown_default="8; 16 with --scheduling vllm"
+        None, "tokens in a KV block", least=1, shown_default="8; with --scheduling vllm 16, lightllm 1"
     )
     max_model_len: int | None = setting(
         None,

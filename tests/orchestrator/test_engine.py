@@ -97,7 +97,7 @@ def test_fewer_batches_than_places_take_turns_as_they_would_one_by_one(version: 
         assert account.busy_ns + account.waiting_ns + account.idle_ns == account.makespan_ns
 
 
-@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+@pytest.mark.parametrize("policy", policies)
 def test_a_place_of_which_no_more_is_said_has_one_stage(policy: str) -> None:
     place = Place(KVSpace(100, 4, BLOCK_BYTES, None), (FULL,), 4096)
     run = Run(policies.get(policy)().scheduler(place), [(4, 9, 0), (4, 9, 0)])

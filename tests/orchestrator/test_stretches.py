@@ -25,6 +25,25 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("orca", {"groups": (WINDOW,)}),
     ("none", {"max_batch": 4, "batch_delay": 3000}),
     ("none", {"pipeline": 2, "max_batch": 2}),
+    ("orca", {"queue_order": "sjf", "max_batch": 3}),
+    ("none", {"queue_order": "priority", "max_batch": 2, "batch_delay": 3000}),
+    ("static", {"max_batch": 4, "batch_delay": 3000}),
+    ("static", {"pipeline": 2, "max_batch": 2, "queue_order": "shortest-output"}),
+    ("static", {"groups": (WINDOW, FULL), "gen": True}),
+    ("continuous", {}),
+    ("continuous", {"max_batch": 3, "queue_order": "priority"}),
+    ("continuous", {"pipeline": 2}),
+    ("continuous", {"groups": (WINDOW,)}),
+    ("mixed-continuous", {"max_batch": 3}),
+    ("chunked-mixed-continuous", {"prefill_chunk": 5}),
+    ("chunked-mixed-continuous", {"prefill_chunk": 1, "max_batch": 4}),
+    ("chunked-mixed-continuous", {"prefill_chunk": 7, "pipeline": 3}),
+    ("chunked-mixed-continuous", {"prefill_chunk": 9, "groups": (WINDOW,), "queue_order": "ljf"}),
+    ("chunked-mixed-continuous", {"gen": True, "kv_manage": "oracle"}),
+    ("lightllm", {"max_waiting_iters": 3}),
+    ("lightllm", {"max_waiting_iters": 0, "running_max_req_size": 3}),
+    ("lightllm", {"batch_max_tokens": 30, "queue_order": "sjf", "pipeline": 2}),
+    ("lightllm", {"groups": (WINDOW, FULL)}),
     ("vllm", {"async_scheduling": False, "max_num_batched_tokens": 256}),
     ("vllm", {"async_scheduling": False, "enable_prefix_caching": False}),
     ("vllm", {"async_scheduling": True, "max_num_batched_tokens": 256}),
@@ -93,7 +112,9 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
         assert many.outcome() == single.outcome()
         assert few.summary().prompt_tokens == many.summary().prompt_tokens == single.summary().prompt_tokens
         assert len(many.rows()) + len(many.aborted) == len(rows)
+        left = many.engine.usage()
         assert many.engine.idle()
+        assert (left.free_blocks, left.running, left.waiting) == (left.total_blocks, 0, 0)
         if len(many.batches) < len(single.batches):
             reached()
 
