@@ -321,11 +321,11 @@ class MemorySettings:
     """The KV cache of an engine."""
 
     block_size: int | None = setting(
-        None, "tokens in a KV block", least=1, shown_default="8; 16 with --scheduling vllm"
+        None, "tokens in a KV block", least=1, shown_default="8; 16 with --scheduling vllm, 1 with sglang"
     )
     max_model_len: int | None = setting(
         None,
         "longest sequence accepted, tokens",
         least=2,
-        shown_default="the model's, for --kv_manage max and --scheduling vllm; else none",
+        shown_default="the model's, for --kv_manage max and --scheduling vllm and sglang; else none",
     )
