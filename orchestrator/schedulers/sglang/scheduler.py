@@ -267,7 +267,11 @@ class SglangScheduler:
         (There SGLang stops: it has not counted whole pages.)
         """
         lane.drop_finished()
-        if not lane.running or make_room(self.kv, lacking(lane.running), len(lane.running)):
+        page = self.kv.block_size
+        wanted = lacking(lane.running) * page
+        self.kv.make_available(len(lane.running) * page)
+        if wanted <= self.kv.available:
+            self.kv.take(wanted)
             self._compute(lane.running, draft)
             lane.running = []
 
