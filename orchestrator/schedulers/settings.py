@@ -82,6 +82,9 @@ class Policy(ABC):
     sees_driver_memory: ClassVar[bool] = False
     """Whether an NPU's memory is what its driver shows to programs; else it is what the datasheet says."""
 
+    needs_longest: ClassVar[bool] = True
+    """Whether a server only starts if its KV cache holds one sequence of the longest."""
+
     num_gpu_blocks_override: int | None = None
     """KV blocks whatever memory there is, one of which stays empty; None: as many as fit."""
 

@@ -20,11 +20,12 @@ _CHUNK = 8192
 @policies.register("sglang")
 @dataclass(frozen=True)
 class SglangSettings(Policy):
-    """As SGLang 0.5.5. Names are SGLang's; see `orchestrator.schedulers.sglang.config`."""
+    """As SGLang's scheduler. Names and rules are those of 0.5.5; see `orchestrator.schedulers.sglang`."""
 
     default_block_size: ClassVar[int] = 1
     ends_at_longest: ClassVar[bool] = True
     sees_driver_memory: ClassVar[bool] = True
+    needs_longest: ClassVar[bool] = False
 
     schedule_policy: str = setting(
         "fcfs", "order of the waiting queue", choices=("fcfs", "lpm", "dfs-weight", "lof", "random"), like=("policy",)
