@@ -65,16 +65,18 @@ def _links(network: NetworkSettings, hardware: Hardware) -> str:
 def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
-    if deployment.engine.scheduling.reuses_prefixes:
+    policy = deployment.engine.scheduling
+    if policy.reuses_prefixes:
         yield "prompts have no token ids: prefix caching finds nothing but the blocks of a request that was preempted"
     positions = deployment.model.max_position
     longest = deployment.engine.memory.max_model_len
-    if longest and deployment.engine.scheduling.ends_at_longest and deployment.unfit(Request(-1, 0, longest - 1, 1)):
+    needed = longest if policy.ends_at_longest and policy.needs_longest else None
+    if needed and deployment.unfit(Request(-1, 0, needed - 1, 1)):
         held = deployment.space.total_blocks * deployment.space.block_size
         yield (
-            f"the KV cache holds {held} tokens, less than one sequence of {longest} (max_model_len); an engine would "
+            f"the KV cache holds {held} tokens, less than one sequence of {needed} (max_model_len); an engine would "
             "not start, it needs a lower --max_model_len"
         )
     beyond = run.source.longer_than(positions)
-    if beyond and not deployment.engine.scheduling.ends_at_longest:
+    if beyond and not policy.ends_at_longest:
         yield f"{beyond} requests go beyond the model's {positions} positions"

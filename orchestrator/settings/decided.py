@@ -40,6 +40,7 @@ def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         tensor=engine.parallelism.tensor,
         model=model,
         max_model_len=engine.memory.max_model_len or model.max_position,
+        stages=engine.parallelism.stages,
     )
 
 

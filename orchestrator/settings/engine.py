@@ -327,11 +327,14 @@ class MemorySettings:
     """The KV cache of an engine."""
 
     block_size: int | None = setting(
-        None, "tokens in a KV block", least=1, shown_default="8; with --scheduling vllm 16, lightllm 1"
+        None,
+        "tokens in a KV block",
+        least=1,
+        shown_default="the policy's own: 16 for vllm, vllm-v0 and sarathi, 1 for lightllm and sglang, else 8",
     )
     max_model_len: int | None = setting(
         None,
         "longest sequence accepted, tokens",
         least=2,
-        shown_default="the model's, for --kv_manage max and --scheduling vllm; else none",
+        shown_default="the model's, for --kv_manage max and --scheduling vllm and sglang; else none",
     )

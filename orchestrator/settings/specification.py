@@ -89,7 +89,7 @@ class EngineSpec:
     @property
     def block_size(self) -> int:
         """Tokens in a KV block."""
-        return self.memory.block_size or self.scheduling.default_block_size
+        return self.memory.block_size or self.scheduling.block_size
 
     @property
     def names(self) -> dict[str, str]:
@@ -103,6 +103,9 @@ class EngineSpec:
             name = policies.name_of(type(self.scheduling))
             what = f"{self.parallelism.parallel} conflicts with --scheduling {name}, which implies {only}"
             yield Problem("parallel", what, "leave it out")
+        page = getattr(self.scheduling, "page_size", None)
+        if page is not None and self.memory.block_size not in (None, page):
+            yield Problem("page_size", f"{page} conflicts with --block_size {self.memory.block_size}", "leave one out")
 
 
 @dataclass(frozen=True)

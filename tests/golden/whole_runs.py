@@ -123,6 +123,13 @@ RUNS: dict[str, WholeRun] = {
     "vllm-hybrid": WholeRun(
         f"{VLLM} --no_async_scheduling --npu_num 4 --npu_group 2 --hardware H100 {LINKS}", "long", model=LLAMA
     ),
+    "sglang": WholeRun("--scheduling sglang --chunked_prefill_size 256", "burst"),
+    "sglang-retracts": WholeRun(
+        "--scheduling sglang --max_total_tokens 420 --schedule_conservativeness 0.01 --page_size 4",
+        "waves",
+        "preemptions",
+    ),
+    "sglang-pipeline": WholeRun(f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"),
     "tensor": WholeRun(f"--npu_num 4 {LINKS}", "burst"),
     "tensor-llama-70b": WholeRun(
         f"--npu_num 8 --hardware H100 {LINKS}", model="meta-llama/Llama-3.1-70B-Instruct"

@@ -147,7 +147,7 @@ def test_stage_spans_and_busy_time_are_told() -> None:
     assert run.busy_ns() == [2057 + 2023 + 2025 - 2 * 9, 2 * 9]
 
 
-@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+@pytest.mark.parametrize("policy", ["orca", "none", "vllm", "sglang"])
 def test_who_is_forgotten_cannot_go_again(policy: str) -> None:
     engine = Engine(scheduler(policy, 100), FormulaPricing())
     aborted = []
@@ -205,7 +205,7 @@ def test_a_static_batch_computes_an_aborted_request_to_its_end() -> None:
     assert policy.usage().free_blocks == 100
 
 
-@pytest.mark.parametrize("policy", ["none", "orca", "vllm"])
+@pytest.mark.parametrize("policy", ["none", "orca", "vllm", "sglang"])
 def test_an_engine_forgets_who_has_gone(policy: str) -> None:
     """Else its memory would grow with the requests of a run; those of the last batches may still be known."""
     rows = [Request(0, 0, 4, 9, abort_ns=1500), Request(1, 0, 4, 2), Request(2, 90_000, 4, 2)]

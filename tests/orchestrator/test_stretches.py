@@ -55,6 +55,10 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("vllm", {"pipeline": 2}),
     ("vllm", {"pipeline": 3, "enable_prefix_caching": False}),
     ("vllm", {"pipeline": 2, "vllm_version": "0.33"}),
+    ("sglang", {}),
+    ("sglang", {"disable_overlap_schedule": True, "chunked_prefill_size": 8, "enable_mixed_chunk": True}),
+    ("sglang", {"schedule_policy": "lpm", "schedule_conservativeness": 0.05, "groups": (WINDOW, FULL)}),
+    ("sglang", {"pipeline": 3, "max_running_requests": 9}),
 ]
 
 

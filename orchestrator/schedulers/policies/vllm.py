@@ -216,7 +216,8 @@ class VllmSettings(Policy):
             f"{share:g} of {machine.memory_bytes / 1e9:.2f} GB less {profiled / 1e9:.2f} GB for logits, activations, "
             "CUDA context and graphs"
         )
-        return MemoryShare(round(share * machine.memory_bytes) - profiled, part)
+        less = "less --max_num_seqs, --max_num_batched_tokens or --max_model_len"
+        return MemoryShare(round(share * machine.memory_bytes) - profiled, part, "--gpu_memory_utilization", less)
 
     def step_limits(self) -> Mapping[str, int]:
         """See `Policy.step_limits`."""
