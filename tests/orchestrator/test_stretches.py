@@ -15,6 +15,7 @@ from tests.orchestrator.serving import Run, scheduler
 WINDOW = LayerGroup(7)
 BLOCKS = st.integers(26, 60)
 INTERVALS = st.sampled_from([700, 5_000, 10**9])
+SMALL_CHUNKS = {"enable_chunked_prefill": True, "max_num_batched_tokens": 12, "max_num_seqs": 6}
 POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("orca", {}),
     ("orca", {"max_batch": 3}),
@@ -36,6 +37,23 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("vllm", {"pipeline": 2}),
     ("vllm", {"pipeline": 3, "enable_prefix_caching": False}),
     ("vllm", {"pipeline": 2, "vllm_version": "0.33"}),
+    ("vllm-v0", {}),
+    ("vllm-v0", {"max_num_seqs": 3, "watermark": 0.1}),
+    ("vllm-v0", {"preemption_mode": "swap", "watermark": 0.05}),
+    ("vllm-v0", {"enable_prefix_caching": True}),
+    ("vllm-v0", {"groups": (WINDOW,), "preemption_mode": "swap"}),
+    ("vllm-v0", {"pipeline": 2}),
+    ("vllm-v0", {"pipeline": 3, "preemption_mode": "swap", "max_num_seqs": 2}),
+    ("vllm-v0", {"enable_chunked_prefill": True, "max_num_batched_tokens": 8, "max_num_seqs": 8}),
+    ("vllm-v0", {**SMALL_CHUNKS, "preemption_mode": "swap", "watermark": 0.05}),
+    ("vllm-v0", {**SMALL_CHUNKS, "enable_prefix_caching": True}),
+    ("vllm-v0", {**SMALL_CHUNKS, "pipeline": 2}),
+    ("sarathi", {}),
+    ("sarathi", {"chunk_size": 7, "max_num_seqs": 4, "watermark": 0.1}),
+    ("sarathi", {"chunk_size": 3}),
+    ("sarathi", {"chunk_size": 9, "groups": (WINDOW, FULL)}),
+    ("sarathi", {"chunk_size": 9, "pipeline": 2}),
+    ("sarathi", {"pipeline": 3, "max_num_seqs": 5}),
 ]
 
 
@@ -78,9 +96,10 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
     @reaches(foreseen, examples=40, rows=workloads(), blocks=BLOCKS, interval=INTERVALS)
     def compare(reached: Reached, rows: list[Request], blocks: int, interval: int) -> None:
         groups = len(options.get("groups", (FULL,)))
+        parts = options.get("pipeline", 1) if policy == "vllm-v0" else 1
         single, few, many = (
             Run(
-                scheduler(policy, blocks * groups, **options),
+                scheduler(policy, blocks * groups * parts, **options),
                 again(rows),
                 stages=options.get("pipeline", 1),
                 max_steps=steps,
