@@ -79,10 +79,12 @@ class Ledger(Generic[Member]):
                     member.gone = True
                     flight.plain = False
 
-    def alike_in_turn(self, most: int, steps_left: Callable[[Member], int], spare: int = 0) -> Alike | None:
+    def alike_in_turn(
+        self, most: int, steps_left: Callable[[Member], int], *, spare: int = 0, pooled: bool = False
+    ) -> Alike | None:
         """Foresee that the batches in flight, of different requests, come again in turn, each while steps are left.
 
-        `spare`: blocks that must be free beside those that a step takes.
+        `spare`: blocks that must be free beside those that a step takes. `pooled`: see `Alike`.
         """
         lanes = []
         for flight in self.flights:
@@ -92,9 +94,9 @@ class Ledger(Generic[Member]):
             lanes.append(Cohort(flight.members, kv))
         rounds = [min(map(steps_left, lane.members)) for lane in lanes]
         most = min([most, *(len(lanes) * left + place for place, left in enumerate(rounds))])
-        return self.alike(lanes, most, spare)
+        return self.alike(lanes, most, spare=spare, pooled=pooled)
 
-    def alike(self, lanes: list[Cohort[Member]], most: int, spare: int = 0) -> Alike | None:
+    def alike(self, lanes: list[Cohort[Member]], most: int, *, spare: int = 0, pooled: bool = False) -> Alike | None:
         """Foresee up to `most` decisions of `lanes`: as many as find KV blocks, never counting on a step's own."""
         if most < 1 or not lanes:
             return None
@@ -103,7 +105,7 @@ class Ledger(Generic[Member]):
         times = most if enough.all() else int(np.argmin(enough))
         self._lanes = lanes
         free = sum(store.free for store in self.stores) - np.concatenate(([0], (taken - given).cumsum()))
-        return Alike(times, len(lanes), free) if times else None
+        return Alike(times, len(lanes), free, pooled) if times else None
 
     def repeat(self, times: int) -> list[Batch]:
         """Book `times` of the decisions foreseen, and as many arrivals; return the batches in flight, oldest first."""

@@ -108,8 +108,12 @@ class SarathiScheduler:
         left = bool(self._running or self._waiting)
         if left and (self.places > 1 or self._kv.windowed):
             return None
-        spare = self._watermark.spare
-        return self._ledger.alike_in_turn(most, lambda member: self._longest - member.tokens - 1, spare)
+        return self._ledger.alike_in_turn(
+            most,
+            lambda member: self._longest - member.tokens - 1,
+            spare=self._watermark.spare,
+            pooled=self.places > 1,
+        )
 
     def repeat(self, times: int) -> list[Batch]:
         """See `Scheduler.repeat`."""

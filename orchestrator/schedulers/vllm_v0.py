@@ -89,7 +89,7 @@ class VllmV0Scheduler:
         if not all(self.engines[flight.store].refuses_for_good for flight in self._ledger.flights):
             return None
         spare = self.engines[0].watermark.spare
-        return self._ledger.alike_in_turn(most, lambda member: self._limits.longest - member.tokens - 1, spare)
+        return self._ledger.alike_in_turn(most, lambda member: self._limits.longest - member.tokens - 1, spare=spare)
 
     def repeat(self, times: int) -> list[Batch]:
         """See `Scheduler.repeat`; virtual engines that are idle have no requests."""

@@ -321,11 +321,11 @@ class MemorySettings:
     """The KV cache of an engine."""
 
     block_size: int | None = setting(
-        None, "tokens in a KV block", least=1, shown_default="8; 16 with --scheduling vllm"
+        None, "tokens in a KV block", least=1, shown_default="8 with --scheduling none and orca, else 16"
     )
     max_model_len: int | None = setting(
         None,
         "longest sequence accepted, tokens",
         least=2,
-        shown_default="the model's, for --kv_manage max and --scheduling vllm; else none",
+        shown_default="none with --scheduling none and orca, but for --kv_manage max; else the model's",
     )

@@ -58,12 +58,16 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
 
 
 @st.composite
-def workloads(draw: st.DrawFn) -> list[Request]:
-    """Up to a dozen requests that fit alone; some end before what their client allowed, some clients go away."""
+def workloads(draw: st.DrawFn, busy: bool = False) -> list[Request]:
+    """Up to a dozen requests that fit alone; some end before what their client allowed, some clients go away.
+
+    `busy`: half a dozen at least, all within a few steps.
+    """
+    latest, fewest = (4_000, 6) if busy else (60_000, 1)
     rows = draw(
         st.lists(
-            st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000), st.integers(0, 3)),
-            min_size=1,
+            st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, latest), st.integers(0, 3)),
+            min_size=fewest,
             max_size=12,
         )
     )

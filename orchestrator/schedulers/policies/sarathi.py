@@ -18,7 +18,7 @@ SEATS = 128
 @policies.register("sarathi")
 @dataclass(frozen=True)
 class SarathiSettings(WatermarkPolicy):
-    """Sarathi-Serve's stall-free batches: decodes, then chunks of prompts."""
+    """Stall-free batches as Sarathi-Serve's: decodes, then chunks of prompts. Names and defaults are its own."""
 
     max_num_seqs: int | None = setting(
         None, "requests running at once", least=1, like=("max_batch",), shown_default=str(SEATS)

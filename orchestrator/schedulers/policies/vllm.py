@@ -47,7 +47,7 @@ class VllmSettings(ServerPolicy):
         None, "tokens a step", least=1, shown_default="vLLM's for the device: 8192 from 70 GiB on, else 2048"
     )
     gpu_memory_utilization: float | None = setting(
-        None, "share of an NPU's memory that the engine takes", above=0, most=1, shown_default="0.9; 0.92 for 0.33"
+        None, "share of an NPU's memory that the engine takes", above=0, most=1, shown_default="0.9, or 0.92 for 0.33"
     )
     long_prefill_token_threshold: int = setting(0, "tokens of one prompt a step at most; 0: no limit", least=0)
     enable_prefix_caching: bool = setting(True, "reuse KV blocks of equal prefixes", aliases=("no_prefix_caching",))
