@@ -52,7 +52,7 @@ def value_of(entry: Entry) -> st.SearchStrategy[Any]:
             return st.sampled_from(["a", "b/c.json", "mit ß"])
 
 
-SOME = st.lists(st.sampled_from(sorted(KNOWN.entries)), unique=True, max_size=4).flatmap(
+SOME = st.lists(st.sampled_from(sorted(KNOWN.entries)), unique=True, max_size=3).flatmap(
     lambda names: st.fixed_dictionaries({name: value_of(KNOWN.entries[name]) for name in names})
 )
 

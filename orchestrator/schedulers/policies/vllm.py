@@ -51,7 +51,9 @@ class VllmSettings(ServerPolicy):
     )
     long_prefill_token_threshold: int = setting(0, "tokens of one prompt a step at most; 0: no limit", least=0)
     enable_prefix_caching: bool = setting(True, "reuse KV blocks of equal prefixes", aliases=("no_prefix_caching",))
-    enable_chunked_prefill: bool = setting(True, "compute long prompts in chunks", aliases=("no_chunked_prefill",))
+    enable_chunked_prefill: bool | None = setting(
+        None, "compute long prompts in chunks", aliases=("no_chunked_prefill",), shown_default="on"
+    )
     async_scheduling: bool | None = setting(
         None,
         "decide a step while the step before still runs",
@@ -159,7 +161,7 @@ class VllmSettings(ServerPolicy):
             machine.device,
             machine.memory_bytes,
             machine.max_model_len,
-            chunked_prefill=self.enable_chunked_prefill,
+            chunked_prefill=self.enable_chunked_prefill is not False,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
         )
@@ -171,6 +173,7 @@ class VllmSettings(ServerPolicy):
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             gpu_memory_utilization=share,
+            enable_chunked_prefill=self.enable_chunked_prefill is not False,
         )
         made = replace(made, async_scheduling=made.runs_ahead)
         made.check(machine.max_model_len)
@@ -238,7 +241,7 @@ class VllmSettings(ServerPolicy):
             pipeline_stages=pipeline,
             long_prefill_token_threshold=self.long_prefill_token_threshold,
             enable_prefix_caching=self.enable_prefix_caching,
-            enable_chunked_prefill=self.enable_chunked_prefill,
+            enable_chunked_prefill=self.enable_chunked_prefill is not False,
             async_scheduling=self.async_scheduling,
             scheduler_reserve_full_isl=self.reserve_full_isl,
             policy=self.policy,

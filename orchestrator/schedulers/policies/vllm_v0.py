@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.schedulers.vllm_v0 import VllmV0Scheduler
 
 SEATS = 256
+LONG_CONTEXT = 32768
+"""Beyond so many tokens v0 computes prompts in chunks by itself, or its profiling run would take all memory."""
 CHUNK_TOKENS, PROMPT_TOKENS = 512, 2048
 """v0's defaults of `max_num_batched_tokens` with chunks, and the least without."""
 
@@ -35,7 +37,12 @@ class VllmV0Settings(WatermarkPolicy):
         shown_default=f"{CHUNK_TOKENS} with chunks, else those of the longest sequence, at least {PROMPT_TOKENS}",
     )
     enable_prefix_caching: bool = setting(False, "reuse KV blocks of equal prefixes", aliases=("no_prefix_caching",))
-    enable_chunked_prefill: bool = setting(False, "compute long prompts in chunks", aliases=("no_chunked_prefill",))
+    enable_chunked_prefill: bool | None = setting(
+        None,
+        "compute long prompts in chunks",
+        aliases=("no_chunked_prefill",),
+        shown_default=f"off, unless the longest sequence has more than {LONG_CONTEXT} tokens",
+    )
     preemption_mode: str = setting(
         "recompute",
         "what becomes of a request that loses its KV blocks: computed anew, or swapped to host memory and back",
@@ -55,16 +62,27 @@ class VllmV0Settings(WatermarkPolicy):
     def decided(self, machine: Machine) -> Self:
         """Return the same with v0's defaults."""
         seats, tokens = self._step(machine.max_model_len)
-        share = self.decided_share()
-        return replace(self, max_num_seqs=seats, max_num_batched_tokens=tokens, gpu_memory_utilization=share)
+        return replace(
+            self,
+            max_num_seqs=seats,
+            max_num_batched_tokens=tokens,
+            enable_chunked_prefill=self._chunks(machine.max_model_len),
+            gpu_memory_utilization=self.decided_share(),
+        )
 
     def scheduler(self, place: Place) -> VllmV0Scheduler:
         """Return v0's schedulers, one for each stage with its part of the KV blocks."""
         from orchestrator.schedulers.vllm_v0 import VllmV0Scheduler
 
-        if self.enable_chunked_prefill and self.enable_prefix_caching:
-            self._check_whole_blocks(place)
-        return VllmV0Scheduler([self._memory(place) for _ in range(place.pipeline)], self._limits(place))
+        limits, size = self._limits(place), place.space.block_size
+        tokens = limits.max_num_batched_tokens
+        if limits.chunked and self.enable_prefix_caching and tokens % size:
+            raise UserError(
+                f"{tokens} is no multiple of --block_size {size}, as chunks beside --enable_prefix_caching must be",
+                field="--max_num_batched_tokens",
+                fix=f"give {tokens // size * size or size}",
+            )
+        return VllmV0Scheduler([self._memory(place) for _ in range(place.pipeline)], limits)
 
     def _limits(self, place: Place) -> V0Limits:
         from orchestrator.schedulers.virtual_engine import V0Limits
@@ -73,7 +91,7 @@ class VllmV0Settings(WatermarkPolicy):
         return V0Limits(
             *self._step(longest),
             longest,
-            chunked=self.enable_chunked_prefill,
+            chunked=self._chunks(longest),
             swaps=self.preemption_mode == "swap",
             watermark=self.watermark,
         )
@@ -89,32 +107,26 @@ class VllmV0Settings(WatermarkPolicy):
             return PagedKV(space, place.groups)
         return PrefixKV(space, SharedBlockPool(space.total_blocks + 1), place.groups)
 
+    def _chunks(self, longest: int) -> bool:
+        """Return whether prompts are computed in chunks."""
+        asked = self.enable_chunked_prefill
+        return longest > LONG_CONTEXT if asked is None else asked
+
     def _step(self, longest: int) -> tuple[int, int]:
         """Return the seats and tokens of a step; what v0's configuration refuses is a `UserError`."""
         seats, tokens = self.max_num_seqs or SEATS, self.max_num_batched_tokens
         if tokens is None:
-            tokens = max(CHUNK_TOKENS, seats) if self.enable_chunked_prefill else max(longest, PROMPT_TOKENS, seats)
+            tokens = max(CHUNK_TOKENS, seats) if self._chunks(longest) else max(longest, PROMPT_TOKENS, seats)
         if tokens < seats:
             raise UserError(
                 f"{tokens} tokens a step cannot serve max_num_seqs ({seats}) requests",
                 field="--max_num_batched_tokens",
                 fix=f"at least {seats}, or lower max_num_seqs",
             )
-        if tokens < longest and not self.enable_chunked_prefill:
+        if tokens < longest and not self._chunks(longest):
             raise UserError(
                 f"{tokens} is below max_model_len ({longest}) while chunked prefill is off",
                 field="--max_num_batched_tokens",
                 fix=f"at least {longest}, a lower --max_model_len, or --enable_chunked_prefill",
             )
         return seats, tokens
-
-    def _check_whole_blocks(self, place: Place) -> None:
-        """Refuse, as v0 does, chunks that are not of whole blocks where prefixes are reused."""
-        size = place.space.block_size
-        _, tokens = self._step(place.space.max_model_len or place.model_len)
-        if tokens % size:
-            raise UserError(
-                f"{tokens} is no multiple of --block_size {size}, as chunks beside --enable_prefix_caching must be",
-                field="--max_num_batched_tokens",
-                fix=f"give {tokens // size * size or size}",
-            )
