@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -323,7 +324,7 @@ class Engine:
         for place, flight in enumerate(flying[:period]):
             batch = flight if isinstance(flight, Batch) else flight.batch
             times = min(times, period * (self._answers.least(batch.requests) - 1) + place)
-        return Alike(times, period, alike.free_blocks) if times > 0 else None
+        return replace(alike, times=times) if times > 0 else None
 
     def _price_turns(self, flying: Sequence[InFlight], now: int, alike: Alike, lanes: int) -> list[Steps]:
         """Return the cost of the decisions of the first `lanes` lanes, in the order in which they are decided."""

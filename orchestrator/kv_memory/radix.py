@@ -16,7 +16,7 @@ Layers with a sliding window keep all tokens. Where layers form several groups, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +160,10 @@ class RadixKV(KVBlocks):
         self.tree.lock(prefix.leaf)
         holder.leaf, holder.shared = prefix
         holder.room = prefix.tokens
+
+    def peek(self, holder: Holder, tokens: int, gone: Set[Node] = frozenset()) -> int:
+        """Return how many of the request's first `tokens` tokens are in the tree, but for what will be `gone`."""
+        return self.tree.peek(self.ids(holder, tokens), holder.request.adapter, gone) if self.caches_prefixes else 0
 
     def let_go(self, holder: Holder) -> None:
         """Undo `hold`."""

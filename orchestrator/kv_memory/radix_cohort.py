@@ -41,6 +41,14 @@ class RadixCohort:
         self._steps += 1
         return True
 
+    def takes_at(self, further: int) -> tuple[int, int]:
+        """Return the pages that the step after `further` more takes, and how many requests decode in it."""
+        return self._takes.at(self._steps + further), len(self._holders)
+
+    def coming(self, arrived: int) -> tuple[()]:
+        """See `KVCohort.coming`: what decodes compute enters the tree when they are over."""
+        return ()
+
     def settle(self) -> None:
         """See `KVCohort.settle`."""
         size = self._store.block_size

@@ -13,6 +13,7 @@ that a search passes counts as used, one that it splits in both parts.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Set
 from itertools import count
 
 import numpy as np
@@ -62,6 +63,28 @@ class RadixTree:
         """Return the node that the longest prefix of `key` in the tree ends at, and its length."""
         node, found, _ = self._walk(key[: len(key) // self._page * self._page], space)
         return node, found
+
+    def peek(self, key: IntArray, space: str | None = None, gone: Set[Node] = frozenset()) -> int:
+        """Return the length of the longest prefix of `key` in the tree, which does not count as used.
+
+        `gone` are nodes that will not be there.
+        """
+        key = key[: len(key) // self._page * self._page]
+        node, found = self.root, 0
+        while len(key):
+            child = node.children.get(self._first(key, space))
+            if child is None or child in gone:
+                break
+            same = _same(child.key, key) // self._page * self._page
+            found, key = found + same, key[same:]
+            if same < len(child.key):
+                break
+            node = child
+        return found
+
+    def leaves(self) -> list[tuple[int, int, Node]]:
+        """Return a copy of the notes by which leaves are evicted, a heap: when it was used, a serial, the node."""
+        return list(self._leaves)
 
     def insert(self, key: IntArray, space: str | None = None) -> int:
         """Put `key` into the tree; return how much of it had been there."""

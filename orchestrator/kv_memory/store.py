@@ -85,6 +85,8 @@ class KVStore(Protocol):
     block_size: int
     total: int
     caches_prefixes: bool
+    groups: tuple[LayerGroup, ...]
+    """The groups of layers, each with a block table of its own for every request."""
     windowed: tuple[LayerGroup, ...]
     """The groups of layers that keep a sliding window only."""
 

@@ -72,12 +72,14 @@ class KVUsage(NamedTuple):
 class Alike:
     """`times` further decisions, each like the one `period` before it.
 
-    `free_blocks` ``[times + 1]``: free KV blocks now and after each.
+    `free_blocks` ``[times + 1]``: free KV blocks now and after each. `pooled`: that holds only as long as no decision
+    comes so late that the next batch has ended as well, about whose requests it would decide, too.
     """
 
     times: int
     period: int
     free_blocks: IntArray
+    pooled: bool = False
 
 
 class Scheduler(Protocol):

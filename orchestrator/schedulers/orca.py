@@ -108,7 +108,7 @@ class OrcaScheduler:
         left = any(self._queues())
         if left and (self.places > 1 or self._kv.windowed):
             return None
-        return self._ledger.alike_in_turn(most, lambda member: ENDLESS)
+        return self._ledger.alike_in_turn(most, lambda member: ENDLESS, pooled=self.places > 1)
 
     def repeat(self, times: int) -> list[Batch]:
         """See `Scheduler.repeat`."""

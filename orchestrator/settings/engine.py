@@ -330,11 +330,11 @@ class MemorySettings:
         None,
         "tokens in a KV block",
         least=1,
-        shown_default="the policy's own: 16 for vllm, vllm-v0 and sarathi, 1 for lightllm and sglang, else 8",
+        shown_default="the policy's own: 1 for lightllm and sglang, 16 for vLLM's and sarathi, else 8",
     )
     max_model_len: int | None = setting(
         None,
         "longest sequence accepted, tokens",
         least=2,
-        shown_default="the model's, for --kv_manage max and --scheduling vllm and sglang; else none",
+        shown_default="the model's; none for policies that need none, but with --kv_manage max",
     )

@@ -129,7 +129,25 @@ RUNS: dict[str, WholeRun] = {
         "waves",
         "preemptions",
     ),
-    "sglang-pipeline": WholeRun(f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"),
+    "sglang-pipeline": WholeRun(
+        f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"
+    ),
+    "vllm-v0": WholeRun("--scheduling vllm-v0", "burst"),
+    "vllm-v0-preempts": WholeRun("--scheduling vllm-v0 --num_gpu_blocks_override 14", "waves", "preemptions"),
+    "vllm-v0-swaps": WholeRun(
+        "--scheduling vllm-v0 --num_gpu_blocks_override 120 --block_size 2 --preemption_mode swap", "waves", "evictions"
+    ),
+    "vllm-v0-pipeline": WholeRun(
+        f"--scheduling vllm-v0 --npu_num 2 --npu_group 2 --num_gpu_blocks_override 29 {LINKS}", "waves", "preemptions"
+    ),
+    "vllm-v0-chunks": WholeRun(
+        "--scheduling vllm-v0 --enable_chunked_prefill --max_num_seqs 4 --max_num_batched_tokens 96", "long"
+    ),
+    "sarathi": WholeRun("--scheduling sarathi --chunk_size 128", "long"),
+    "sarathi-preempts": WholeRun(
+        "--scheduling sarathi --num_gpu_blocks_override 14 --chunk_size 32", "waves", "preemptions"
+    ),
+    "sarathi-pipeline": WholeRun(f"--scheduling sarathi --chunk_size 64 --npu_num 2 --npu_group 2 {LINKS}", "burst"),
     "tensor": WholeRun(f"--npu_num 4 {LINKS}", "burst"),
     "tensor-llama-70b": WholeRun(
         f"--npu_num 8 --hardware H100 {LINKS}", model="meta-llama/Llama-3.1-70B-Instruct"

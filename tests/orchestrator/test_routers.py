@@ -370,6 +370,9 @@ KINDS: list[dict[str, Any]] = [
     {"pipeline": 2, "async_scheduling": False},
     {"groups": (FULL, LayerGroup(6))},
     {"max_num_seqs": 2, "max_num_batched_tokens": 16},
+    {"policy": "sglang"},
+    {"policy": "sglang", "page_size": 4, "disable_overlap_schedule": True},
+    {"policy": "sglang", "pipeline": 2, "schedule_policy": "lpm"},
 ]
 
 
@@ -418,3 +421,35 @@ def test_weights_that_are_not_one_for_each_engine_are_refused_before_the_run() -
     simulation = Simulation(RunSpec.of(model_name="gpt2", instances=3, router="weighted", router_weights="1,2"))
     with pytest.raises(UserError, match="2 weights for 3 engines; give one for each"):
         simulation.run()
+
+
+@pytest.mark.parametrize("page_size", [1, 4])
+def test_what_sglang_loses_in_a_stretch_is_known_from_inside(page_size: int) -> None:
+    """Of 40 slots 0 leaves 12 behind; 1 takes all others as it decodes, then those. Engine 0 is asked all along."""
+
+    class Apart(Noting):
+        def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+            super().route(request, now, engines)
+            return 0 if request.id < 2 else 1
+
+    first = Request(0, 0, 12, 1, prompt_token_ids=list(range(12)))
+    long = Request(1, 50_000, 4, 34, prompt_token_ids=list(range(100, 104)))
+    probes = [Request(n, 52_000 + 1000 * n, 13, 1, prompt_token_ids=list(range(13))) for n in range(2, 40)]
+    seen = []
+    for most in (1, 512):
+        engines = [
+            Engine(
+                scheduler("sglang", 40 // page_size, page_size, schedule_conservativeness=0.01),
+                FormulaPricing(),
+                number=number,
+                max_steps=most,
+            )
+            for number in range(2)
+        ]
+        noting = Apart(new("round-robin"))
+        told = list(Cluster(engines, noting, Listed(map(Admission, [first, long, *probes]))).run())
+        seen.append([cached for cached, _ in noting.cached[2:]])
+        runs = [one.batch.steps for one in told if isinstance(one, CompletedBatch) and one.engine == 0]
+        assert (max(runs) > 20) is (most > 1)
+    assert seen[0] == seen[1]
+    assert seen[0][0] == 12 and seen[0][-1] == 0

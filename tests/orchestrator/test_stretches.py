@@ -15,6 +15,7 @@ from tests.orchestrator.serving import Run, scheduler
 WINDOW = LayerGroup(7)
 BLOCKS = st.integers(26, 60)
 INTERVALS = st.sampled_from([700, 5_000, 10**9])
+SMALL_CHUNKS = {"enable_chunked_prefill": True, "max_num_batched_tokens": 12, "max_num_seqs": 6}
 POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("orca", {}),
     ("orca", {"max_batch": 3}),
@@ -59,16 +60,37 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("sglang", {"disable_overlap_schedule": True, "chunked_prefill_size": 8, "enable_mixed_chunk": True}),
     ("sglang", {"schedule_policy": "lpm", "schedule_conservativeness": 0.05, "groups": (WINDOW, FULL)}),
     ("sglang", {"pipeline": 3, "max_running_requests": 9}),
+    ("vllm-v0", {}),
+    ("vllm-v0", {"max_num_seqs": 3, "watermark": 0.1}),
+    ("vllm-v0", {"preemption_mode": "swap", "watermark": 0.05}),
+    ("vllm-v0", {"enable_prefix_caching": True}),
+    ("vllm-v0", {"groups": (WINDOW,), "preemption_mode": "swap"}),
+    ("vllm-v0", {"pipeline": 2}),
+    ("vllm-v0", {"pipeline": 3, "preemption_mode": "swap", "max_num_seqs": 2}),
+    ("vllm-v0", {"enable_chunked_prefill": True, "max_num_batched_tokens": 8, "max_num_seqs": 8}),
+    ("vllm-v0", {**SMALL_CHUNKS, "preemption_mode": "swap", "watermark": 0.05}),
+    ("vllm-v0", {**SMALL_CHUNKS, "enable_prefix_caching": True}),
+    ("vllm-v0", {**SMALL_CHUNKS, "pipeline": 2}),
+    ("sarathi", {}),
+    ("sarathi", {"chunk_size": 7, "max_num_seqs": 4, "watermark": 0.1}),
+    ("sarathi", {"chunk_size": 3}),
+    ("sarathi", {"chunk_size": 9, "groups": (WINDOW, FULL)}),
+    ("sarathi", {"chunk_size": 9, "pipeline": 2}),
+    ("sarathi", {"pipeline": 3, "max_num_seqs": 5}),
 ]
 
 
 @st.composite
-def workloads(draw: st.DrawFn) -> list[Request]:
-    """Up to a dozen requests that fit alone; some end before what their client allowed, some clients go away."""
+def workloads(draw: st.DrawFn, busy: bool = False) -> list[Request]:
+    """Up to a dozen requests that fit alone; some end before what their client allowed, some clients go away.
+
+    `busy`: half a dozen at least, all within a few steps.
+    """
+    latest, fewest = (4_000, 6) if busy else (60_000, 1)
     rows = draw(
         st.lists(
-            st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 60_000), st.integers(0, 3)),
-            min_size=1,
+            st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, latest), st.integers(0, 3)),
+            min_size=fewest,
             max_size=12,
         )
     )
@@ -101,9 +123,10 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
     @reaches(foreseen, examples=40, rows=workloads(), blocks=BLOCKS, interval=INTERVALS)
     def compare(reached: Reached, rows: list[Request], blocks: int, interval: int) -> None:
         groups = len(options.get("groups", (FULL,)))
+        parts = options.get("pipeline", 1) if policy == "vllm-v0" else 1
         single, few, many = (
             Run(
-                scheduler(policy, blocks * groups, **options),
+                scheduler(policy, blocks * groups * parts, **options),
                 again(rows),
                 stages=options.get("pipeline", 1),
                 max_steps=steps,

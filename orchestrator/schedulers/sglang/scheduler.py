@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence, Set
 
 from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
+from orchestrator.kv_memory.holder import Holder
 from orchestrator.kv_memory.prefix_chain import known_tokens
 from orchestrator.kv_memory.radix import RadixKV
-from orchestrator.kv_memory.radix_cohort import make_room
+from orchestrator.kv_memory.radix_cohort import RadixCohort, make_room
+from orchestrator.kv_memory.radix_foresight import lost
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
@@ -167,6 +169,16 @@ class SglangScheduler:
     def usage(self) -> KVUsage:
         """Return the state now."""
         return KVUsage(self.kv.total, self.kv.free, len(self._entries) - len(self.waiting), len(self.waiting))
+
+    def cached_tokens(self, request: Request, ahead: int) -> int:
+        """See `orchestrator.schedulers.interface.FindsPrefixes`."""
+        if not self.kv.caches_prefixes or request.prompt_token_ids is None:
+            return 0
+        steps = []
+        for lane, further in self._ledger.foreseen(ahead):
+            assert isinstance(lane.kv, RadixCohort)  # as this memory's are
+            steps.append(lane.kv.takes_at(further))
+        return self.kv.peek(Holder(request, 0), request.prompt_tokens - 1, lost(self.kv, steps))
 
     # -- one decision
 
