@@ -18,7 +18,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from foundation.errors import InternalError, OrreryError, SimulationError, UserError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.clock import Clock
 from orchestrator.deployment import Deploying, Deployment, Started
@@ -32,6 +32,7 @@ from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import open_source
 from orchestrator.result import RunResult, TurnedAway
+from orchestrator.settings.places import of_engine
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
@@ -109,16 +110,18 @@ def prepare(spec: RunSpec) -> Run:
 
 
 def _deployed(spec: RunSpec) -> list[Deployment]:
-    """Deploy what the run lists; of several, an error says which."""
+    """Deploy what the run lists; of several, an error says which, of all that are wrong."""
     deploying = Deploying(spec)
-    listed = []
+    listed: list[Deployment] = []
+    problems: list[UserError] = []
     for place, engine in enumerate(spec.engines):
         try:
             listed.append(deploying.deploy(engine))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
-            raise UserError(f"engines[{place}]: {error}") from error
+            problems += [of_engine(place, one) for one in error.problems]
+    raise_all(problems)
     return listed
 
 
