@@ -29,7 +29,7 @@ def simulate(arguments: Sequence[str]) -> int:
     from orchestrator.commands.run import run
 
     with located_in(layers):
-        return run(spec, sys.stdout)
+        return run(spec, sys.stdout, layers.notes)
 
 
 def main() -> int:

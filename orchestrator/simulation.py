@@ -43,10 +43,11 @@ Value = TypeVar("Value")
 
 
 class Simulation:
-    """One run of `spec`, told to `observers` in the order given."""
+    """One run of `spec`, told to `observers` in the order given. `notes`: of the files that it was read from."""
 
-    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = (), *, notes: Sequence[str] = ()) -> None:
         self.spec = spec
+        self._notes = tuple(notes)
         self.result: RunResult | None = None
         self._observers = tuple(observers)
 
@@ -59,7 +60,7 @@ class Simulation:
         stopwatch = Stopwatch()
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
-                run = prepare(self.spec)
+                run = replace(prepare(self.spec), notes=self._notes)
                 started = _start(run, running, stopwatch)
             for observer in self._observers:
                 observing.callback(observer.close)

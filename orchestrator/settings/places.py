@@ -16,6 +16,14 @@ from foundation.settings.reading import Layers, Values
 ENGINES = "engines"
 _NAMED = re.compile(rf"(?:--|{ENGINES}\[(\d+)\]\.?)(\w*)")
 
+_SAME = {
+    "npu_num": "tensor_parallel_size",
+    "npu_group": "pipeline_parallel_size",
+    "ep_size": "enable_expert_parallel",
+    "fp": "dtype",
+}
+"""Settings that errors name, and by which others they may have been given."""
+
 
 def of_engine(place: int, problem: UserError) -> UserError:
     """Return what is wrong with the engine at `place` in the list; a problem of a file of its own keeps its place."""
@@ -42,10 +50,11 @@ def _located(problem: UserError, layers: Layers) -> UserError:
     named = _NAMED.fullmatch(problem.field or "")
     if problem.path is not None or named is None:
         return problem
-    entry: Values = {}
-    if named[1] is not None and int(named[1]) < len(layers.lists.get(ENGINES, ())):
-        entry = layers.lists[ENGINES][int(named[1])]
-    given = {**layers.file, **entry, **layers.flags}.get(named[2])
+    entries = layers.lists.get(ENGINES, ())
+    place = int(named[1]) if named[1] is not None else 0 if len(entries) == 1 else len(entries)
+    entry: Values = entries[place] if place < len(entries) else {}
+    stated = {**layers.file, **entry, **layers.flags}
+    given = stated.get(named[2]) or stated.get(_SAME.get(named[2], ""))
     if given is not None:
         return given.problem(problem.what, problem.fix)
     lines = [one.line for one in entry.values() if one.line is not None]
