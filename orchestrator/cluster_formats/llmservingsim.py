@@ -36,6 +36,7 @@ OVERRIDES = (
 """What an instance may say of its scheduler and numbers, by the names of our settings."""
 OFFLOADING = ("enable_local_offloading", "enable_attn_offloading", "enable_sub_batch_interleaving")
 """What an instance may ask for that is not simulated."""
+ROLES = ("prefill", "decode")
 _DEGREES = ("num_npus", "tp_size", "pp_size", "ep_size")
 _INSTANCE = ("model_name", "hardware", "npu_mem", *_DEGREES, "dp_group", "pd_type", "placement", "enable_block_copy")
 
@@ -78,8 +79,6 @@ def read_cluster_config(path: Path) -> Layers:
     _links(top, reading)
     _count(top, "num_nodes", "nodes")
     instances = [one for node in top.objects("nodes") for one in _node(node, reading)]
-    if not instances and not top.problems:
-        top.problem("no instance is described", "nodes", "write at least one")
     engines = list(engines_of(instances, top.problems))
     shared = {"scheduling": Given("vllm", WHAT, path=path)}
     lists = {"engines": engines} if engines else {}
@@ -140,8 +139,10 @@ def _links(top: Fields, reading: _Reading) -> None:
 def _count(fields: Fields, count: str, name: str) -> None:
     """Check that a list has as many items as the file says it has."""
     items = fields.items(name)
-    said = fields.positive_int(count, default=len(items))
-    if fields.sound(count, name) and said != len(items):
+    said = fields.integer(count, low=0, default=len(items))
+    if not items and fields.sound(name):
+        fields.problem("nothing is in it", name, "describe at least one")
+    elif fields.sound(count, name) and said != len(items):
         fields.problem(f"{said}, but {name} has {len(items)}", count, f"write {len(items)}")
 
 
@@ -175,10 +176,12 @@ def _instance(one: Fields, reading: _Reading, shared: Mapping[str, Given]) -> In
         if one.boolean(name, default=False) and one.sound(name):
             one.problem("this offloading is not simulated", name, "write false")
     one.boolean("enable_block_copy", default=True)
-    one.text("dp_group", default=None)
-    one.choice("pd_type", ("prefill", "decode"), default=None)
-    joined = {name: reading.given(one, name) for name in ("dp_group", "pd_type") if one.has(name) and one.sound(name)}
-    return Instance(settings, joined.get("dp_group"), joined.get("pd_type"))
+    group, role = one.text("dp_group", default=None), one.choice("pd_type", ROLES, default=None)
+    return Instance(
+        settings,
+        reading.given(one, "dp_group") if group is not None and one.sound("dp_group") else None,
+        reading.given(one, "pd_type") if role is not None and one.values["pd_type"] in ROLES else None,
+    )
 
 
 def _parallelism(one: Fields, reading: _Reading) -> dict[str, Given]:

@@ -139,15 +139,15 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunCommand:
-    """What the command line of the main job holds: a run, and the file it starts from."""
+    """What the command line of the main job holds: a run, and the files it starts from."""
 
     settings: Path | None = setting(
         None,
         "run file (YAML or JSON) that holds settings by the names of the flags; flags win over it",
         bearing="output",
     )
-    files: ClusterFiles = section(ClusterFiles, "Cluster")
     run: RunSpec = section(RunSpec)
+    files: ClusterFiles = section(ClusterFiles, "Cluster")
 
     def problems(self) -> Iterator[Problem]:
         """Results do not replace the files that the run starts from."""
