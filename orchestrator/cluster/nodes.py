@@ -83,8 +83,10 @@ def load_node(name_or_path: str) -> NodeKind:
     shipped = shipped_nodes()
     wanted = plain_name(name_or_path)
     for name, candidate in shipped.items():
-        aliases = Fields.of(read_json(candidate, _WHAT)).texts("aliases")
-        if wanted in map(plain_name, (name, *aliases)):
+        if plain_name(name) == wanted:
+            return read_node(candidate)
+    for candidate in shipped.values():
+        if wanted in map(plain_name, Fields.of(read_json(candidate, _WHAT)).texts("aliases")):
             return read_node(candidate)
     near = near_names(name_or_path, shipped)
     guess = f"{near} " if near.startswith("did you mean") else ""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.json_schema import valid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytical.machine.network import DelayModel
 from astra_files.network import NetworkConfig
 from converters.collective_groups import name_groups
+from foundation.documents import read_document
 from foundation.errors import UserError
+from foundation.settings.catalogue import catalogue
+from foundation.settings.schema import json_schema
 from orchestrator import RunSpec
 from orchestrator.cli import simulate
 from orchestrator.cluster.node_network import node_network, place
 from orchestrator.cluster.nodes import Dimension, Link, NodeKind, load_node, shipped_nodes
+from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from trace_gen.hardware import load_hardware
 from trace_gen.mesh import Mesh
@@ -231,3 +237,42 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path: Path) -> None:
         "line 14, racks: unknown field",
     ):
         assert part in said, part
+
+
+def test_the_page_has_every_kind_with_its_figures() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| `([\w-]+)` \| (\d+) (\S+) \| (.*?) \| (.*?) \|$", page, re.M)}
+    assert set(rows) >= set(shipped_nodes())
+    for name in shipped_nodes():
+        npus, hardware, within, between = rows[name]
+        node = load_node(name)
+        assert (int(npus), hardware) == (node.npus, node.hardware)
+        shown = [f"{one.bandwidth / 1e9:g}, {one.latency_ns:g}" for one in node.dims]
+        assert re.findall(r"[\d.]+, \d+", within) == shown
+        assert between.startswith(f"{node.between.count} x {node.between.bandwidth / 1e9:g}, ")
+
+
+def test_the_pages_cluster_and_node_are_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    [cluster] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    [node] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("cluster.yml").write_text(cluster)
+    spec = from_flags(["--settings", "cluster.yml"])
+    run = prepare(spec)
+    assert [one.hardware.name for one in run.deployments] == ["RTXPRO6000", "H100", "H100", "L40S"]
+    assert [one.engine.names["scheduling"] for one in run.deployments] == ["vllm"] * 3 + ["orca"]
+    assert valid(json_schema(catalogue(RunSpec), "run"), read_document("cluster.yml", "run file").value)
+    Path("node.json").write_text(node)
+    assert load_node("node.json").dims == load_node("a40-nvlink-8").dims
+    wrong = cluster.replace("tensor_parallel_size: 2", "npu_num: 0").replace("hardware: L40S", "nodse: 2")
+    Path("wrong.yml").write_text(wrong)
+    with pytest.raises(UserError) as error:
+        from_flags(["--settings", "wrong.yml"])
+    assert f"error: {error.value}\n" in page, "with npu_num: 0 in line 7 and nodse: 2 in line 14"
+
+
+def test_the_example_of_a_cluster_fits_the_schema() -> None:
+    path = Path(__file__).parents[2] / "examples" / "cluster_of_16" / "cluster.yml"
+    assert valid(json_schema(catalogue(RunSpec), "run"), read_document(path, "run file").value)
+    assert sum(one.instances for one in from_flags(["--settings", str(path)]).engines) == 16
