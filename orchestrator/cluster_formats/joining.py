@@ -38,6 +38,7 @@ def joined(files: Mapping[str, Path], run_file: Layers, flags: Values, known: Ca
     others = {**run_file.file, **flags}
     shared = {name: one for name, one in engine.file.items() if name != MEMBERS}
     entries = [_without_what_files_say(entry, others) for entry in cluster.lists.get(ENGINES, ())]
+    entries = [_with_experts(entry, {**shared, **others}) for entry in entries] or [*run_file.lists.get(ENGINES, ())]
     problems += _members(engine.file.get(MEMBERS))
     problems += _contradictions(entries or [{}], shared, others, known)
     problems += _divided_experts(entries, shared)
@@ -46,20 +47,13 @@ def joined(files: Mapping[str, Path], run_file: Layers, flags: Values, known: Ca
         model = flags["model_config"]
         entries = [{**entry, "model_name": model} for entry in entries]
         shared = {**shared, "model_name": model}
-    if not {"enable_expert_parallel", "ep_size"} & {*shared, *others}:
-        entries = [_with_experts(entry) for entry in entries]
     return Layers(
         file={**cluster.file, **run_file.file, **shared},
-        lists={**run_file.lists, **({ENGINES: entries} if entries else {})},
+        lists={ENGINES: entries} if entries else {},
         flags={name: one for name, one in flags.items() if not ("model_config" in files and name == "model_name")},
         problems=problems,
-        notes=_notes(cluster.notes, others),
+        notes=cluster.notes,
     )
-
-
-def _notes(notes: Sequence[str], others: Values) -> Sequence[str]:
-    """Return the notes, but for those of a user who brings his own network."""
-    return () if "network" in others else notes
 
 
 def _without_what_files_say(entry: Values, others: Values) -> Values:
@@ -98,8 +92,10 @@ def _divided_experts(entries: Sequence[Values], shared: Values) -> Iterator[User
             return
 
 
-def _with_experts(entry: Values) -> Values:
-    """Return an instance with what LLMServingSim takes where it does not say: whole experts on its NPUs."""
+def _with_experts(entry: Values, others: Values) -> Values:
+    """Return an instance with what LLMServingSim takes where nobody says: whole experts on its NPUs."""
+    if "enable_expert_parallel" in others or "ep_size" in others:
+        return entry
     tensor, model = entry.get("tensor_parallel_size"), entry.get("model_name")
     if "ep_size" in entry or tensor is None or tensor.value == 1 or model is None or not _is_mixture(str(model.value)):
         return entry

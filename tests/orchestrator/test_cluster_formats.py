@@ -245,6 +245,20 @@ def test_flags_say_the_rest_and_may_repeat_but_not_contradict(write: Any) -> Non
     assert {one.names["scheduling"] for one in orca} == {"orca"}, "a cluster alone leaves the policy to the user"
 
 
+def test_arguments_hold_for_every_engine_of_a_run_file(write: Any) -> None:
+    arguments = write("e.json", {"max_num_seqs": 4, "model": "gpt2"})
+    run = write("run.json", {"engines": [{"hardware": "H100"}, {"hardware": "L40S", "max_num_seqs": 4}]})
+    found = engines("--settings", run, "--engine_config", arguments)
+    assert [(one.model.hardware, one.scheduling.max_num_seqs) for one in found] == [("H100", 4), ("L40S", 4)]
+    config = {"model_type": "gpt2", "vocab_size": 1000, "n_embd": 512, "n_layer": 2, "n_positions": 99, "n_head": 8}
+    model = write("own.json", config)
+    found = engines("--settings", run, "--engine_config", arguments, "--model_config", model)
+    assert [one.model.model_name for one in found] == ["own.json"] * 2
+    other = write("other.json", {"engines": [{}, {"max_num_seqs": 5}]})
+    said = refused("--settings", other, "--engine_config", arguments)
+    assert "e.json, line 2, max_num_seqs: 4 conflicts with 5 of other.json, engines[1].max_num_seqs" in said
+
+
 def test_files_must_agree_with_each_other(write: Any) -> None:
     arguments = {**ENGINE, "tensor_parallel_size": 2, "max_num_seqs": 8}
     said = refused(
