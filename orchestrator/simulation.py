@@ -18,7 +18,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from foundation.errors import InternalError, OrreryError, SimulationError, UserError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.source import Listed
@@ -33,6 +33,7 @@ from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import open_source
 from orchestrator.result import RunResult, TurnedAway
+from orchestrator.settings.places import of_engine
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
@@ -43,10 +44,11 @@ Value = TypeVar("Value")
 
 
 class Simulation:
-    """One run of `spec`, told to `observers` in the order given."""
+    """One run of `spec`, told to `observers` in the order given. `notes`: of the files that it was read from."""
 
-    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = (), *, notes: Sequence[str] = ()) -> None:
         self.spec = spec
+        self._notes = tuple(notes)
         self.result: RunResult | None = None
         self._observers = tuple(observers)
 
@@ -59,7 +61,7 @@ class Simulation:
         stopwatch = Stopwatch()
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
-                run = prepare(self.spec)
+                run = replace(prepare(self.spec), notes=self._notes)
                 started = _start(run, running, stopwatch)
             for observer in self._observers:
                 observing.callback(observer.close)
@@ -111,16 +113,18 @@ def prepare(spec: RunSpec) -> Run:
 
 
 def _deployed(spec: RunSpec) -> list[Deployment]:
-    """Deploy what the run lists; of several, an error says which."""
+    """Deploy what the run lists; of several, an error says which, of all that are wrong."""
     deploying = Deploying(spec)
-    listed = []
+    listed: list[Deployment] = []
+    problems: list[UserError] = []
     for place, engine in enumerate(spec.engines):
         try:
             listed.append(deploying.deploy(engine))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
-            raise UserError(f"engines[{place}]: {error}") from error
+            problems += [of_engine(place, one) for one in error.problems]
+    raise_all(problems)
     return listed
 
 

@@ -42,13 +42,14 @@ Values = Mapping[str, Given]
 class Layers:
     """What was given, by name: in a file, in the lists of the file (by the list's name), and by flags.
 
-    `problems` were found while they were taken apart.
+    `problems` were found while they were taken apart; `notes` are what a user should know of the files.
     """
 
     file: Values = field(default_factory=dict)
     lists: Mapping[str, Sequence[Values]] = field(default_factory=dict)
     flags: Values = field(default_factory=dict)
     problems: Sequence[UserError] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

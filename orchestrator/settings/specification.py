@@ -25,6 +25,7 @@ from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
 from orchestrator.cluster.affinity import SessionAffinity
 from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, routers
+from orchestrator.cluster_formats.files import CLUSTER_FILES, ClusterFiles
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
     MOST_ENGINES,
@@ -149,7 +150,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunCommand:
-    """What the command line of the main job holds: a run, and the file it starts from."""
+    """What the command line of the main job holds: a run, and the files it starts from."""
 
     settings: Path | None = setting(
         None,
@@ -157,11 +158,13 @@ class RunCommand:
         bearing="output",
     )
     run: RunSpec = section(RunSpec)
+    files: ClusterFiles = section(ClusterFiles, "Cluster")
 
     def problems(self) -> Iterator[Problem]:
-        """Results do not replace the file that the run starts from."""
+        """Results do not replace the files that the run starts from."""
         output = self.run.output.output
-        if self.settings is not None and output is not None and output.absolute() == self.settings.absolute():
+        read_files = [path for path in (self.settings, *self.files.given.values()) if path is not None]
+        if output is not None and output.absolute() in [path.absolute() for path in read_files]:
             yield Problem("output", "the run reads this file", "name another file")
 
 
@@ -188,6 +191,11 @@ def _taken_apart(arguments: Sequence[str]) -> Layers:
         layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
         if "settings" in layers.file:
             raise layers.file["settings"].problem("a run file starts from no other", "give it with --settings")
+    files = {name: Path(str(given[name].value)) for name in CLUSTER_FILES if name in given and given[name].value}
+    if files.keys() & {"cluster_config", "engine_config"}:
+        from orchestrator.cluster_formats.joining import joined
+
+        return joined(files, layers, given, catalogue(RunSpec))
     return replace(layers, flags=given)
 
 
