@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from orchestrator.engine.batch import Batch
 from orchestrator.kv_memory.groups import FULL, LayerGroup
+from orchestrator.pricing.interface import Cost
 from orchestrator.requests.request import Request
 from tests.helpers.reached import Reached, reaches
-from tests.orchestrator.serving import Run, scheduler
+from tests.orchestrator.serving import FormulaPricing, Run, scheduler
 
 WINDOW = LayerGroup(7)
 BLOCKS = st.integers(26, 60)
@@ -143,6 +147,53 @@ def test_stretches_change_nothing(policy: str, options: dict[str, Any]) -> None:
         assert many.engine.idle()
         assert (left.free_blocks, left.running, left.waiting) == (left.total_blocks, 0, 0)
         if len(many.batches) < len(single.batches):
+            reached()
+
+    compare()
+
+
+class Uneven(FormulaPricing):
+    """Stages whose times are so many times the first's; batches of many requests get slower faster."""
+
+    def __init__(self, times: tuple[int, ...]) -> None:
+        super().__init__(len(times), base=10)
+        self._times = np.array(times)
+
+    def price(self, wave: Sequence[Batch]) -> Cost:
+        cost = super().price(wave)
+        stage_ns = np.diff(cost.finish_ns, prepend=0) * self._times
+        return Cost(stage_ns.cumsum(axis=-1), cost.busy_ns)
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [("orca", {}), ("orca", {"max_batch": 4}), ("sarathi", {}), ("vllm-v0", {})],
+)
+def test_batches_of_a_pipeline_that_come_to_wait_for_each_other(policy: str, options: dict[str, Any]) -> None:
+    """Where a stage is slow, two batches may have ended before the next decision, which is about both if they share
+    their requests' pool."""
+    rows = st.lists(
+        st.tuples(st.integers(1, 8), st.integers(20, 120), st.sampled_from([0, 1, 200, 500, 900])),
+        min_size=6,
+        max_size=25,
+    )
+
+    @reaches(
+        0.5, examples=40, rows=rows, times=st.sampled_from([(1, 1, 1), (6, 6, 1, 6), (1, 6), (2, 2, 1), (6, 1, 6)])
+    )
+    def compare(reached: Reached, rows: list[tuple[int, int, int]], times: tuple[int, ...]) -> None:
+        arriving = sorted(rows, key=lambda row: row[2])
+        single, many = (
+            Run(
+                scheduler(policy, 2000 * len(times), pipeline=len(times), **options),
+                arriving,
+                pricing=Uneven(times),
+                max_steps=steps,
+            )
+            for steps in (1, 512)
+        )
+        assert many.outcome() == single.outcome()
+        if len(many.batches) < len(single.batches) / 2:
             reached()
 
     compare()
