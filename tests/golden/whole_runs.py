@@ -125,7 +125,9 @@ RUNS: dict[str, WholeRun] = {
         "waves",
         "preemptions",
     ),
-    "sglang-pipeline": WholeRun(f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"),
+    "sglang-pipeline": WholeRun(
+        f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"
+    ),
     "tensor": WholeRun(f"--npu_num 4 {LINKS}", "burst"),
     "tensor-llama-70b": WholeRun(
         f"--npu_num 8 --hardware H100 {LINKS}", model="meta-llama/Llama-3.1-70B-Instruct"

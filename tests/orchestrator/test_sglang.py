@@ -112,7 +112,7 @@ def test_retraction_and_coming_back_by_hand() -> None:
     1     prompt of 1       10; by now next to nothing is promised, and 13 < 15
     2-6   0 and 1           20: both have 6 tokens of output
     7     0                 none left. Of equals the last goes: 1 loses 10, its prompt in the tree is evicted
-    8     0                 1 needs 11 + 2 (two tokens are left for it): not less than what is left of 9 beside 0. 0 is done
+    8     0                 1 needs 11 + 2 (two tokens are left for it), more than what is left of 9 beside 0; 0 is done
     9     nothing           all have left, so that others may come
     10    11 of 1           its prompt and 6 tokens of output; what 0 has left behind is evicted for it
     11    1                 done
