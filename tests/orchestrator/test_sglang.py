@@ -159,6 +159,27 @@ def test_a_token_in_flight_is_lost_with_its_place() -> None:
     assert run.metrics.totals.generated_tokens == 16 and run.metrics.totals.preemptions == 1
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_prompt_that_was_cut_may_take_the_place_of_the_last_that_decodes(ahead: bool) -> None:
+    """40 tokens; 1 is computed a token a step beside the decodes of 0. Where SGLang stops, both are served.
+
+    When 0 has 2 + 19 and 1 has 19, nothing is left for either. 1 waits, 0 finds no page and nobody else to retract.
+    """
+    sglang = policy(
+        40,
+        schedule_conservativeness=0.001,
+        chunked_prefill_size=2,
+        enable_mixed_chunk=True,
+        disable_overlap_schedule=not ahead,
+    )
+    run = Run(sglang, [Request(0, 0, 2, 36), Request(1, 1500, 20, 1)], max_steps=1)
+    retracted = [done.batch for done in run.batches if done.batch.preempted]
+    assert [[request.id for request in batch.preempted] for batch in retracted] == [[0]]
+    assert retracted[0].requests == [], "nobody is left to decode"
+    assert {row["id"]: row["output"] for row in run.rows()} == {0: 36, 1: 1}
+    assert sglang.kv.reachable == 40
+
+
 def test_prompts_come_first_or_mixed() -> None:
     rows_ = [Request(0, 0, 4, 4), Request(1, 0, 9, 2)]
     apart = Steps(policy(100, chunked_prefill_size=6, disable_overlap_schedule=True), rows_)
