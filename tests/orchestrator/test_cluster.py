@@ -29,6 +29,8 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("vllm", {}),
     ("vllm", {"async_scheduling": False, "max_num_batched_tokens": 256}),
     ("vllm", {"pipeline": 2}),
+    ("sglang", {}),
+    ("sglang", {"pipeline": 2, "chunked_prefill_size": 8}),
 ]
 
 

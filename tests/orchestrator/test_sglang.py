@@ -112,7 +112,7 @@ def test_retraction_and_coming_back_by_hand() -> None:
     1     prompt of 1       10; by now next to nothing is promised, and 13 < 15
     2-6   0 and 1           20: both have 6 tokens of output
     7     0                 none left. Of equals the last goes: 1 loses 10, its prompt in the tree is evicted
-    8     0                 1 needs 11 + 2 (two tokens are left for it), not less than what is left beside 0; 0 ends
+    8     0                 1 needs 11 + 2 (two tokens are left for it), more than what is left of 9 beside 0; 0 is done
     9     nothing           all have left, so that others may come
     10    11 of 1           its prompt and 6 tokens of output; what 0 has left behind is evicted for it
     11    1                 done
@@ -157,6 +157,27 @@ def test_a_token_in_flight_is_lost_with_its_place() -> None:
     assert rows(again) == [(1, 5 + 5, 0)], "5 tokens of output are known, the sixth is computed anew"
     assert [row["output"] for row in run.rows()] == [8, 8]
     assert run.metrics.totals.generated_tokens == 16 and run.metrics.totals.preemptions == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_prompt_that_was_cut_may_take_the_place_of_the_last_that_decodes(ahead: bool) -> None:
+    """40 tokens; 1 is computed a token a step beside the decodes of 0. Where SGLang stops, both are served.
+
+    When 0 has 2 + 19 and 1 has 19, nothing is left for either. 1 waits, 0 finds no page and nobody else to retract.
+    """
+    sglang = policy(
+        40,
+        schedule_conservativeness=0.001,
+        chunked_prefill_size=2,
+        enable_mixed_chunk=True,
+        disable_overlap_schedule=not ahead,
+    )
+    run = Run(sglang, [Request(0, 0, 2, 36), Request(1, 1500, 20, 1)], max_steps=1)
+    retracted = [done.batch for done in run.batches if done.batch.preempted]
+    assert [[request.id for request in batch.preempted] for batch in retracted] == [[0]]
+    assert retracted[0].requests == [], "nobody is left to decode"
+    assert {row["id"]: row["output"] for row in run.rows()} == {0: 36, 1: 1}
+    assert sglang.kv.reachable == 40
 
 
 def test_prompts_come_first_or_mixed() -> None:

@@ -199,8 +199,8 @@ class SglangScheduler:
         if self._cut is not None:
             self.kv.register(self._cut, self._cut.computed)
         lane.merge(self._cut)
-        if not (lane.running or self._ledger.flights):
-            lane.full = False
+        if not (self._ledger.flights or any(other.running or other.last for other in self.lanes)):
+            lane.full = False  # nobody is left whose leaving could change it
         draft = Draft()
         self._let_in(lane, draft)
         if draft.prompts:
