@@ -141,6 +141,15 @@ class RequestTable:
         """Return the requests that wait for no other."""
         return self if self.sessions is None else self.at(self.sessions.opens())
 
+    def reached(self, served: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the rows are `served` and follow no turn of their session that is not."""
+        if self.sessions is None:
+            return served
+        begins = np.maximum.accumulate(np.where(self.sessions.opens(), np.arange(len(self)), 0))
+        lost = np.concatenate(([0], np.cumsum(~served)))
+        fine: NDArray[np.bool_] = lost[1:] == lost[begins]
+        return fine
+
     def in_arrival_order(self) -> RequestTable:
         """Return the rows in order of arrival; equal arrivals keep their order, and sessions stay together."""
         if bool((np.diff(self.arrival_ns) >= 0).all()):

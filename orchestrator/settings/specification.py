@@ -23,6 +23,8 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
+from orchestrator.cluster.admission import GateSettings, gates
+from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
 from orchestrator.cluster.router import RouterSettings, routers
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
@@ -33,6 +35,7 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
 )
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
@@ -112,7 +115,12 @@ class RunSpec:
     router: RouterSettings = choice(
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
+    admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
+    autoscaler: ScalingSettings | None = choice(
+        autoscalers, None, "how many of the instances are there at a time", title="Cluster"
+    )
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
@@ -129,6 +137,15 @@ class RunSpec:
         lists = {name: values.pop(name) for name in known.lists if name in values}
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
         return read(cls, Layers(file=_given(values, known), lists=entries))
+
+    def problems(self) -> Iterator[Problem]:
+        """There are as many instances as an autoscaler never drops, and as it may start."""
+        there, scaling = sum(one.instances for one in self.engines), self.autoscaler
+        if scaling is None:
+            return
+        for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
+            if value is not None and value > there:
+                yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")
 
     @property
     def engine(self) -> EngineSpec:

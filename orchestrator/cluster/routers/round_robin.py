@@ -21,8 +21,8 @@ class RoundRobin:
 
     def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
         """See `Router.route`."""
-        number = self._next
-        self._next = (number + 1) % len(engines)
+        number = self._next % len(engines)
+        self._next = number + 1
         return number
 
 
