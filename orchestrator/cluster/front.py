@@ -142,7 +142,10 @@ class Front:
         return time if self._retrieval is None else min(time, self._retrieval.next_ns())
 
     def _more(self) -> bool:
-        return self._coming() != NEVER or self._pool.busy()
+        """Whether anything is to happen without a look at the instances; what has stalled is not helped by one."""
+        if self._coming() != NEVER or self.departures.next_event() is not None:
+            return True
+        return any(engine.next_event() is not None for engine in self._engines)
 
     def _left(self, request: Request, now: int) -> None:
         if self._source.hear(Left(request, now)):

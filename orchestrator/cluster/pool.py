@@ -34,6 +34,6 @@ class Pool:
                 self._requests[number] -= 1
                 self.tokens -= tokens
 
-    def busy(self, engine: Engine | None = None) -> bool:
-        """Whether a request is under way, at an engine or at any."""
-        return bool(self._under_way if engine is None else self._requests[engine.number])
+    def busy(self, engine: Engine) -> bool:
+        """Whether a request is under way at an engine."""
+        return self._requests[engine.number] > 0

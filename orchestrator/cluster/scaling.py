@@ -38,7 +38,7 @@ class ScaleEvent:
 
 
 class Scaling:
-    """Sets `pool.engines` to those that are active. `more`: whether anything is under way or to come."""
+    """Sets `pool.engines` to those that are active. `more`: whether anything is to come."""
 
     def __init__(
         self, settings: ScalingSettings, engines: Sequence[Engine], pool: Pool, more: Callable[[], bool]
