@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -143,9 +143,9 @@ class Deployment:
         ]
         return Started(engines, getattr(backend, "statistics", dict))
 
-    def admissions(self, requests: Iterable[Request]) -> Iterator[Admission]:
-        """Return how `requests` enter: with `gen` their prompts count as computed already."""
-        return map(self._admission, requests)
+    def admission(self, request: Request) -> Admission:
+        """Return how `request` enters: with `gen` its prompt counts as computed already."""
+        return Admission(request, 0 if self.computes_prompts else request.prompt_tokens)
 
     def refuses(self, request: Request) -> Unfit | None:
         """Return why `request` can never be served to its end, or None; what is turned away at the door need not."""
@@ -153,7 +153,7 @@ class Deployment:
 
     def unfit(self, request: Request) -> Unfit | None:
         """Return why `request` does not fit, or None; where it does, all that are no longer do."""
-        peak = self._admission(request).peak_tokens(request.output_tokens)
+        peak = self.admission(request).peak_tokens(request.output_tokens)
         why = self.scheduler.unfit(request, peak)
         if why is None:
             return None
@@ -161,9 +161,6 @@ class Deployment:
         if longest is not None and peak > longest:
             return Unfit(why, "give a larger --max_model_len")
         return Unfit(why, "give more memory (--npu_mem, --npu_num)")
-
-    def _admission(self, request: Request) -> Admission:
-        return Admission(request, 0 if self.computes_prompts else request.prompt_tokens)
 
     def _backend(self) -> Backend:
         engine = self.engine

@@ -14,7 +14,8 @@ from orchestrator.settings.engine import NetworkSettings
 def introduction(run: Run) -> list[str]:
     """Return the lines."""
     lines = [line for one, places in run.places().items() for line in _engine(one, len(places))]
-    return [*lines, f"workload: {run.source.described}", *(f"note: {note}" for note in notes(run))]
+    traffic = [f"traffic: {'; '.join(said)}"] if (said := run.spec.traffic.described) else []
+    return [*lines, f"workload: {run.source.described}", *traffic, *(f"note: {note}" for note in notes(run))]
 
 
 def notes(run: Run) -> list[str]:
@@ -78,7 +79,7 @@ def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
     policy = deployment.engine.scheduling
-    if policy.reuses_prefixes:
+    if policy.reuses_prefixes and run.source.table.prompt_ids is None:
         yield "prompts have no token ids: prefix caching finds nothing but the blocks of a request that was preempted"
     positions = deployment.model.max_position
     longest = deployment.engine.memory.max_model_len

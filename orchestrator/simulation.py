@@ -21,7 +21,6 @@ from typing import TypeVar
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.source import Listed
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
@@ -37,6 +36,8 @@ from orchestrator.settings.places import of_engine
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
+from orchestrator.traffic.building import check_times, make_traffic
+from orchestrator.traffic.figures import traffic_figures
 from orchestrator.workload import ADAPTER_COLUMN
 
 Failure = OrreryError | KeyboardInterrupt
@@ -96,7 +97,9 @@ def prepare(spec: RunSpec) -> Run:
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
         lambda longest: all(one.unfit(longest) is None for one in kinds),
+        retrieved=spec.traffic.rag_tokens or 0,
     )
+    check_times(source, spec.traffic)
     if len({one.computes_prompts for one in kinds}) > 1:
         raise UserError(
             "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
@@ -144,9 +147,11 @@ class _Going:
     def __init__(self, run: Run, engines: Sequence[Engine], observers: Sequence[Observer]) -> None:
         self._run = run
         self._engines = engines
+        self._traffic = make_traffic(run)
+        self._cluster = Cluster(engines, run.spec.new_router(), self._traffic.source, self._traffic.rules)
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
-        self._overload = OverloadWatch(run.source)
+        self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)
         self._intervals = Intervals(run.spec.output.log_interval_ns)
         self._kept_intervals: list[Interval] = []
         self._turned_away: list[TurnedAway] = []
@@ -159,9 +164,8 @@ class _Going:
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        cluster = Cluster(self._engines, self._run.spec.new_router(), Listed(self._run.admissions()))
         try:
-            self._listen(cluster)
+            self._listen(self._cluster)
             self._check_ended()
         except (Stop, OrreryError, KeyboardInterrupt) as error:
             ending = error
@@ -171,18 +175,20 @@ class _Going:
     def result(self, ending: Stop | Failure | None) -> RunResult:
         """Return what was measured."""
         recorder, run = self._recorder, self._run
-        account = self._time.account(recorder.totals.end_ns)
+        end_ns = recorder.totals.end_ns
+        figures = traffic_figures(run, self._traffic, self._cluster, end_ns)
+        account = self._time.account(end_ns, figures.asleep_ns)
         error = ending if not isinstance(ending, Stop) else None
         return RunResult(
             spec=run.spec,
-            summary=summarise(recorder, account, _facts(run, ending)),
+            summary=summarise(recorder, account, _facts(run, ending), figures.summary),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),
             itl_ns=recorder.itl.columns(),
             intervals=self._kept_intervals,
             time=account,
             turned_away=self._turned_away,
-            notes=(*notes(run), *self._overload.notes(recorder.totals.end_ns)),
+            notes=(*notes(run), *self._overload.notes(end_ns)),
             stopped=str(ending) if isinstance(ending, Stop) else None,
             error=error,
         )

@@ -182,7 +182,7 @@ class _Reading:
             self.problems.append(value.problem(f"unknown {one.registry.kind} {said}", near))
             for name in given:  # whatever the unknown choice would have read is not to be blamed as well
                 self._read |= {id(given[name])} if self._belongs(name, one.name) else set()
-        if one.default or one.optional:
+        if one.default:
             return one.default
         return self._implied(one, given) or one.otherwise or None
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
-from orchestrator.cluster.front import Departures, Front
+from orchestrator.cluster.departures import Departures
+from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
 from orchestrator.cluster.watch import Watch
 from orchestrator.engine.engine import Engine
 
+NO_RULES = FrontRules()
+
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`."""
+    """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front."""
 
-    def __init__(self, engines: Sequence[Engine], router: Router, source: Source) -> None:
+    def __init__(self, engines: Sequence[Engine], router: Router, source: Source, rules: FrontRules = NO_RULES) -> None:
         self._engines = engines
-        self._source = source
-        self._departures = Departures(self._changed)
-        self._front = Front(engines, router, source, self._departures, self._changed)
+        self._front = Front(engines, router, source, rules, self._changed)
         self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
         others = [] if self._watch is None else [self._watch]
-        self._clock = Clock([*engines, self._front, self._departures, *others])
+        self._clock = Clock([*engines, self._front, self._front.departures, *others])
+        self.scaling = self._front.scaling
 
     @property
     def now(self) -> int:
@@ -32,8 +34,7 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
-            if self._source.hear(told):
-                self._changed(self._front)
+            self._front.hear(told)
             yield told
 
     def told_until(self) -> int:
@@ -43,7 +44,7 @@ class Cluster:
         return min([self.now, *awake])
 
     def _watching(self, router: WatchingRouter) -> Watch:
-        return Watch(router, self._engines, self._source, lambda: any(map(self._clock.is_awake, self._engines)))
+        return Watch(router, self._front, lambda: any(map(self._clock.is_awake, self._engines)))
 
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)

@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestrator.cluster.clock import LANDS, Told
+from orchestrator.cluster.front import Front
 from orchestrator.cluster.router import WatchingRouter
-from orchestrator.cluster.source import Source
-from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
 
 
 class Watch:
-    """Lets `router` look at `engines`; `busy` says whether any of them is at work."""
+    """Lets `router` look at the engines that `front` sends requests to; `busy`: whether any engine is at work."""
 
-    def __init__(
-        self, router: WatchingRouter, engines: Sequence[Engine], source: Source, busy: Callable[[], bool]
-    ) -> None:
+    def __init__(self, router: WatchingRouter, front: Front, busy: Callable[[], bool]) -> None:
         self._router = router
-        self._engines = engines
-        self._source = source
+        self._front = front
         self._busy = busy
         self._now = 0
 
@@ -33,8 +29,8 @@ class Watch:
 
     def next_event(self) -> tuple[int, int] | None:
         """See `Actor`."""
-        arrival = self._source.next_ns()
-        if self._source.reacts:
+        arrival = self._front.coming_ns()
+        if self._front.source.reacts:
             look = self._router.looks(self._now, None) if arrival != NEVER or self._busy() else None
         else:
             look = self._router.looks(self._now, arrival) if arrival != NEVER else None
@@ -43,5 +39,5 @@ class Watch:
     def step(self, now: int) -> Sequence[Told]:
         """Look."""
         self._now = now
-        self._router.look(now, self._engines)
+        self._router.look(now, self._front.engines)
         return ()

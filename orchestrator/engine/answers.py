@@ -29,6 +29,11 @@ class Answers:
         """Await the answer of `request`."""
         self._left[request.id] = request.output_tokens
 
+    def begun(self, request: Request) -> bool:
+        """Whether a token of `request` has been counted; False where nothing of it is awaited."""
+        self._settle()
+        return self._left.get(request.id, request.output_tokens) < request.output_tokens
+
     def drop(self, requests: Sequence[Request]) -> None:
         """Await nothing more of `requests`."""
         if requests:

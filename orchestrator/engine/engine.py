@@ -95,6 +95,12 @@ class Engine:
             self.now = max(self.now, now)
             self._loop.disturbed()
 
+    def begun(self, request: Request, now: int) -> bool:
+        """Whether a request that was submitted here, and is not over, has had its first token before `now`."""
+        if not self._answers.begun(request) and request in self._answers:
+            self._cut(now)
+        return self._answers.begun(request)
+
     def expect(self, horizon_ns: int) -> None:
         """Nothing is likely to come from outside before `horizon_ns`: that far it is worth working ahead."""
         self._horizon = horizon_ns
@@ -161,10 +167,10 @@ class Engine:
 
     def _decide(self, now: int) -> Sequence[CompletedBatch | Aborted]:
         while self._arrivals and self._arrivals[0][0] <= now:
-            admission = self._arrivals.pop(0)[2]
+            there, _, admission = self._arrivals.pop(0)
             self._scheduler.add(admission, now)
             self._answers.add(admission.request)
-            self._seen.append(Seen(admission.request, now))
+            self._seen.append(Seen(admission.request, now, there))
         aborted = self._give_up(now)
         if not self._scheduler.has_unfinished():
             self._loop.nothing_to_decide(now)
@@ -263,7 +269,7 @@ class Engine:
             return NO_GAP
         there = last
         if len(self._answers) == len(self._muted) + len(self._seen):
-            there = max(last, min((seen.request.arrival_ns for seen in self._seen), default=begin))
+            there = max(last, min((seen.there_ns for seen in self._seen), default=begin))
         return Gap(begin - there, there - last)
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:

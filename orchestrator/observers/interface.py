@@ -14,7 +14,7 @@ them may raise `Stop`, which ends the run in order: what finished until then is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
     from orchestrator.observers.intervals import Interval
     from orchestrator.request_source import RequestSource
-    from orchestrator.requests.admission import Admission
     from orchestrator.result import RunResult
     from orchestrator.settings.specification import RunSpec
 
@@ -61,10 +60,6 @@ class Run:
     def kinds(self) -> list[Deployment]:
         """The deployments that differ, in the order of their first engines."""
         return list(dict.fromkeys(self.deployments))
-
-    def admissions(self) -> Iterator[Admission]:
-        """Return how the requests enter, in order of arrival."""
-        return self.deployments[0].admissions(self.source.requests())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

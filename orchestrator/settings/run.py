@@ -21,7 +21,8 @@ class WorkloadSettings:
 
     dataset: Path | None = setting(
         None,
-        "file of requests: TSV (input_toks output_toks arrival_time_ns), or CSV of ReaLLM or of the Azure traces",
+        "file of requests: TSV (input_toks output_toks arrival_time_ns), JSON Lines of LLMServingSim, or CSV of ReaLLM "
+        "or of the Azure traces",
         shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
     )
     req_num: int | None = setting(

@@ -23,7 +23,9 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
+from orchestrator.cluster.admission import GateSettings, gates
 from orchestrator.cluster.affinity import SessionAffinity
+from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
 from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, routers
 from orchestrator.cluster_formats.files import CLUSTER_FILES, ClusterFiles
 from orchestrator.schedulers.settings import Policy, policies
@@ -35,6 +37,7 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
 )
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
@@ -118,7 +121,12 @@ class RunSpec:
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
     session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
+    admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
+    autoscaler: ScalingSettings | None = choice(
+        autoscalers, None, "how many of the instances are there at a time", title="Cluster"
+    )
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
@@ -141,6 +149,15 @@ class RunSpec:
         count = sum(one.instances for one in self.engines)
         router = self.router.router(RouterPlace(count, self.workload.seed))
         return SessionAffinity(router) if self.session_affinity else router
+
+    def problems(self) -> Iterator[Problem]:
+        """There are as many instances as an autoscaler never drops, and as it may start."""
+        there, scaling = sum(one.instances for one in self.engines), self.autoscaler
+        if scaling is None:
+            return
+        for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
+            if value is not None and value > there:
+                yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")
 
     @property
     def engine(self) -> EngineSpec:
