@@ -46,6 +46,11 @@ class RemoteKV:
         """Whether the next pass will bring word of something."""
         return bool(self._news)
 
+    def __post_init__(self) -> None:
+        # vLLM gives layers with a window blocks for all tokens where there is a connector (config/vllm.py, 0.19).
+        if self.kv.windowed:
+            raise InternalError("a connector beside groups of layers that drop what leaves their windows")
+
     def landed(self, request: Request) -> None:
         """The KV cache of `request` is in its blocks."""
         self._note(self.fetching, request)

@@ -58,6 +58,9 @@ class VllmScheduler:
         connector: KVConnector | None = None,
     ) -> None:
         self.config = config
+        if connector is not None and not config.rules.connects:
+            what = f"KV cache that comes from elsewhere is not modelled for {config.version}"
+            raise UserError(what, field="version", fix="use 0.19")
         speculation = config.speculation
         self._guesses = None if speculation is None else Guesses(speculation, acceptance, config.max_model_len)
         self.rules = config.rules
@@ -270,7 +273,7 @@ class VllmScheduler:
         adapters = self._asking.adapters(draft, self.running)
         while len(self.waiting):
             head = self.waiting.head()
-            draft.refused_finds = bool(head.known_blocks)
+            draft.refused_finds = self._asking.may_find_otherwise(head)
             if draft.budget <= 0 or len(self.running) >= self.config.max_num_seqs:
                 draft.refusal = Refusal.TOKENS if draft.budget <= 0 else Refusal.SEATS
                 break
