@@ -50,7 +50,7 @@ def test_an_idle_engine_goes_on_as_soon_as_the_cache_has_come() -> None:
 
 
 def test_a_busy_engine_hears_of_it_when_the_pass_after_it_has_ended() -> None:
-    """The cache comes at 50, within the first step; the second looks as it is launched, at 100, and has ended at 200."""
+    """The cache comes at 50, within the first step; the second, launched at 100, looks, and ends at 200."""
     elsewhere = Elsewhere({1: Remote(8, takes_ns=50)}, {})
     assert steps(elsewhere, config(8), [Request(0, 0, 4, 4), Request(1, 0, 10, 1)]) == [
         (0, {0: 4}, [1], 5),
@@ -161,7 +161,7 @@ def test_cache_that_nobody_waits_for_is_an_error() -> None:
 
 
 def test_what_is_not_modelled_is_refused() -> None:
-    with pytest.raises(UserError, match="not modelled for 0.33"):
+    with pytest.raises(UserError, match=r"not modelled for 0\.33"):
         VllmScheduler(config(4, version="0.33"), connector=Elsewhere({}, {}))
     with pytest.raises(InternalError, match="windows"):
         VllmScheduler(config(4), (LayerGroup(8),), connector=Elsewhere({}, {}))

@@ -1,4 +1,4 @@
-"""KV cache elsewhere: a connector that knows what each request may fetch, how long it takes, and how long blocks stay."""
+"""KV cache elsewhere: a connector that knows what requests may fetch, how long it takes, and how long blocks stay."""
 
 from __future__ import annotations
 
