@@ -96,6 +96,6 @@ def serve(
     departures = Departures(lambda actor: clock.changed(actor))
     arriving = sorted(requests, key=lambda request: request.arrival_ns)
     source = Listed(Admission(request) for request in arriving)
-    front = Front([engine], RoundRobin(), source, departures, lambda actor: clock.changed(actor))
+    front = Front([engine], RoundRobin(), source, departures, lambda actor: clock.changed(actor), alone=True)
     clock = elsewhere.clock = Clock([engine, front, departures, elsewhere])
     return list(clock.run())

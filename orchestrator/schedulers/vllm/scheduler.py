@@ -106,6 +106,11 @@ class VllmScheduler:
         assert self.remote is not None
         self.remote.sent(request)
 
+    def settle(self) -> None:
+        """Nothing more will be decided: take note of what no pass has looked up."""
+        if self.remote is not None:
+            self.remote.settle()
+
     def schedule(self, now: int) -> Batch | None:
         """Decide one step as one pass of vLLM's scheduler does; it may preempt and compute nothing.
 
