@@ -45,4 +45,5 @@ def disaggregation(spec: RunSpec) -> Disaggregation | None:
     """Return what is between the engines; None where each serves its requests alone."""
     if not spec.hands_over:
         return None
-    return Disaggregation(spec.decode_router.router(), spec.transfer.transfer_latency)
+    layerwise = spec.transfer.kv_transfer == "layerwise"
+    return Disaggregation(spec.decode_router.router(), spec.transfer.transfer_latency, layerwise=layerwise)

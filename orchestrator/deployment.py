@@ -24,6 +24,7 @@ from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.layers import stage_layers
 from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
@@ -161,6 +162,7 @@ class Deployment:
             block_size=self.space.block_size,
             block_bytes=self.space.block_bytes,
             bytes_per_s=round(self.spec.transfer.transfer_bw * 1e9) * self.engine.parallelism.npus,
+            layers=lambda batch: stage_layers(self.generator.generate([batch.shape()], batch.serial)),
         )
         scheduler = policy.scheduler(replace(self.place, connector=peer))
         engine = Engine(scheduler, pricing, number=number, max_steps=steps, hands_over=peer.hands_over)

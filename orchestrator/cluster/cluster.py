@@ -31,9 +31,11 @@ class Cluster:
         self._departures = Departures(self._changed)
         entered = list(engines) if disaggregation is None else disaggregation.entered()
         alone = len(engines) == 1
-        self._front = Front(entered, router, source, self._departures, self._changed, alone=alone)
-        between = () if disaggregation is None else disaggregation.actors(self._departures, self._changed, self._time)
-        self._clock = Clock([*engines, self._front, self._departures, *between])
+        self._front = Front(
+            entered, router, source, self._departures, self._changed, alone=alone, between=disaggregation
+        )
+        acting = () if disaggregation is None else disaggregation.actors(self._departures, self._changed, self._time)
+        self._clock = Clock([*engines, self._front, self._departures, *acting])
 
     @property
     def now(self) -> int:
@@ -43,8 +45,8 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
-            if self._disaggregation is not None:
-                self._disaggregation.hear(told)
+            if self._disaggregation is not None and not self._disaggregation.hear(told):
+                continue
             if self._source.hear(told):
                 self._clock.changed(self._front)
             yield told

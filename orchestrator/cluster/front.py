@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from typing import Protocol
 
 from foundation.errors import InternalError
 from orchestrator.cluster.clock import ARRIVES, GOES, Actor, Told
@@ -15,6 +16,7 @@ from orchestrator.cluster.router import Router
 from orchestrator.cluster.source import Source
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
+from orchestrator.engine.records import Rejected
 from orchestrator.requests.request import Request
 
 
@@ -23,13 +25,13 @@ class Departures:
 
     def __init__(self, changed: Callable[[Engine], None]) -> None:
         self._changed = changed
-        self._due: list[tuple[int, int, Engine, Request]] = []
+        self._due: list[tuple[int, int, int, Engine, Request]] = []
 
     def expect(self, request: Request, engine: Engine, now: int) -> bool:
         """Note that `request`, which is at `engine`, may be given up; return whether it may."""
         if request.abort_ns is None:
             return False
-        heappush(self._due, (max(request.abort_ns, now), request.id, engine, request))
+        heappush(self._due, (max(request.abort_ns, now), request.id, engine.number, engine, request))
         return True
 
     def next_event(self) -> tuple[int, int] | None:
@@ -38,17 +40,27 @@ class Departures:
 
     def step(self, now: int) -> Sequence[Told]:
         """Let the next client go."""
-        _, _, engine, request = heappop(self._due)
+        _, _, _, engine, request = heappop(self._due)
         engine.abort(request, now)
         self._changed(engine)
         return ()
+
+
+class Between(Protocol):
+    """What is between engines, as far as the front has to do with it."""
+
+    def goes_ahead(self, engine: Engine) -> bool:
+        """Whether requests that are routed to `engine` are sent on to another one before it sees them."""
+
+    def send_ahead(self, request: Request, engine: Engine, now: int) -> Rejected | None:
+        """Send on a request that was routed to `engine`."""
 
 
 class Front:
     """Takes requests of `source` as they come and sends each to one of `engines`, as `router` says.
 
     `changed`: told of an engine that a request was sent to; `departures` of requests that were taken there. `alone`:
-    the one engine gets nothing from anywhere else.
+    the one engine gets nothing from anywhere else. `between`: what is between engines, if anything is.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class Front:
         changed: Callable[[Actor], None],
         *,
         alone: bool,
+        between: Between | None = None,
     ) -> None:
         self._engines = engines
         self._router = router
@@ -67,6 +80,7 @@ class Front:
         self._departures = departures
         self._changed = changed
         self._alone = alone
+        self._between = between
         self._look_ahead = LookAhead(engines)
         self._expect()
 
@@ -79,9 +93,12 @@ class Front:
         """Route the request that arrives."""
         admission = self._source.take()
         engine = self._engines[routed(self._router, admission.request, now, self._engines)]
-        rejected = engine.submit(admission, now)
-        if rejected is None and self._departures.expect(admission.request, engine, now):
-            self._changed(self._departures)
+        if self._between is not None and self._between.goes_ahead(engine):
+            rejected = self._between.send_ahead(admission.request, engine, now)
+        else:
+            rejected = engine.submit(admission, now)
+            if rejected is None and self._departures.expect(admission.request, engine, now):
+                self._changed(self._departures)
         self._expect(engine, now)
         self._changed(engine)
         return () if rejected is None else (rejected,)

@@ -84,9 +84,9 @@ class Engine:
 
     def submit(self, admission: Admission, now: int) -> Rejected | None:
         """Take a request in, or say why not; the first decision after `now` and its KV's landing sees it."""
-        reason = self._scheduler.rejects(admission.request)
-        if reason is not None:
-            return Rejected(self.number, admission.request, now, reason)
+        rejected = self.turned_away(admission.request, now)
+        if rejected is not None:
+            return rejected
         self._cut(now)
         if self.hands_over:
             admission = replace(admission, ends_after=1)
@@ -94,6 +94,11 @@ class Engine:
         self._submitted += 1
         self._submitted_ns = now
         return None
+
+    def turned_away(self, request: Request, now: int) -> Rejected | None:
+        """Return why `request` would not be taken in at `now`, or None."""
+        reason = self._scheduler.rejects(request)
+        return None if reason is None else Rejected(self.number, request, now, reason)
 
     def abort(self, request: Request, now: int) -> None:
         """The client of `request`, which was submitted here, has gone; nothing of it is reported any more."""

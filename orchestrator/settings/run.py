@@ -60,6 +60,11 @@ class WorkloadSettings:
 class TransferSettings:
     """How KV cache gets from engines that compute prompts to those that go on with them."""
 
+    kv_transfer: str = setting(
+        "whole",
+        "when KV cache leaves the engine that computes it: whole when the prompt is done, or layer by layer meanwhile",
+        choices=("whole", "layerwise"),
+    )
     transfer_bw: float = setting(
         NIC_GB_S, "bandwidth of an NPU's network card, each direction", unit="GB/s (1e9)", above=0, most=1e9
     )

@@ -13,6 +13,7 @@ from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.pricing.interface import Pricing
+from orchestrator.pricing.layers import StageLayers
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
@@ -32,6 +33,7 @@ class Paired:
     roles: Sequence[Role] = ("prefill", "decode")
     bytes_per_s: int = FREE
     latency_ns: int = 0
+    layerwise: bool = False
     max_steps: int = 512
     pricing: Sequence[Pricing] | None = None
     engines: list[Engine] = field(default_factory=list)
@@ -40,11 +42,11 @@ class Paired:
 
     def run(self, requests: Sequence[Request]) -> list[Told]:
         """Serve `requests` and return what was told."""
-        between = Disaggregation(RoundRobin(), self.latency_ns)
+        between = Disaggregation(RoundRobin(), self.latency_ns, layerwise=self.layerwise)
         for number, role in enumerate(self.roles):
             config = self.config if isinstance(self.config, VllmSchedulerConfig) else self.config[number]
             size = {"block_size": config.block_size, "block_bytes": BLOCK_BYTES, "bytes_per_s": self.bytes_per_s}
-            peer = between.peer(number, role, **size)
+            peer = between.peer(number, role, layers=lambda batch: [StageLayers([25, 50, 75, 90], 100)], **size)
             scheduler = VllmScheduler(config, connector=peer)
             pricing = FormulaPricing() if self.pricing is None else self.pricing[number]
             hands_over = role == "prefill"
