@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
 from orchestrator.cluster.departures import Departures
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
@@ -16,14 +17,30 @@ NO_RULES = FrontRules()
 
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front."""
+    """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
-    def __init__(self, engines: Sequence[Engine], router: Router, source: Source, rules: FrontRules = NO_RULES) -> None:
+    `disaggregation`: what is between engines some of which compute prompts only.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        router: Router,
+        source: Source,
+        rules: FrontRules = NO_RULES,
+        disaggregation: Disaggregation | None = None,
+    ) -> None:
         self._engines = engines
-        self._front = Front(engines, router, source, rules, self._changed)
+        self._disaggregation = disaggregation
+        entered = engines if disaggregation is None else disaggregation.entered()
+        alone = len(engines) == 1
+        self._front = Front(entered, router, source, rules, self._changed, alone=alone, between=disaggregation)
+        departures = self._front.departures
         self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
-        others = [] if self._watch is None else [self._watch]
-        self._clock = Clock([*engines, self._front, self._front.departures, *others])
+        acting: list[Actor] = [] if self._watch is None else [self._watch]
+        if disaggregation is not None:
+            acting += disaggregation.actors(departures, self._changed, lambda: self.now)
+        self._clock = Clock([*engines, self._front, departures, *acting])
         self.scaling = self._front.scaling
 
     @property
@@ -34,8 +51,12 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
+            if self._disaggregation is not None and not self._disaggregation.hear(told):
+                continue
             self._front.hear(told)
             yield told
+        if self._disaggregation is not None:
+            self._disaggregation.end()
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""

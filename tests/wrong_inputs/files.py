@@ -313,6 +313,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "barenodes": {**dict.fromkeys(MEMORY), "memory-type": "PER_NODE_MEMORY_EXPANSION"},
 }
 
+_PAIR = "scheduling: vllm\nmodel_name: gpt2\nengines:\n"
 RUN_FILES: dict[str, str | bytes] = {
     "unknown.yaml": "npu_nmu: 4\n",
     "type.yaml": "npu_num: four\n",
@@ -352,6 +353,12 @@ RUN_FILES: dict[str, str | bytes] = {
     "enginesmany.yaml": "engines:\n  - instances: 5000\n",
     "enginesread.yaml": "engines:\n  - scheduling: vllm\n  - max_num_seqs: 4\n",
     "equals.yaml": "npu_num = 2\n",
+    "rolesorca.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, scheduling: orca}\n",
+    "roles33.yaml": _PAIR + "  - {role: prefill, vllm_version: '0.33'}\n  - {role: decode}\n",
+    "rolesmodels.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, model_name: gpt2-xl}\n",
+    "rolesblocks.yaml": _PAIR + "  - {role: prefill, block_size: 16}\n  - {role: decode, block_size: 24}\n",
+    "rolestensor.yaml": _PAIR + "  - {role: prefill, tensor_parallel_size: 3}\n  - {role: decode, npu_num: 2}\n",
+    "roleskv.yaml": _PAIR + "  - {role: prefill, kv_cache_dtype: fp8}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
