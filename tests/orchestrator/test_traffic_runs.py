@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from foundation.errors import UserError
 from orchestrator import RunResult, RunSpec, Simulation
 from orchestrator.observers.console import Console
 from orchestrator.observers.files import ResultFiles
+from orchestrator.settings.specification import from_flags
 
 GPT2 = "openai-community/gpt2"
 
@@ -148,6 +151,24 @@ def test_retrieval_is_no_time_in_which_engines_wait() -> None:
     """A request is at the engine when it has been retrieved: until then the engine is idle."""
     result = simulate(req_num=1, rag_latency=50_000_000)
     assert result.time.waiting_ns == 0 and result.time.idle_ns == 50_000_000
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text()
+    (talk,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "talk.jsonl").write_text(talk)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^python main.py (.*)$", page, re.MULTILINE)
+    assert len(commands) == 6
+    results = [Simulation(from_flags(shlex.split(command))).run() for command in commands]
+    assert all(result.complete for result in results)
+    assert results[0].columns["arrival"].tolist()[-1] == results[0].columns["end"].tolist()[1] + 500_000_000
+    retrieved, limited, scaled = results[3:]
+    assert retrieved.summary.traffic is not None and retrieved.summary.traffic.retrieval_ms is not None
+    assert retrieved.summary.traffic.retrieval_ms["mean"] > 60
+    assert limited.summary.rejected_requests > 0
+    assert scaled.summary.traffic is not None and scaled.summary.traffic.scaling is not None
+    assert scaled.summary.traffic.scaling.events
 
 
 @pytest.mark.parametrize(
