@@ -18,7 +18,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from foundation.errors import InternalError, OrreryError, SimulationError, UserError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.deployment import Deploying, Deployment, Started
@@ -32,6 +32,7 @@ from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import open_source
 from orchestrator.result import RunResult, TurnedAway
+from orchestrator.settings.places import of_engine
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
@@ -44,10 +45,11 @@ Value = TypeVar("Value")
 
 
 class Simulation:
-    """One run of `spec`, told to `observers` in the order given."""
+    """One run of `spec`, told to `observers` in the order given. `notes`: of the files that it was read from."""
 
-    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = (), *, notes: Sequence[str] = ()) -> None:
         self.spec = spec
+        self._notes = tuple(notes)
         self.result: RunResult | None = None
         self._observers = tuple(observers)
 
@@ -60,7 +62,7 @@ class Simulation:
         stopwatch = Stopwatch()
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
-                run = prepare(self.spec)
+                run = replace(prepare(self.spec), notes=self._notes)
                 started = _start(run, running, stopwatch)
             for observer in self._observers:
                 observing.callback(observer.close)
@@ -88,6 +90,7 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
+    spec.new_router()
     listed = _deployed(spec)
     kinds = list(dict.fromkeys(listed))
     source = open_source(
@@ -113,16 +116,18 @@ def prepare(spec: RunSpec) -> Run:
 
 
 def _deployed(spec: RunSpec) -> list[Deployment]:
-    """Deploy what the run lists; of several, an error says which."""
+    """Deploy what the run lists; of several, an error says which, of all that are wrong."""
     deploying = Deploying(spec)
-    listed = []
+    listed: list[Deployment] = []
+    problems: list[UserError] = []
     for place, engine in enumerate(spec.engines):
         try:
             listed.append(deploying.deploy(engine))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
-            raise UserError(f"engines[{place}]: {error}") from error
+            problems += [of_engine(place, one) for one in error.problems]
+    raise_all(problems)
     return listed
 
 
@@ -143,7 +148,7 @@ class _Going:
         self._run = run
         self._engines = engines
         self._traffic = make_traffic(run)
-        self._cluster = Cluster(engines, run.spec.router.router(), self._traffic.source, self._traffic.rules)
+        self._cluster = Cluster(engines, run.spec.new_router(), self._traffic.source, self._traffic.rules)
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)

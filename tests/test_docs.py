@@ -52,6 +52,7 @@ def test_flags_of_the_main_job_that_pages_name_exist() -> None:
     known = catalogue(RunCommand).spellings
     pages = (
         "usage.md",
+        "clusters.md",
         "outputs.md",
         "scheduling.md",
         "vllm_scheduler.md",

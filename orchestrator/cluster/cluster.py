@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.clock import Clock, Told
+from orchestrator.cluster.clock import Actor, Clock, Told
 from orchestrator.cluster.departures import Departures
 from orchestrator.cluster.front import Front, FrontRules
-from orchestrator.cluster.router import Router
+from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.watch import Watch
 from orchestrator.engine.engine import Engine
 
 NO_RULES = FrontRules()
@@ -20,7 +21,9 @@ class Cluster:
     def __init__(self, engines: Sequence[Engine], router: Router, source: Source, rules: FrontRules = NO_RULES) -> None:
         self._engines = engines
         self._front = Front(engines, router, source, rules, self._changed)
-        self._clock = Clock([*engines, self._front, self._front.departures])
+        self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
+        others = [] if self._watch is None else [self._watch]
+        self._clock = Clock([*engines, self._front, self._front.departures, *others])
         self.scaling = self._front.scaling
 
     @property
@@ -40,5 +43,11 @@ class Cluster:
         awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
         return min([self.now, *awake])
 
-    def _changed(self, actor: Engine | Departures | Front) -> None:
+    def _watching(self, router: WatchingRouter) -> Watch:
+        return Watch(router, self._front, lambda: any(map(self._clock.is_awake, self._engines)))
+
+    def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
+        if self._watch is not None and not isinstance(actor, Departures):
+            self._watch.arrived(self.now)
+            self._clock.changed(self._watch)

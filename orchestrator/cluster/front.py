@@ -52,7 +52,7 @@ class Front:
     ) -> None:
         self._engines = engines
         self._router = router
-        self._source = source
+        self.source = source
         self._changed = changed
         self._gate, self._retrieval = rules.gate, rules.retrieval
         self._pool = Pool(engines)
@@ -66,7 +66,7 @@ class Front:
 
     def next_event(self) -> tuple[int, int] | None:
         """See `Actor`."""
-        time = self._coming()
+        time = self.coming_ns()
         if self.scaling is not None:
             time = min(time, self.scaling.next_ns())
         return None if time == NEVER else (time, ARRIVES)
@@ -79,7 +79,7 @@ class Front:
         if self._retrieval is not None and self._retrieval.next_ns() <= now:
             retrieved = self._retrieval.take(now)
             return () if retrieved is None else self._send(retrieved, now)
-        return self._arrive(now) if self._source.next_ns() <= now else ()
+        return self._arrive(now) if self.source.next_ns() <= now else ()
 
     def hear(self, told: Told) -> None:
         """Take note of what has become of requests."""
@@ -90,16 +90,17 @@ class Front:
             self._pool.hear(told)
             if self.scaling is not None and told.engine != FRONT:
                 self.scaling.hear(told.engine, told.end_ns if isinstance(told, CompletedBatch) else told.now)
-        if self._source.hear(told):
+        if self.source.hear(told):
             self._more_came()
 
     def _arrive(self, now: int) -> Sequence[Told]:
-        admission = self._source.take()
+        admission = self.source.take()
         if self.departures.expect(admission.request, now):
             self._changed(self.departures)
         if self._retrieval is None:
             return self._send(admission, now)
         self._retrieval.submit(admission, now)
+        self._changed(self)
         return ()
 
     def _send(self, admission: Admission, now: int) -> Sequence[Told]:
@@ -128,7 +129,7 @@ class Front:
 
     def _look_ahead(self, engine: Engine | None = None, now: int = 0) -> None:
         """Tell how far it is worth working ahead: one engine alone until the next arrival, each of several its own."""
-        following = self._coming()
+        following = self.coming_ns()
         if len(self._engines) == 1:
             self._engines[0].expect(following)
         elif engine is not None:
@@ -136,19 +137,24 @@ class Front:
             mean_gap = now // self._arrived[engine.number]
             engine.expect(NEVER if following == NEVER else now + 2 * mean_gap)
 
-    def _coming(self) -> int:
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines that requests are routed to now."""
+        return self._pool.engines
+
+    def coming_ns(self) -> int:
         """Return when the next request comes here or to the engines, as far as is known (ns)."""
-        time = self._source.next_ns()
+        time = self.source.next_ns()
         return time if self._retrieval is None else min(time, self._retrieval.next_ns())
 
     def _more(self) -> bool:
         """Whether anything is to happen without a look at the instances; what has stalled is not helped by one."""
-        if self._coming() != NEVER or self.departures.next_event() is not None:
+        if self.coming_ns() != NEVER or self.departures.next_event() is not None:
             return True
         return any(engine.next_event() is not None for engine in self._engines)
 
     def _left(self, request: Request, now: int) -> None:
-        if self._source.hear(Left(request, now)):
+        if self.source.hear(Left(request, now)):
             self._more_came()
 
     def _drop(self, request: Request) -> None:

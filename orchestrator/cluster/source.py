@@ -27,6 +27,9 @@ News = Told | Left
 class Source(Protocol):
     """Hands out requests as they come to the front of a cluster, in order of time."""
 
+    reacts: bool
+    """Whether requests may come because of what becomes of others."""
+
     def next_ns(self) -> int:
         """Return when the next request comes, as far as is known now; `NEVER`: none is known to come."""
 
@@ -55,6 +58,8 @@ def ended(news: News) -> Sequence[Ended]:
 
 class Listed:
     """Requests whose times are known beforehand, in order of arrival."""
+
+    reacts = False
 
     def __init__(self, admissions: Iterable[Admission]) -> None:
         self._rest = iter(admissions)

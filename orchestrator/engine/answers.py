@@ -43,7 +43,7 @@ class Answers:
 
     def count(self, batch: Batch) -> Set[Request]:
         """Count the tokens that `batch` brings; return the requests whose answer is complete with them."""
-        if batch.requests is self._together and self._counted + 1 < self._least:
+        if batch.brings is None and batch.requests is self._together and self._counted + 1 < self._least:
             self._counted += 1
             return NOBODY
         self._settle()

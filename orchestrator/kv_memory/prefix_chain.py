@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from foundation.errors import UserError
+from foundation.recent import RecentByIdentity
 from orchestrator.requests.request import Request
 
 
@@ -37,6 +38,16 @@ class PrefixChain:
             parent = hashes[-1] if hashes else self._root
             hashes.append(blake2b(parent + tokens.tobytes(), digest_size=16).digest())
         return hashes[index]
+
+
+_CHAINS: RecentByIdentity[PrefixChain] = RecentByIdentity(4)
+
+
+def chain_of(request: Request, block_size: int) -> PrefixChain:
+    """Return the chain of `request`; those whom a router asks one after another, and who serves it, share one."""
+    return _CHAINS.get(
+        [request], lambda: PrefixChain(known_tokens(request), block_size, request.adapter), key=block_size
+    )
 
 
 def known_tokens(request: Request) -> Sequence[int]:

@@ -40,13 +40,15 @@ class Stop(Exception):
 class Run:
     """What is about to be simulated: what was asked for, the same with nothing left open, its engines, its requests.
 
-    `deployments`: of each engine, in their order; like engines have the same.
+    `deployments`: of each engine, in their order; like engines have the same. `notes`: what a user should know of the
+    files that it was read from.
     """
 
     asked: RunSpec
     spec: RunSpec
     deployments: Sequence[Deployment]
     source: RequestSource
+    notes: Sequence[str] = ()
 
     def places(self) -> dict[Deployment, list[int]]:
         """Return the deployments that differ, in the order of their first engines, and the numbers of their engines."""

@@ -52,7 +52,7 @@ def _run_rows(summary: Summary) -> list[Row]:
     used, total = summary.peak_kv_blocks, summary.kv_blocks
     share = f" ({100 * used / total:.1f} %)" if total else ""
     rows: list[Row] = [
-        ("model", printable(summary.model)),
+        *(("model", printable(name)) for name in summary.model.split(", ")),
         *(("NPUs", printable(text)) for text in summary.deployed),
         *_limits(summary),
         ("finished requests", str(summary.finished_requests)),

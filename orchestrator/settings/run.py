@@ -32,7 +32,7 @@ class WorkloadSettings:
         aliases=("num_prompts",),
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
-    seed: int = setting(0, "seed of the sample workload, and of what routings draw")
+    seed: int = setting(0, "seed of the sample workload, and of what routings and routers draw")
     lora_adapters: int | None = setting(
         None,
         "LoRA adapters that requests are served with, each with the next one",

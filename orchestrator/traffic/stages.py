@@ -155,6 +155,8 @@ class Places:
 class Heard:
     """Makes a `Source` of a stage."""
 
+    reacts = True
+
     def __init__(self, stage: Stage) -> None:
         self.next_ns, self.take = stage.next_ns, stage.take
         self._over = stage.over
