@@ -296,3 +296,11 @@ def test_totals_are_those_of_one_engine_that_does_all(reached: Reached, rows: li
     assert split.prompt_tokens == together.prompt_tokens + len(rows)
     assert split.transferred_bytes == BLOCK_BYTES * sum(-(-prompt // 4) for prompt, _ in rows)
     reached()
+
+
+def test_an_engine_waits_from_when_a_request_came_to_it() -> None:
+    """Request 1 comes at 1,000,000, is computed by 1,000,100 and there at 1,001,100: before that nobody was there."""
+    pair = timed()
+    told = pair.run([Request(0, 0, 4, 1), Request(1, 1_000_000, 4, 1)])
+    gaps = [(one.engine, *one.gap) for one in told if isinstance(one, CompletedBatch) and one.batch.requests]
+    assert gaps == [(0, 0, 0), (1, 1000, 100), (0, 0, 999_900), (1, 1000, 998_900)]
