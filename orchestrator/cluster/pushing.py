@@ -6,6 +6,7 @@
 The decode engine is chosen and has blocks before the prompt is computed, and the prefill engine writes into them: vLLM
 pull request 37686 (layer-wise push for its MooncakeConnector), vllm-ascend's `MooncakeLayerwiseConnector`. A layer is
 ready by the trace's own times, scaled to when the stage began and ended. What a pass has sent is known when that ends.
+Every layer is taken to keep as many bytes of a token.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class Engine:
         self._aborts: list[tuple[int, Request]] = []
         self._muted: set[Request] = set()
         self._seen: list[Seen] = []
+        self._there_ns = 0
         self._answers = Answers()
         self._stretch: Stretch | None = None
         self._horizon = NEVER
@@ -188,10 +189,12 @@ class Engine:
 
     def _decide(self, now: int) -> Sequence[CompletedBatch | Aborted]:
         while self._arrivals and self._arrivals[0][0] <= now:
-            there, _, admission = self._arrivals.pop(0)
+            came_ns, _, admission = self._arrivals.pop(0)
+            if len(self._answers) == len(self._muted):
+                self._there_ns = came_ns
             self._scheduler.add(admission, now)
             self._answers.add(admission)
-            self._seen.append(Seen(admission.request, now, there))
+            self._seen.append(Seen(admission.request, now))
         aborted = self._give_up(now)
         if not self._scheduler.has_unfinished():
             self._loop.nothing_to_decide(now)
@@ -290,9 +293,7 @@ class Engine:
         last = self._stages.free[-1]
         if begin <= last:
             return NO_GAP
-        there = last
-        if len(self._answers) == len(self._muted) + len(self._seen):
-            there = max(last, min((seen.there_ns for seen in self._seen), default=begin))
+        there = max(last, self._there_ns)
         return Gap(begin - there, there - last)
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:

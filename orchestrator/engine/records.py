@@ -22,11 +22,10 @@ FRONT = -1
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that reached the engine at `there_ns`, and that it came to see at `queued_ns`."""
+    """A request that the engine came to see at `queued_ns`."""
 
     request: Request
     queued_ns: int
-    there_ns: int
 
 
 class Gap(NamedTuple):

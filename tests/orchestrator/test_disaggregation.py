@@ -186,7 +186,10 @@ def assert_nothing_left(pair: Paired) -> None:
 
 @st.composite
 def clusters(draw: st.DrawFn) -> tuple[Paired, list[Request]]:
-    """Draw engines and requests, each of which fits into every engine alone."""
+    """Draw engines and requests, each of which fits into every engine alone.
+
+    First come, first served: by priority vLLM 0.19 may lock itself up (see below).
+    """
     block, length = draw(st.sampled_from([1, 4, 16])), draw(st.sampled_from([24, 60]))
     seats, chunked = draw(st.integers(1, 6)), draw(st.booleans())
     roles = draw(st.sampled_from(ROLES))
@@ -201,7 +204,6 @@ def clusters(draw: st.DrawFn) -> tuple[Paired, list[Request]]:
             enable_chunked_prefill=chunked,
             async_scheduling=draw(st.booleans()),
             scheduler_reserve_full_isl=draw(st.booleans()),
-            policy=draw(st.sampled_from(["fcfs", "priority"])),
         )
         for _ in roles
     ]
@@ -296,3 +298,28 @@ def test_totals_are_those_of_one_engine_that_does_all(reached: Reached, rows: li
     assert split.prompt_tokens == together.prompt_tokens + len(rows)
     assert split.transferred_bytes == BLOCK_BYTES * sum(-(-prompt // 4) for prompt, _ in rows)
     reached()
+
+
+def test_an_engine_waits_from_when_a_request_came_to_it() -> None:
+    """Request 1 comes at 1,000,000, is computed by 1,000,100 and there at 1,001,100: before that nobody was there."""
+    pair = timed()
+    told = pair.run([Request(0, 0, 4, 1), Request(1, 1_000_000, 4, 1)])
+    gaps = [(one.engine, *one.gap) for one in told if isinstance(one, CompletedBatch) and one.batch.requests]
+    assert gaps == [(0, 0, 0), (1, 1000, 100), (0, 0, 999_900), (1, 1000, 998_900)]
+
+
+def test_by_priority_an_engine_may_lock_itself_up_as_vllm_does() -> None:
+    """Both are in the decode engine's 24 blocks of one token when 0, which runs, wants its 14th: 1 holds 11, and waits.
+
+    0 loses its place, is before 1 by its id, and never finds 14 blocks; 1, which has its KV cache, is never tried.
+    """
+    settings = {"block_size": 1, "scheduler_reserve_full_isl": False}
+    requests = [Request(0, 0, 1, 14, name="0"), Request(1, 0, 11, 1, name="1")]
+    locked = {}
+    for policy in ("priority", "fcfs"):
+        own = {"config": [config(24, **settings), config(24, **settings, max_num_seqs=1, policy=policy)]}
+        pair = timed(**own, bytes_per_s=FREE, latency_ns=50)
+        pair.run(requests)
+        usage = pair.engines[1].usage()
+        locked[policy] = usage.waiting, usage.free_blocks
+    assert locked == {"priority": (2, 13), "fcfs": (0, 24)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from foundation.errors import InternalError, UserError
+from orchestrator.kv_memory.prefix_chain import chain_of
 from orchestrator.requests.admission import Admission
 from orchestrator.schedulers.tracked import Tracked
+from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 
 
 class Status(Enum):
@@ -89,3 +92,22 @@ class Entry(Tracked):
     def steps_left(self) -> int:
         """Return how many more times it is decided as a decode, each time when the token before is there."""
         return min(self.final, self.longest) - self.tokens - 1
+
+
+def new_entry(admission: Admission, serial: int, config: VllmSchedulerConfig, *, finds: bool) -> Entry:
+    """Return the counters of a new request; lengths that cannot be are an error. `finds`: prefixes are searched."""
+    request = admission.request
+    if request.prompt_tokens < 1 or request.max_tokens < 1:
+        raise UserError(
+            f"request {request.name or request.id} has {request.prompt_tokens} prompt and "
+            f"{request.max_tokens} output tokens",
+            line=request.source_line,
+            fix="both must be at least 1",
+        )
+    if request.prompt_tokens >= config.max_model_len:
+        sizes = f"{request.prompt_tokens} prompt tokens, max_model_len {config.max_model_len}"
+        raise InternalError(f"request {request.id} should have been rejected: {sizes}")
+    entry = Entry(admission, serial, config.max_model_len)
+    if finds and request.prompt_token_ids is not None:
+        entry.chain = chain_of(request, config.block_size)
+    return entry

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from foundation.errors import InternalError, UserError
+from foundation.errors import UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.kv_memory.holder import Holder
@@ -36,7 +36,7 @@ from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.connector import KVConnector, Match
 from orchestrator.schedulers.vllm.decoding import Decoding
 from orchestrator.schedulers.vllm.draft import Draft, Refusal
-from orchestrator.schedulers.vllm.entry import Entry, Status
+from orchestrator.schedulers.vllm.entry import Entry, Status, new_entry
 from orchestrator.schedulers.vllm.guesses import Guesses
 from orchestrator.schedulers.vllm.memory import vllm_memory
 from orchestrator.schedulers.vllm.queues import waiting_queue
@@ -86,7 +86,8 @@ class VllmScheduler:
 
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        entry = self._track(admission)
+        self._added += 1
+        entry = new_entry(admission, self._added, self.config, finds=self.kv.caches_prefixes)
         self._entries[admission.request.id] = entry
         self.waiting.add(entry)
 
@@ -423,21 +424,3 @@ class VllmScheduler:
         if not self.decoding.together:
             return False  # what other decodes leave of the step's tokens may be enough
         return self._refusal is Refusal.TOKENS or not self.kv.windowed
-
-    def _track(self, admission: Admission) -> Entry:
-        """Return the counters of a new request; lengths that cannot be are an error."""
-        request, config = admission.request, self.config
-        if request.prompt_tokens < 1 or request.max_tokens < 1:
-            raise UserError(
-                f"request {request.name or request.id} has {request.prompt_tokens} prompt and "
-                f"{request.max_tokens} output tokens",
-                line=request.source_line,
-                fix="both must be at least 1",
-            )
-        if request.prompt_tokens >= config.max_model_len:
-            raise InternalError(f"request {request.id} should have been rejected: {self.rejects(request)}")
-        self._added += 1
-        entry = Entry(admission, self._added, config.max_model_len)
-        if self.kv.caches_prefixes and request.prompt_token_ids is not None:
-            entry.chain = chain_of(request, config.block_size)
-        return entry
