@@ -24,7 +24,7 @@ from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.source import Listed
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected
 from orchestrator.introduction import notes
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
@@ -147,6 +147,7 @@ class _Going:
         self._turned_away: list[TurnedAway] = []
         everyone = (self._recorder, self._time, self._overload, self._intervals, *observers)
         self._hear_batch = hooks(everyone, "batch")
+        self._hear_dummy = hooks(everyone, "dummy")
         self._hear_turned_away = hooks(everyone, "turned_away")
         self._hear_finished = hooks(everyone, "finished")
         self._hear_interval = hooks(everyone, "interval")
@@ -190,6 +191,9 @@ class _Going:
             if isinstance(told, CompletedBatch):
                 for hear in self._hear_batch:
                     hear(told)
+            elif isinstance(told, DummyPass):
+                for hear_dummy in self._hear_dummy:
+                    hear_dummy(told)
             else:
                 self._turn_away(told)
             if cluster.now >= due:

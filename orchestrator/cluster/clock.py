@@ -2,6 +2,7 @@
 
     priority   -1 a client goes away, and its request is given up      0 a batch ends      1 KV cache lands
                 2 a request arrives and is routed                      3 a batch is decided
+                4 a wave begins, which all have joined
     What is still equal goes in order of serial.
 
 An actor is on the heap while it says when it acts next; one that is idle costs nothing. Whoever changes another actor's
@@ -14,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected
 
-GOES, LANDS, ARRIVES = -1, 1, 2
+GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
 """Priorities of what is no engine's event; see `orchestrator.engine.loops` for theirs."""
 
-Told = CompletedBatch | Aborted | Rejected
+Told = CompletedBatch | DummyPass | Aborted | Rejected
 
 
 class Actor(Protocol):

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.clock import Clock, Told
+from orchestrator.cluster.clock import Actor, Clock, Told
 from orchestrator.cluster.front import Departures, Front
 from orchestrator.cluster.router import Router
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
 
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`."""
+    """Runs `engines` on the requests of `source`, each routed by `router`; `waves` move those that are in lock step."""
 
-    def __init__(self, engines: Sequence[Engine], router: Router, source: Source) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], router: Router, source: Source, waves: Sequence[Waves] = ()
+    ) -> None:
         self._engines = engines
         self._source = source
         self._departures = Departures(self._changed)
         self._front = Front(engines, router, source, self._departures, self._changed)
-        self._clock = Clock([*engines, self._front, self._departures])
+        self._clock = Clock([*engines, self._front, self._departures, *waves])
+        for group in waves:
+            group.tell(self._changed)
 
     @property
     def now(self) -> int:
@@ -35,9 +40,10 @@ class Cluster:
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""
-        # What is in flight ends, which is an event: of engines that have none there is nothing to tell.
-        awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
+        # What is in flight ends, which is an event, or comes after what is waited for: else there is nothing to tell.
+        moving = (engine for engine in self._engines if engine.waits or self._clock.is_awake(engine))
+        awake = [engine.told_until() for engine in moving]
         return min([self.now, *awake])
 
-    def _changed(self, actor: Engine | Departures) -> None:
+    def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
