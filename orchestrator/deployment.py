@@ -13,9 +13,11 @@ from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
 from foundation.errors import UserError
 from orchestrator.backends import backends
+from orchestrator.cluster.waves import Waves
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.member import Member
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.pricing.adapters import AdapterPricing
@@ -29,7 +31,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
-from orchestrator.settings.decided import decided, machine
+from orchestrator.settings.decided import check_lock_step, decided, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
@@ -50,9 +52,13 @@ from trace_gen.precision import Precision
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Engines ready to run, and what their backend has counted (steps, cache hits, runs of an external program)."""
+    """Engines ready to run, what moves those that advance in lock step, and what their backend has counted.
+
+    (Steps, cache hits, runs of an external program.)
+    """
 
     engines: list[Engine]
+    waves: list[Waves]
     statistics: Callable[[], dict[str, int]]
 
 
@@ -88,10 +94,12 @@ class Deployment:
     drafter: TraceGenerator | None = None
     adapters: AdapterWork | None = None
 
-    def system(self, count: int = 1) -> str:
-        """Return the hardware of `count` such engines and how it is used, in a few words."""
+    def system(self, count: int | None = None) -> str:
+        """Return the hardware of `count` such engines (None: of one, or one group) and how it is used, in few words."""
         shared = self.engine.parallelism
-        layout = f"{count} x {shared.layout}" if count > 1 else shared.layout
+        count = count or shared.data
+        groups = count // shared.data
+        layout = f"{groups} x {shared.layout}" if groups > 1 else shared.layout
         return f"{count * shared.npus} x {self.hardware.name} ({layout})"
 
     @property
@@ -136,12 +144,24 @@ class Deployment:
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
+        engines, waves = self._engines(pricing, numbers)
+        return Started(engines, waves, getattr(backend, "statistics", dict))
+
+    def _engines(self, pricing: Pricing, numbers: Sequence[int]) -> tuple[list[Engine], list[Waves]]:
+        """Return engines with these numbers, those of a data-parallel group one after another, and the groups."""
         schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in numbers[1:])]
+        numbered, most = list(zip(numbers, schedulers, strict=True)), self.spec.execution.macro_steps
+        members = self.engine.parallelism.data
+        if members == 1:
+            return [Engine(one, pricing, number=number, max_steps=most) for number, one in numbered], []
+        waves = [Waves(pricing, max_steps=most) for _ in range(len(numbers) // members)]
         engines = [
-            Engine(scheduler, pricing, number=number, max_steps=execution.macro_steps)
-            for number, scheduler in zip(numbers, schedulers, strict=True)
+            Member(one, waves[place // members], number=number, max_steps=most)
+            for place, (number, one) in enumerate(numbered)
         ]
-        return Started(engines, getattr(backend, "statistics", dict))
+        for place, group in enumerate(waves):
+            group.admit(engines[place * members : (place + 1) * members])
+        return list(engines), waves
 
     def admissions(self, requests: Iterable[Request]) -> Iterator[Admission]:
         """Return how `requests` enter: with `gen` their prompts count as computed already."""
@@ -221,6 +241,15 @@ class Deploying:
         self._configurations = cache(self._new_configurations)
         self._like = cache(self._deploy)
 
+    def apart(self, engine: EngineSpec) -> EngineSpec:
+        """Return `engine`; data-parallel engines of a dense model share nothing, so they are instances of it."""
+        shared = engine.parallelism
+        if shared.data == 1 or self._model(engine.model).mixtures:
+            return engine
+        return replace(
+            engine, parallelism=replace(shared, data_parallel_size=None), instances=engine.instances * shared.data
+        )
+
     def deploy(self, engine: EngineSpec) -> Deployment:
         """Return what `engine` needs, the same for all that are like it; however many `instances`, it is one engine.
 
@@ -232,6 +261,7 @@ class Deploying:
         asked = given.model
         model, hardware = self._model(asked), self._hardware(asked.hardware)
         engine = decided(given, model, hardware)
+        check_lock_step(engine, model)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
         npu = machine(engine, model, hardware)
@@ -358,7 +388,8 @@ class Deploying:
                 shared.tensor,
                 shared.stages,
                 shared.expert,
-                context=shared.context,
+                shared.data,
+                shared.context,
                 layers=shared.layers,
                 redundant_experts=shared.redundant_experts,
             ),

@@ -22,6 +22,7 @@ from foundation.errors import InternalError, OrreryError, SimulationError, UserE
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.source import Listed
+from orchestrator.cluster.waves import Waves
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected
@@ -65,7 +66,8 @@ class Simulation:
                 observing.callback(observer.close)
                 observer.begin(run)
             engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
-            going = _Going(run, engines, self._observers)
+            waves = [group for one in started for group in one.waves]
+            going = _Going(run, engines, waves, self._observers)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -87,7 +89,8 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
-    listed = _deployed(spec)
+    deploying = Deploying(spec)
+    listed = _deployed(spec, deploying)
     kinds = list(dict.fromkeys(listed))
     source = open_source(
         spec.workload,
@@ -103,19 +106,22 @@ def prepare(spec: RunSpec) -> Run:
         if spec.workload.lora_adapters:
             raise UserError(what, field="--lora_adapters", fix=fix)
         raise UserError(what, path=spec.workload.dataset, field=ADAPTER_COLUMN, fix=fix)
-    counts = [given.instances for given in spec.engines]
+    counts = [deploying.apart(given).instances for given in spec.engines]
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
-    deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]
+    deployments = [
+        one
+        for one, count in zip(listed, counts, strict=True)
+        for _ in range(count * one.engine.parallelism.data)
+    ]
     return Run(spec, replace(spec, engines=engines, workload=spec.workload.decided()), deployments, source)
 
 
-def _deployed(spec: RunSpec) -> list[Deployment]:
+def _deployed(spec: RunSpec, deploying: Deploying) -> list[Deployment]:
     """Deploy what the run lists; of several, an error says which."""
-    deploying = Deploying(spec)
     listed = []
     for place, engine in enumerate(spec.engines):
         try:
-            listed.append(deploying.deploy(engine))
+            listed.append(deploying.deploy(deploying.apart(engine)))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
@@ -136,9 +142,12 @@ def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
 class _Going:
     """A run under way: the clock, what is always recorded, and the observers."""
 
-    def __init__(self, run: Run, engines: Sequence[Engine], observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, run: Run, engines: Sequence[Engine], waves: Sequence[Waves], observers: Sequence[Observer]
+    ) -> None:
         self._run = run
         self._engines = engines
+        self._waves = waves
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source)
@@ -155,7 +164,8 @@ class _Going:
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        cluster = Cluster(self._engines, self._run.spec.router.router(), Listed(self._run.admissions()))
+        source = Listed(self._run.admissions())
+        cluster = Cluster(self._engines, self._run.spec.router.router(), source, self._waves)
         try:
             self._listen(cluster)
             self._check_ended()
@@ -266,6 +276,7 @@ def _facts(run: Run, ending: BaseException | None) -> RunFacts:
         hardware=_joined(one.hardware.name for one in kinds),
         npus=sum(one.engine.parallelism.npus for one in run.deployments),
         deployed=[one.system(len(places)) for one, places in run.places().items()],
+        data=_common([one.data for one in shared]),
         tensor=_common([one.tensor for one in shared]),
         pipeline=_common([one.stages for one in shared]),
         context=_common([one.context for one in shared]),

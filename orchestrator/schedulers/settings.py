@@ -76,6 +76,9 @@ class Policy(ABC):
     sees_driver_memory: ClassVar[bool] = False
     """Whether an NPU's memory is what its driver shows to programs; else it is what the datasheet says."""
 
+    lock_step: ClassVar[bool] = False
+    """Whether it decides by `EngineLoop.QUEUE`, one pass at a time, so that engines can advance in lock step."""
+
     num_gpu_blocks_override: int | None = None
     """KV blocks whatever memory there is, one of which stays empty; None: as many as fit."""
 

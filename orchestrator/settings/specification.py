@@ -81,9 +81,13 @@ class EngineSpec:
         "engines like this one, each with its own NPUs",
         least=1,
         most=MOST_ENGINES,
-        aliases=("data_parallel_size",),
         title="Cluster",
     )
+
+    @property
+    def engines(self) -> int:
+        """How many engines it is on the clock."""
+        return self.instances * self.parallelism.data
 
     @property
     def block_size(self) -> int:

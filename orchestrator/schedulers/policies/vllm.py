@@ -38,6 +38,7 @@ class VllmSettings(Policy):
     default_block_size: ClassVar[int] = 16
     ends_at_longest: ClassVar[bool] = True
     sees_driver_memory: ClassVar[bool] = True
+    lock_step: ClassVar[bool] = True
 
     max_num_seqs: int | None = setting(
         None,
