@@ -109,9 +109,7 @@ def prepare(spec: RunSpec) -> Run:
     counts = [deploying.apart(given).instances for given in spec.engines]
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
     deployments = [
-        one
-        for one, count in zip(listed, counts, strict=True)
-        for _ in range(count * one.engine.parallelism.data)
+        one for one, count in zip(listed, counts, strict=True) for _ in range(count * one.engine.parallelism.data)
     ]
     return Run(spec, replace(spec, engines=engines, workload=spec.workload.decided()), deployments, source)
 

@@ -15,9 +15,7 @@ from orchestrator.engine.engine import Engine
 class Cluster:
     """Runs `engines` on the requests of `source`, each routed by `router`; `waves` move those that are in lock step."""
 
-    def __init__(
-        self, engines: Sequence[Engine], router: Router, source: Source, waves: Sequence[Waves] = ()
-    ) -> None:
+    def __init__(self, engines: Sequence[Engine], router: Router, source: Source, waves: Sequence[Waves] = ()) -> None:
         self._engines = engines
         self._source = source
         self._departures = Departures(self._changed)

@@ -141,9 +141,7 @@ class Waves:
             return least, max(least, min(again, MOST_AHEAD)) if self.pricing.stages > 1 else least
 
         number, self._number = self._number, self._number + 1
-        batches = [
-            _dummy(number) if one.flight is None else replace(one.flight.batch, serial=number) for one in wave
-        ]
+        batches = [_dummy(number) if one.flight is None else replace(one.flight.batch, serial=number) for one in wave]
         return self._prices.price(batches, 1, worth)
 
     def _passages(self, ready: int, priced: Sequence[Steps]) -> list[Passage]:

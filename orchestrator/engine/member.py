@@ -61,9 +61,7 @@ class LockStep(Protocol):
 class Member(Engine):
     """An engine of `group`; see the module's docstring. Its scheduler decides as vLLM's batch queue does."""
 
-    def __init__(
-        self, scheduler: Scheduler, group: LockStep, *, number: int = 0, max_steps: int = MAX_STEPS
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, group: LockStep, *, number: int = 0, max_steps: int = MAX_STEPS) -> None:
         super().__init__(scheduler, group.pricing, number=number, max_steps=max_steps)
         if not isinstance(self._loop, QueueLoop):
             raise InternalError(f"{type(scheduler).__name__} does not decide as a data-parallel engine does")

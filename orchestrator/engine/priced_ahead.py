@@ -100,9 +100,7 @@ class PricedAhead:
         return priced
 
     def _price(self, wave: Sequence[Batch], steps: int) -> Sequence[Steps]:
-        cost = self.pricing.price(
-            wave if steps == 1 else [batch.again(batch.context_tokens, steps) for batch in wave]
-        )
+        cost = self.pricing.price(wave if steps == 1 else [batch.again(batch.context_tokens, steps) for batch in wave])
         stage_ns = cost.finish_ns.copy()
         stage_ns[:, :, 1:] -= cost.finish_ns[:, :, :-1]
         return [Steps(*of_member) for of_member in zip(stage_ns, cost.busy_ns, strict=True)]

@@ -184,7 +184,7 @@ POLICIES: list[dict[str, Any]] = [
 ]
 EACH = pytest.mark.parametrize("options", POLICIES)
 ROWS = st.lists(
-    st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 90_000), st.integers(0, 4), st.integers(0, 40_000)),
+    st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 90_000), st.integers(0, 4), st.integers(0, 9**5)),
     min_size=1,
     max_size=14,
 )
