@@ -11,6 +11,7 @@ next event says so (`changed`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
@@ -38,6 +39,8 @@ class Clock:
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         self.now = 0
+        self.untold: deque[Told] = deque()
+        """What the last step brought and has not been told yet."""
         self._actors = actors
         self._places = {id(actor): place for place, actor in enumerate(actors)}
         self._heap: list[tuple[int, int, int, int]] = []
@@ -71,6 +74,7 @@ class Clock:
                 continue  # something has changed that event since
             self.now = max(self.now, time)
             actor = self._actors[place]
-            told = actor.step(time)
+            self.untold.extend(actor.step(time))
             self.changed(actor)
-            yield from told
+            while self.untold:
+                yield self.untold.popleft()

@@ -10,6 +10,7 @@ from orchestrator.cluster.router import Router
 from orchestrator.cluster.source import Source
 from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import CompletedBatch
 
 
 class Cluster:
@@ -41,7 +42,8 @@ class Cluster:
         # What is in flight ends, which is an event, or comes after what is waited for: else there is nothing to tell.
         moving = (engine for engine in self._engines if engine.waits or self._clock.is_awake(engine))
         awake = [engine.told_until() for engine in moving]
-        return min([self.now, *awake])
+        untold = [one.start_ns for one in self._clock.untold if isinstance(one, CompletedBatch)]
+        return min([self.now, *awake, *untold])
 
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)

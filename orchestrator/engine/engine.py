@@ -129,7 +129,7 @@ class Engine:
 
     def told_until(self) -> int:
         """Return the moment (ns) from which on batches are still to come; `NEVER` when nothing is in flight."""
-        return min((flight.begins[0] for flight in self._flying()), default=NEVER)
+        return min((flight.untold_from_ns for flight in self._flying()), default=NEVER)
 
     # -- decisions and ends
 

@@ -74,8 +74,13 @@ def run(groups: Sequence[Waves], arriving: Sequence[Request], router: Any = None
     members = [member for one in groups for member in one.members]
     ran = Ran(Cluster(members, router or RoundRobin(), Listed(map(Admission, arriving)), groups))
     kinds: dict[type, list[Any]] = {CompletedBatch: ran.batches, DummyPass: ran.dummies, Aborted: ran.aborted}
+    until = 0
     for told in ran.cluster.run():
         kinds[type(told)].append(told)
+        if isinstance(told, CompletedBatch | DummyPass):
+            assert told.start_ns >= until, "what was told before was said to be all"
+        assert ran.cluster.told_until() >= until
+        until = ran.cluster.told_until()
     return ran
 
 
@@ -163,6 +168,34 @@ def test_time_goes_to_batches_dummies_waiting_and_idling_and_dummies_after_the_e
     idle = 500 + (500 + 1000 + 1900)  # before the first request; member 1 before its dummy, and after it
     assert account.parts() == {"all": 6000 + 2000, DUMMIES: 100, "waiting": 1000, "idle": idle}
     assert account.busy_ns == 8100 and account.busy_ns + account.waiting_ns + account.idle_ns == 2 * 6500
+
+
+def test_routers_see_members_as_engines() -> None:
+    """As of the moment: who runs, and who has come but was not seen, for the wave has not begun."""
+    seen = []
+
+    class Watching:
+        def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+            loads = [engine.load(now) for engine in engines]
+            seen.append([(load.running, load.waiting, load.free_blocks) for load in loads])
+            return min(range(len(loads)), key=lambda place: loads[place].running + loads[place].waiting)
+
+    ran = run([group(2, ByRequest())], requests([(4, 9, 0), (8, 9, 0), (4, 9, 500), (4, 9, 700)]), Watching())
+    assert seen == [
+        [(0, 0, 40), (0, 0, 40)],
+        [(0, 1, 40), (0, 0, 40)],
+        [(1, 0, 38), (1, 0, 37)],
+        [(1, 1, 38), (1, 0, 37)],
+    ]
+    assert [one.engine for one in ran.batches if one.outcome.finished] == [0, 1, 0, 1]
+
+
+def test_a_group_in_which_somebody_waits_in_vain_stops() -> None:
+    """Two KV blocks never hold a prompt of 30 tokens: the run ends, and the request is still there."""
+    waves = group(2, ByRequest(), blocks=2)
+    ran = run([waves], requests([(30, 2, 0)]))
+    assert not ran.batches and len(ran.passes(0)) == len(ran.passes(1)) == CHECKED_EVERY
+    assert not waves.members[0].idle() and waves.members[1].idle()
 
 
 def test_a_scheduler_that_decides_otherwise_is_no_member() -> None:
