@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from foundation.errors import InternalError, UserError, near_names
+from foundation.printable import shorten
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class Registry(Generic[T]):
             module, attribute = self._modules[name]
             choice: T = getattr(import_module(module), attribute)
             return choice
-        raise UserError(f"unknown {self.kind} {name!r}", fix=near_names(name, self), field=field)
+        raise UserError(f"unknown {self.kind} '{shorten(name)}'", fix=near_names(name, self), field=field)
 
     def name_of(self, choice: T) -> str:
         """Return the name under which `choice` is registered."""

@@ -26,8 +26,9 @@ def kv_space(
 ) -> KVSpace:
     """Return the KV blocks that fit beside the weights on the tightest stage; none at all is a `UserError`.
 
-    `beside`: bytes of weights that are not the model's own, on each rank of each stage. As in vLLM, a block of a
-    sequence that context-parallel ranks share is a block of `block_size` tokens on each.
+    `beside`: bytes of weights that are there beside the model's own, on each rank of each stage (below 0: some of
+    these are not). As in vLLM, a block of a sequence that context-parallel ranks share is a block of `block_size`
+    tokens on each.
     """
     held = [memory.weight_bytes(stage) + more for stage, more in enumerate(beside)]
     weights = max(held)
@@ -42,6 +43,8 @@ def kv_space(
     override = engine.scheduling.num_gpu_blocks_override
     left = [share.bytes - weights for weights in held]
     blocks = min(map(floordiv, left, layout.block_bytes)) if override is None else override - 1
+    if (most := engine.scheduling.max_total_tokens) is not None:
+        blocks = min(blocks, most // (engine.block_size * memory.mesh.context) * len(layout.groups))
     if blocks < 1:
         raise _nothing_left(memory, share, engine, weights)
     block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
@@ -62,17 +65,19 @@ def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec, w
     return UserError(
         f"{share.bytes / 1e9:.3f} GB an NPU ({share.part}) do not hold {weights / 1e9:.3f} GB of weights of {name} and "
         "a KV block",
-        field="--gpu_memory_utilization",
-        fix="give more of it, more memory or NPUs, or less --max_num_seqs, --max_num_batched_tokens or --max_model_len",
+        field=share.field,
+        fix=f"give more of it, more memory or NPUs, or {share.fix}",
     )
 
 
-def weights_beside(engine: EngineSpec, drafter: TraceGenerator | None, adapters: AdapterWork | None) -> tuple[int, ...]:
-    """Return the bytes of weights on each rank of each stage that are not the model's own."""
-    beside = [0] * engine.parallelism.stages
+def weights_beside(
+    engine: EngineSpec, generator: TraceGenerator, drafter: TraceGenerator | None, adapters: AdapterWork | None
+) -> tuple[int, ...]:
+    """Return the bytes of weights on each rank of each stage beside the model's own, less those that are streamed."""
+    beside = [-generator.streamed.bytes_of(stage) for stage in range(engine.parallelism.stages)]
     slots = engine.scheduling.adapter_slots
     if adapters is not None and slots is not None:
-        beside = [slots.count * adapters.slot_bytes(stage) for stage in range(len(beside))]
+        beside = [held + slots.count * adapters.slot_bytes(stage) for stage, held in enumerate(beside)]
     if drafter is not None:
         beside[-1] += drafter_weight_bytes(drafter.memory)
     return tuple(beside)

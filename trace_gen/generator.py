@@ -35,6 +35,7 @@ from trace_gen.operators import Portion
 from trace_gen.perf_model import OperatorTable, PerfModel
 from trace_gen.precision import Precision
 from trace_gen.sequence import sequence_parallel as sequence_parallel_operators
+from trace_gen.streamed_weights import StreamedWeights
 from trace_gen.trace import NO_REQUEST, IntArray, RowKind, RowWork, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 
@@ -63,7 +64,8 @@ class TraceGenerator:
     (LLMServingSim's Orca traces have none). `expert_exchange`: how tokens reach experts on other ranks
     (`trace_gen.mlp.experts`), `routing` how many reach which (default: balanced). `context_mode`: how keys and values
     reach context-parallel ranks (`trace_gen.context`); `sequence_parallel`: tensor-parallel ranks share out the tokens
-    of norms (`trace_gen.sequence`). `warnings` holds what the user should know, one sentence each.
+    of norms (`trace_gen.sequence`). `host_weight_bytes`: so many bytes of a rank's weights stay in host memory
+    (`trace_gen.streamed_weights`). `warnings` holds what the user should know, one sentence each.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TraceGenerator:
         routing: Routing | None = None,
         context_mode: ContextMode = "ring",
         sequence_parallel: bool = False,
+        host_weight_bytes: int = 0,
     ) -> None:
         self.architecture, self.mesh, self.perf_model = architecture, mesh, perf_model
         self.routing = routing or BalancedRouting()
@@ -117,8 +120,16 @@ class TraceGenerator:
         self.portioned = any(operator.portion is not Portion.ALL for operator in self.operators)
         self.attributes = self._attributes(expert_exchange)
         self._facts = [self._layer_facts(kind) for kind in range(len(architecture.layer_kinds))]
+        kind_of = tuple(map(architecture.layer_kinds.index, architecture.layers))
+        stages = mesh.stage_layers(architecture.num_layers)
+        self.streamed = StreamedWeights.of(self.operators.blocks, kind_of, stages, host_weight_bytes)
         self._builder = StructureBuilder(
-            self.operators, mesh, architecture, by_request=self.by_request, by_layer=self.routing.by_layer
+            self.operators,
+            mesh,
+            architecture,
+            by_request=self.by_request,
+            by_layer=self.routing.by_layer,
+            streamed=self.streamed,
         )
         self.structures: Recent[tuple[Structure, TableShape]] = Recent(CACHE_ENTRIES)
         self.sizes: Recent[_RowSizes] = Recent(CACHE_ENTRIES)

@@ -41,6 +41,7 @@ from trace_gen.mesh import Mesh
 from trace_gen.model_operators import ModelOperators
 from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.rank_sets import EVERY_RANK, WAVE, RankSets
+from trace_gen.streamed_weights import StreamedWeights
 from trace_gen.trace import NO_LAYER, NPU, CommType, IntArray, Location, OperatorClass, RowKind
 
 LOAD_NAME, EVICT_NAME = "kv_load", "kv_evict"
@@ -138,7 +139,8 @@ class Structure:
 class StructureBuilder:
     """Builds `Structure`s of one model on one mesh.
 
-    `by_request` places attention by request; `by_layer`: layers with equal experts differ in what reaches these.
+    `by_request` places attention by request; `by_layer`: layers with equal experts differ in what reaches these;
+    `streamed`: weights that are in host memory.
     """
 
     def __init__(
@@ -149,7 +151,9 @@ class StructureBuilder:
         *,
         by_request: bool,
         by_layer: bool,
+        streamed: StreamedWeights,
     ) -> None:
+        self.streamed = streamed
         self.operators, self.mesh, self.by_request, self.by_layer = operators, mesh, by_request, by_layer
         self.ranks = RankSets.of(mesh, by_request)
         self.layers = mesh.stage_layers(architecture.num_layers)
@@ -238,6 +242,8 @@ class StructureBuilder:
         along = _by_entry([entry.operator.axis == "cp" for entry in entries], 0, column).astype(np.bool_)
         group = np.where(comm != CommType.NONE, self.ranks.group_of(stage, member, along), -1)
         dep_offsets, dep_rows = _dependencies(entries, column)
+        layer = np.concatenate([np.full(count, NO_LAYER, dtype=np.int32), *rows.layers])
+        streams = self.streamed.rows([entry.operator for entry in entries], column, layer)
         return Structure(
             entries=entries,
             op_names=names,
@@ -251,14 +257,14 @@ class StructureBuilder:
             ),
             kind=kind.astype(np.int8),
             device=np.zeros(len(column), dtype=np.int8),
-            layer=np.concatenate([np.full(count, NO_LAYER, dtype=np.int32), *rows.layers]),
+            layer=layer,
             stage=stage,
             rank_set=self.ranks.set_of(stage, member, rank).astype(np.int32),
             sub_batch=np.zeros(len(column), dtype=np.int32),
             # Token ids stay on the device: a few bytes, which engines copy while the device computes.
             input_loc=np.where(loads, Location.REMOTE, Location.LOCAL).astype(np.int8),
             output_loc=np.where(evicts, Location.REMOTE, Location.LOCAL).astype(np.int8),
-            weight_loc=np.full(len(column), Location.LOCAL, dtype=np.int8),
+            weight_loc=np.where(streams, Location.REMOTE, Location.LOCAL).astype(np.int8),
             node=np.zeros(len(column), dtype=np.int32),
             comm_type=comm.astype(np.int8),
             comm_group=group.astype(np.int32),

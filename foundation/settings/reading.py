@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foundation.errors import UserError, near_names, raise_all
-from foundation.printable import brief
+from foundation.printable import brief, shorten
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.declare import Choice, Records, Section, Setting, declared
 from foundation.settings.values import WrongValueError, from_text, from_value, to_file
@@ -42,13 +42,14 @@ Values = Mapping[str, Given]
 class Layers:
     """What was given, by name: in a file, in the lists of the file (by the list's name), and by flags.
 
-    `problems` were found while they were taken apart.
+    `problems` were found while they were taken apart; `notes` are what a user should know of the files.
     """
 
     file: Values = field(default_factory=dict)
     lists: Mapping[str, Sequence[Values]] = field(default_factory=dict)
     flags: Values = field(default_factory=dict)
     problems: Sequence[UserError] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +177,12 @@ class _Reading:
             self._read.add(id(value))
             if isinstance(value.value, str) and value.value in one.registry:
                 return value.value
-            said = repr(value.value) if isinstance(value.value, str) else brief(value.value)
+            said = f"'{shorten(value.value)}'" if isinstance(value.value, str) else brief(value.value)
             near = near_names(str(value.value), one.registry)
             self.problems.append(value.problem(f"unknown {one.registry.kind} {said}", near))
             for name in given:  # whatever the unknown choice would have read is not to be blamed as well
                 self._read |= {id(given[name])} if self._belongs(name, one.name) else set()
-        if one.default or one.optional:
+        if one.default:
             return one.default
         return self._implied(one, given) or one.otherwise or None
 

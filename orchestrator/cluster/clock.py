@@ -1,6 +1,7 @@
 """One clock for all that acts in a cluster: what happens next, in order of (time, priority, serial).
 
-    priority   -1 a client goes away, and its request is given up      0 a batch ends      1 KV cache lands
+    priority   -1 a client goes away, and its request is given up      0 a batch ends
+                1 KV cache lands, or a router looks at the engines
                 2 a request arrives and is routed                      3 a batch is decided
                 4 a wave begins, which all have joined
     What is still equal goes in order of serial.
@@ -21,7 +22,9 @@ from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Reje
 GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
 """Priorities of what is no engine's event; see `orchestrator.engine.loops` for theirs."""
 
-Told = CompletedBatch | DummyPass | Aborted | Rejected
+OfRequests = CompletedBatch | Aborted | Rejected
+"""What is told of requests."""
+Told = OfRequests | DummyPass
 
 
 class Actor(Protocol):

@@ -5,25 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
-from orchestrator.cluster.front import Departures, Front
-from orchestrator.cluster.router import Router
+from orchestrator.cluster.departures import Departures
+from orchestrator.cluster.front import Front, FrontRules
+from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.watch import Watch
 from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import CompletedBatch
+from orchestrator.engine.records import CompletedBatch, DummyPass
+
+NO_RULES = FrontRules()
 
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`; `waves` move those that are in lock step."""
+    """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
-    def __init__(self, engines: Sequence[Engine], router: Router, source: Source, waves: Sequence[Waves] = ()) -> None:
+    `waves` move those of them that are in lock step.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        router: Router,
+        source: Source,
+        rules: FrontRules = NO_RULES,
+        waves: Sequence[Waves] = (),
+    ) -> None:
         self._engines = engines
-        self._source = source
-        self._departures = Departures(self._changed)
-        self._front = Front(engines, router, source, self._departures, self._changed)
-        self._clock = Clock([*engines, self._front, self._departures, *waves])
+        self._front = Front(engines, router, source, rules, self._changed)
+        self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
+        others = [] if self._watch is None else [self._watch]
+        self._clock = Clock([*engines, self._front, self._front.departures, *others, *waves])
         for group in waves:
             group.tell(self._changed)
+        self.scaling = self._front.scaling
 
     @property
     def now(self) -> int:
@@ -33,17 +48,26 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
-            if self._source.hear(told):
-                self._clock.changed(self._front)
+            if not isinstance(told, DummyPass):
+                self._front.hear(told)
             yield told
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""
         # What is in flight ends, which is an event, or comes after what is waited for: else there is nothing to tell.
-        moving = (engine for engine in self._engines if engine.waits or self._clock.is_awake(engine))
-        awake = [engine.told_until() for engine in moving]
+        awake = [engine.told_until() for engine in self._engines if self._moves(engine)]
         untold = [one.start_ns for one in self._clock.untold if isinstance(one, CompletedBatch)]
         return min([self.now, *awake, *untold])
 
+    def _watching(self, router: WatchingRouter) -> Watch:
+        return Watch(router, self._front, lambda: any(map(self._moves, self._engines)))
+
+    def _moves(self, engine: Engine) -> bool:
+        """Whether an engine will act, by itself or when others have come as far."""
+        return engine.waits or self._clock.is_awake(engine)
+
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
+        if self._watch is not None and not isinstance(actor, Departures):
+            self._watch.arrived(self.now)
+            self._clock.changed(self._watch)

@@ -1,53 +1,45 @@
-"""The front of a cluster: requests arrive and are routed to engines, and clients go away.
+"""The front of a cluster: requests arrive, may wait for a retrieval, are let in or not, and are routed to engines.
 
-An arrival is routed when it happens, from what the engines are doing at that moment, and disturbs only the engine that
-it goes to.
+Each is routed when it comes to the engines, from what they are doing at that moment, and disturbs only the engine that
+it goes to. At equal times instances are started and dropped first, then retrievals end, then requests arrive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from dataclasses import dataclass, field
 
 from foundation.errors import InternalError
-from orchestrator.cluster.clock import ARRIVES, GOES, Told
+from orchestrator.cluster.admission import Gate
+from orchestrator.cluster.autoscaling import ScalingSettings
+from orchestrator.cluster.clock import ARRIVES, OfRequests, Told
+from orchestrator.cluster.departures import Departures, Patience
+from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.retrieval import Retrieval
 from orchestrator.cluster.router import Router
-from orchestrator.cluster.source import Source
+from orchestrator.cluster.scaling import Scaling
+from orchestrator.cluster.source import Left, Source
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
+from orchestrator.engine.records import FRONT, CompletedBatch, Rejected
+from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
 
-class Departures:
-    """Clients that go away before their answers are complete: their requests are given up where they are."""
+@dataclass(frozen=True, slots=True)
+class FrontRules:
+    """What a front does beside routing: nothing, unless it is said."""
 
-    def __init__(self, changed: Callable[[Engine], None]) -> None:
-        self._changed = changed
-        self._due: list[tuple[int, int, Engine, Request]] = []
-
-    def expect(self, request: Request, engine: Engine, now: int) -> bool:
-        """Note that `request`, which is at `engine`, may be given up; return whether it may."""
-        if request.abort_ns is None:
-            return False
-        heappush(self._due, (max(request.abort_ns, now), request.id, engine, request))
-        return True
-
-    def next_event(self) -> tuple[int, int] | None:
-        """See `Actor`."""
-        return (self._due[0][0], GOES) if self._due else None
-
-    def step(self, now: int) -> Sequence[Told]:
-        """Let the next client go."""
-        _, _, engine, request = heappop(self._due)
-        engine.abort(request, now)
-        self._changed(engine)
-        return ()
+    patience: Patience = field(default_factory=Patience)
+    retrieval: Retrieval | None = None
+    gate: Gate | None = None
+    scaling: ScalingSettings | None = None
 
 
 class Front:
-    """Takes requests of `source` as they come and sends each to one of `engines`, as `router` says.
+    """Takes requests of `source` as they come and sends each to one of `engines`, as `router` and `rules` say.
 
-    `changed`: told of an engine that a request was sent to; `departures` of requests that were taken there.
+    `changed` is told of an engine or of `departures`, whose next event may be another one, and of this front itself.
     """
 
     def __init__(
@@ -55,46 +47,120 @@ class Front:
         engines: Sequence[Engine],
         router: Router,
         source: Source,
-        departures: Departures,
-        changed: Callable[[Engine | Departures], None],
+        rules: FrontRules,
+        changed: Callable[[Engine | Departures | Front], None],
     ) -> None:
         self._engines = engines
         self._router = router
-        self._source = source
-        self._departures = departures
+        self.source = source
         self._changed = changed
+        self._gate, self._retrieval = rules.gate, rules.retrieval
+        self._pool = Pool(engines)
+        self.scaling: Scaling | None = None
+        if rules.scaling is not None:
+            self.scaling = Scaling(rules.scaling, engines, self._pool, self._more)
+        self._counts = self._gate is not None or self.scaling is not None
+        self.departures = Departures(rules.patience, changed, self._left, self._drop)
         self._arrived = {engine.number: 0 for engine in engines}
         self._look_ahead()
 
     def next_event(self) -> tuple[int, int] | None:
         """See `Actor`."""
-        time = self._source.next_ns()
+        time = self.coming_ns()
+        if self.scaling is not None:
+            time = min(time, self.scaling.next_ns())
         return None if time == NEVER else (time, ARRIVES)
 
     def step(self, now: int) -> Sequence[Told]:
-        """Route the request that arrives."""
-        admission = self._source.take()
-        engine = self._routed(admission.request, now)
+        """Do one thing that is due at `now`."""
+        if self.scaling is not None and self.scaling.next_ns() <= now:
+            self.scaling.step(now)
+            return ()
+        if self._retrieval is not None and self._retrieval.next_ns() <= now:
+            retrieved = self._retrieval.take(now)
+            return () if retrieved is None else self._send(retrieved, now)
+        return self._arrive(now) if self.source.next_ns() <= now else ()
+
+    def hear(self, told: OfRequests) -> None:
+        """Take note of what has become of requests."""
+        over = told.outcome.finished if isinstance(told, CompletedBatch) else (told.request,)
+        if over and self.departures.forget(over):
+            self._changed(self.departures)
+        if self._counts:
+            self._pool.hear(told)
+            if self.scaling is not None and told.engine != FRONT:
+                self.scaling.hear(told.engine, told.end_ns if isinstance(told, CompletedBatch) else told.now)
+        if self.source.hear(told):
+            self._more_came()
+
+    def _arrive(self, now: int) -> Sequence[Told]:
+        admission = self.source.take()
+        if self.departures.expect(admission.request, now):
+            self._changed(self.departures)
+        if self._retrieval is None:
+            return self._send(admission, now)
+        self._retrieval.submit(admission, now)
+        self._changed(self)
+        return ()
+
+    def _send(self, admission: Admission, now: int) -> Sequence[Told]:
+        """Route a request that is let in."""
+        request = admission.request
+        reason = None if self._gate is None else self._gate.refuses(request, now, self._pool)
+        if reason is not None:
+            return (Rejected(FRONT, request, now, reason),)
+        engine = self._routed(request, now)
         rejected = engine.submit(admission, now)
-        if rejected is None and self._departures.expect(admission.request, engine, now):
-            self._changed(self._departures)
+        if rejected is None:
+            self.departures.sent(request, engine)
+            if self._counts:
+                self._pool.sent(request, engine)
         self._look_ahead(engine, now)
         self._changed(engine)
         return () if rejected is None else (rejected,)
 
     def _routed(self, request: Request, now: int) -> Engine:
-        place = self._router.route(request, now, self._engines)
-        if not 0 <= place < len(self._engines):
+        engines = self._pool.engines
+        place = self._router.route(request, now, engines)
+        if not 0 <= place < len(engines):
             name = type(self._router).__name__
-            raise InternalError(f"{name} routes request {request.id} to engine {place} of {len(self._engines)}")
-        return self._engines[place]
+            raise InternalError(f"{name} routes request {request.id} to engine {place} of {len(engines)}")
+        return engines[place]
 
     def _look_ahead(self, engine: Engine | None = None, now: int = 0) -> None:
         """Tell how far it is worth working ahead: one engine alone until the next arrival, each of several its own."""
-        following = self._source.next_ns()
+        following = self.coming_ns()
         if len(self._engines) == 1:
             self._engines[0].expect(following)
         elif engine is not None:
             self._arrived[engine.number] += 1
             mean_gap = now // self._arrived[engine.number]
             engine.expect(NEVER if following == NEVER else now + 2 * mean_gap)
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines that requests are routed to now."""
+        return self._pool.engines
+
+    def coming_ns(self) -> int:
+        """Return when the next request comes here or to the engines, as far as is known (ns)."""
+        time = self.source.next_ns()
+        return time if self._retrieval is None else min(time, self._retrieval.next_ns())
+
+    def _more(self) -> bool:
+        """Whether anything is to happen without a look at the instances; what has stalled is not helped by one."""
+        if self.coming_ns() != NEVER or self.departures.next_event() is not None:
+            return True
+        return any(engine.next_event() is not None for engine in self._engines)
+
+    def _left(self, request: Request, now: int) -> None:
+        if self.source.hear(Left(request, now)):
+            self._more_came()
+
+    def _drop(self, request: Request) -> None:
+        assert self._retrieval is not None  # nowhere else does a request wait before it reaches an engine
+        self._retrieval.drop(request)
+
+    def _more_came(self) -> None:
+        self._look_ahead()
+        self._changed(self)

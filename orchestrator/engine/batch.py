@@ -26,7 +26,8 @@ class Batch:
     the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
     `serial` counts an engine's iterations from 0. `brings[i]` tokens come out for `requests[i]`, if its answer goes on
     that long; None: as many as there are samples, which is one at most. `guesses`: tokens that a drafter guesses for
-    every request when the step is done.
+    every request when the step is done. `padding`: rows of requests that are done, computed with the others as
+    decodes that nobody attends to (see `BatchShape.padding`).
     """
 
     serial: int
@@ -42,6 +43,7 @@ class Batch:
     steps: int = 1
     brings: IntArray | None = None
     guesses: int = 0
+    padding: int = 0
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -89,7 +91,8 @@ class Batch:
 
     def again(self, context_tokens: IntArray, steps: int = 1) -> Batch:
         """Return decodes like these with so much context: nobody enters or is preempted, nothing is moved."""
-        return Batch(self.serial, self.requests, self.ids, self.new_tokens, context_tokens, self.samples, steps=steps)
+        same = self.requests, self.ids, self.new_tokens
+        return Batch(self.serial, *same, context_tokens, self.samples, steps=steps, padding=self.padding)
 
     def shape(self) -> BatchShape:
         """Return the token counts for the trace generator."""
@@ -101,6 +104,7 @@ class Batch:
             kv_loads=self.kv_loads,
             kv_evictions=self.kv_evictions,
             steps=self.steps,
+            padding=self.padding,
         )
 
 

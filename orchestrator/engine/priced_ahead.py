@@ -68,7 +68,7 @@ class PricedAhead:
         self.pricing = pricing
         self._keep = keep
         self._lasting = 1
-        self._known: OrderedDict[tuple[bytes, ...], _Priced] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes | int, ...], _Priced] = OrderedDict()
 
     def price(self, wave: Sequence[Batch], steps: int, worth: Callable[[], tuple[int, int]]) -> Sequence[Steps]:
         """Return the cost of `steps` steps of each batch of `wave`, or of more.
@@ -106,5 +106,5 @@ class PricedAhead:
         return [Steps(*of_member) for of_member in zip(stage_ns, cost.busy_ns, strict=True)]
 
 
-def _key(batch: Batch) -> tuple[bytes, bytes, bytes]:
-    return batch.ids.tobytes(), batch.new_tokens.tobytes(), batch.samples.tobytes()
+def _key(batch: Batch) -> tuple[bytes | int, ...]:
+    return batch.ids.tobytes(), batch.new_tokens.tobytes(), batch.samples.tobytes(), batch.padding

@@ -4,6 +4,7 @@
               or a dummy pass, for members of a wave that have something to run: one class, `DUMMIES`
     waiting   requests are there, nothing runs    they wait for memory, or for a batch to fill
     idle      no request is there
+    asleep    the instance had not been started, where instances are started and dropped
 
 The classes of a batch are summed over its pipeline stages, which work at the same time on different batches; so in a
 pipeline the classes may add up to more than the time in which the engine was busy.
@@ -22,7 +23,7 @@ DUMMIES = "dummy passes"
 
 @dataclass(frozen=True, slots=True)
 class TimeAccount:
-    """Simulated ns, summed over `engines` engines of a run of `makespan_ns`: busy + waiting + idle = their product."""
+    """Simulated ns, summed over `engines` engines of a run of `makespan_ns`; the four parts make their product."""
 
     engines: int
     makespan_ns: int
@@ -30,11 +31,16 @@ class TimeAccount:
     waiting_ns: int
     idle_ns: int
     by_class: dict[str, int]
+    asleep_ns: int | None = None
 
     def parts(self) -> dict[str, int]:
-        """Return ns by what they went to: classes of work (``busy`` where pricing tells none apart), waiting, idle."""
+        """Return ns by what they went to.
+
+        Classes of work (``busy`` where pricing tells none apart), waiting, idle, and asleep where instances may be.
+        """
         work = self.by_class if self.by_class else {"busy": self.busy_ns}
-        return {**work, "waiting": self.waiting_ns, "idle": self.idle_ns}
+        rest = {} if self.asleep_ns is None else {"asleep": self.asleep_ns}
+        return {**work, "waiting": self.waiting_ns, "idle": self.idle_ns, **rest}
 
 
 @dataclass(slots=True)
@@ -89,8 +95,8 @@ class TimeRecorder(Observer):
         """Take a dummy pass; whether the run is over by then is not known yet."""
         self._engine(record.engine).dummies.append(record)
 
-    def account(self, makespan_ns: int) -> TimeAccount:
-        """Return the account of the whole run; what is left after an engine's last batch or dummy was idle."""
+    def account(self, makespan_ns: int, asleep_ns: int | None = None) -> TimeAccount:
+        """Return the account of the whole run; what is left after an engine's last pass was idle, or asleep."""
         known, engines = list(self._engines.values()), len(self._classes)
         for engine in known:
             engine.count_dummies(makespan_ns)
@@ -107,8 +113,9 @@ class TimeRecorder(Observer):
             makespan_ns=makespan_ns,
             busy_ns=sum(engine.busy_ns for engine in known),
             waiting_ns=sum(engine.waiting_ns for engine in known),
-            idle_ns=sum(engine.idle_ns for engine in known) + rest,
+            idle_ns=sum(engine.idle_ns for engine in known) + rest - (asleep_ns or 0),
             by_class=sums,
+            asleep_ns=asleep_ns,
         )
 
     def _engine(self, number: int) -> _EngineTime:

@@ -6,14 +6,15 @@ stage before and its own that they leave over::
     stage before is done      operators of the slowest rank, by class       its finish
     |------------------------|=============================================|--left over--|
 
-Left over is exposed communication, or the moves of KV blocks where there is no communication; where there are both,
-moves get what they cost alone, as far as it goes. (A backend says only how much was not computation.) Where the backend
-itself decides how long operators take, they are one class, `COMPUTE`.
+Left over is exposed communication, or what moves between memories where there is no communication: KV blocks, and
+weights that are streamed. Where there is more than one of them, moves get what they cost alone, KV blocks first, as far
+as it goes. (A backend says only how much was not computation.) Where the backend itself decides how long operators
+take, they are one class, `COMPUTE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,12 @@ from numpy.typing import NDArray
 
 from converters.execution_graph import IterationResult
 from foundation.recent import RecentByIdentity
-from trace_gen.trace import CommType, OperatorClass, RowKind, Trace
+from trace_gen.trace import CommType, Location, OperatorClass, RowKind, Trace
 
 IntArray = NDArray[np.int64]
 RankSets = tuple[tuple[int, ...], ...]
 COMPUTE, COMMUNICATION, MEMORY = "computation", "exposed communication", "moved KV blocks"
+STREAMING = "streamed weights"
 _NAMES = {
     OperatorClass.GEMM: "matrix products",
     OperatorClass.GROUPED_GEMM: "matrix products",
@@ -44,12 +46,14 @@ class _Ranks:
     """What of a trace is whose, by set of ranks.
 
     `operators` ``[m, sets x classes]``: how often a rank has each column of the trace's work, by class; `moves`: the
-    rows by which it moves KV blocks; `communicates`: whether it does.
+    rows by which it moves KV blocks, `streams`: those whose weights it loads; `rest`: which of communication (0), moved
+    blocks (1) and streamed weights (2) what is left of its time goes to.
     """
 
     operators: NDArray[np.float64]
     moves: tuple[NDArray[np.intp], ...]
-    communicates: tuple[bool, ...]
+    streams: tuple[NDArray[np.intp], ...]
+    rest: tuple[int, ...]
 
     @classmethod
     def of(cls, trace: Trace, rank_sets: RankSets) -> _Ranks:
@@ -58,27 +62,33 @@ class _Ranks:
         names = np.array([_OPERATORS.index(_NAMES[kind]) if kind in _NAMES else -1 for kind in OperatorClass])
         of_class = [names[trace.operator_class] == place for place in range(len(_OPERATORS))]
         moves = np.isin(trace.kind, (RowKind.MEM_LOAD, RowKind.MEM_STORE))
+        streams = (trace.weight_loc != Location.LOCAL) & (trace.weight_bytes > 0)
         mine = [_rows_of(trace, ranks[0]) for ranks in rank_sets]
         operators = [np.bincount(column[rows & own], minlength=width) for rows in mine for own in of_class]
         piped = len(set(trace.stage.tolist())) > 1
-        return cls(
-            np.array(operators, dtype=np.float64).T,
-            tuple(np.flatnonzero(moves & rows) for rows in mine),
-            tuple(piped or bool((trace.comm_type[rows] != CommType.NONE).any()) for rows in mine),
-        )
+        moved, streamed = ([np.flatnonzero(which & rows) for rows in mine] for which in (moves, streams))
+        communicates = [piped or bool((trace.comm_type[rows] != CommType.NONE).any()) for rows in mine]
+        rest = [
+            0 if talks else 2 if far.size else 1 if blocks.size else 0
+            for talks, far, blocks in zip(communicates, streamed, moved, strict=True)
+        ]
+        return cls(np.array(operators, dtype=np.float64).T, tuple(moved), tuple(streamed), tuple(rest))
 
 
 class WorkClasses:
     """Tells the classes of a trace's time apart; `names` are theirs.
 
     `moved_ns` says what it costs to move bytes between a rank and host memory with nothing else going on;
-    `backend_decides`: latencies of the trace are not what the backend takes.
+    `backend_decides`: latencies of the trace are not what the backend takes; `streams`: weights come from there.
     """
 
-    def __init__(self, moved_ns: Callable[[IntArray], IntArray], *, backend_decides: bool) -> None:
+    def __init__(
+        self, moved_ns: Callable[[IntArray], IntArray], *, backend_decides: bool, streams: bool = False
+    ) -> None:
         self._moved_ns = moved_ns
         self._backend_decides = backend_decides
-        self.names = ((COMPUTE,) if backend_decides else _OPERATORS) + (COMMUNICATION, MEMORY)
+        self._computing = (COMPUTE,) if backend_decides else _OPERATORS
+        self.names = (*self._computing, COMMUNICATION, MEMORY, *([STREAMING] if streams else []))
         self._ranks: RecentByIdentity[_Ranks] = RecentByIdentity(_KEPT)
 
     def busy_ns(self, trace: Trace, result: IterationResult, slowest: IntArray, own_ns: IntArray) -> IntArray:
@@ -87,17 +97,36 @@ class WorkClasses:
         `slowest` ``[k, stages]``, or ``[1, stages]`` where it never changes: the column of `result` that each stage's
         slowest rank is in.
         """
-        objects = (trace.work.column, trace.rank_set, trace.operator_class, trace.kind, trace.comm_type)
+        objects = (
+            trace.work.column,
+            trace.rank_set,
+            trace.operator_class,
+            trace.kind,
+            trace.comm_type,
+            trace.weight_loc,
+        )
         sets = result.rank_sets
         ranks = self._ranks.get(objects, lambda: _Ranks.of(trace, sets), key=(sets, trace.rank_sets))
         parts = np.empty((*own_ns.shape, len(self.names)), dtype=np.int64)
-        parts[:, :, :-2] = chosen(self._work_ns(trace, result, ranks), slowest)
-        left = np.maximum(own_ns - parts[:, :, :-2].sum(axis=2), 0)
-        parts[:, :, -2], parts[:, :, -1] = left, 0
-        if any(rows.size for rows in ranks.moves):
-            moved = self._moved(trace, ranks, left, slowest)
-            parts[:, :, -2], parts[:, :, -1] = left - moved, moved
+        count = len(self._computing)
+        parts[:, :, :count] = chosen(self._work_ns(trace, result, ranks), slowest)
+        parts[:, :, count:] = 0
+        left = np.maximum(own_ns - parts[:, :, :count].sum(axis=2), 0)
+        for place, moving, sizes in self._moves(trace, ranks):
+            alone = np.array([int(self._moved_ns(sizes[rows]).sum()) for rows in moving], dtype=np.int64)
+            parts[:, :, place] = np.minimum(left, alone[slowest])
+            left = left - parts[:, :, place]
+        for place in set(ranks.rest):
+            parts[:, :, count + place] += np.where((np.array(ranks.rest) == place)[slowest], left, 0)
         return parts
+
+    def _moves(self, trace: Trace, ranks: _Ranks) -> Iterator[tuple[int, Sequence[NDArray[np.intp]], IntArray]]:
+        """Yield the classes of moves that there are: their places among the names, rows by set of ranks, and bytes."""
+        if any(rows.size for rows in ranks.moves):
+            sizes = np.where(trace.kind == RowKind.MEM_LOAD, trace.input_bytes, trace.output_bytes)
+            yield self.names.index(MEMORY), ranks.moves, sizes
+        if any(rows.size for rows in ranks.streams):
+            yield self.names.index(STREAMING), ranks.streams, trace.weight_bytes
 
     def _work_ns(self, trace: Trace, result: IterationResult, ranks: _Ranks) -> IntArray:
         """Return what each set of ranks works, ``[k, sets, classes]``."""
@@ -105,15 +134,6 @@ class WorkClasses:
             return (result.finish_ns - result.exposed_ns)[:, :, None]
         spent = trace.work.latency_ns.astype(np.float64) @ ranks.operators  # exact below 2^53
         return spent.astype(np.int64).reshape(trace.steps, len(result.rank_sets), len(_OPERATORS))
-
-    def _moved(self, trace: Trace, ranks: _Ranks, left: IntArray, slowest: IntArray) -> IntArray:
-        """Return what of the time `left` goes to moves of KV blocks."""
-        sizes = np.where(trace.kind == RowKind.MEM_LOAD, trace.input_bytes, trace.output_bytes)
-        most = [
-            (int(self._moved_ns(sizes[rows]).sum()) if communicates else np.iinfo(np.int64).max) if rows.size else 0
-            for rows, communicates in zip(ranks.moves, ranks.communicates, strict=True)
-        ]
-        return np.minimum(left, np.array(most, dtype=np.int64)[slowest])
 
 
 def _rows_of(trace: Trace, rank: int) -> NDArray[np.bool_]:

@@ -23,7 +23,11 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
-from orchestrator.cluster.router import RouterSettings, routers
+from orchestrator.cluster.admission import GateSettings, gates
+from orchestrator.cluster.affinity import SessionAffinity
+from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
+from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, routers
+from orchestrator.cluster_formats.files import CLUSTER_FILES, ClusterFiles
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
     MOST_ENGINES,
@@ -33,6 +37,7 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
 )
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
@@ -92,7 +97,7 @@ class EngineSpec:
     @property
     def block_size(self) -> int:
         """Tokens in a KV block."""
-        return self.memory.block_size or self.scheduling.default_block_size
+        return self.memory.block_size or self.scheduling.block_size
 
     @property
     def names(self) -> dict[str, str]:
@@ -106,6 +111,9 @@ class EngineSpec:
             name = policies.name_of(type(self.scheduling))
             what = f"{self.parallelism.parallel} conflicts with --scheduling {name}, which implies {only}"
             yield Problem("parallel", what, "leave it out")
+        page = getattr(self.scheduling, "page_size", None)
+        if page is not None and self.memory.block_size not in (None, page):
+            yield Problem("page_size", f"{page} conflicts with --block_size {self.memory.block_size}", "leave one out")
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,13 @@ class RunSpec:
     router: RouterSettings = choice(
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
+    session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
+    admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
+    autoscaler: ScalingSettings | None = choice(
+        autoscalers, None, "how many of the instances are there at a time", title="Cluster"
+    )
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
@@ -134,6 +148,24 @@ class RunSpec:
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
         return read(cls, Layers(file=_given(values, known), lists=entries))
 
+    def new_router(self) -> Router:
+        """Return a new router of requests; settings that do not suit the engines are a `UserError`."""
+        count = sum(one.engines for one in self.engines)
+        router = self.router.router(RouterPlace(count, self.workload.seed))
+        return SessionAffinity(router) if self.session_affinity else router
+
+    def problems(self) -> Iterator[Problem]:
+        """There are as many instances as an autoscaler never drops, and as it may start."""
+        there, scaling = sum(one.instances for one in self.engines), self.autoscaler
+        if scaling is None:
+            return
+        if any(one.parallelism.data > 1 for one in self.engines):
+            what = "starts and drops engines one by one, which --data_parallel_size joins"
+            yield Problem("autoscaler", what, "give --instances in its place")
+        for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
+            if value is not None and value > there:
+                yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")
+
     @property
     def engine(self) -> EngineSpec:
         """The first engine; of most runs the only one."""
@@ -142,7 +174,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunCommand:
-    """What the command line of the main job holds: a run, and the file it starts from."""
+    """What the command line of the main job holds: a run, and the files it starts from."""
 
     settings: Path | None = setting(
         None,
@@ -150,11 +182,13 @@ class RunCommand:
         bearing="output",
     )
     run: RunSpec = section(RunSpec)
+    files: ClusterFiles = section(ClusterFiles, "Cluster")
 
     def problems(self) -> Iterator[Problem]:
-        """Results do not replace the file that the run starts from."""
+        """Results do not replace the files that the run starts from."""
         output = self.run.output.output
-        if self.settings is not None and output is not None and output.absolute() == self.settings.absolute():
+        read_files = [path for path in (self.settings, *self.files.given.values()) if path is not None]
+        if output is not None and output.absolute() in [path.absolute() for path in read_files]:
             yield Problem("output", "the run reads this file", "name another file")
 
 
@@ -181,6 +215,11 @@ def _taken_apart(arguments: Sequence[str]) -> Layers:
         layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
         if "settings" in layers.file:
             raise layers.file["settings"].problem("a run file starts from no other", "give it with --settings")
+    files = {name: Path(str(given[name].value)) for name in CLUSTER_FILES if name in given and given[name].value}
+    if files.keys() & {"cluster_config", "engine_config"}:
+        from orchestrator.cluster_formats.joining import joined
+
+        return joined(files, layers, given, catalogue(RunSpec))
     return replace(layers, flags=given)
 
 

@@ -147,6 +147,7 @@ def test_a_setting_may_imply_the_choice_that_reads_it() -> None:
         ("--width 1e-300", "--width: '1e-300' is too close to 0; at least 1e-15"),
         ("--finish mat", '--finish: unknown "mat"; did you mean matt?'),
         ("--brush rund", "--brush: unknown brush 'rund'; did you mean round?"),
+        ("--brush " + 99 * "\a", "--brush: unknown brush '" + 19 * "\\x07" + "\\...'; known: "),
         ("--colour=", "--colour: nothing is given: it takes a text"),
         ("--colour", "--colour: its value is missing; give a text"),
         ("--colour --finish gloss", "--colour: its value is missing; give a text"),
@@ -266,6 +267,41 @@ def test_the_help_says_meaning_unit_and_default() -> None:
         assert words in squeezed, words
     assert "Brush: --width" not in squeezed and squeezed.index("--width") < squeezed.index("--brush roller:")
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_defaults_that_differ_by_choice_are_told_one_by_one() -> None:
+    kinds: Registry[type] = Registry("kind")
+
+    @kinds.register("first")
+    @dataclass(frozen=True)
+    class First:
+        """First kind."""
+
+        size: int = setting(3, "how large")
+        warm: bool = setting(True, "heat it")
+        same: bool = setting(True, "keep it")
+
+    @kinds.register("second")
+    @dataclass(frozen=True)
+    class Second:
+        """Second kind."""
+
+        size: int = setting(4, "how large", shown_default="4, or 5 on Sundays")
+        warm: bool = setting(False, "heat it")
+        same: bool = setting(True, "keep it")
+
+    @dataclass(frozen=True)
+    class Oven:
+        kind: object = choice(kinds, "first", "what it is")
+
+    squeezed = " ".join(help_text(catalogue(Oven), "oven [FLAGS]", "Bakes.", "").split())
+    assert "--size N how large (default: first: 3; second: 4, or 5 on Sundays)" in squeezed
+    assert "--[no_]warm heat it (default: first: on; second: off)" in squeezed
+    assert "--no_same do not keep it" in squeezed and "--no_same do not keep it (default" not in squeezed
+    settings = json_schema(catalogue(Oven), "An oven")["$defs"]["settings"]["properties"]
+    assert settings["warm"] == {"type": "boolean", "description": "heat it (default: first: on; second: off)"}
+    assert settings["same"]["default"] is True
+    assert read(Oven, Layers(flags=parse(["--kind", "second"], catalogue(Oven)))).kind == Second(4, False)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class FormulaPricing:
         self.priced: list[tuple[int, int]] = []
 
     def price(self, wave: Sequence[Batch]) -> Cost:
-        new = max(int(batch.new_tokens.sum()) for batch in wave)
+        new = max(int(batch.new_tokens.sum()) + batch.padding for batch in wave)
         costs = [self._member(batch, new) for batch in wave]
         self.priced.append((wave[0].serial, wave[0].steps))
         return Cost(np.stack([finish for finish, _ in costs]), np.stack([busy for _, busy in costs]))

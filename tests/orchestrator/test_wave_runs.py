@@ -240,8 +240,8 @@ def test_like_steps_of_a_group_cost_few_graphs(tmp_path: Path, monkeypatch: pyte
 
         monkeypatch.setattr(pricing, "price", counting)
         source = open_source(given.workload, lambda request: None, lambda longest: True)
-        arriving = Listed(built.admissions(source.requests()))
-        told = list(Cluster(started.engines, RoundRobin(), arriving, started.waves).run())
+        arriving = Listed(map(built.admission, source.requests()))
+        told = list(Cluster(started.engines, RoundRobin(), arriving, waves=started.waves).run())
     assert len(told) > 800 and len(calls) < 20, calls
 
 

@@ -72,7 +72,7 @@ class Ran:
 
 def run(groups: Sequence[Waves], arriving: Sequence[Request], router: Any = None) -> Ran:
     members = [member for one in groups for member in one.members]
-    ran = Ran(Cluster(members, router or RoundRobin(), Listed(map(Admission, arriving)), groups))
+    ran = Ran(Cluster(members, router or RoundRobin(), Listed(map(Admission, arriving)), waves=groups))
     kinds: dict[type, list[Any]] = {CompletedBatch: ran.batches, DummyPass: ran.dummies, Aborted: ran.aborted}
     until = 0
     for told in ran.cluster.run():
@@ -162,7 +162,7 @@ def test_time_goes_to_batches_dummies_waiting_and_idling_and_dummies_after_the_e
     members = waves.members
     recorder = TimeRecorder([("all",)] * 2)
     served = requests([(4, 3, 500), (4, 2, 500), (4, 3, 500)])
-    for told in Cluster(members, RoundRobin(), Listed(map(Admission, served)), [waves]).run():
+    for told in Cluster(members, RoundRobin(), Listed(map(Admission, served)), waves=[waves]).run():
         (recorder.dummy if isinstance(told, DummyPass) else recorder.batch)(told)  # type: ignore[operator]
     account = recorder.account(6500)
     idle = 500 + (500 + 1000 + 1900)  # before the first request; member 1 before its dummy, and after it
@@ -298,7 +298,7 @@ def test_time_is_told_in_full(options: dict[str, Any]) -> None:
     def check(reached: Reached, rows: Rows, count: int) -> None:
         waves = formula_group(count, options)
         recorder, metrics, cutter = TimeRecorder([FormulaPricing.classes] * count), RequestRecorder(), Intervals(10_000)
-        cluster = Cluster(waves.members, RoundRobin(), Listed(map(Admission, served(rows))), [waves])
+        cluster = Cluster(waves.members, RoundRobin(), Listed(map(Admission, served(rows))), waves=[waves])
         dummies = 0
         for told in cluster.run():
             if isinstance(told, DummyPass):

@@ -15,7 +15,7 @@ from converters.execution_graph import IterationResult
 from orchestrator import RunSpec, Simulation
 from orchestrator.deployment import Deploying, Deployment
 from orchestrator.engine.batch import Batch
-from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY, WorkClasses
+from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY, STREAMING, WorkClasses
 from orchestrator.pricing.interface import Pricing
 from orchestrator.requests.request import Request
 from orchestrator.stopwatch import Stopwatch
@@ -57,6 +57,8 @@ def batches(draw: st.DrawFn) -> Batch:
         {"npu_num": 2, "perf_model": "backend"},
         {"npu_num": 4, "npu_group": 2},
         {"npu_num": 3, "npu_group": 3},
+        {"cpu_offload_gb": 0.1},
+        {"cpu_offload_gb": 0.02, "npu_num": 2},
     ],
 )
 def test_classes_add_up_to_the_time_of_the_batch(values: dict[str, Any]) -> None:
@@ -76,6 +78,7 @@ def test_classes_add_up_to_the_time_of_the_batch(values: dict[str, Any]) -> None
         assert sum(busy.values()) == finish or (values.get("npu_group", 1) > 1 and sum(busy.values()) > finish)
         moves = bool(batch.kv_loads or batch.kv_evictions)
         assert (busy[MEMORY] > 0) is moves and (busy[COMMUNICATION] > 0) is shared
+        assert (STREAMING in busy) is ("cpu_offload_gb" in values) and busy.get(STREAMING, 1) > 0
         if moves:
             reached()
 

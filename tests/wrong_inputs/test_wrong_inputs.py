@@ -32,6 +32,9 @@ GOOD = (
     "main --req_num 1 --model_name gpt2 --dataset reallm.csv",
     "reallm l/good.yaml made --code azure.csv",
     "run_files f/good.yaml",
+    "main --req_num 2 --cluster_config k/good.json",
+    "main --req_num 2 --engine_config e/good.json",
+    "main --req_num 2 --model_name gpt2 --node o/good.json --npu_num 8",
 )
 
 
