@@ -21,10 +21,12 @@ from typing import TypeVar
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.waves import Waves
+from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
@@ -64,13 +66,14 @@ class Simulation:
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
                 run = replace(prepare(self.spec), notes=self._notes)
-                started = _start(run, running, stopwatch)
+                between = disaggregation(self.spec)
+                started = _start(run, running, stopwatch, between)
             for observer in self._observers:
                 observing.callback(observer.close)
                 observer.begin(run)
             engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
             waves = [group for one in started for group in one.waves]
-            going = _Going(run, engines, waves, self._observers)
+            going = _Going(run, engines, self._observers, between, waves)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -93,9 +96,12 @@ def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
     spec.new_router()
+    spec.new_decode_router()
     deploying = Deploying(spec)
     listed = _deployed(spec, deploying)
     kinds = list(dict.fromkeys(listed))
+    if spec.hands_over:
+        check_pairs(kinds)
     source = open_source(
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
@@ -135,13 +141,13 @@ def _deployed(spec: RunSpec, deploying: Deploying) -> list[Deployment]:
     return listed
 
 
-def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
+def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch, between: Disaggregation | None) -> list[Started]:
     """Start the engines, kind after kind, each with the number of its place."""
     kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
     for one, places in kinds.items():
         own = traces / f"engine{places[0]}" if traces is not None and len(kinds) > 1 else traces
-        started.append(one.start(stack, stopwatch, places, traces=own))
+        started.append(one.start(stack, stopwatch, places, traces=own, between=between))
     return started
 
 
@@ -149,12 +155,20 @@ class _Going:
     """A run under way: the clock, what is always recorded, and the observers."""
 
     def __init__(
-        self, run: Run, engines: Sequence[Engine], waves: Sequence[Waves], observers: Sequence[Observer]
+        self,
+        run: Run,
+        engines: Sequence[Engine],
+        observers: Sequence[Observer],
+        between: Disaggregation | None,
+        waves: Sequence[Waves],
     ) -> None:
         self._run = run
         self._engines = engines
         self._traffic = make_traffic(run)
-        self._cluster = Cluster(engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, waves)
+        self._cluster = Cluster(
+            engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, between, waves
+        )
+        self._between = between
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)
@@ -165,6 +179,7 @@ class _Going:
         self._hear_batch = hooks(everyone, "batch")
         self._hear_dummy = hooks(everyone, "dummy")
         self._hear_turned_away = hooks(everyone, "turned_away")
+        self._hear_transferred = hooks(everyone, "transferred")
         self._hear_finished = hooks(everyone, "finished")
         self._hear_interval = hooks(everyone, "interval")
 
@@ -211,6 +226,9 @@ class _Going:
             elif isinstance(told, DummyPass):
                 for hear_dummy in self._hear_dummy:
                     hear_dummy(told)
+            elif isinstance(told, Transferred):
+                for tell in self._hear_transferred:
+                    tell(told)
             else:
                 self._turn_away(told)
             if cluster.now >= due:

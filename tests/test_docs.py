@@ -58,6 +58,7 @@ def test_flags_of_the_main_job_that_pages_name_exist() -> None:
         "vllm_scheduler.md",
         "performance_models.md",
         "api.md",
+        "traffic.md",
     )
     wrong, seen = [], 0
     for page in pages:

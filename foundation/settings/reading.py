@@ -187,10 +187,13 @@ class _Reading:
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
+        """Return what a given setting implies; where a choice may be absent, one that no other choice reads."""
         for name in given:
             entry = self._known.entries.get(name)
             if entry and isinstance(entry.declaration, Setting) and entry.declaration.implies:
-                return next((reader.value for reader in entry.readers if reader.choice == one.name), None)
+                own = [reader.value for reader in entry.readers if reader.choice == one.name]
+                if own and not (one.optional and len(own) < len(entry.readers)):
+                    return own[0]
         return None
 
     def _belongs(self, name: str, choice: str) -> bool:

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 
 GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
 """Priorities of what is no engine's event; see `orchestrator.engine.loops` for theirs."""
 
-OfRequests = CompletedBatch | Aborted | Rejected
+OfRequests = CompletedBatch | Aborted | Rejected | Transferred
 """What is told of requests."""
 Told = OfRequests | DummyPass
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
 from orchestrator.cluster.departures import Departures
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
@@ -20,7 +21,8 @@ NO_RULES = FrontRules()
 class Cluster:
     """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
-    `waves` move those of them that are in lock step.
+    `disaggregation`: what is between engines some of which compute prompts only. `waves` move
+    those of them that are in lock step.
     """
 
     def __init__(
@@ -29,13 +31,20 @@ class Cluster:
         router: Router,
         source: Source,
         rules: FrontRules = NO_RULES,
+        disaggregation: Disaggregation | None = None,
         waves: Sequence[Waves] = (),
     ) -> None:
         self._engines = engines
-        self._front = Front(engines, router, source, rules, self._changed)
+        self._disaggregation = disaggregation
+        entered = engines if disaggregation is None else disaggregation.entered()
+        alone = len(engines) == 1
+        self._front = Front(entered, router, source, rules, self._changed, alone=alone, between=disaggregation)
+        departures = self._front.departures
         self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
-        others = [] if self._watch is None else [self._watch]
-        self._clock = Clock([*engines, self._front, self._front.departures, *others, *waves])
+        acting: list[Actor] = [] if self._watch is None else [self._watch]
+        if disaggregation is not None:
+            acting += disaggregation.actors(departures, self._changed, lambda: self.now)
+        self._clock = Clock([*engines, self._front, departures, *acting, *waves])
         for group in waves:
             group.tell(self._changed)
         self.scaling = self._front.scaling
@@ -48,9 +57,15 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
-            if not isinstance(told, DummyPass):
-                self._front.hear(told)
+            if isinstance(told, DummyPass):
+                yield told
+                continue
+            if self._disaggregation is not None and not self._disaggregation.hear(told):
+                continue
+            self._front.hear(told)
             yield told
+        if self._disaggregation is not None:
+            self._disaggregation.end()
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""

@@ -51,7 +51,7 @@ class Departures:
         self._left = left
         self._drop = drop
         self._due: list[tuple[int, int, int, Request]] = []
-        self._engines: dict[int, Engine | None] = {}
+        self._engines: dict[int, list[Engine]] = {}
 
     def expect(self, request: Request, now: int) -> bool:
         """Note a request that arrives; return whether its client may go."""
@@ -60,13 +60,13 @@ class Departures:
             return False
         for time, lacks in ends:
             heappush(self._due, (max(time, now), request.id, lacks, request))
-        self._engines[request.id] = None
+        self._engines[request.id] = []
         return True
 
     def sent(self, request: Request, engine: Engine) -> None:
-        """Note at which engine a request is now."""
+        """Note an engine that a request is at now, too."""
         if request.id in self._engines:
-            self._engines[request.id] = engine
+            self._engines[request.id].append(engine)
 
     def forget(self, requests: Sequence[Request]) -> bool:
         """Note that requests are over; return whether the next event may be another one now."""
@@ -86,23 +86,22 @@ class Departures:
     def step(self, now: int) -> Sequence[Told]:
         """Let the next client go, if it lacks what it waited for."""
         _, _, lacks, request = heappop(self._due)
-        engine = self._engines.get(request.id)
-        if request.id not in self._engines or (lacks == FIRST_TOKEN and self._begun(engine, request, now)):
+        engines = self._engines.get(request.id)
+        if engines is None or (lacks == FIRST_TOKEN and self._begun(engines, request, now)):
             return ()
         self.forget([request])
-        told: Sequence[Told] = ()
-        if engine is None:
-            self._drop(request)
-            told = (Aborted(FRONT, request, now),)
-        else:
+        for engine in engines:
             engine.abort(request, now)
             self._changed(engine)
+        if not engines:
+            self._drop(request)
         self._left(request, now)
-        return told
+        return () if engines else (Aborted(FRONT, request, now),)
 
-    def _begun(self, engine: Engine | None, request: Request, now: int) -> bool:
-        if engine is None:
-            return False
-        begun = engine.begun(request, now)
-        self._changed(engine)  # looking may have cut what it had worked out ahead
+    def _begun(self, engines: Sequence[Engine], request: Request, now: int) -> bool:
+        """Whether the client has had a token; of an engine that hands its requests over it gets none."""
+        begun = False
+        for engine in engines:
+            begun |= not engine.hands_over and engine.begun(request, now)
+            self._changed(engine)  # looking may have cut what it had worked out ahead
         return begun

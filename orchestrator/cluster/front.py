@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from foundation.errors import InternalError
 from orchestrator.cluster.admission import Gate
 from orchestrator.cluster.autoscaling import ScalingSettings
-from orchestrator.cluster.clock import ARRIVES, OfRequests, Told
+from orchestrator.cluster.clock import ARRIVES, Actor, OfRequests, Told
 from orchestrator.cluster.departures import Departures, Patience
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.retrieval import Retrieval
 from orchestrator.cluster.router import Router
+from orchestrator.cluster.routing import LookAhead, routed
 from orchestrator.cluster.scaling import Scaling
 from orchestrator.cluster.source import Left, Source
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
-from orchestrator.engine.records import FRONT, CompletedBatch, Rejected
+from orchestrator.engine.records import FRONT, CompletedBatch, Rejected, Transferred
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
@@ -36,10 +37,21 @@ class FrontRules:
     scaling: ScalingSettings | None = None
 
 
+class Between(Protocol):
+    """What is between engines, as far as the front has to do with it."""
+
+    def goes_ahead(self, engine: Engine) -> bool:
+        """Whether requests that are routed to `engine` are sent on to another one before it sees them."""
+
+    def send_ahead(self, request: Request, engine: Engine, now: int) -> Rejected | None:
+        """Send on a request that was routed to `engine`."""
+
+
 class Front:
     """Takes requests of `source` as they come and sends each to one of `engines`, as `router` and `rules` say.
 
     `changed` is told of an engine or of `departures`, whose next event may be another one, and of this front itself.
+    `alone`: the one engine gets nothing from anywhere else. `between`: what is between engines, if anything is.
     """
 
     def __init__(
@@ -48,7 +60,10 @@ class Front:
         router: Router,
         source: Source,
         rules: FrontRules,
-        changed: Callable[[Engine | Departures | Front], None],
+        changed: Callable[[Actor], None],
+        *,
+        alone: bool,
+        between: Between | None = None,
     ) -> None:
         self._engines = engines
         self._router = router
@@ -61,8 +76,10 @@ class Front:
             self.scaling = Scaling(rules.scaling, engines, self._pool, self._more)
         self._counts = self._gate is not None or self.scaling is not None
         self.departures = Departures(rules.patience, changed, self._left, self._drop)
-        self._arrived = {engine.number: 0 for engine in engines}
-        self._look_ahead()
+        self._alone = alone
+        self._between = between
+        self._look_ahead = LookAhead(engines)
+        self._expect()
 
     def next_event(self) -> tuple[int, int] | None:
         """See `Actor`."""
@@ -83,6 +100,8 @@ class Front:
 
     def hear(self, told: OfRequests) -> None:
         """Take note of what has become of requests."""
+        if isinstance(told, Transferred):
+            return
         over = told.outcome.finished if isinstance(told, CompletedBatch) else (told.request,)
         if over and self.departures.forget(over):
             self._changed(self.departures)
@@ -109,33 +128,26 @@ class Front:
         reason = None if self._gate is None else self._gate.refuses(request, now, self._pool)
         if reason is not None:
             return (Rejected(FRONT, request, now, reason),)
-        engine = self._routed(request, now)
-        rejected = engine.submit(admission, now)
-        if rejected is None:
-            self.departures.sent(request, engine)
-            if self._counts:
-                self._pool.sent(request, engine)
-        self._look_ahead(engine, now)
+        engine = self._pool.engines[routed(self._router, request, now, self._pool.engines)]
+        if self._between is not None and self._between.goes_ahead(engine):
+            rejected = self._between.send_ahead(request, engine, now)
+        else:
+            rejected = engine.submit(admission, now)
+            if rejected is None:
+                self.departures.sent(request, engine)
+        if rejected is None and self._counts:
+            self._pool.sent(request, engine)
+        self._expect(engine, now)
         self._changed(engine)
         return () if rejected is None else (rejected,)
 
-    def _routed(self, request: Request, now: int) -> Engine:
-        engines = self._pool.engines
-        place = self._router.route(request, now, engines)
-        if not 0 <= place < len(engines):
-            name = type(self._router).__name__
-            raise InternalError(f"{name} routes request {request.id} to engine {place} of {len(engines)}")
-        return engines[place]
-
-    def _look_ahead(self, engine: Engine | None = None, now: int = 0) -> None:
+    def _expect(self, engine: Engine | None = None, now: int = 0) -> None:
         """Tell how far it is worth working ahead: one engine alone until the next arrival, each of several its own."""
         following = self.coming_ns()
-        if len(self._engines) == 1:
+        if self._alone:
             self._engines[0].expect(following)
         elif engine is not None:
-            self._arrived[engine.number] += 1
-            mean_gap = now // self._arrived[engine.number]
-            engine.expect(NEVER if following == NEVER else now + 2 * mean_gap)
+            self._look_ahead.arrived(engine, now, more=following != NEVER)
 
     @property
     def engines(self) -> Sequence[Engine]:
@@ -162,5 +174,5 @@ class Front:
         self._retrieval.drop(request)
 
     def _more_came(self) -> None:
-        self._look_ahead()
+        self._expect()
         self._changed(self)

@@ -129,7 +129,7 @@ def _unlike(members: Sequence[Instance]) -> Iterator[UserError]:
             if name not in told and (None if one is None else one.value) != (None if same is None else same.value):
                 told.add(name)
                 blamed = same or other.members
-                what = f"{name} is another than that of the first instance of its dp_group"
+                what = f"makes {name} another than that of the first instance of the dp_group"
                 yield blamed.problem(what, "make the members of a group alike")
 
 

@@ -24,10 +24,11 @@ class Batch:
     shape ``[n]``; batches of the same requests may share them, so they are not to be written to. `admitted` pairs each
     request that entered the running set now (new or resumed) with its prefix-cache hit in tokens; `preempted` lists
     the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
-    `serial` counts an engine's iterations from 0. `brings[i]` tokens come out for `requests[i]`, if its answer goes on
-    that long; None: as many as there are samples, which is one at most. `guesses`: tokens that a drafter guesses for
-    every request when the step is done. `padding`: rows of requests that are done, computed with the others as
-    decodes that nobody attends to (see `BatchShape.padding`).
+    `serial` counts an engine's iterations from 0. `kv_loads` and `kv_evictions` are moved before it computes; `fetches`
+    (KV cache that was computed elsewhere) set out when it is decided and come while it and others compute. `brings[i]`
+    tokens come out for `requests[i]`, if its answer goes on that long; None: as many as there are samples, which is one
+    at most. `guesses`: tokens that a drafter guesses for every request when the step is done. `padding`: rows of
+    requests that are done, computed with the others as decodes that nobody attends to (see `BatchShape.padding`).
     """
 
     serial: int
@@ -44,6 +45,7 @@ class Batch:
     brings: IntArray | None = None
     guesses: int = 0
     padding: int = 0
+    fetches: tuple[KVTransfer, ...] = ()
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -113,12 +115,13 @@ class Outcome:
     """What `Scheduler.update` reports of a finished batch: who got tokens, and who is done.
 
     `tokens[i]` tokens came out for `emitted[i]` (at each step, where the batch stands for several), at least one; None:
-    one for each.
+    one for each. `handed_over`: whose prompt is computed, and who goes on at another engine with the whole answer.
     """
 
     emitted: Sequence[Request] = ()
     finished: Sequence[Request] = ()
     tokens: Sequence[int] | None = None
+    handed_over: Sequence[Request] = ()
 
     @property
     def step_tokens(self) -> int:
@@ -128,6 +131,13 @@ class Outcome:
     def each(self) -> Iterator[tuple[Request, int]]:
         """Return who got how many tokens at each step."""
         return zip(self.emitted, repeat(1, len(self.emitted)) if self.tokens is None else self.tokens, strict=True)
+
+    def handing_over(self) -> Outcome:
+        """Return what is to be told of an engine that only computes prompts: nothing came out, who is done goes on.
+
+        The token that it sampled is thrown away: the other engine samples the first of the answer anew.
+        """
+        return Outcome(handed_over=self.finished)
 
     def without(self, muted: Set[Request]) -> Outcome:
         """Return what is to be told: all but what concerns `muted`."""

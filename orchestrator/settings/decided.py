@@ -46,6 +46,8 @@ def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
     elif not engine.scheduling.lock_step:
         what = f"{engine.names['scheduling']} does not make passes in lock step, as {shared.data} engines would"
         fix = "give --scheduling vllm, or --instances for engines that share nothing"
+    elif engine.role != "both":
+        what, fix = f"{shared.data} engines in lock step serve requests from prompt to end", "leave --role out"
     elif engine.scheduling.speculation is not None:
         what, fix = f"{shared.data} engines in lock step have no drafters", "leave --speculative_method out"
     elif shared.attention_placement == "requests":

@@ -26,7 +26,7 @@ from orchestrator.backends import backends
 from orchestrator.cluster.admission import GateSettings, gates
 from orchestrator.cluster.affinity import SessionAffinity
 from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
-from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, routers
+from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, WatchingRouter, routers
 from orchestrator.cluster_formats.files import CLUSTER_FILES, ClusterFiles
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
@@ -35,8 +35,10 @@ from orchestrator.settings.engine import (
     ModelSettings,
     NetworkSettings,
     ParallelismSettings,
+    Role,
 )
-from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from orchestrator.settings.roles import wrong_roles
+from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
@@ -104,6 +106,13 @@ class EngineSpec:
         """The names of the choices that were made, by the setting that makes them."""
         return choice_names(self)
 
+    role: Role = setting(
+        "both",
+        "what the engine does for a request: all, its prompt only, or all that comes after it",
+        choices=("both", "prefill", "decode"),
+        title="Cluster",
+    )
+
     def problems(self) -> Iterator[Problem]:
         """The parallelism is one that the policy may be called with."""
         only = getattr(self.scheduling, "only_parallel", None)
@@ -129,6 +138,13 @@ class RunSpec:
     autoscaler: ScalingSettings | None = choice(
         autoscalers, None, "how many of the instances are there at a time", title="Cluster"
     )
+    decode_router: RouterSettings = choice(
+        routers,
+        "round-robin",
+        "which engine goes on with a request whose prompt another has computed",
+        title="Cluster",
+    )
+    transfer: TransferSettings = section(TransferSettings, "Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
@@ -150,21 +166,39 @@ class RunSpec:
 
     def new_router(self) -> Router:
         """Return a new router of requests; settings that do not suit the engines are a `UserError`."""
-        count = sum(one.engines for one in self.engines)
+        count = sum(one.engines for one in self.engines if one.role != "decode")
         router = self.router.router(RouterPlace(count, self.workload.seed))
         return SessionAffinity(router) if self.session_affinity else router
 
+    def new_decode_router(self) -> Router:
+        """Return a new router of requests whose prompts are computed; see `new_router`."""
+        count = sum(one.engines for one in self.engines if one.role != "prefill")
+        router = self.decode_router.router(RouterPlace(count, self.workload.seed))
+        if isinstance(router, WatchingRouter):
+            name = routers.name_of(type(self.decode_router))
+            what = f"{name} looks at engines between requests that come from outside, these come from engines"
+            raise UserError(what, field="--decode_router", fix="name another router")
+        return router
+
     def problems(self) -> Iterator[Problem]:
-        """There are as many instances as an autoscaler never drops, and as it may start."""
+        """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
+        yield from wrong_roles(self.engines)
         there, scaling = sum(one.instances for one in self.engines), self.autoscaler
         if scaling is None:
             return
+        if self.hands_over:
+            yield Problem("autoscaler", "engines with roles are not started and dropped", "leave it out")
         if any(one.parallelism.data > 1 for one in self.engines):
             what = "starts and drops engines one by one, which --data_parallel_size joins"
             yield Problem("autoscaler", what, "give --instances in its place")
         for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
             if value is not None and value > there:
                 yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether engines hand requests over to others."""
+        return any(one.role != "both" for one in self.engines)
 
     @property
     def engine(self) -> EngineSpec:

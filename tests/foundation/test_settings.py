@@ -125,6 +125,7 @@ def test_a_choice_brings_its_own_settings() -> None:
 
 def test_a_setting_may_imply_the_choice_that_reads_it() -> None:
     assert by_flags("--pattern", "p.svg").walls[0].brush == Roller(pattern=Path("p.svg"))
+    assert by_flags("--pattern", "p.svg").walls[0].spare is None, "what may be absent is not there for another's sake"
     assert "--pattern: not read by --brush round" in wrong(by_flags, "--pattern", "p.svg", "--brush", "round")
 
 

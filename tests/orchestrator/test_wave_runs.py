@@ -256,6 +256,10 @@ def test_like_steps_of_a_group_cost_few_graphs(tmp_path: Path, monkeypatch: pyte
         ({"cp_size": 2, "npu_num": 2}, "2 engines in lock step divide no sequences"),
         ({"attention_placement": "requests", "npu_num": 2}, "2 engines in lock step spread attention by heads"),
         ({"enable_expert_parallel": False, "ep_size": 4}, "experts over 4 NPUs, but a stage has 2 in 2 engines"),
+        (
+            {"engines": [{"role": "prefill"}, {"role": "decode"}]},
+            "2 engines in lock step serve requests from prompt to",
+        ),
         ({"data_parallel_size": 16}, "8 experts for 16 ranks, so that some would have none"),
         (
             {"speculative_method": "ngram", "num_speculative_tokens": 2, "acceptance_rate": 0.5},

@@ -52,6 +52,14 @@ WORKLOADS: dict[str, str | bytes] = {
     "semicolons.tsv": "input_toks;output_toks;arrival_time_ns\n1;2;3\n",
     "crlf.tsv": "10\t5\t0\r\n20\tx\t1\r\n",
     "seconds.tsv": "10\t5\t0.25\n",
+    "good.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 9, "output_toks": 2}]}\n',
+    "brace.jsonl": "{\n",
+    "twice.jsonl": '{"input_toks": 9, "input_toks": 9}\n',
+    "unknown.jsonl": '{"input_toks": 9, "output_toks": 2, "arrival_ns": 0}\n',
+    "ids.jsonl": '{"input_toks": 9, "output_toks": 2, "arrival_time_ns": 0, "input_tok_ids": [1, 2]}\n',
+    "turns.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 9}]}\n',
+    "noturns.jsonl": '{"arrival_time_ns": 0, "sub_requests": []}\n',
+    "longturn.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 900000, "output_toks": 2}]}\n',
     "azure.csv": AZURE + "2023-11-16 18:15:46.68,20,3\n2023-11-16 18:15:47,10,2\n",
     "azure-time.csv": AZURE + "18:15:46,20,3\n",
     "azure-zero.csv": AZURE + "2023-11-16 18:15:46.68,20,0\n",
@@ -313,6 +321,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "barenodes": {**dict.fromkeys(MEMORY), "memory-type": "PER_NODE_MEMORY_EXPANSION"},
 }
 
+_PAIR = "scheduling: vllm\nmodel_name: gpt2\nengines:\n"
 RUN_FILES: dict[str, str | bytes] = {
     "unknown.yaml": "npu_nmu: 4\n",
     "type.yaml": "npu_num: four\n",
@@ -352,6 +361,12 @@ RUN_FILES: dict[str, str | bytes] = {
     "enginesmany.yaml": "engines:\n  - instances: 5000\n",
     "enginesread.yaml": "engines:\n  - scheduling: vllm\n  - max_num_seqs: 4\n",
     "equals.yaml": "npu_num = 2\n",
+    "rolesorca.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, scheduling: orca}\n",
+    "roles33.yaml": _PAIR + "  - {role: prefill, vllm_version: '0.33'}\n  - {role: decode}\n",
+    "rolesmodels.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, model_name: gpt2-xl}\n",
+    "rolesblocks.yaml": _PAIR + "  - {role: prefill, block_size: 16}\n  - {role: decode, block_size: 24}\n",
+    "rolestensor.yaml": _PAIR + "  - {role: prefill, tensor_parallel_size: 3}\n  - {role: decode, npu_num: 2}\n",
+    "roleskv.yaml": _PAIR + "  - {role: prefill, kv_cache_dtype: fp8}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
@@ -380,7 +395,7 @@ CLUSTERS: dict[str, list[dict[str, Any]]] = {
     "hardware": [{}, {"hardware": "RTX4091"}],
     "util": [{"npu_mem": {"mem_util": 90}}],
     "zero": [{"num_npus": 0}],
-    "group": [{"dp_group": "A"}, {"dp_group": "A"}],
+    "group": [{"dp_group": "A"}, {"dp_group": "A", "hardware": "L40S"}],
     "role": [{"pd_type": "prefill"}, {"pd_type": "encode"}],
     "cxl": [{"placement": {"default": {"weights": "cxl:0"}}}],
     "offload": [{"enable_attn_offloading": True}],
@@ -398,7 +413,7 @@ ENGINE = {"model": "gpt2", "tensor_parallel_size": 1, "max_num_seqs": 4, "dtype"
 ENGINES: dict[str, dict[str, Any]] = {
     "good": {},
     "unknown": {"max_num_seq": 4},
-    "members": {"data_parallel_size": 2},
+    "members": {"data_parallel_size": 0},
     "type": {"max_num_batched_tokens": "many"},
     "twice": {"scheduling_policy": "lifo"},
     "model": {"model": "gpt2-xl"},

@@ -20,6 +20,7 @@ from orchestrator.replay.__main__ import main as replay_command
 from orchestrator.replay.case import read_case
 from orchestrator.replay.run import replay
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.formats.jsonl import read as read_jsonl
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload
@@ -43,6 +44,16 @@ def _csv(path: Path) -> None:
     read = read_requests(path)
     assert read.rows == len(read.requests) >= 1 and read.requests.longest().prompt_tokens >= 1
     assert read_requests(path, 1).rows == read.rows
+
+
+def _jsonl(path: Path) -> None:
+    """Read a workload whatever its first line is; its rows have what belongs to them."""
+    read = read_jsonl(path, None)
+    table = read.requests
+    assert read.rows == len(table) == sum(1 for _ in table.in_arrival_order()) >= 1
+    assert all(len(one.prompt_token_ids or ()) in (0, one.prompt_tokens) for one in table)
+    assert 1 <= len(table.openings()) <= len(table)
+    assert len(read_jsonl(path, 1).requests) == 1
 
 
 def _reallm_system(path: Path) -> None:
@@ -100,6 +111,7 @@ def _recording(path: Path) -> None:
 
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
 targets.register("workload_csv")(Target("workloads in CSV: ReaLLM's, Azure's", _csv, "workload.csv"))
+targets.register("workload_jsonl")(Target("workloads in JSON Lines: LLMServingSim's", _jsonl, "workload.jsonl"))
 targets.register("reallm_system")(Target("system files of ReaLLM", _reallm_system, "system.yaml"))
 targets.register("run_yaml")(Target("run files in YAML", _run_file, "run.yaml"))
 targets.register("run_json")(Target("run files in JSON", _run_file, "run.json"))

@@ -9,9 +9,11 @@ from orchestrator.schedulers.tracked import Tracked
 
 
 class Status(Enum):
-    """Where a request is. A preempted one waits again, its output kept and its KV blocks gone."""
+    """Where a request is. A preempted one waits again, its output kept and its KV blocks gone; one that fetches waits
+    in blocks of its own for KV cache that was computed elsewhere."""
 
     WAITING = auto()
+    FETCHING = auto()
     RUNNING = auto()
     PREEMPTED = auto()
     FINISHED = auto()
@@ -51,7 +53,7 @@ class Entry(Tracked):
         self.tokens = request.prompt_tokens
         self.computed = 0
         self.key = (request.priority, request.arrival_ns, request.name or str(request.id), serial)
-        self.final = request.prompt_tokens + request.max_tokens
+        self.final = request.prompt_tokens + admission.most(request.max_tokens)
         self.longest = max_model_len
         self.status = Status.WAITING
         self.placeholders = 0
