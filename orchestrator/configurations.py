@@ -97,7 +97,7 @@ def effective_configurations(
 
 
 def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConfig:
-    axes = (shared.tensor, shared.context, shared.stages)
+    axes = (shared.tensor, shared.context, shared.data, shared.stages)
     if given.network is None and given.node is not None:
         return node_network(load_node(given.node), axes, given.nodes)
     if given.network is None:
@@ -109,13 +109,16 @@ def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConf
             latency=(_decided(given.link_latency),) * len(dims),
         )
     network = NetworkConfig.from_file(given.network)
-    if network.npus != shared.npus:
+    ranks = shared.npus * shared.data
+    if network.npus != ranks:
+        engines = f" for each of {shared.data} data-parallel engines" if shared.data > 1 else ""
+        number = f", or give --npu_num {network.npus // shared.data}" if network.npus % shared.data == 0 else ""
         raise UserError(
             f"the network has {network.npus} NPUs ({' x '.join(map(str, network.npus_count))}), "
-            f"--npu_num is {shared.npus}",
+            f"--npu_num is {shared.npus}{engines}",
             path=given.network,
             field="npus_count",
-            fix=f"make their product {shared.npus}, or give --npu_num {network.npus}",
+            fix=f"make their product {ranks}{number}",
         )
     return network
 
@@ -160,8 +163,10 @@ def _check_dimensions(given: NetworkSettings, network: NetworkConfig, system: Sy
 
 def _check_collectives(given: NetworkSettings, shared: ParallelismSettings, system: SystemConfig) -> None:
     """Refuse a user's system.json without what iterations of NPUs that share a stage need."""
-    needed = {"all-reduce": shared.tensor > 1, "all-gather": True}
-    needed["reduce-scatter"] = shared.context > 1 or (shared.tensor > 1 and shared.sequence_parallel)
+    gathered = shared.expert > 1 and shared.expert_exchange == "allgather"
+    needed = {"all-reduce": shared.tensor > 1, "all-gather": shared.member_size > 1 or gathered}
+    needed["reduce-scatter"] = shared.context > 1 or (shared.tensor > 1 and shared.sequence_parallel) or gathered
+    needed["all-to-all"] = shared.expert > 1 and not gathered
     for name in (name for name, wanted in needed.items() if wanted):
         if not system.implementations.get(name) and name not in system.custom:
             raise UserError(

@@ -15,9 +15,11 @@ from converters.lowering import Lowering
 from foundation.errors import InternalError, UserError
 from orchestrator.backends import backends
 from orchestrator.cluster.disaggregation import Disaggregation
+from orchestrator.cluster.waves import Waves
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.member import Member
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.pricing.adapters import AdapterPricing
@@ -32,7 +34,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
-from orchestrator.settings.decided import decided, device_name, machine
+from orchestrator.settings.decided import check_lock_step, decided, device_name, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
@@ -56,9 +58,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Engines ready to run, and what their backend has counted (steps, cache hits, runs of an external program)."""
+    """Engines ready to run, what moves those that advance in lock step, and what their backend has counted.
+
+    (Steps, cache hits, runs of an external program.)
+    """
 
     engines: list[Engine]
+    waves: list[Waves]
     statistics: Callable[[], dict[str, int]]
 
 
@@ -94,10 +100,12 @@ class Deployment:
     drafter: TraceGenerator | None = None
     adapters: AdapterWork | None = None
 
-    def system(self, count: int = 1) -> str:
-        """Return the hardware of `count` such engines and how it is used, in a few words."""
+    def system(self, count: int | None = None) -> str:
+        """Return the hardware of `count` such engines (None: of one, or one group) and how it is used, in few words."""
         shared = self.engine.parallelism
-        layout = f"{count} x {shared.layout}" if count > 1 else shared.layout
+        count = count or shared.data
+        groups = count // shared.data
+        layout = f"{groups} x {shared.layout}" if groups > 1 else shared.layout
         return f"{count * shared.npus} x {self.hardware.name} ({layout})"
 
     @property
@@ -148,8 +156,20 @@ class Deployment:
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
-        engines = [self._engine(number, pricing, between) for number in numbers]
-        return Started(engines, getattr(backend, "statistics", dict))
+        members = self.engine.parallelism.data
+        if members == 1:
+            engines = [self._engine(number, pricing, between) for number in numbers]
+            return Started(engines, [], getattr(backend, "statistics", dict))
+        groups = [self._group(numbers[at : at + members], pricing) for at in range(0, len(numbers), members)]
+        engines = [member for group in groups for member in group.members]
+        return Started(engines, groups, getattr(backend, "statistics", dict))
+
+    def _group(self, numbers: Sequence[int], pricing: Pricing) -> Waves:
+        """Return the data-parallel engines with these numbers, in lock step."""
+        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
+        group = Waves(pricing, max_steps=steps)
+        group.admit([Member(policy.scheduler(self.place), group, number=n, max_steps=steps) for n in numbers])
+        return group
 
     def _engine(self, number: int, pricing: Pricing, between: Disaggregation | None) -> Engine:
         """Return engine `number`, with a connector to others where there is something between them."""
@@ -246,6 +266,15 @@ class Deploying:
         self._configurations = cache(self._new_configurations)
         self._like = cache(self._deploy)
 
+    def apart(self, engine: EngineSpec) -> EngineSpec:
+        """Return `engine`; data-parallel engines of a dense model share nothing, so they are instances of it."""
+        shared = engine.parallelism
+        if shared.data == 1 or self._model(engine.model).mixtures:
+            return engine
+        return replace(
+            engine, parallelism=replace(shared, data_parallel_size=None), instances=engine.instances * shared.data
+        )
+
     def deploy(self, engine: EngineSpec) -> Deployment:
         """Return what `engine` needs, the same for all that are like it; however many `instances`, it is one engine.
 
@@ -260,6 +289,7 @@ class Deploying:
         with _about("--node" if asked.hardware is None and given.network.node is not None else "--hardware"):
             hardware = self._hardware(device_name(given))
         engine = decided(given, model, hardware)
+        check_lock_step(engine, model)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
         npu = machine(engine, model, hardware)
@@ -392,7 +422,8 @@ class Deploying:
                 shared.tensor,
                 shared.stages,
                 shared.expert,
-                context=shared.context,
+                shared.data,
+                shared.context,
                 layers=shared.layers,
                 redundant_experts=shared.redundant_experts,
             ),

@@ -36,7 +36,7 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     engine, space = deployment.engine, deployment.space
     weights = deployment.weight_bytes
     yield (
-        f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system()}, "
+        f"{_several(count, engine.parallelism.data)}{deployment.model.name} on {deployment.system()}, "
         f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
         + (f"; role {engine.role}" if deployment.spec.hands_over else "")
     )
@@ -48,6 +48,7 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         f"memory of an NPU: {deployment.share.bytes / 1e9:.2f} GB{part}, weights {weights / 1e9:.2f} GB; KV cache: "
         f"{space.total_blocks} blocks of {space.block_size} tokens, "
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
+        + (" of an engine" if engine.parallelism.data > 1 else "")
     )
     speculation = engine.scheduling.speculation
     if speculation is not None:
@@ -56,8 +57,17 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     slots = engine.scheduling.adapter_slots
     if slots is not None:
         yield f"LoRA adapters: {slots.count} of rank {slots.rank} in a step at most"
-    if engine.parallelism.npus > 1:
+    if engine.parallelism.npus * engine.parallelism.data > 1:
         yield f"links: {_links(deployment)}"
+
+
+def _several(count: int, members: int) -> str:
+    """Return how many engines there are, of which so many each advance in lock step; "" for one."""
+    if count > members > 1:
+        return f"{count // members} groups of {members} engines in lock step, each "
+    if members > 1:
+        return f"{members} engines in lock step, "
+    return f"{count} engines, each " if count > 1 else ""
 
 
 def _links(deployment: Deployment) -> str:

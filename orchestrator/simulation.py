@@ -22,10 +22,11 @@ from foundation.errors import InternalError, OrreryError, SimulationError, UserE
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.disaggregation import Disaggregation
+from orchestrator.cluster.waves import Waves
 from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
@@ -71,7 +72,8 @@ class Simulation:
                 observing.callback(observer.close)
                 observer.begin(run)
             engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
-            going = _Going(run, engines, self._observers, between)
+            waves = [group for one in started for group in one.waves]
+            going = _Going(run, engines, self._observers, between, waves)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -95,7 +97,8 @@ def prepare(spec: RunSpec) -> Run:
     check(spec)
     spec.new_router()
     spec.new_decode_router()
-    listed = _deployed(spec)
+    deploying = Deploying(spec)
+    listed = _deployed(spec, deploying)
     kinds = list(dict.fromkeys(listed))
     if spec.hands_over:
         check_pairs(kinds)
@@ -115,20 +118,21 @@ def prepare(spec: RunSpec) -> Run:
         if spec.workload.lora_adapters:
             raise UserError(what, field="--lora_adapters", fix=fix)
         raise UserError(what, path=spec.workload.dataset, field=ADAPTER_COLUMN, fix=fix)
-    counts = [given.instances for given in spec.engines]
+    counts = [deploying.apart(given).instances for given in spec.engines]
     engines = tuple(replace(one.engine, instances=count) for one, count in zip(listed, counts, strict=True))
-    deployments = [one for one, count in zip(listed, counts, strict=True) for _ in range(count)]
+    deployments = [
+        one for one, count in zip(listed, counts, strict=True) for _ in range(count * one.engine.parallelism.data)
+    ]
     return Run(spec, replace(spec, engines=engines, workload=spec.workload.decided()), deployments, source)
 
 
-def _deployed(spec: RunSpec) -> list[Deployment]:
+def _deployed(spec: RunSpec, deploying: Deploying) -> list[Deployment]:
     """Deploy what the run lists; of several, an error says which, of all that are wrong."""
-    deploying = Deploying(spec)
     listed: list[Deployment] = []
     problems: list[UserError] = []
     for place, engine in enumerate(spec.engines):
         try:
-            listed.append(deploying.deploy(engine))
+            listed.append(deploying.deploy(deploying.apart(engine)))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
@@ -156,11 +160,14 @@ class _Going:
         engines: Sequence[Engine],
         observers: Sequence[Observer],
         between: Disaggregation | None,
+        waves: Sequence[Waves],
     ) -> None:
         self._run = run
         self._engines = engines
         self._traffic = make_traffic(run)
-        self._cluster = Cluster(engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, between)
+        self._cluster = Cluster(
+            engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, between, waves
+        )
         self._between = between
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
@@ -170,6 +177,7 @@ class _Going:
         self._turned_away: list[TurnedAway] = []
         everyone = (self._recorder, self._time, self._overload, self._intervals, *observers)
         self._hear_batch = hooks(everyone, "batch")
+        self._hear_dummy = hooks(everyone, "dummy")
         self._hear_turned_away = hooks(everyone, "turned_away")
         self._hear_transferred = hooks(everyone, "transferred")
         self._hear_finished = hooks(everyone, "finished")
@@ -215,6 +223,9 @@ class _Going:
             if isinstance(told, CompletedBatch):
                 for hear in self._hear_batch:
                     hear(told)
+            elif isinstance(told, DummyPass):
+                for hear_dummy in self._hear_dummy:
+                    hear_dummy(told)
             elif isinstance(told, Transferred):
                 for tell in self._hear_transferred:
                     tell(told)
@@ -290,6 +301,7 @@ def _facts(run: Run, ending: BaseException | None) -> RunFacts:
         hardware=_joined(one.hardware.name for one in kinds),
         npus=sum(one.engine.parallelism.npus for one in run.deployments),
         deployed=[one.system(len(places)) for one, places in run.places().items()],
+        data=_common([one.data for one in shared]),
         tensor=_common([one.tensor for one in shared]),
         pipeline=_common([one.stages for one in shared]),
         context=_common([one.context for one in shared]),

@@ -27,7 +27,7 @@ class RunFacts:
     """What the summary says of a run besides its measurements. `error`: why it ended early, if it did.
 
     `deployed`: the NPUs of each kind of engine and how they share the model, in words; `tensor`, `pipeline`, `context`,
-    `expert` are None where engines differ in them.
+    `expert`, `data` are None where engines differ in them.
     """
 
     model: str
@@ -38,6 +38,7 @@ class RunFacts:
     pipeline: int | None
     context: int | None = 1
     expert: int | None = 1
+    data: int | None = 1
     engines: int = 1
     step_limits: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
@@ -116,6 +117,7 @@ class Summary:
     pipeline: int | None
     context: int | None
     expert: int | None
+    data: int | None
     engines: int
     step_limits: Mapping[str, int]
     skipped: int

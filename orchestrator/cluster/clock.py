@@ -3,6 +3,7 @@
     priority   -1 a client goes away, and its request is given up      0 a batch ends
                 1 KV cache lands, or a router looks at the engines
                 2 a request arrives and is routed                      3 a batch is decided
+                4 a wave begins, which all have joined
     What is still equal goes in order of serial.
 
 An actor is on the heap while it says when it acts next; one that is idle costs nothing. Whoever changes another actor's
@@ -11,16 +12,19 @@ next event says so (`changed`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
+from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 
-GOES, LANDS, ARRIVES = -1, 1, 2
+GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
 """Priorities of what is no engine's event; see `orchestrator.engine.loops` for theirs."""
 
-Told = CompletedBatch | Aborted | Rejected | Transferred
+OfRequests = CompletedBatch | Aborted | Rejected | Transferred
+"""What is told of requests."""
+Told = OfRequests | DummyPass
 
 
 class Actor(Protocol):
@@ -38,6 +42,8 @@ class Clock:
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         self.now = 0
+        self.untold: deque[Told] = deque()
+        """What the last step brought and has not been told yet."""
         self._actors = actors
         self._places = {id(actor): place for place, actor in enumerate(actors)}
         self._heap: list[tuple[int, int, int, int]] = []
@@ -71,6 +77,7 @@ class Clock:
                 continue  # something has changed that event since
             self.now = max(self.now, time)
             actor = self._actors[place]
-            told = actor.step(time)
+            self.untold.extend(actor.step(time))
             self.changed(actor)
-            yield from told
+            while self.untold:
+                yield self.untold.popleft()

@@ -11,7 +11,9 @@ from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
 from orchestrator.cluster.watch import Watch
+from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.records import CompletedBatch, DummyPass
 
 NO_RULES = FrontRules()
 
@@ -19,7 +21,8 @@ NO_RULES = FrontRules()
 class Cluster:
     """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
-    `disaggregation`: what is between engines some of which compute prompts only.
+    `disaggregation`: what is between engines some of which compute prompts only. `waves` move
+    those of them that are in lock step.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class Cluster:
         source: Source,
         rules: FrontRules = NO_RULES,
         disaggregation: Disaggregation | None = None,
+        waves: Sequence[Waves] = (),
     ) -> None:
         self._engines = engines
         self._disaggregation = disaggregation
@@ -40,7 +44,9 @@ class Cluster:
         acting: list[Actor] = [] if self._watch is None else [self._watch]
         if disaggregation is not None:
             acting += disaggregation.actors(departures, self._changed, lambda: self.now)
-        self._clock = Clock([*engines, self._front, departures, *acting])
+        self._clock = Clock([*engines, self._front, departures, *acting, *waves])
+        for group in waves:
+            group.tell(self._changed)
         self.scaling = self._front.scaling
 
     @property
@@ -51,6 +57,9 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
+            if isinstance(told, DummyPass):
+                yield told
+                continue
             if self._disaggregation is not None and not self._disaggregation.hear(told):
                 continue
             self._front.hear(told)
@@ -60,12 +69,17 @@ class Cluster:
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""
-        # What is in flight ends, which is an event: of engines that have none there is nothing to tell.
-        awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
-        return min([self.now, *awake])
+        # What is in flight ends, which is an event, or comes after what is waited for: else there is nothing to tell.
+        awake = [engine.told_until() for engine in self._engines if self._moves(engine)]
+        untold = [one.start_ns for one in self._clock.untold if isinstance(one, CompletedBatch)]
+        return min([self.now, *awake, *untold])
 
     def _watching(self, router: WatchingRouter) -> Watch:
-        return Watch(router, self._front, lambda: any(map(self._clock.is_awake, self._engines)))
+        return Watch(router, self._front, lambda: any(map(self._moves, self._engines)))
+
+    def _moves(self, engine: Engine) -> bool:
+        """Whether an engine will act, by itself or when others have come as far."""
+        return engine.waits or self._clock.is_awake(engine)
 
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from orchestrator.cluster.admission import Gate
 from orchestrator.cluster.autoscaling import ScalingSettings
-from orchestrator.cluster.clock import ARRIVES, Actor, Told
+from orchestrator.cluster.clock import ARRIVES, Actor, OfRequests, Told
 from orchestrator.cluster.departures import Departures, Patience
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.retrieval import Retrieval
@@ -98,7 +98,7 @@ class Front:
             return () if retrieved is None else self._send(retrieved, now)
         return self._arrive(now) if self.source.next_ns() <= now else ()
 
-    def hear(self, told: Told) -> None:
+    def hear(self, told: OfRequests) -> None:
         """Take note of what has become of requests."""
         if isinstance(told, Transferred):
             return

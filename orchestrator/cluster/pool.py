@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.cluster.clock import Told
+from orchestrator.cluster.clock import OfRequests
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.requests.request import Request
@@ -26,7 +26,7 @@ class Pool:
         self._requests[engine.number] += 1
         self.tokens += tokens
 
-    def hear(self, told: Told) -> None:
+    def hear(self, told: OfRequests) -> None:
         """Note who is over, at its engine."""
         for request in told.outcome.finished if isinstance(told, CompletedBatch) else (told.request,):
             number, tokens = self._under_way.pop(request.id, (-1, 0))

@@ -7,6 +7,7 @@ and flags say the rest (workload, output, policy); of what those files say they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from foundation.settings.catalogue import Catalogue
 from foundation.settings.reading import Given, Layers, Values
 from foundation.settings.values import WrongValueError, from_text, from_value
 from orchestrator.cluster_formats.llmservingsim import read_cluster_config
-from orchestrator.cluster_formats.vllm_engine import MEMBERS, read_engine_config
+from orchestrator.cluster_formats.vllm_engine import read_engine_config
 
 ENGINES = "engines"
 _FILES_OF_NUMBERS = {"remote_bw": "remote_memory"}
@@ -36,10 +37,9 @@ def joined(files: Mapping[str, Path], run_file: Layers, flags: Values, known: Ca
         what, fix = "the run file lists engines, too", "list them in one file"
         problems.append(UserError(what, field="--cluster_config", fix=fix))
     others = {**run_file.file, **flags}
-    shared = {name: one for name, one in engine.file.items() if name != MEMBERS}
+    shared = dict(engine.file)
     entries = [_without_what_files_say(entry, others) for entry in cluster.lists.get(ENGINES, ())]
     entries = [_with_experts(entry, {**shared, **others}) for entry in entries] or [*run_file.lists.get(ENGINES, ())]
-    problems += _members(engine.file.get(MEMBERS))
     problems += _contradictions(entries or [{}], shared, others, known)
     problems += _divided_experts(entries, shared)
     if "model_config" in files:
@@ -58,13 +58,6 @@ def joined(files: Mapping[str, Path], run_file: Layers, flags: Values, known: Ca
 
 def _without_what_files_say(entry: Values, others: Values) -> Values:
     return {name: one for name, one in entry.items() if _FILES_OF_NUMBERS.get(name) not in others}
-
-
-def _members(given: Given | None) -> Iterator[UserError]:
-    """Refuse engines of several data-parallel members; see `llmservingsim.engines_of`."""
-    if given is not None:
-        what = f"{brief(given.value)}: members in lock step (data parallelism) are not simulated"
-        yield given.problem(what, "write 1; --instances N makes engines that share nothing")
 
 
 def _contradictions(entries: Sequence[Values], shared: Values, others: Values, known: Catalogue) -> Iterator[UserError]:
@@ -93,13 +86,16 @@ def _divided_experts(entries: Sequence[Values], shared: Values) -> Iterator[User
 
 
 def _with_experts(entry: Values, others: Values) -> Values:
-    """Return an instance with what LLMServingSim takes where nobody says: whole experts on its NPUs."""
+    """Return an instance with what LLMServingSim takes where nobody says: whole experts on its NPUs (its group's)."""
     if "enable_expert_parallel" in others or "ep_size" in others:
         return entry
     tensor, model = entry.get("tensor_parallel_size"), entry.get("model_name")
-    if "ep_size" in entry or tensor is None or tensor.value == 1 or model is None or not _is_mixture(str(model.value)):
+    if "ep_size" in entry or tensor is None or model is None:
         return entry
-    return {**entry, "ep_size": tensor}
+    ranks = tensor.value * entry["data_parallel_size"].value
+    if ranks == 1 or not _is_mixture(str(model.value)):
+        return entry
+    return {**entry, "ep_size": replace(tensor, value=ranks)}
 
 
 def _is_mixture(model: str) -> bool:

@@ -10,7 +10,7 @@ are the device's, or the user's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Instance:
     """One instance: the settings of its engine, and what joins it to others (None: nothing)."""
 
     settings: Mapping[str, Given]
+    members: Given
+    """Where it says, or could say, with how many it is together."""
     dp_group: Given | None = None
     pd_type: Given | None = None
 
@@ -100,23 +102,35 @@ def _notes(path: Path, reading: _Reading) -> Iterator[str]:
 def engines_of(instances: Sequence[Instance], problems: list[UserError]) -> Iterator[Values]:
     """Yield the settings of every engine that the instances are.
 
-    The one place that decides what instances are together: members of a `dp_group` are to be one engine with
+    The one place that decides what instances are together: members of a `dp_group` are one engine with
     ``data_parallel_size`` = their number and of expert parallelism over all of them (`ep_size` is the whole group's),
-    `pd_type` is to be the engine's ``role``. Neither is simulated yet.
+    which stands where the first of them does. `pd_type` is to be the engine's ``role``, which is not simulated yet.
     """
-    groups: set[str] = set()
+    groups: dict[str, list[Instance]] = {}
     for one in instances:
         if one.dp_group is not None:
-            if one.dp_group.value not in groups:
-                groups.add(one.dp_group.value)
-                what = f"{one.dp_group.value!r}: instances in lock step (data parallelism) are not simulated"
-                problems.append(one.dp_group.problem(what, "leave it out for engines of their own"))
-            yield {name: given for name, given in one.settings.items() if name != "ep_size"}
-            continue
+            groups.setdefault(one.dp_group.value, []).append(one)
         if one.pd_type is not None:
             what = f"{one.pd_type.value!r}: instances for prompts or for decodes alone are not simulated"
             problems.append(one.pd_type.problem(what, "write null"))
-        yield one.settings
+    for one in instances:
+        together = [one] if one.dp_group is None else groups[one.dp_group.value]
+        if one is together[0]:
+            problems += _unlike(together)
+            yield {**one.settings, "data_parallel_size": replace(one.members, value=len(together))}
+
+
+def _unlike(members: Sequence[Instance]) -> Iterator[UserError]:
+    """Yield what a member of a group says otherwise than its first, each name once."""
+    first, told = members[0].settings, set()
+    for other in members[1:]:
+        for name in dict.fromkeys((*first, *other.settings)):
+            one, same = first.get(name), other.settings.get(name)
+            if name not in told and (None if one is None else one.value) != (None if same is None else same.value):
+                told.add(name)
+                blamed = same or other.members
+                what = f"makes {name} another than that of the first instance of the dp_group"
+                yield blamed.problem(what, "make the members of a group alike")
 
 
 def _pass_over(fields: Fields, name: str, reading: _Reading) -> None:
@@ -179,6 +193,7 @@ def _instance(one: Fields, reading: _Reading, shared: Mapping[str, Given]) -> In
     group, role = one.text("dp_group", default=None), one.choice("pd_type", ROLES, default=None)
     return Instance(
         settings,
+        reading.given(one, "dp_group", 1),
         reading.given(one, "dp_group") if group is not None and one.sound("dp_group") else None,
         reading.given(one, "pd_type") if role is not None and one.values["pd_type"] in ROLES else None,
     )

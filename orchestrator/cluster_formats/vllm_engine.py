@@ -23,6 +23,7 @@ _AROUND = ("model", "num_requests", "tick_seconds", "dataset_path", _KWARGS)
 _PARALLEL = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
+    "data_parallel_size",
     "prefill_context_parallel_size",
     "enable_expert_parallel",
     "num_redundant_experts",
@@ -43,7 +44,6 @@ _NUMBERS = ("dtype", "kv_cache_dtype", "quantization")
 _ADAPTERS = ("enable_lora", "max_loras", "max_lora_rank")
 READ = ("model", *_PARALLEL, *_STEPS, *_MEMORY, *_NUMBERS, *_ADAPTERS, "vllm_version")
 """Arguments that are settings of the same meaning."""
-MEMBERS = "data_parallel_size"
 _SPECULATIVE = {
     "method": "speculative_method",
     "num_speculative_tokens": "num_speculative_tokens",
@@ -70,7 +70,7 @@ NO_EFFECT = frozenset(
 
 
 def read_engine_config(path: Path, known: Catalogue) -> Layers:
-    """Return what the file says, all in `Layers.file`; `data_parallel_size` keeps its name where it is above 1.
+    """Return what the file says, all in `Layers.file`.
 
     A file that is no JSON object is a `UserError`; what is wrong inside is in `Layers.problems`.
     """
@@ -80,12 +80,10 @@ def read_engine_config(path: Path, known: Catalogue) -> Layers:
     if recorded:
         top.only(_AROUND)
     arguments = top.object(_KWARGS, required=True) if recorded else top
-    arguments.only({*READ, *NO_EFFECT, MEMBERS, _SPECULATIVE_CONFIG})
+    arguments.only({*READ, *NO_EFFECT, _SPECULATIVE_CONFIG})
     taken = {name: arguments.values[name] for name in arguments.names() if name in READ}
     values = values_of(document, arguments.place, taken, known, top.problems)
     values |= _speculation(document, arguments)
-    if arguments.positive_int(MEMBERS, default=1) > 1:
-        values[MEMBERS] = _given(document, (*arguments.place, MEMBERS), arguments.values[MEMBERS])
     values["scheduling"] = _given(document, arguments.place, "vllm")
     if recorded:
         _check_model(top, arguments)

@@ -91,7 +91,7 @@ def _speakers(spec: RunSpec, stream: TextIO, files: ResultFiles | None) -> list[
         return []
     lines: list[Observer] = []
     if wanted.verbose:
-        lines.append(IterationLines(stream, several=sum(one.instances for one in spec.engines) > 1))
+        lines.append(IterationLines(stream, several=sum(one.engines for one in spec.engines) > 1))
     if wanted.verbose or wanted.log_interval is not None:
         lines.append(IntervalLines(stream))
     return [*(lines or [ProgressShown(stream)]), Console(stream, files)]

@@ -27,7 +27,7 @@ from orchestrator.engine.in_flight import InFlight, joined
 from orchestrator.engine.loops import ENDS, NEVER, engine_loop
 from orchestrator.engine.priced_ahead import PricedAhead, Steps
 from orchestrator.engine.records import NO_GAP, Aborted, CompletedBatch, Gap, Rejected, Seen, UsageLine
-from orchestrator.engine.stages import StageClock
+from orchestrator.engine.stages import Passage, StageClock
 from orchestrator.engine.stretch import Stretch, run_ahead
 from orchestrator.pricing.interface import Pricing
 from orchestrator.requests.admission import Admission
@@ -59,6 +59,8 @@ class Engine:
         self.number = number
         self.hands_over = hands_over
         self.now = 0
+        self.waits = False
+        """Whether it will go on when others have come as far (`orchestrator.engine.member`)."""
         self._scheduler = scheduler
         self._prefixes = scheduler if isinstance(scheduler, FindsPrefixes) else None
         self._reported = scheduler.usage()
@@ -159,8 +161,7 @@ class Engine:
         """Return when this engine acts next (ns) and the event's priority; None if only something outside moves it."""
         if self._stretch is not None:
             return self._stretch.end_ns, ENDS
-        arrival = self._arrivals[0][0] if self._arrivals else NEVER
-        event = self._loop.next_event(self.now, self._stages.free[0], arrival)
+        event = self._next(self.now)
         return None if event[0] == NEVER else event
 
     def step(self, now: int) -> Sequence[CompletedBatch | Aborted]:
@@ -168,10 +169,7 @@ class Engine:
         if self._stretch is not None:
             self._write_down(self._stretch, self._stretch.times)
         self.now = now
-        arrival = self._arrivals[0][0] if self._arrivals else NEVER
-        if self._loop.next_event(now, self._stages.free[0], arrival)[1] == ENDS:
-            return self._complete(now)
-        return self._decide(now)
+        return self._complete(now) if self._next(now)[1] == ENDS else self._decide(now)
 
     def idle(self) -> bool:
         """Whether nothing is in flight, waiting or yet to be seen."""
@@ -183,9 +181,14 @@ class Engine:
 
     def told_until(self) -> int:
         """Return the moment (ns) from which on batches are still to come; `NEVER` when nothing is in flight."""
-        return min((flight.begins[0] for flight in self._flying()), default=NEVER)
+        return min((flight.untold_from_ns for flight in self._flying()), default=NEVER)
 
     # -- decisions and ends
+
+    def _next(self, now: int) -> tuple[int, int]:
+        """Return what the loop says comes next; `NEVER`: nothing does by itself."""
+        arrival = self._arrivals[0][0] if self._arrivals else NEVER
+        return self._loop.next_event(now, self._stages.free[0], arrival)
 
     def _decide(self, now: int) -> Sequence[CompletedBatch | Aborted]:
         while self._arrivals and self._arrivals[0][0] <= now:
@@ -267,26 +270,35 @@ class Engine:
 
     def _launch(self, batch: Batch, now: int) -> InFlight:
         """Price `batch`, with the like steps after it where they are foreseen, and send it through the stages."""
-        usage = self._scheduler.usage()
-        usages = UsageLine([(usage, np.array([usage.free_blocks]))])
-        flying = self._flying()
-        if not batch.requests:  # it only preempted
-            end = [max([now, *(flight.end_ns for flight in flying)])] * self._pricing.stages
-            none = np.zeros(len(self._pricing.classes), dtype=np.int64)
-            return InFlight(batch, now, end, end, usages, none)
+        flying, flight = self._flying(), self._decided(batch, now)
+        if not batch.requests:
+            return flight
         full = len(flying) + 1 == self._scheduler.places
         alike = self._foreseen(now, [*flying, batch]) if full else None
         own_turns = 0 if alike is None else alike.times // alike.period
         steps = self._price(batch, 1 + own_turns, now, exactly=full)
         passage = self._stages.passage(self._ready(batch, now, flying), steps.stage_ns[0].tolist())
-        gap = self._gap(passage.begins[0])
-        self._stages.free = passage.ends
-        self._step_ns = max(1, int(steps.stage_ns[0].sum()))
-        flight = InFlight(batch, now, passage.begins, passage.ends, usages, steps.busy_ns[0], gap)
+        self._begin(flight, passage, steps)
         if alike is not None:
             others = self._price_turns([*flying, flight], now, alike, alike.period - 1)
+            usage = flight.usages.runs[0][0]
             self._run_ahead([*flying, flight], now, alike, [*others, steps.after(1)], usage)
         return flight
+
+    def _decided(self, batch: Batch, now: int) -> InFlight:
+        """Return `batch` in flight, not begun yet; one that only preempts ends with all that were decided before."""
+        usage = self._scheduler.usage()
+        usages = UsageLine([(usage, np.array([usage.free_blocks]))])
+        none = np.zeros(len(self._pricing.classes), dtype=np.int64)
+        end = NEVER if batch.requests else max([now, *(flight.end_ns for flight in self._flying())])
+        return InFlight(batch, now, [end] * self._pricing.stages, [end] * self._pricing.stages, usages, none)
+
+    def _begin(self, flight: InFlight, passage: Passage, steps: Steps) -> None:
+        """Let a batch pass the stages; `steps`: what its first step takes, and those after it."""
+        flight.begins, flight.ends = passage
+        flight.busy_ns, flight.gap = steps.busy_ns[0], self._gap(passage.begins[0])
+        self._stages.free = passage.ends
+        self._step_ns = max(1, int(steps.stage_ns[0].sum()))
 
     def _gap(self, begin: int) -> Gap:
         """Return what was before a batch that begins at `begin`, if nothing is in flight any more."""
@@ -304,7 +316,7 @@ class Engine:
             least = steps if exactly else min(again, self._rounds(now) + 1)
             return least, max(least, min(again, MOST_AHEAD)) if self._pricing.stages > 1 else least
 
-        return self._prices.price(batch, steps, worth)
+        return self._prices.price([batch], steps, worth)[0]
 
     def _may_come_again(self, batch: Batch) -> int:
         """Return how many like steps of `batch` there may be, this one among them, before an answer is complete."""

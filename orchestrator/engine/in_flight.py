@@ -37,6 +37,11 @@ class InFlight:
         """When the step ends."""
         return self.ends[-1]
 
+    @property
+    def untold_from_ns(self) -> int:
+        """When the first of its steps began that are still to be told."""
+        return self.begins[0] if self.past is None else self.past.start_ns
+
     def completed(self, engine: int, outcome: Outcome, after: KVUsage, seen: Sequence[Seen] = ()) -> CompletedBatch:
         """Return what observers are told when the step has ended: it and its past, and whom the engine has seen."""
         own = CompletedBatch(

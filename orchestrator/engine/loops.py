@@ -103,6 +103,11 @@ class QueueLoop:
         self._awaits = False
         self._asleep = True
 
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether it decides next, without waiting for a batch: one pass of vLLM's loop is over."""
+        return not self._awaits
+
     def next_event(self, now: int, stage_free_ns: int, arrival_ns: int) -> tuple[int, int]:
         """See `Loop`."""
         if self._awaits:
@@ -124,9 +129,10 @@ class QueueLoop:
 
     def nothing_to_decide(self, now: int) -> None:
         """See `Loop`."""
-        while self.queue and self.queue[0] is None:
-            self.queue.popleft()
-        self._awaits = bool(self.queue)
+        if self.queue and self.queue[0] is None:
+            self.queue.popleft()  # done at once, and nothing else happens in this pass
+        elif self.queue:
+            self._awaits = True
         self._asleep = not self.queue
 
     def ended(self) -> InFlight:

@@ -105,6 +105,19 @@ class CompletedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class DummyPass:
+    """An engine takes part in a wave of its group (`orchestrator.cluster.waves`) with nothing of its own to run.
+
+    Told when the wave begins; from then on the engine's devices are busy until `end_ns`. `gap`: since its last pass.
+    """
+
+    engine: int
+    start_ns: int
+    end_ns: int
+    gap: Gap
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     """A request that the engine (or `FRONT`) has forgotten, because its client went away: when (ns) it did so."""
 

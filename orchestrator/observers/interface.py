@@ -2,6 +2,7 @@
 
     begin(run)            before the first event
     batch(done)           a batch has ended; those of one engine come in order of their ends
+    dummy(record)         an engine begins a pass with nothing of its own, for others that run in lock step with it
     turned_away(record)   a request was rejected, or given up by its client
     transferred(record)   KV cache has come from one engine to another
     finished(rows)        requests have finished: columns, in order of (end, id) over the whole run, in blocks
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from orchestrator.deployment import Deployment
-    from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
+    from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
     from orchestrator.observers.intervals import Interval
     from orchestrator.request_source import RequestSource
     from orchestrator.result import RunResult
@@ -88,6 +89,9 @@ class Observer:
 
     def batch(self, done: CompletedBatch) -> None:
         """Hear that a batch has ended."""
+
+    def dummy(self, record: DummyPass) -> None:
+        """Hear that an engine makes a dummy pass."""
 
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Hear that a request was rejected or given up."""

@@ -161,14 +161,12 @@ def replay(case: Case) -> dict[str, Any]:
     for told in Cluster([engine], RoundRobin(), Listed(map(Admission, ordered))).run():
         if isinstance(told, Rejected):
             table.rows[told.request.id].status = "rejected"
-            continue
-        if isinstance(told, Aborted):
+        elif isinstance(told, Aborted):
             table.aborted(told)
-            continue
-        assert isinstance(told, CompletedBatch)  # one engine moves nothing
-        table.ended(told)
-        if table.goes_in_circles(told.batch) and told.end_ns >= last_arrival:
-            break
+        elif isinstance(told, CompletedBatch):
+            table.ended(told)
+            if table.goes_in_circles(told.batch) and told.end_ns >= last_arrival:
+                break
     return _document(table, scheduler)
 
 

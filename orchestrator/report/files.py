@@ -78,7 +78,7 @@ def _deployed(deployment: Deployment) -> list[tuple[str, str]]:
         ("memory of an NPU", f"{deployment.memory_bytes / 1e9:.2f} GB"),
         ("weights on an NPU, at most", f"{memory.max_rank_weight_bytes / 1e9:.2f} GB"),
         (
-            "KV cache over all NPUs",
+            "KV cache over all NPUs" + (" of an engine" if engine.parallelism.data > 1 else ""),
             f"{space.total_blocks} blocks of {space.block_size} tokens, {kv_bytes / 1e9:.2f} GB",
         ),
         ("scheduling", engine.names["scheduling"]),

@@ -85,6 +85,9 @@ class Policy(ABC):
     sees_driver_memory: ClassVar[bool] = False
     """Whether an NPU's memory is what its driver shows to programs; else it is what the datasheet says."""
 
+    lock_step: ClassVar[bool] = False
+    """Whether it decides by `EngineLoop.QUEUE`, one pass at a time, so that engines can advance in lock step."""
+
     needs_longest: ClassVar[bool] = True
     """Whether a server only starts if its KV cache holds one sequence of the longest."""
 

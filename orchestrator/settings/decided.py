@@ -34,6 +34,31 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
     return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
 
 
+def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
+    """Raise a `UserError` unless the data-parallel engines of a mixture of experts can advance in lock step."""
+    shared = engine.parallelism
+    if shared.data == 1:
+        return
+    what, fix = "", ""
+    if shared.expert == 1:
+        what = f"{shared.data} engines, of which each would hold all experts of {model.name}"
+        fix = "give --enable_expert_parallel, or --instances for engines that share nothing"
+    elif not engine.scheduling.lock_step:
+        what = f"{engine.names['scheduling']} does not make passes in lock step, as {shared.data} engines would"
+        fix = "give --scheduling vllm, or --instances for engines that share nothing"
+    elif engine.role != "both":
+        what, fix = f"{shared.data} engines in lock step serve requests from prompt to end", "leave --role out"
+    elif engine.scheduling.speculation is not None:
+        what, fix = f"{shared.data} engines in lock step have no drafters", "leave --speculative_method out"
+    elif shared.attention_placement == "requests":
+        what, fix = f"{shared.data} engines in lock step spread attention by heads", "give --attention_placement heads"
+    elif shared.context > 1:
+        # Prompts and decodes have unequal numbers of collectives over a context, and ASTRA-sim matches them by number.
+        what, fix = f"{shared.data} engines in lock step divide no sequences", "leave --cp_size out"
+    if what:
+        raise UserError(what, field="--data_parallel_size", fix=fix)
+
+
 def device_name(engine: EngineSpec) -> str:
     """Return what `--hardware` takes for an engine's device: what was asked for, or its node's, or the default."""
     if engine.model.hardware is not None:

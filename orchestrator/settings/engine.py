@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_NPUS = 2**20
 """Far more than one engine ever has; a slip of the keyboard is refused before anything is sized by it."""
 MOST_ENGINES = 4096
+MOST_MEMBERS = 4096
+"""Of a data-parallel group."""
 MOST_LAYERS = 65536
 """Of a stage."""
 HOST_GB_S = 512
@@ -134,14 +136,25 @@ class ParallelismSettings:
     pipeline_parallel_size: int | None = setting(
         None, "pipeline stages, as vLLM says it", least=1, most=MOST_NPUS, shown_default="npu_group"
     )
+    data_parallel_size: int | None = setting(
+        None,
+        "engines like this one, with NPUs of their own, that share the experts of a mixture and advance in lock step; "
+        "of a dense model the same as --instances",
+        least=1,
+        most=MOST_MEMBERS,
+        shown_default="1",
+    )
     ep_size: int | None = setting(
         None,
-        "NPUs of a stage that whole experts are spread over: 1 divides every expert, else all NPUs of a stage",
+        "NPUs of a stage, of all data-parallel engines, that whole experts are spread over: 1 divides every expert, "
+        "else all of them",
         least=1,
         shown_default="1",
     )
     enable_expert_parallel: bool = setting(
-        False, "spread whole experts over all NPUs of a stage, as vLLM says it", like=("ep_size",)
+        False,
+        "spread whole experts over all NPUs of a stage, of all data-parallel engines, as vLLM says it",
+        like=("ep_size",),
     )
     expert_exchange: ExpertExchange = setting(
         "alltoall",
@@ -190,7 +203,7 @@ class ParallelismSettings:
 
     @property
     def npus(self) -> int:
-        """All NPUs of the engine."""
+        """All NPUs of the engine, of a data-parallel group of each."""
         return self.npu_num or (self.tensor_parallel_size or 1) * (self.pipeline_parallel_size or 1) * self.context
 
     @property
@@ -205,14 +218,24 @@ class ParallelismSettings:
         return self.cp_size or 1
 
     @property
-    def stage_size(self) -> int:
-        """NPUs of a stage."""
+    def data(self) -> int:
+        """Engines that advance in lock step, each with as many NPUs."""
+        return self.data_parallel_size or 1
+
+    @property
+    def member_size(self) -> int:
+        """NPUs of a stage of the engine."""
         return self.npus // self.stages
+
+    @property
+    def stage_size(self) -> int:
+        """NPUs of a stage, those of all data-parallel engines."""
+        return self.member_size * self.data
 
     @property
     def tensor(self) -> int:
         """NPUs that share the matrices of a stage."""
-        return self.stage_size // self.context
+        return self.member_size // self.context
 
     @property
     def expert(self) -> int:
@@ -229,7 +252,8 @@ class ParallelismSettings:
         """How the NPUs share the model, in short."""
         context = f" x CP {self.context}" if self.context > 1 else ""
         experts = f" x EP {self.expert}" if self.expert > 1 else ""
-        return f"TP {self.tensor} x PP {self.stages}{context}{experts}"
+        data = f"DP {self.data} x " if self.data > 1 else ""
+        return f"{data}TP {self.tensor} x PP {self.stages}{context}{experts}"
 
     def decided(self, memory_bytes: int) -> ParallelismSettings:
         """Return the same in our own words, with what the device decides."""
@@ -240,6 +264,7 @@ class ParallelismSettings:
             tensor_parallel_size=None,
             pipeline_parallel_size=None,
             cp_size=self.context,
+            data_parallel_size=self.data,
             ep_size=self.expert,
             enable_expert_parallel=False,
             npu_mem=self.npu_mem or memory_bytes / 1e9,
@@ -253,9 +278,9 @@ class ParallelismSettings:
         elif npus % stages:
             divisors = ", ".join(str(n) for n in range(1, npus + 1) if npus % n == 0)
             yield Problem("npu_group", f"{stages} groups do not divide {npus} NPUs", f"use one of {divisors}")
-        elif self.stage_size % self.context:
-            divisors = ", ".join(str(n) for n in range(1, self.stage_size + 1) if self.stage_size % n == 0)
-            what = f"{self.context} do not divide the {self.stage_size} NPUs of a stage"
+        elif self.member_size % self.context:
+            divisors = ", ".join(str(n) for n in range(1, self.member_size + 1) if self.member_size % n == 0)
+            what = f"{self.context} do not divide the {self.member_size} NPUs of a stage"
             yield Problem("cp_size", what, f"use one of {divisors}")
         elif self.parallel == "tensor" and stages != 1:
             yield Problem("parallel", f"tensor conflicts with --npu_group {stages}", "give 1, or --parallel hybrid")
@@ -264,7 +289,8 @@ class ParallelismSettings:
             yield Problem("parallel", f"pipeline conflicts with --npu_group {stages}", fix)
         elif self.expert not in (1, self.stage_size):
             right = "1" if self.stage_size == 1 else f"1 or {self.stage_size}"
-            what = f"experts over {self.expert} NPUs, but a stage has {self.stage_size}"
+            engines = f" in {self.data} engines" if self.data > 1 else ""
+            what = f"experts over {self.expert} NPUs, but a stage has {self.stage_size}{engines}"
             yield Problem("ep_size", what, f"give {right}")
         elif self.context > 1 and self.attention_placement == "requests":
             what = "requests conflicts with --cp_size: a sequence is divided, not on one NPU"

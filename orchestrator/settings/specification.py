@@ -88,9 +88,13 @@ class EngineSpec:
         "engines like this one, each with its own NPUs",
         least=1,
         most=MOST_ENGINES,
-        aliases=("data_parallel_size",),
         title="Cluster",
     )
+
+    @property
+    def engines(self) -> int:
+        """How many engines it is on the clock."""
+        return self.instances * self.parallelism.data
 
     @property
     def block_size(self) -> int:
@@ -162,13 +166,13 @@ class RunSpec:
 
     def new_router(self) -> Router:
         """Return a new router of requests; settings that do not suit the engines are a `UserError`."""
-        count = sum(one.instances for one in self.engines if one.role != "decode")
+        count = sum(one.engines for one in self.engines if one.role != "decode")
         router = self.router.router(RouterPlace(count, self.workload.seed))
         return SessionAffinity(router) if self.session_affinity else router
 
     def new_decode_router(self) -> Router:
         """Return a new router of requests whose prompts are computed; see `new_router`."""
-        count = sum(one.instances for one in self.engines if one.role != "prefill")
+        count = sum(one.engines for one in self.engines if one.role != "prefill")
         router = self.decode_router.router(RouterPlace(count, self.workload.seed))
         if isinstance(router, WatchingRouter):
             name = routers.name_of(type(self.decode_router))
@@ -184,6 +188,9 @@ class RunSpec:
             return
         if self.hands_over:
             yield Problem("autoscaler", "engines with roles are not started and dropped", "leave it out")
+        if any(one.parallelism.data > 1 for one in self.engines):
+            what = "starts and drops engines one by one, which --data_parallel_size joins"
+            yield Problem("autoscaler", what, "give --instances in its place")
         for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
             if value is not None and value > there:
                 yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")

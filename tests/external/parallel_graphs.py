@@ -13,7 +13,7 @@ from converters.execution_graph import ExecutionGraph
 from converters.lowering import lower
 from trace_gen.architecture import Layer, LayerRun, ModelArchitecture, NormKind
 from trace_gen.attention.grouped import GroupedAttention
-from trace_gen.batch_shape import BatchShape
+from trace_gen.batch_shape import BatchShape, dummy_batch
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
 from trace_gen.mesh import Mesh
@@ -74,6 +74,15 @@ TRACES: dict[str, tuple[Callable[[], Trace], tuple[int, ...]]] = {
         lambda: trace_of(SPARSE, Mesh(1, 2, 2, 2), *members(), expert_exchange="allgather"),
         (2, 2),
     ),
+    "a member that makes a dummy pass": (
+        lambda: trace_of(SPARSE, Mesh(2, expert=4, data=2), MIXED, dummy_batch()),
+        (2, 2),
+    ),
+    "a dummy pass through stages, gathered": (
+        lambda: trace_of(SPARSE, Mesh(2, 2, 6, 3), dummy_batch(), members()[1], MIXED, expert_exchange="allgather"),
+        (2, 3, 2),
+    ),
+    "nothing but dummies": (lambda: trace_of(SPARSE, Mesh(1, 1, 2, 2), dummy_batch(), dummy_batch()), (2,)),
     "experts over context-parallel ranks": (lambda: trace_of(SPARSE, Mesh(2, expert=4, context=2), MIXED), (2, 2)),
     "a ring": (lambda: trace_of(DENSE, Mesh(2, 2, context=4), MIXED), (2, 4, 2)),
     "a ring of all ranks": (lambda: trace_of(DENSE, Mesh(context=4), MIXED), (4,)),

@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.routers.round_robin import RoundRobin
 from orchestrator.cluster.source import Listed
-from orchestrator.engine.batch import Batch
+from orchestrator.engine.batch import Batch, IntArray
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.kv_memory.groups import FULL, LayerGroup
@@ -33,7 +33,10 @@ Row = tuple[int, int, int]
 
 
 class FormulaPricing:
-    """Stage s takes ``base + s + per_token * new + per_context * context`` ns; notes every batch it priced."""
+    """Stage s takes ``base + s + per_token * new + per_context * context`` ns; notes every wave it priced.
+
+    Members of a wave compute as many tokens as the one that has most.
+    """
 
     classes = ("compute", "attention")
 
@@ -44,16 +47,18 @@ class FormulaPricing:
         self.priced: list[tuple[int, int]] = []
 
     def price(self, wave: Sequence[Batch]) -> Cost:
-        (batch,) = wave
-        new, context = int(batch.new_tokens.sum()) + batch.padding, int(batch.context_tokens.sum())
-        width = len(batch.requests)
+        new = max(int(batch.new_tokens.sum()) + batch.padding for batch in wave)
+        costs = [self._member(batch, new) for batch in wave]
+        self.priced.append((wave[0].serial, wave[0].steps))
+        return Cost(np.stack([finish for finish, _ in costs]), np.stack([busy for _, busy in costs]))
+
+    def _member(self, batch: Batch, new: int) -> tuple[IntArray, IntArray]:
+        context, width = int(batch.context_tokens.sum()), len(batch.requests)
         moved = sum(transfer.blocks for transfer in (*batch.kv_loads, *batch.kv_evictions))
         attention = self.per_context * (context + width * np.arange(batch.steps, dtype=np.int64))
         time = self.base + 100 * moved + self.per_token * new + attention
-        self.priced.append((batch.serial, batch.steps))
         finish = np.cumsum(time[:, None] + np.arange(self.stages), axis=1)
-        busy = np.stack((finish[:, -1] - attention * self.stages, attention * self.stages), axis=1)
-        return Cost(finish[None], busy[None])
+        return finish, np.stack((finish[:, -1] - attention * self.stages, attention * self.stages), axis=1)
 
 
 class StageTimes(FormulaPricing):
@@ -64,8 +69,8 @@ class StageTimes(FormulaPricing):
         self._finish = np.cumsum(times)
 
     def price(self, wave: Sequence[Batch]) -> Cost:
-        steps = wave[0].steps
-        return Cost(np.tile(self._finish, (1, steps, 1)), np.zeros((1, steps, 2), dtype=np.int64))
+        members, steps = len(wave), wave[0].steps
+        return Cost(np.tile(self._finish, (members, steps, 1)), np.zeros((members, steps, 2), dtype=np.int64))
 
 
 def scheduler(

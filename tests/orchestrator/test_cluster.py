@@ -78,9 +78,15 @@ def test_n_engines_are_n_runs_of_every_nth_request(policy: str, options: dict[st
         engines = [engine(number, policy, options) for number in range(count)]
         clock = Cluster(engines, RoundRobin(), Listed(map(Admission, requests(rows))))
         together = []
+        until, owed = 0, None
         for one in clock.run():
             together.append(one)
-            assert clock.told_until() == min(clock.now, *(engine.told_until() for engine in engines))
+            assert owed in (None, one.engine), "who gives up a request as a batch ends tells of both"
+            assert not isinstance(one, CompletedBatch) or one.start_ns >= until, "it was said that all was told"
+            until = clock.told_until()
+            known = min(clock.now, *(engine.told_until() for engine in engines))
+            assert until <= known
+            owed = one.engine if until < known else None
         for number in range(count):
             alone = engine(number, policy, options)
             own = list(Cluster([alone], RoundRobin(), Listed(map(Admission, requests(rows)[number::count]))).run())

@@ -80,6 +80,7 @@ def test_instances_are_the_engines_of_an_equal_run_file(write: Any, tmp_path: Pa
     both = {**first, "num_nodes": 2, "nodes": first["nodes"] + second["nodes"], "link_bw": [128, 16]}
     found = engines("--cluster_config", write("c.json", both))
     one = {"model_name": "openai-community/gpt2", "scheduling": "vllm", "remote_bw": 50, "local_bw": 1008.0}
+    one["data_parallel_size"] = 1
     equal = [
         {**one, "hardware": "RTX4090", "tensor_parallel_size": 1, "pipeline_parallel_size": 1},
         {
@@ -158,6 +159,7 @@ def test_arguments_of_an_engine_are_settings_and_the_rest_is_vllms(write: Any, r
     same = RunSpec.of(
         model_name="openai-community/gpt2",
         tensor_parallel_size=1,
+        data_parallel_size=1,
         enable_expert_parallel=False,
         max_num_seqs=4,
         max_num_batched_tokens=256,
@@ -285,13 +287,8 @@ def test_a_users_files_of_networks_and_memory_win(write: Any) -> None:
 
 
 def test_what_is_not_simulated_is_refused_with_its_place(write: Any) -> None:
-    lockstep = cluster({"dp_group": "A"}, {"dp_group": "A"}, {"dp_group": "B"}, {"pd_type": "decode"})
-    said = refused(
-        "--cluster_config", write("c.json", lockstep), "--engine_config", write("e.json", {"data_parallel_size": 2})
-    )
-    assert said.count("lock step (data parallelism) are not simulated") == 3, "once a group, and the arguments"
-    assert "nodes[0].instances[2].dp_group: 'B'" in said and "data_parallel_size: 2: members" in said
-    assert "nodes[0].instances[3].pd_type: 'decode': instances for prompts or for decodes alone" in said
+    said = refused("--cluster_config", write("c.json", cluster({}, {"pd_type": "decode"})))
+    assert "nodes[0].instances[1].pd_type: 'decode': instances for prompts or for decodes alone" in said
     placed = {"default": {"weights": "npu", "kv_loc": "cpu"}, "layers": {"lm_head": {"weights": "cxl:0"}}}
     said = refused("--cluster_config", write("c.json", cluster({"placement": placed, "enable_attn_offloading": True})))
     for part in (
@@ -300,6 +297,26 @@ def test_what_is_not_simulated_is_refused_with_its_place(write: Any) -> None:
         "instances[0].enable_attn_offloading: this offloading is not simulated; write false",
     ):
         assert part in said, part
+
+
+def test_instances_of_a_group_are_one_engine_with_its_members(write: Any) -> None:
+    mixture = {"model_name": "Qwen/Qwen3-30B-A3B", "hardware": "H100", "num_npus": 2, "tp_size": 2}
+    groups = cluster(
+        *({**mixture, "ep_size": 4, "dp_group": "A"}, {"hardware": "L40S"}),
+        *({**mixture, "ep_size": 4, "dp_group": "A"}, {**mixture, "dp_group": "B"}, {**mixture, "dp_group": "B"}),
+        {"dp_group": "alone"},
+    )
+    found = engines("--cluster_config", write("c.json", groups))
+    assert [one.parallelism.layout for one in found] == [
+        "DP 2 x TP 2 x PP 1 x EP 4", "TP 1 x PP 1", "DP 2 x TP 2 x PP 1 x EP 4", "TP 1 x PP 1",
+    ]  # fmt: skip
+    assert [one.engines for one in found] == [2, 1, 2, 1]
+    said = refused("--cluster_config", "c.json", "--engine_config", write("e.json", {"data_parallel_size": 2}))
+    assert "data_parallel_size: 2 conflicts with 1 of c.json, nodes[0].instances[1].dp_group" in said
+    unlike = cluster({"dp_group": "A"}, {"dp_group": "A", "max_num_seqs": 3}, {"dp_group": "A", "max_num_seqs": 4})
+    said = refused("--cluster_config", write("c.json", unlike))
+    what = "max_num_seqs: makes max_num_seqs another than that of the first instance of the dp_group"
+    assert said.count("another than") == 1 and f"nodes[0].instances[1].{what}" in said
 
 
 def test_all_that_is_wrong_with_a_file_is_told_at_once(write: Any) -> None:
@@ -341,12 +358,12 @@ def test_clusters_that_were_measured(folder: Path) -> None:
     files = {name: inputs / f"{name}.json" for name in ("cluster_config", "model_config")}
     files["engine_config"] = inputs / "engine.json"
     flags = [text for name, path in files.items() for text in (f"--{name}", str(path))]
-    if "A3B" in folder.name:
-        with pytest.raises(UserError, match=r"nodes\[0\].instances\[0\].dp_group: 'A': instances in lock step"):
-            from_flags(flags)
-        return
-    deployment = prepare(from_flags([*flags, "--req_num", "1"])).deployments[0]
+    run = prepare(from_flags([*flags, "--req_num", "1"]))
+    deployment = run.deployments[0]
     stated = json.loads(files["engine_config"].read_text())["engine_kwargs"]
+    members = stated.get("data_parallel_size", 1)
+    assert len(run.deployments) == members == deployment.engine.parallelism.data
+    assert deployment.engine.parallelism.expert == (members if stated.get("enable_expert_parallel") else 1)
     assert deployment.engine.scheduling.max_num_seqs == stated["max_num_seqs"]
     assert deployment.engine.parallelism.tensor == stated["tensor_parallel_size"]
     assert deployment.hardware.name == folder.name.partition("__")[0]

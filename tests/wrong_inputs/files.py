@@ -395,7 +395,7 @@ CLUSTERS: dict[str, list[dict[str, Any]]] = {
     "hardware": [{}, {"hardware": "RTX4091"}],
     "util": [{"npu_mem": {"mem_util": 90}}],
     "zero": [{"num_npus": 0}],
-    "group": [{"dp_group": "A"}, {"dp_group": "A"}],
+    "group": [{"dp_group": "A"}, {"dp_group": "A", "hardware": "L40S"}],
     "role": [{"pd_type": "prefill"}, {"pd_type": "encode"}],
     "cxl": [{"placement": {"default": {"weights": "cxl:0"}}}],
     "offload": [{"enable_attn_offloading": True}],
@@ -413,7 +413,7 @@ ENGINE = {"model": "gpt2", "tensor_parallel_size": 1, "max_num_seqs": 4, "dtype"
 ENGINES: dict[str, dict[str, Any]] = {
     "good": {},
     "unknown": {"max_num_seq": 4},
-    "members": {"data_parallel_size": 2},
+    "members": {"data_parallel_size": 0},
     "type": {"max_num_batched_tokens": "many"},
     "twice": {"scheduling_policy": "lifo"},
     "model": {"model": "gpt2-xl"},

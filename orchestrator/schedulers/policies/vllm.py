@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from foundation.digits import decimal_number
 from foundation.errors import UserError
@@ -35,6 +35,8 @@ _OF_SPECULATION = (
 @dataclass(frozen=True)
 class VllmSettings(ServerPolicy):
     """As vLLM's v1 engine. Names are vLLM's; see `orchestrator.schedulers.vllm.config`."""
+
+    lock_step: ClassVar[bool] = True
 
     max_num_seqs: int | None = setting(
         None,
