@@ -49,7 +49,6 @@ class Instance:
     members: Given
     """Where it says, or could say, with how many it is together."""
     dp_group: Given | None = None
-    pd_type: Given | None = None
 
 
 @dataclass(slots=True)
@@ -104,15 +103,12 @@ def engines_of(instances: Sequence[Instance], problems: list[UserError]) -> Iter
 
     The one place that decides what instances are together: members of a `dp_group` are one engine with
     ``data_parallel_size`` = their number and of expert parallelism over all of them (`ep_size` is the whole group's),
-    which stands where the first of them does. `pd_type` is to be the engine's ``role``, which is not simulated yet.
+    which stands where the first of them does.
     """
     groups: dict[str, list[Instance]] = {}
     for one in instances:
         if one.dp_group is not None:
             groups.setdefault(one.dp_group.value, []).append(one)
-        if one.pd_type is not None:
-            what = f"{one.pd_type.value!r}: instances for prompts or for decodes alone are not simulated"
-            problems.append(one.pd_type.problem(what, "write null"))
     for one in instances:
         together = [one] if one.dp_group is None else groups[one.dp_group.value]
         if one is together[0]:
@@ -191,11 +187,12 @@ def _instance(one: Fields, reading: _Reading, shared: Mapping[str, Given]) -> In
             one.problem("this offloading is not simulated", name, "write false")
     one.boolean("enable_block_copy", default=True)
     group, role = one.text("dp_group", default=None), one.choice("pd_type", ROLES, default=None)
+    if role is not None and one.values["pd_type"] in ROLES:
+        settings = {**settings, "role": reading.given(one, "pd_type")}
     return Instance(
         settings,
         reading.given(one, "dp_group", 1),
         reading.given(one, "dp_group") if group is not None and one.sound("dp_group") else None,
-        reading.given(one, "pd_type") if role is not None and one.values["pd_type"] in ROLES else None,
     )
 
 

@@ -16,7 +16,7 @@ from foundation.settings.reading import flat
 from orchestrator.cli import simulate
 from orchestrator.cluster_formats.vllm_engine import NO_EFFECT, READ
 from orchestrator.settings.specification import EngineSpec, RunSpec, from_flags
-from orchestrator.simulation import prepare
+from orchestrator.simulation import Simulation, prepare
 
 MEASURED = Path(os.environ.get("ORRERY_SHARED", Path(__file__).parents[3] / "shared")) / "measured"
 INSTANCE: dict[str, Any] = {
@@ -287,8 +287,6 @@ def test_a_users_files_of_networks_and_memory_win(write: Any) -> None:
 
 
 def test_what_is_not_simulated_is_refused_with_its_place(write: Any) -> None:
-    said = refused("--cluster_config", write("c.json", cluster({}, {"pd_type": "decode"})))
-    assert "nodes[0].instances[1].pd_type: 'decode': instances for prompts or for decodes alone" in said
     placed = {"default": {"weights": "npu", "kv_loc": "cpu"}, "layers": {"lm_head": {"weights": "cxl:0"}}}
     said = refused("--cluster_config", write("c.json", cluster({"placement": placed, "enable_attn_offloading": True})))
     for part in (
@@ -297,6 +295,15 @@ def test_what_is_not_simulated_is_refused_with_its_place(write: Any) -> None:
         "instances[0].enable_attn_offloading: this offloading is not simulated; write false",
     ):
         assert part in said, part
+
+
+def test_instances_for_prompts_and_for_decodes_have_roles(write: Any) -> None:
+    pair = cluster({"pd_type": "prefill"}, {"pd_type": "decode"}, {"pd_type": None})
+    flags = ["--cluster_config", write("c.json", pair), "--dataset", "w.tsv"]
+    assert [one.role for one in engines(*flags)] == ["prefill", "decode", "both"]
+    assert Simulation(from_flags(flags)).run().summary.transfers is not None
+    alone = write("c.json", cluster({}, {"pd_type": "decode"}))
+    assert "no engine hands requests over" in refused("--cluster_config", alone)
 
 
 def test_instances_of_a_group_are_one_engine_with_its_members(write: Any) -> None:
