@@ -305,7 +305,8 @@ class Engine:
         last = self._stages.free[-1]
         if begin <= last:
             return NO_GAP
-        there = max(last, self._there_ns)
+        nobody = len(self._answers) == len(self._muted)
+        there = begin if nobody else max(last, self._there_ns)
         return Gap(begin - there, there - last)
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:
