@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from foundation.errors import UserError
 from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.deployment import Deployment
+from orchestrator.network_cards import latency_ns
 from orchestrator.settings.specification import RunSpec
 
 
@@ -46,4 +47,4 @@ def disaggregation(spec: RunSpec) -> Disaggregation | None:
     if not spec.hands_over:
         return None
     layerwise = spec.transfer.kv_transfer == "layerwise"
-    return Disaggregation(spec.new_decode_router(), spec.transfer.transfer_latency, layerwise=layerwise)
+    return Disaggregation(spec.new_decode_router(), latency_ns(spec, spec.engines), layerwise=layerwise)

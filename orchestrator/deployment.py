@@ -22,6 +22,7 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.member import Member
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.kv_memory.store import KVSpace
+from orchestrator.network_cards import bytes_per_s
 from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interface import Pricing
@@ -181,7 +182,7 @@ class Deployment:
             self.engine.role,
             block_size=self.space.block_size,
             block_bytes=self.space.block_bytes,
-            bytes_per_s=round(self.spec.transfer.transfer_bw * 1e9) * self.engine.parallelism.npus,
+            bytes_per_s=bytes_per_s(self.spec, self.engine),
             layers=lambda batch: stage_layers(self.generator.generate([batch.shape()], batch.serial)),
         )
         scheduler = policy.scheduler(replace(self.place, connector=peer))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from astra_files.network import NetworkConfig
 from orchestrator.deployment import Deployment
+from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.interface import Run
 from orchestrator.requests.request import Request
 from orchestrator.settings.engine import NetworkSettings
@@ -16,11 +17,10 @@ def introduction(run: Run) -> list[str]:
     lines = [line for one, places in run.places().items() for line in _engine(one, len(places))]
     traffic = [f"traffic: {'; '.join(said)}"] if (said := run.spec.traffic.described) else []
     if run.spec.hands_over:
-        between = run.spec.transfer
-        lines.append(
-            f"KV cache goes from engine to engine at {between.transfer_bw:g} GB/s (1e9) an NPU, "
-            f"{between.transfer_latency} ns away"
-        )
+        cards = {bytes_per_s(run.spec, one.engine) // one.engine.parallelism.npus for one in run.kinds()}
+        speeds = " or ".join(f"{card / 1e9:g}" for card in sorted(cards))
+        away = latency_ns(run.spec, run.spec.engines)
+        lines.append(f"KV cache goes from engine to engine at {speeds} GB/s (1e9) an NPU, {away} ns away")
     return [*lines, f"workload: {run.source.described}", *traffic, *(f"note: {note}" for note in notes(run))]
 
 

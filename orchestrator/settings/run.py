@@ -66,11 +66,21 @@ class TransferSettings:
         "when KV cache leaves the engine that computes it: whole when the prompt is done, or layer by layer meanwhile",
         choices=("whole", "layerwise"),
     )
-    transfer_bw: float = setting(
-        NIC_GB_S, "bandwidth of an NPU's network card, each direction", unit="GB/s (1e9)", above=0, most=1e9
+    transfer_bw: float | None = setting(
+        None,
+        "bandwidth of an NPU's network card, each direction",
+        unit="GB/s (1e9)",
+        above=0,
+        most=1e9,
+        shown_default=f"the node's, or {NIC_GB_S:g} without --node",
     )
-    transfer_latency: int = setting(
-        TRANSFER_LATENCY_NS, "latency of a transfer of KV cache", unit="ns", least=0, most=10**12
+    transfer_latency: int | None = setting(
+        None,
+        "latency of a transfer of KV cache",
+        unit="ns",
+        least=0,
+        most=10**12,
+        shown_default=f"the node's, or {TRANSFER_LATENCY_NS} without --node",
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from orchestrator import RunSpec, Simulation
+from orchestrator.cluster.nodes import load_node
+from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.files import ResultFiles
 from orchestrator.pricing.layers import stage_layers
 from orchestrator.result import RunResult
@@ -54,6 +56,23 @@ def test_a_slower_link_is_later() -> None:
         assert ttft is not None
         means.append(ttft["mean"])
     assert means == sorted(means) and means[0] < means[-1]
+
+
+def test_links_between_nodes_are_those_of_the_nodes() -> None:
+    """A DGX H100 has 8 adapters of 400 Gb/s for 8 NPUs; boxes of 8 L40S have fewer. What the user says wins."""
+    spec = RunSpec.of(**{**PLAIN, "hardware": None, "engines": [{**one, "node": "dgx-h100"} for one in PAIR]})
+    kind = load_node("dgx-h100")
+    assert bytes_per_s(spec, spec.engines[0]) == round(kind.between.share(1)) == 50_000_000_000
+    assert latency_ns(spec, spec.engines) == round(kind.between.latency_ns)
+    box = load_node("l40s-8")
+    eight = RunSpec.of(**{**PLAIN, "hardware": None, "node": "l40s-8", "npu_num": 8})
+    assert (
+        bytes_per_s(eight, eight.engine) == round(box.between.share(8)) * 8 <= box.between.bandwidth * box.between.count
+    )
+    said = RunSpec.of(**{**PLAIN, "engines": PAIR, "transfer_bw": 3.0, "transfer_latency": 77})
+    assert (bytes_per_s(said, said.engines[1]), latency_ns(said, said.engines)) == (3_000_000_000, 77)
+    plain = RunSpec.of(**{**PLAIN, "engines": PAIR})
+    assert (bytes_per_s(plain, plain.engines[1]), latency_ns(plain, plain.engines)) == (50_000_000_000, 5000)
 
 
 def test_engines_of_both_roles_serve_some_alone() -> None:
