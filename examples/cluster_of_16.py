@@ -4,7 +4,7 @@
 
 The cluster is a run file (`cluster_of_16/cluster.yml`, see docs/clusters.md), which the main job takes as well:
 `python main.py --settings examples/cluster_of_16/cluster.yml`. Here it is read and simulated, and each engine gets a
-row: requests in turn come to engines that are not equally fast.
+row: each request goes to the engine with the fewest waiting and running, so the fast ones get more of them.
 """
 
 from __future__ import annotations
