@@ -24,9 +24,10 @@ class Batch:
     shape ``[n]``; batches of the same requests may share them, so they are not to be written to. `admitted` pairs each
     request that entered the running set now (new or resumed) with its prefix-cache hit in tokens; `preempted` lists
     the requests that lost their place, in order. A batch of no requests computes nothing (it may preempt some).
-    `serial` counts an engine's iterations from 0. `brings[i]` tokens come out for `requests[i]`, if its answer goes on
-    that long; None: as many as there are samples, which is one at most. `guesses`: tokens that a drafter guesses for
-    every request when the step is done.
+    `serial` counts an engine's iterations from 0. `kv_loads` and `kv_evictions` are moved before it computes; `fetches`
+    (KV cache that was computed elsewhere) set out when it is decided and come while it and others compute. `brings[i]`
+    tokens come out for `requests[i]`, if its answer goes on that long; None: as many as there are samples, which is one
+    at most. `guesses`: tokens that a drafter guesses for every request when the step is done.
     """
 
     serial: int
@@ -42,6 +43,7 @@ class Batch:
     steps: int = 1
     brings: IntArray | None = None
     guesses: int = 0
+    fetches: tuple[KVTransfer, ...] = ()
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @classmethod

@@ -1,7 +1,7 @@
 """One serving engine in simulated time: sees arrivals, asks its scheduler, has batches priced, says when it acts.
 
     from the clock      next_event() -> when, and whether a batch ends or a decision is due;  step(now)
-    from outside        submit(admission, now), abort(request, now), load(now)
+    from outside        submit(admission, now), abort(request, now), disturb(now), load(now)
 
 At equal times batches end first, then arrivals are seen, then the next batch is decided. A request is seen by the first
 decision at or after its arrival; an abort takes effect before the next batch is accounted for or decided.
@@ -87,10 +87,14 @@ class Engine:
         """The client of `request`, which was submitted here, has gone; nothing of it is reported any more."""
         known = request in self._answers and request not in self._muted
         if known or any(admission.request is request for _, _, admission in self._arrivals):
-            self._cut(now)
+            self.disturb(now)
             self._aborts.append((now, request))
-            self.now = max(self.now, now)
-            self._loop.disturbed()
+
+    def disturb(self, now: int) -> None:
+        """What the scheduler may decide changes at `now`, by something that it is told right after."""
+        self._cut(now)
+        self.now = max(self.now, now)
+        self._loop.disturbed()
 
     def expect(self, horizon_ns: int) -> None:
         """Nothing is likely to come from outside before `horizon_ns`: that far it is worth working ahead."""

@@ -38,7 +38,7 @@ class Loop(Protocol):
         """Take the oldest batch out of the queue."""
 
     def disturbed(self) -> None:
-        """A request has gone: what could not run before may run now."""
+        """A request has gone, or KV cache has come: what could not run before may run now."""
 
     def repeated(self, flights: list[InFlight], times: int) -> None:
         """So many further decisions were made, each when a batch had ended; `flights` are in flight now."""

@@ -9,13 +9,14 @@ from orchestrator.engine.batch import Batch
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.vllm.entry import Entry
+from trace_gen.batch_shape import KVTransfer
 
 
 class Refusal(Enum):
-    """Why admission stopped at the head of the waiting queue."""
+    """Why admission stopped in the waiting queue."""
 
     NOBODY = auto()
-    """Nobody waits."""
+    """Nobody waits, but for KV cache on its way."""
     SEATS = auto()
     """As many run as may."""
     TOKENS = auto()
@@ -30,7 +31,11 @@ class Refusal(Enum):
 
 @dataclass(slots=True)
 class Draft:
-    """See the module's docstring. `cohort`: its members have the first rows, one token each."""
+    """See the module's docstring. `cohort`: its members have the first rows, one token each.
+
+    `loads` are there when the step begins to compute, `fetches` only set out with it. `refused_finds`: whom admission
+    stopped at may find more of its prefix at any time.
+    """
 
     budget: int
     entries: list[Entry] = field(default_factory=list)
@@ -39,8 +44,11 @@ class Draft:
     samples: list[int] = field(default_factory=list)
     admitted: list[tuple[Request, int]] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    loads: list[KVTransfer] = field(default_factory=list)
+    fetches: list[KVTransfer] = field(default_factory=list)
     cohort: Cohort[Entry] | None = None
     refusal: Refusal = Refusal.NOBODY
+    refused_finds: bool = False
 
     def start_with(self, cohort: Cohort[Entry]) -> None:
         """Give the first rows to `cohort`."""
@@ -75,4 +83,7 @@ class Draft:
     def batch(self, serial: int) -> Batch:
         """Return the step as a batch."""
         requests = [entry.request for entry in self.entries]
-        return Batch.of(serial, requests, self.new, self.context, self.samples, self.admitted, self.preempted)
+        columns = requests, self.new, self.context, self.samples, self.admitted, self.preempted, tuple(self.loads)
+        batch = Batch.of(serial, *columns)
+        batch.fetches = tuple(self.fetches)
+        return batch

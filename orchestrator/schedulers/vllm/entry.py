@@ -9,9 +9,11 @@ from orchestrator.schedulers.tracked import Tracked
 
 
 class Status(Enum):
-    """Where a request is. A preempted one waits again, its output kept and its KV blocks gone."""
+    """Where a request is. A preempted one waits again, its output kept and its KV blocks gone; one that fetches waits
+    in blocks of its own for KV cache that was computed elsewhere."""
 
     WAITING = auto()
+    FETCHING = auto()
     RUNNING = auto()
     PREEMPTED = auto()
     FINISHED = auto()

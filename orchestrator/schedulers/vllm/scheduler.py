@@ -10,6 +10,9 @@ Where tokens are guessed ahead (`speculation`), a request's last token and its d
 computed until their batch has finished, and then those that were wrong count no more.
 
 While nothing but decodes happens, those who decode are a cohort (`decoding`), and a step costs next to nothing.
+
+With a connector (`connector`), KV cache that was computed elsewhere may be had instead of computing it: a request waits
+in its blocks until it has come (`remote`).
 """
 
 from __future__ import annotations
@@ -20,25 +23,31 @@ from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.kv_memory.prefix_chain import PrefixChain, known_tokens
+from orchestrator.kv_memory.store import Hit
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Flight, Ledger
 from orchestrator.schedulers.speculation import Acceptance
+from orchestrator.schedulers.vllm.asking import Asking
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
+from orchestrator.schedulers.vllm.connector import KVConnector, Match
 from orchestrator.schedulers.vllm.decoding import Decoding
 from orchestrator.schedulers.vllm.draft import Draft, Refusal
 from orchestrator.schedulers.vllm.entry import Entry, Status
 from orchestrator.schedulers.vllm.guesses import Guesses
 from orchestrator.schedulers.vllm.memory import vllm_memory
 from orchestrator.schedulers.vllm.queues import waiting_queue
+from orchestrator.schedulers.vllm.remote import RemoteKV
+from trace_gen.batch_shape import KVTransfer
 
 
 class VllmScheduler:
     """See the module's docstring; the rules are those of `config.version`, and `docs/vllm_scheduler.md` lists them.
 
-    `acceptance` says what becomes of drafts, where the configuration speculates.
+    `acceptance` says what becomes of drafts, where the configuration speculates; `connector` what KV cache there is
+    elsewhere.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class VllmScheduler:
         config: VllmSchedulerConfig,
         groups: Sequence[LayerGroup] = (FULL,),
         acceptance: Acceptance | None = None,
+        connector: KVConnector | None = None,
     ) -> None:
         self.config = config
         speculation = config.speculation
@@ -55,6 +65,8 @@ class VllmScheduler:
         self.loop = EngineLoop.FILLED_QUEUE if config.fills_the_queue else EngineLoop.QUEUE
         self.kv = vllm_memory(config, groups)
         self.ledger: Ledger[Entry] = Ledger(self.kv)
+        self.remote = None if connector is None else RemoteKV(connector, self.kv)
+        self._asking = Asking(config, self.kv, self._guesses, self.remote)
         self.waiting = waiting_queue(config.policy)
         self.running: list[Entry] = []
         self.decoding = Decoding(
@@ -64,7 +76,7 @@ class VllmScheduler:
         self._added = 0
         self._decisions = 0
         self._untold = False
-        self._refusal = Refusal.NOBODY
+        self._refusal, self._refused_finds = Refusal.NOBODY, False
 
     # -- the contract of orchestrator.schedulers.interface.Scheduler
 
@@ -77,9 +89,19 @@ class VllmScheduler:
     def abort(self, request: Request, now: int) -> bool:
         """Forget a request at once: its KV blocks are free, and what is in flight for it is thrown away."""
         self.decoding.dissolve()
-        self._finish(self._entries[request.id])
+        self._finish(self._entries[request.id], aborted=True)
         self.ledger.forget(request)
         return False
+
+    def landed(self, request: Request) -> None:
+        """KV cache that `request` fetched is in its blocks; the next pass looks, and it goes on after that."""
+        assert self.remote is not None  # nothing is fetched without a connector
+        self.remote.landed(request)
+
+    def sent(self, request: Request) -> None:
+        """The blocks that a connector kept of `request` are read; the next pass looks, and they are free after that."""
+        assert self.remote is not None
+        self.remote.sent(request)
 
     def schedule(self, now: int) -> Batch | None:
         """Decide one step as one pass of vLLM's scheduler does; it may preempt and compute nothing.
@@ -90,13 +112,16 @@ class VllmScheduler:
         self._untold = False
         self._refusal = Refusal.NOBODY
         cohort = self.decoding.step(self.running)
+        fetches: Sequence[KVTransfer] = ()
         if cohort is None or len(self.waiting):
             draft = self._draft(cohort)
-            self._refusal = draft.refusal
-            cohort = draft.cohort
+            self._refusal, self._refused_finds = draft.refusal, draft.refused_finds
+            cohort, fetches = draft.cohort, draft.fetches
             if cohort is None:
-                return self._launch(draft)
-        return self.ledger.launch(self.decoding.flight(cohort))
+                return self._launch(draft, now)
+        flight = self.decoding.flight(cohort)
+        flight.batch.fetches = tuple(fetches)
+        return self._launched(flight, now)
 
     def next_decision(self, now: int) -> int | None:
         """Return None: decisions change with arrivals and batches that finish; `now` where some wait their turn."""
@@ -105,6 +130,12 @@ class VllmScheduler:
 
     def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
         """Account for a finished batch: its tokens have arrived; requests that are done release their KV blocks."""
+        outcome = self._account(batch, ended)
+        if self.remote is not None:
+            self.remote.ended(batch.serial)
+        return outcome
+
+    def _account(self, batch: Batch, ended: Set[Request]) -> Outcome:
         flight = self.ledger.land(batch)
         together = self.decoding.arrive(flight, ended)
         if together and not flight.others:
@@ -182,9 +213,10 @@ class VllmScheduler:
             self._admit(draft, threshold)
         return draft
 
-    def _launch(self, draft: Draft) -> Batch | None:
-        """Book a decision that is more than a cohort's, if anything is decided."""
-        if not draft.entries and not draft.preempted:
+    def _launch(self, draft: Draft, now: int) -> Batch | None:
+        """Book a decision that is more than a cohort's, if anything is decided or there is word of KV cache."""
+        news = self.remote is not None and self.remote.has_news
+        if not (draft.entries or draft.preempted or draft.fetches or news):
             return None
         self.decoding.look(self.running)
         if self.config.staggers:
@@ -192,7 +224,10 @@ class VllmScheduler:
         batch = draft.batch(self.ledger.serial)
         if self._guesses is not None:
             self._guesses.verify(draft, batch)
-        return self.ledger.launch(Flight(batch, draft.entries, draft.plain))
+        return self._launched(Flight(batch, draft.entries, draft.plain), now)
+
+    def _launched(self, flight: Flight[Entry], now: int) -> Batch:
+        return self.ledger.launch(flight if self.remote is None else self.remote.launch(flight, now))
 
     def _schedule_running(self, draft: Draft, threshold: int) -> None:
         """Give running requests tokens in their order, preempting when KV blocks run out."""
@@ -227,60 +262,63 @@ class VllmScheduler:
         return int(place < index if self.rules.follows_every_victim else dropped)
 
     def _admit(self, draft: Draft, threshold: int) -> None:
-        """Admit waiting requests from the head until the first that finds no seat, tokens or KV blocks."""
+        """Admit waiting requests from the head until the first that finds no seat, tokens or KV blocks.
+
+        Those that cannot be admitted whatever there is are passed over.
+        """
         passed: list[Entry] = []
-        adapters = self._adapters(draft)
+        adapters = self._asking.adapters(draft, self.running)
         while len(self.waiting):
+            head = self.waiting.head()
+            draft.refused_finds = bool(head.known_blocks)
             if draft.budget <= 0 or len(self.running) >= self.config.max_num_seqs:
                 draft.refusal = Refusal.TOKENS if draft.budget <= 0 else Refusal.SEATS
                 break
-            head = self.waiting.head()
-            if head.stale or self._lacks_adapter_slot(head, adapters):
+            if self._asking.is_held_up(head, adapters):
                 passed.append(self.waiting.pop())
                 continue
-            refusal = self._admit_head(draft, threshold)
+            match = self._asking.match(head)
+            if match is None:
+                passed.append(self.waiting.pop())
+                continue
+            refusal = self._admit_head(draft, threshold, *match)
             if refusal is not None:
                 draft.refusal = refusal
                 break
-            adapters.add(head.request.adapter)
+            if head.status is Status.FETCHING:
+                passed.append(head)
+            else:
+                adapters.add(head.request.adapter)
         for entry in reversed(passed):
             (self.waiting.set_aside if self.rules.keeps_skipped_apart else self.waiting.put_back)(entry)
-            draft.refusal = Refusal.STALE
+            if entry.status is not Status.FETCHING:
+                draft.refusal = Refusal.STALE
 
-    def _adapters(self, draft: Draft) -> set[str | None]:
-        """Return the adapters that count against `max_loras` before anybody is admitted."""
-        if not self.config.max_loras:
-            return set()
-        served = draft.entries if draft.cohort is None else draft.cohort.members
-        return {entry.request.adapter for entry in (self.running if self.rules.counts_all_adapters else served)}
-
-    def _lacks_adapter_slot(self, entry: Entry, adapters: Set[str | None]) -> bool:
-        """Whether `entry` needs an adapter beside as many others as a step may have."""
-        adapter, most = entry.request.adapter, self.config.max_loras
-        if not most or adapter is None or adapter in adapters:
-            return False
-        return len(adapters - {None}) >= most
-
-    def _admit_head(self, draft: Draft, threshold: int) -> Refusal | None:
-        """Admit the head of the waiting queue, or return why not."""
+    def _admit_head(self, draft: Draft, threshold: int, hit: Hit, match: Match) -> Refusal | None:
+        """Admit the head of the waiting queue, or let it fetch KV cache, or return why not."""
         config, entry = self.config, self.waiting.head()
-        hit = self.kv.lookup(entry, entry.tokens)
-        tokens = entry.tokens - hit.tokens
+        there = entry.computed or hit.tokens + match.tokens
+        tokens = 0 if match.asynchronous else entry.tokens - there
         if 0 < threshold < tokens:
             tokens = threshold
         if tokens > draft.budget:
             if not config.enable_chunked_prefill:
                 return Refusal.TOKENS
             tokens = draft.budget
-        if config.scheduler_reserve_full_isl and not self.kv.fits(entry, hit, min(entry.tokens, config.max_model_len)):
+        if config.scheduler_reserve_full_isl and not self._asking.fits(entry, hit):
             return Refusal.BLOCKS
-        if not self.kv.admit(entry, hit, hit.tokens + tokens):
+        if not self._asking.take_room(entry, hit, there + tokens):
             return Refusal.CHUNK
+        if self.remote is not None:
+            self.remote.took(draft, entry, there - match.tokens, match.tokens, asynchronous=match.asynchronous)
+        self.waiting.pop()
+        if match.asynchronous:
+            return None
         self.decoding.open(draft)
-        self.running.append(self.waiting.pop())
-        draft.admitted.append((entry.request, hit.tokens))
+        self.running.append(entry)
+        draft.admitted.append((entry.request, there))
         entry.status = Status.RUNNING
-        entry.computed = hit.tokens
+        entry.computed = there
         self._compute(draft, entry, tokens)
         return None
 
@@ -343,9 +381,10 @@ class VllmScheduler:
         """Return how many of the computed tokens may still change in number."""
         return entry.in_flight if self.rules.awaits_stale_tokens else entry.placeholders
 
-    def _finish(self, entry: Entry) -> None:
-        if entry.status is Status.RUNNING:
+    def _finish(self, entry: Entry, *, aborted: bool = False) -> None:
+        if self.remote is None or not self.remote.keeps(entry, aborted=aborted):
             self.kv.release(entry)
+        if entry.status is Status.RUNNING:
             self.running.remove(entry)
         else:
             self.waiting.remove(entry)
@@ -354,13 +393,13 @@ class VllmScheduler:
         del self._entries[entry.request.id]
 
     def _stays_refused(self) -> bool:
-        """Whether the head of the waiting queue, refused by the last decision, is refused by every further decode.
+        """Whether whom the last decision refused is refused by every further decode.
 
-        Seats stay taken and KV blocks only get fewer, but for windows; what its prefix finds may change at any step.
+        Seats stay taken and KV blocks only get fewer, but for windows; what a prefix finds may change at any step.
         """
-        if not len(self.waiting) or self._refusal is Refusal.SEATS:
+        if not len(self.waiting) or self._refusal in (Refusal.NOBODY, Refusal.SEATS):
             return True
-        if self._refusal is Refusal.STALE or self.waiting.head().known_blocks:
+        if self._refusal is Refusal.STALE or self._refused_finds:
             return False
         if self._refusal is Refusal.BLOCKS:
             return not self.kv.windowed
