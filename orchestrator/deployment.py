@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
 
 from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
 from foundation.errors import UserError
 from orchestrator.backends import backends
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.engine.engine import Engine
@@ -22,6 +24,7 @@ from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.layers import stage_layers
 from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
@@ -46,6 +49,9 @@ from trace_gen.models import load_model, load_onnx_model
 from trace_gen.perf_model import PerfModel, PerfModelOptions
 from trace_gen.perf_models import PerfModelSettings
 from trace_gen.precision import Precision
+
+if TYPE_CHECKING:
+    from orchestrator.schedulers.vllm import VllmScheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +112,17 @@ class Deployment:
         return not getattr(self.engine.scheduling, "gen", False)
 
     def start(
-        self, stack: ExitStack, stopwatch: Stopwatch, numbers: Sequence[int] = (0,), *, traces: Path | None = None
+        self,
+        stack: ExitStack,
+        stopwatch: Stopwatch,
+        numbers: Sequence[int] = (0,),
+        *,
+        traces: Path | None = None,
+        between: Disaggregation | None = None,
     ) -> Started:
         """Return engines with these `numbers`, their one backend started; `stack` closes what it opens.
 
-        `traces`: the folder that every iteration's files are left in.
+        `traces`: the folder that every iteration's files are left in; `between`: what engines have between them.
         """
         execution = self.spec.execution
         backend = self._backend()
@@ -136,12 +148,26 @@ class Deployment:
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
-        schedulers = [self.scheduler, *(self.engine.scheduling.scheduler(self.place) for _ in numbers[1:])]
-        engines = [
-            Engine(scheduler, pricing, number=number, max_steps=execution.macro_steps)
-            for number, scheduler in zip(numbers, schedulers, strict=True)
-        ]
+        engines = [self._engine(number, pricing, between) for number in numbers]
         return Started(engines, getattr(backend, "statistics", dict))
+
+    def _engine(self, number: int, pricing: Pricing, between: Disaggregation | None) -> Engine:
+        """Return engine `number`, with a connector to others where there is something between them."""
+        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
+        if between is None:
+            return Engine(policy.scheduler(self.place), pricing, number=number, max_steps=steps)
+        peer = between.peer(
+            number,
+            self.engine.role,
+            block_size=self.space.block_size,
+            block_bytes=self.space.block_bytes,
+            bytes_per_s=round(self.spec.transfer.transfer_bw * 1e9) * self.engine.parallelism.npus,
+            layers=lambda batch: stage_layers(self.generator.generate([batch.shape()], batch.serial)),
+        )
+        scheduler = policy.scheduler(replace(self.place, connector=peer))
+        engine = Engine(scheduler, pricing, number=number, max_steps=steps, hands_over=peer.hands_over)
+        peer.bind(engine, cast("VllmScheduler", scheduler))
+        return engine
 
     def admissions(self, requests: Iterable[Request]) -> Iterator[Admission]:
         """Return how `requests` enter: with `gen` their prompts count as computed already."""
@@ -153,7 +179,8 @@ class Deployment:
 
     def unfit(self, request: Request) -> Unfit | None:
         """Return why `request` does not fit, or None; where it does, all that are no longer do."""
-        peak = self._admission(request).peak_tokens(request.output_tokens)
+        made = 1 if self.engine.role == "prefill" else request.output_tokens
+        peak = self._admission(request).peak_tokens(made)
         why = self.scheduler.unfit(request, peak)
         if why is None:
             return None
@@ -237,7 +264,7 @@ class Deploying:
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
-        layout = kv_layout(generator.memory, engine.block_size)
+        layout = kv_layout(generator.memory, engine.block_size, whole=self._spec.hands_over)
         drafter = self._drafter(engine, model)
         if drafter is not None:
             layout = layout.beside(kv_layout(drafter.memory, engine.block_size))

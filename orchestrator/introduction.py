@@ -14,6 +14,12 @@ from trace_gen.hardware import Hardware
 def introduction(run: Run) -> list[str]:
     """Return the lines."""
     lines = [line for one, places in run.places().items() for line in _engine(one, len(places))]
+    if run.spec.hands_over:
+        between = run.spec.transfer
+        lines.append(
+            f"KV cache goes from engine to engine at {between.transfer_bw:g} GB/s (1e9) an NPU, "
+            f"{between.transfer_latency} ns away"
+        )
     return [*lines, f"workload: {run.source.described}", *(f"note: {note}" for note in notes(run))]
 
 
@@ -31,6 +37,7 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     yield (
         f"{f'{count} engines, each ' if count > 1 else ''}{deployment.model.name} on {deployment.system()}, "
         f"{engine.model.bits}-bit; scheduling {engine.names['scheduling']}, backend {engine.names['backend']}"
+        + (f"; role {engine.role}" if deployment.spec.hands_over else "")
     )
     part = f" ({deployment.share.part})" if deployment.share.part else ""
     limits = engine.scheduling.step_limits()

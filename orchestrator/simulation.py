@@ -21,10 +21,12 @@ from typing import TypeVar
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.source import Listed
+from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
 from orchestrator.introduction import notes
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
@@ -60,12 +62,13 @@ class Simulation:
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
                 run = prepare(self.spec)
-                started = _start(run, running, stopwatch)
+                between = disaggregation(self.spec)
+                started = _start(run, running, stopwatch, between)
             for observer in self._observers:
                 observing.callback(observer.close)
                 observer.begin(run)
             engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
-            going = _Going(run, engines, self._observers)
+            going = _Going(run, engines, self._observers, between)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -89,6 +92,8 @@ def prepare(spec: RunSpec) -> Run:
     check(spec)
     listed = _deployed(spec)
     kinds = list(dict.fromkeys(listed))
+    if spec.hands_over:
+        check_pairs(kinds)
     source = open_source(
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
@@ -123,22 +128,29 @@ def _deployed(spec: RunSpec) -> list[Deployment]:
     return listed
 
 
-def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch) -> list[Started]:
+def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch, between: Disaggregation | None) -> list[Started]:
     """Start the engines, kind after kind, each with the number of its place."""
     kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
     for one, places in kinds.items():
         own = traces / f"engine{places[0]}" if traces is not None and len(kinds) > 1 else traces
-        started.append(one.start(stack, stopwatch, places, traces=own))
+        started.append(one.start(stack, stopwatch, places, traces=own, between=between))
     return started
 
 
 class _Going:
     """A run under way: the clock, what is always recorded, and the observers."""
 
-    def __init__(self, run: Run, engines: Sequence[Engine], observers: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        engines: Sequence[Engine],
+        observers: Sequence[Observer],
+        between: Disaggregation | None,
+    ) -> None:
         self._run = run
         self._engines = engines
+        self._between = between
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source)
@@ -148,13 +160,15 @@ class _Going:
         everyone = (self._recorder, self._time, self._overload, self._intervals, *observers)
         self._hear_batch = hooks(everyone, "batch")
         self._hear_turned_away = hooks(everyone, "turned_away")
+        self._hear_transferred = hooks(everyone, "transferred")
         self._hear_finished = hooks(everyone, "finished")
         self._hear_interval = hooks(everyone, "interval")
 
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        cluster = Cluster(self._engines, self._run.spec.router.router(), Listed(self._run.admissions()))
+        router, source = self._run.spec.router.router(), Listed(self._run.admissions())
+        cluster = Cluster(self._engines, router, source, self._between)
         try:
             self._listen(cluster)
             self._check_ended()
@@ -190,6 +204,9 @@ class _Going:
             if isinstance(told, CompletedBatch):
                 for hear in self._hear_batch:
                     hear(told)
+            elif isinstance(told, Transferred):
+                for tell in self._hear_transferred:
+                    tell(told)
             else:
                 self._turn_away(told)
             if cluster.now >= due:

@@ -58,13 +58,27 @@ class DraftFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferFigures:
+    """KV cache that went from engines that computed prompts to those that went on: how often, and over all ranks.
+
+    `mean_ms`: from when a decode engine had room for it until it was there, of which it waited `mean_waiting_ms` for
+    network cards that moved others.
+    """
+
+    transfers: int
+    bytes: int
+    mean_ms: float
+    mean_waiting_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
     Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
-    ``waiting``, ``idle``. `drafts` is None where none were made.
+    ``waiting``, ``idle``. `drafts` and `transfers` are None where there were none.
     """
 
     model: str
@@ -103,6 +117,7 @@ class Summary:
     reloaded_bytes: int
     simulated_time_s: Mapping[str, float]
     drafts: DraftFigures | None = None
+    transfers: TransferFigures | None = None
 
     def latency(self, name: str) -> Figures | None:
         """Return the figures of one of `LATENCIES`."""
@@ -112,8 +127,9 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
         document = asdict(self)
-        if self.drafts is None:
-            del document["drafts"]
+        for name in ("drafts", "transfers"):
+            if document[name] is None:
+                del document[name]
         return document
 
 
@@ -155,6 +171,7 @@ def summarise(recorder: RequestRecorder, account: TimeAccount, facts: RunFacts) 
         reloaded_bytes=totals.reloaded_bytes,
         simulated_time_s={name: spent / 1e9 for name, spent in account.parts().items()},
         drafts=_drafts(totals),
+        transfers=_transfers(totals),
     )
 
 
@@ -163,6 +180,13 @@ def _drafts(totals: Totals) -> DraftFigures | None:
         return None
     drafted, accepted = totals.drafted_tokens, totals.accepted_tokens
     return DraftFigures(drafted, accepted, accepted / drafted, 1 + accepted / totals.verified)
+
+
+def _transfers(totals: Totals) -> TransferFigures | None:
+    if not totals.transfers:
+        return None
+    mean, waiting = (spent / totals.transfers / 1e6 for spent in (totals.transfer_ns, totals.transfer_waiting_ns))
+    return TransferFigures(totals.transfers, totals.transferred_bytes, mean, waiting)
 
 
 def _milliseconds(values: Distribution | None) -> Figures | None:

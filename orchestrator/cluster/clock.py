@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
 
 GOES, LANDS, ARRIVES = -1, 1, 2
 """Priorities of what is no engine's event; see `orchestrator.engine.loops` for theirs."""
 
-Told = CompletedBatch | Aborted | Rejected
+Told = CompletedBatch | Aborted | Rejected | Transferred
 
 
 class Actor(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cluster.clock import Clock, Told
+from orchestrator.cluster.clock import Actor, Clock, Told
+from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Departures, Front
 from orchestrator.cluster.router import Router
 from orchestrator.cluster.source import Source
@@ -12,14 +13,29 @@ from orchestrator.engine.engine import Engine
 
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`."""
+    """Runs `engines` on the requests of `source`, each routed by `router`.
 
-    def __init__(self, engines: Sequence[Engine], router: Router, source: Source) -> None:
+    `disaggregation`: what is between engines some of which compute prompts only.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        router: Router,
+        source: Source,
+        disaggregation: Disaggregation | None = None,
+    ) -> None:
         self._engines = engines
         self._source = source
+        self._disaggregation = disaggregation
         self._departures = Departures(self._changed)
-        self._front = Front(engines, router, source, self._departures, self._changed)
-        self._clock = Clock([*engines, self._front, self._departures])
+        entered = list(engines) if disaggregation is None else disaggregation.entered()
+        alone = len(engines) == 1
+        self._front = Front(
+            entered, router, source, self._departures, self._changed, alone=alone, between=disaggregation
+        )
+        acting = () if disaggregation is None else disaggregation.actors(self._departures, self._changed, self._time)
+        self._clock = Clock([*engines, self._front, self._departures, *acting])
 
     @property
     def now(self) -> int:
@@ -29,9 +45,13 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
+            if self._disaggregation is not None and not self._disaggregation.hear(told):
+                continue
             if self._source.hear(told):
                 self._clock.changed(self._front)
             yield told
+        if self._disaggregation is not None:
+            self._disaggregation.end()
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""
@@ -39,5 +59,8 @@ class Cluster:
         awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
         return min([self.now, *awake])
 
-    def _changed(self, actor: Engine | Departures) -> None:
+    def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
+
+    def _time(self) -> int:
+        return self._clock.now

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 from orchestrator.engine.batch import Batch
+from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
 NOBODY: Set[Request] = frozenset()
@@ -25,9 +26,9 @@ class Answers:
     def __contains__(self, request: Request) -> bool:
         return request.id in self._left
 
-    def add(self, request: Request) -> None:
-        """Await the answer of `request`."""
-        self._left[request.id] = request.output_tokens
+    def add(self, admission: Admission) -> None:
+        """Await the answer of a request, or what the engine makes of it."""
+        self._left[admission.request.id] = admission.most(admission.request.output_tokens)
 
     def drop(self, requests: Sequence[Request]) -> None:
         """Await nothing more of `requests`."""

@@ -111,12 +111,13 @@ class Outcome:
     """What `Scheduler.update` reports of a finished batch: who got tokens, and who is done.
 
     `tokens[i]` tokens came out for `emitted[i]` (at each step, where the batch stands for several), at least one; None:
-    one for each.
+    one for each. `handed_over`: whose prompt is computed, and who goes on at another engine with the whole answer.
     """
 
     emitted: Sequence[Request] = ()
     finished: Sequence[Request] = ()
     tokens: Sequence[int] | None = None
+    handed_over: Sequence[Request] = ()
 
     @property
     def step_tokens(self) -> int:
@@ -126,6 +127,13 @@ class Outcome:
     def each(self) -> Iterator[tuple[Request, int]]:
         """Return who got how many tokens at each step."""
         return zip(self.emitted, repeat(1, len(self.emitted)) if self.tokens is None else self.tokens, strict=True)
+
+    def handing_over(self) -> Outcome:
+        """Return what is to be told of an engine that only computes prompts: nothing came out, who is done goes on.
+
+        The token that it sampled is thrown away: the other engine samples the first of the answer anew.
+        """
+        return Outcome(handed_over=self.finished)
 
     def without(self, muted: Set[Request]) -> Outcome:
         """Return what is to be told: all but what concerns `muted`."""

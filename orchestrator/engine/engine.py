@@ -43,10 +43,20 @@ class Engine:
     """A scheduler and the pricing of its batches; see the module's docstring.
 
     `max_steps` bounds the like iterations of a batch that are worked out at once; results do not depend on it.
+    `hands_over`: it computes prompts only; requests are done with their first token, and go on elsewhere.
     """
 
-    def __init__(self, scheduler: Scheduler, pricing: Pricing, *, number: int = 0, max_steps: int = MAX_STEPS) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        pricing: Pricing,
+        *,
+        number: int = 0,
+        max_steps: int = MAX_STEPS,
+        hands_over: bool = False,
+    ) -> None:
         self.number = number
+        self.hands_over = hands_over
         self.now = 0
         self._scheduler = scheduler
         self._pricing = pricing
@@ -74,14 +84,21 @@ class Engine:
 
     def submit(self, admission: Admission, now: int) -> Rejected | None:
         """Take a request in, or say why not; the first decision after `now` and its KV's landing sees it."""
-        reason = self._scheduler.rejects(admission.request)
-        if reason is not None:
-            return Rejected(self.number, admission.request, now, reason)
+        rejected = self.turned_away(admission.request, now)
+        if rejected is not None:
+            return rejected
         self._cut(now)
+        if self.hands_over:
+            admission = replace(admission, ends_after=1)
         insort(self._arrivals, (max(now, admission.kv_ready_ns), self._submitted, admission))
         self._submitted += 1
         self._submitted_ns = now
         return None
+
+    def turned_away(self, request: Request, now: int) -> Rejected | None:
+        """Return why `request` would not be taken in at `now`, or None."""
+        reason = self._scheduler.rejects(request)
+        return None if reason is None else Rejected(self.number, request, now, reason)
 
     def abort(self, request: Request, now: int) -> None:
         """The client of `request`, which was submitted here, has gone; nothing of it is reported any more."""
@@ -143,7 +160,7 @@ class Engine:
         while self._arrivals and self._arrivals[0][0] <= now:
             admission = self._arrivals.pop(0)[2]
             self._scheduler.add(admission, now)
-            self._answers.add(admission.request)
+            self._answers.add(admission)
             self._seen.append(Seen(admission.request, now))
         aborted = self._give_up(now)
         if not self._scheduler.has_unfinished():
@@ -166,6 +183,8 @@ class Engine:
         if self._muted:
             finished, outcome = outcome.finished, outcome.without(self._muted)
             self._muted.difference_update(finished)
+        if self.hands_over:
+            outcome = outcome.handing_over()
         done = flight.completed(self.number, outcome, self._scheduler.usage(), self._seen)
         self._seen = []
         return (*aborted, done)

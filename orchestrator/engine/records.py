@@ -1,4 +1,4 @@
-"""What an engine tells its observers: batches that have ended, requests that were turned away or given up."""
+"""What observers are told: batches that have ended, requests that were turned away or given up, KV cache that moved."""
 
 from __future__ import annotations
 
@@ -117,3 +117,19 @@ class Rejected:
     request: Request
     now: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """KV cache of a request that has come from engine `source` to `target`: `bytes` over all ranks, and when (ns).
+
+    It was wanted at `asked_ns`, began to move at `began_ns` and was there at `came_ns`.
+    """
+
+    request: Request
+    source: int
+    target: int
+    bytes: int
+    asked_ns: int
+    began_ns: int
+    came_ns: int

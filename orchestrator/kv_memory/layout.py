@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.kv_memory.groups import LayerGroup
+from orchestrator.kv_memory.groups import FULL, LayerGroup
 from trace_gen.memory import KVGroup, ModelMemory
 
 
@@ -29,9 +29,16 @@ class KVLayout:
         return KVLayout(self.groups, (*others, last + sum(drafter.block_bytes)))
 
 
-def kv_layout(memory: ModelMemory, block_size: int) -> KVLayout:
-    """Return how the layers of a model share blocks of `block_size` tokens."""
+def kv_layout(memory: ModelMemory, block_size: int, *, whole: bool = False) -> KVLayout:
+    """Return how the layers of a model share blocks of `block_size` tokens.
+
+    `whole`: layers with a window keep all tokens like the others, as vLLM lets them where KV cache goes to other
+    engines (0.19, config/vllm.py: the hybrid KV cache manager is off).
+    """
     kept = memory.kv_groups
+    if whole:
+        bytes_per_token = [sum(parts) for parts in zip(*(group.bytes_per_token for group in kept), strict=True)]
+        return KVLayout((FULL,), tuple(block_size * size for size in bytes_per_token))
     size = _layers_a_group([sum(group.layers) for group in kept])
     tables = [-(-sum(group.layers) // size) for group in kept]
     groups = [LayerGroup(group.window) for group, count in zip(kept, tables, strict=True) for _ in range(count)]

@@ -3,6 +3,7 @@
     begin(run)            before the first event
     batch(done)           a batch has ended; those of one engine come in order of their ends
     turned_away(record)   a request was rejected, or given up by its client
+    transferred(record)   KV cache has come from one engine to another
     finished(rows)        requests have finished: columns, in order of (end, id) over the whole run, in blocks
     interval(interval)    a piece of time is over, and everything in it has been told
     end(result)           after the last event, however the run ended
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from orchestrator.deployment import Deployment
-    from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+    from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
     from orchestrator.observers.intervals import Interval
     from orchestrator.request_source import RequestSource
     from orchestrator.requests.admission import Admission
@@ -93,6 +94,9 @@ class Observer:
 
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Hear that a request was rejected or given up."""
+
+    def transferred(self, record: Transferred) -> None:
+        """Hear that KV cache has come from one engine to another."""
 
     def finished(self, rows: FinishedRows) -> None:
         """Hear that requests have finished."""

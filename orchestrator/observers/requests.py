@@ -1,7 +1,8 @@
 """What a run measured: one row a finished request, in columns, and the distribution of all inter-token latencies.
 
 Times are ns. `queued` is when the engine saw the request, `scheduled` when its first token began to be computed,
-`first_token` and `end` when its first and last output token were there.
+`first_token` and `end` when its first and last output token were there. Of one that an engine hands over to another
+`queued` and `scheduled` are of the first engine, and the tokens of the second: those are what its client sees.
 
 Rows are in order of (end, id) over the whole run. Engines tell of their batches in order of their ends, but not in
 order among each other; so a row is held back until nothing that ended before it can come any more.
@@ -17,7 +18,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen
+from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen, Transferred
 from orchestrator.observers.interface import FinishedRows, Observer
 from orchestrator.statistics import WeightedValues
 
@@ -47,6 +48,7 @@ class Going:
 class Totals:
     """Sums over the run: iterations, batches (runs of like iterations), tokens, and KV bytes moved over all ranks.
 
+    `transfers` of KV cache between engines took `transfer_ns` from when they were wanted, of which they waited some.
     `verified`: how often a request had tokens that were guessed ahead, `drafted_tokens` of them, in a step.
     """
 
@@ -63,6 +65,10 @@ class Totals:
     end_ns: int = 0
     verified: int = 0
     drafted_tokens: int = 0
+    transfers: int = 0
+    transferred_bytes: int = 0
+    transfer_ns: int = 0
+    transfer_waiting_ns: int = 0
     accepted_tokens: int = 0
 
 
@@ -118,6 +124,14 @@ class RequestRecorder(Observer):
             self.totals.aborted += 1
             self._open.pop(record.request.id, None)
 
+    def transferred(self, record: Transferred) -> None:
+        """Count a transfer of KV cache between engines."""
+        totals = self.totals
+        totals.transfers += 1
+        totals.transferred_bytes += record.bytes
+        totals.transfer_ns += record.came_ns - record.asked_ns
+        totals.transfer_waiting_ns += record.began_ns - record.asked_ns
+
     def due(self) -> bool:
         """Whether finished rows should be handed on."""
         waiting = len(self._held)
@@ -153,6 +167,10 @@ class RequestRecorder(Observer):
 
     def _see(self, seen: Seen, engine: int) -> None:
         request = seen.request
+        known = self._open.get(request.id)
+        if known is not None:  # it was handed over
+            known.engine = engine
+            return
         self._open[request.id] = Going(request.prompt_tokens, request.arrival_ns, seen.queued_ns, engine)
 
     def _emit(self, done: CompletedBatch) -> None:

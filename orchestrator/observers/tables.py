@@ -74,6 +74,9 @@ def _run_rows(summary: Summary) -> list[Row]:
     if (drafts := summary.drafts) is not None:
         right = f"{drafts.accepted_tokens} of {drafts.drafted_tokens} ({100 * drafts.acceptance_rate:.1f} %)"
         rows += [("guessed tokens right", right), ("tokens a step", f"{drafts.tokens_a_step:.2f} a request")]
+    if (moved := summary.transfers) is not None:
+        times = f"mean {moved.mean_ms:.3f} ms, of which {moved.mean_waiting_ms:.3f} ms in line"
+        rows.append(("KV transfers", f"{moved.transfers}, {moved.bytes / 1e9:.3f} GB; {times}"))
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
     return rows

@@ -165,6 +165,7 @@ def replay(case: Case) -> dict[str, Any]:
         if isinstance(told, Aborted):
             table.aborted(told)
             continue
+        assert isinstance(told, CompletedBatch)  # one engine moves nothing
         table.ended(told)
         if table.goes_in_circles(told.batch) and told.end_ns >= last_arrival:
             break

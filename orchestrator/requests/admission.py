@@ -13,11 +13,18 @@ class Admission:
 
     A fresh request has none and is there when it arrives. A decode engine of a disaggregated pair gets one whose KV
     lands later; a session's next turn one whose history was kept.
+
+    `ends_after`: the engine is done with the request after so many tokens, of however long an answer (None: all).
     """
 
     request: Request
     computed_tokens: int = 0
     kv_ready_ns: int = 0
+    ends_after: int | None = None
+
+    def most(self, tokens: int) -> int:
+        """Return how many of an answer's `tokens` the engine makes."""
+        return tokens if self.ends_after is None else min(tokens, self.ends_after)
 
     def peak_tokens(self, output_tokens: int) -> int:
         """Return the most tokens in the request's KV cache, whose last output token is never written.

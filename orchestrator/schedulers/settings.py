@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.kv_memory.store import KVSpace
     from orchestrator.schedulers.interface import Scheduler
     from orchestrator.schedulers.speculation import Speculation
+    from orchestrator.schedulers.vllm.connector import KVConnector
     from trace_gen.architecture import ModelArchitecture
 
 
@@ -58,13 +59,15 @@ class Place:
     """What a policy serves: the memory that is there, the model's layers and longest sequence (tokens), the stages.
 
     `groups` are the layers by what they keep of the KV cache; `model_len` is the model's own, whatever
-    `space.max_model_len` says.
+    `space.max_model_len` says. `connector`: where KV cache may be had from, and is kept for, that the engine does not
+    use alone; only policies without a reason against it (`Policy.unconnected`) are given one.
     """
 
     space: KVSpace
     groups: tuple[LayerGroup, ...]
     model_len: int
     pipeline: int = 1
+    connector: KVConnector | None = None
 
 
 class Policy(ABC):
@@ -93,6 +96,11 @@ class Policy(ABC):
     def adapter_slots(self) -> AdapterSlots | None:
         """The room for LoRA adapters; None: requests are served with none."""
         return None
+
+    @property
+    def unconnected(self) -> str | None:
+        """Why its engines take over no KV cache from others, one clause; None: they do."""
+        return "its engines move no KV cache between each other"
 
     @property
     @abstractmethod

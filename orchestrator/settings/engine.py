@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from astra_files.network import LEAST_BANDWIDTH, MOST_BANDWIDTH, MOST_LATENCY
 from foundation.digits import whole_number
@@ -27,6 +27,7 @@ HOST_GB_S = 512
 """LLMServingSim's default, far more than PCI Express gives."""
 
 
+Role = Literal["both", "prefill", "decode"]
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 DTYPES = {"auto": 16, "half": 16, "float16": 16, "bfloat16": 16, "float": 32, "float32": 32}
 """Bits of a number, by vLLM's names; `auto` is taken for 16, whatever a checkpoint says."""

@@ -13,6 +13,10 @@ DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
 MOST_SAMPLE_REQUESTS = 1_000_000
 MOST_ADAPTERS = 1_000_000
+NIC_GB_S = 50.0
+"""A 400 Gb/s adapter for each GPU, as in DGX H100 (NVIDIA's data sheet: eight ConnectX-7 at up to 400 Gb/s)."""
+TRANSFER_LATENCY_NS = 5000
+"""An assumption: a request and an answer over InfiniBand (about 2 us), and what posting them takes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,23 @@ class WorkloadSettings:
     def decided(self) -> WorkloadSettings:
         """Return the same with as many requests of the sample as there are by default."""
         return self if self.dataset is not None else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """How KV cache gets from engines that compute prompts to those that go on with them."""
+
+    kv_transfer: str = setting(
+        "whole",
+        "when KV cache leaves the engine that computes it: whole when the prompt is done, or layer by layer meanwhile",
+        choices=("whole", "layerwise"),
+    )
+    transfer_bw: float = setting(
+        NIC_GB_S, "bandwidth of an NPU's network card, each direction", unit="GB/s (1e9)", above=0, most=1e9
+    )
+    transfer_latency: int = setting(
+        TRANSFER_LATENCY_NS, "latency of a transfer of KV cache", unit="ns", least=0, most=10**12
+    )
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,10 @@ from orchestrator.settings.engine import (
     ModelSettings,
     NetworkSettings,
     ParallelismSettings,
+    Role,
 )
-from orchestrator.settings.run import ExecutionSettings, OutputSettings, WorkloadSettings
+from orchestrator.settings.roles import wrong_roles
+from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
@@ -95,6 +97,13 @@ class EngineSpec:
         """The names of the choices that were made, by the setting that makes them."""
         return choice_names(self)
 
+    role: Role = setting(
+        "both",
+        "what the engine does for a request: all, its prompt only, or all that comes after it",
+        choices=("both", "prefill", "decode"),
+        title="Cluster",
+    )
+
     def problems(self) -> Iterator[Problem]:
         """The parallelism is one that the policy may be called with."""
         only = getattr(self.scheduling, "only_parallel", None)
@@ -112,6 +121,13 @@ class RunSpec:
     router: RouterSettings = choice(
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
+    decode_router: RouterSettings = choice(
+        routers,
+        "round-robin",
+        "which engine goes on with a request whose prompt another has computed",
+        title="Cluster",
+    )
+    transfer: TransferSettings = section(TransferSettings, "Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
@@ -129,6 +145,15 @@ class RunSpec:
         lists = {name: values.pop(name) for name in known.lists if name in values}
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
         return read(cls, Layers(file=_given(values, known), lists=entries))
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether engines hand requests over to others."""
+        return any(one.role != "both" for one in self.engines)
+
+    def problems(self) -> Iterator[Problem]:
+        """Roles have their counterparts, and policies that know of them."""
+        return wrong_roles(self.engines)
 
     @property
     def engine(self) -> EngineSpec:

@@ -119,6 +119,13 @@ class VllmSettings(Policy):
         """See `Policy.adapter_slots`; vLLM's defaults where nothing is said."""
         return AdapterSlots(self.max_loras or 1, self.max_lora_rank or 16) if self.enable_lora else None
 
+    @property
+    def unconnected(self) -> str | None:
+        """See `Policy.unconnected`."""
+        if self.vllm_version != "0.19":
+            return f"it is not modelled for --vllm_version {self.vllm_version}"
+        return None if self.speculation is None else "it is not modelled with --num_speculative_tokens"
+
     def problems(self) -> Iterator[Problem]:
         """What is said of speculation is said whole, and of nothing else; adapters are asked for."""
         for name in ("max_loras", "max_lora_rank"):
@@ -234,7 +241,7 @@ class VllmSettings(Policy):
                 fix="give 1 (--npu_group 1)",
             )
         config = self._config(place.space, place.model_len, place.pipeline)
-        return VllmScheduler(config, place.groups, self._acceptance())
+        return VllmScheduler(config, place.groups, self._acceptance(), place.connector)
 
     def _acceptance(self) -> DrawnAcceptance | None:
         """Return what decides which guessed tokens are right; None where none are guessed."""

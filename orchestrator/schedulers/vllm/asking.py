@@ -55,15 +55,21 @@ class Asking:
         match = self.remote.connector.matched(entry, hit.tokens)
         return None if match is None else (hit, match)
 
+    def may_find_otherwise(self, entry: Entry) -> bool:
+        """Whether decodes of others change what `entry`, once refused, would get: more of its prefix found, or its own
+        blocks lost, so that it would fetch what it was to compute the rest of.
+        """
+        return entry.known_blocks > 0 or (self.remote is not None and entry.preemptions > 0)
+
     def fits(self, entry: Entry, hit: Hit) -> bool:
-        """Whether there is room for all known tokens of `entry`, of which it may have fetched the first."""
+        """Whether there is room for all known tokens of `entry`, and it may have fetched the first of them."""
         tokens = min(entry.tokens, self.config.max_model_len)
-        if entry.computed:
+        if entry.room:
             return self.kv.need(entry, tokens) <= self.kv.free
         return self.kv.fits(entry, hit, tokens)
 
     def take_room(self, entry: Entry, hit: Hit, tokens: int) -> bool:
-        """Give `entry` blocks for its first `tokens` tokens, or return False."""
-        if not entry.computed:
+        """Give `entry`, which holds blocks if it has fetched, those for its first `tokens` tokens; or return False."""
+        if not entry.room:
             return self.kv.admit(entry, hit, tokens)
         return self.kv.grow(entry, tokens if self.guesses is None else self.guesses.slots(tokens))

@@ -41,7 +41,8 @@ class KVConnector(Protocol):
     def matched(self, entry: Entry, local_tokens: int) -> Match | None:
         """Return what could be had beyond `local_tokens` tokens; None: not known yet, ask again at the next decision.
 
-        All known tokens at most. It may be asked again before anything is taken, and after the request lost its place.
+        All known tokens at most; of one token only once. It may be asked again before anything is taken, and after the
+        request lost its place.
         """
 
     def took(self, entry: Entry, local_tokens: int, tokens: int) -> KVTransfer | None:

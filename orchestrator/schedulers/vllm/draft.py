@@ -34,7 +34,7 @@ class Draft:
     """See the module's docstring. `cohort`: its members have the first rows, one token each.
 
     `loads` are there when the step begins to compute, `fetches` only set out with it. `refused_finds`: whom admission
-    stopped at may find more of its prefix at any time.
+    stopped at may find other KV cache at any time.
     """
 
     budget: int

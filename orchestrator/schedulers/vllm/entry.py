@@ -53,7 +53,7 @@ class Entry(Tracked):
         self.tokens = request.prompt_tokens
         self.computed = 0
         self.key = (request.priority, request.arrival_ns, request.name or str(request.id), serial)
-        self.final = request.prompt_tokens + request.max_tokens
+        self.final = request.prompt_tokens + admission.most(request.max_tokens)
         self.longest = max_model_len
         self.status = Status.WAITING
         self.placeholders = 0

@@ -13,6 +13,7 @@ A pass that computes nothing is over at once, so an engine with nothing else to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foundation.errors import InternalError
@@ -45,6 +46,11 @@ class RemoteKV:
     def has_news(self) -> bool:
         """Whether the next pass will bring word of something."""
         return bool(self._news)
+
+    def __post_init__(self) -> None:
+        # vLLM gives layers with a window blocks for all tokens where there is a connector (config/vllm.py, 0.19).
+        if self.kv.windowed:
+            raise InternalError("a connector beside groups of layers that drop what leaves their windows")
 
     def landed(self, request: Request) -> None:
         """The KV cache of `request` is in its blocks."""
@@ -103,7 +109,15 @@ class RemoteKV:
 
     def ended(self, serial: int) -> None:
         """A pass has ended, and been accounted for: what it looked up is known."""
-        for kind, number in self._carried.pop(serial, ()):
+        self._hear(self._carried.pop(serial, ()))
+
+    def settle(self) -> None:
+        """No pass will come any more: what none has looked up is known all the same."""
+        self._hear(self._news)
+        self._news = []
+
+    def _hear(self, news: Sequence[tuple[dict[int, Entry], int]]) -> None:
+        for kind, number in news:
             entry = kind[number]
             if entry.status is Status.FETCHING:
                 self.heard.add(number)

@@ -51,6 +51,9 @@ class Rules:
     speculates: bool
     """Its speculative decoding is modelled."""
 
+    connects: bool
+    """What it does with KV cache that comes from elsewhere is modelled."""
+
 
 RULES: dict[str, Rules] = {
     "0.19": Rules(
@@ -68,6 +71,7 @@ RULES: dict[str, Rules] = {
         counts_all_adapters=False,
         keeps_skipped_apart=True,
         speculates=True,
+        connects=True,
     ),
     "0.33": Rules(
         reuses_partial_blocks_first=True,
@@ -84,5 +88,6 @@ RULES: dict[str, Rules] = {
         counts_all_adapters=True,
         keeps_skipped_apart=False,
         speculates=False,
+        connects=False,
     ),
 }

@@ -58,6 +58,9 @@ class VllmScheduler:
         connector: KVConnector | None = None,
     ) -> None:
         self.config = config
+        if connector is not None and not config.rules.connects:
+            what = f"KV cache that comes from elsewhere is not modelled for {config.version}"
+            raise UserError(what, field="version", fix="use 0.19")
         speculation = config.speculation
         self._guesses = None if speculation is None else Guesses(speculation, acceptance, config.max_model_len)
         self.rules = config.rules
@@ -102,6 +105,11 @@ class VllmScheduler:
         """The blocks that a connector kept of `request` are read; the next pass looks, and they are free after that."""
         assert self.remote is not None
         self.remote.sent(request)
+
+    def settle(self) -> None:
+        """Nothing more will be decided: take note of what no pass has looked up."""
+        if self.remote is not None:
+            self.remote.settle()
 
     def schedule(self, now: int) -> Batch | None:
         """Decide one step as one pass of vLLM's scheduler does; it may preempt and compute nothing.
@@ -270,7 +278,7 @@ class VllmScheduler:
         adapters = self._asking.adapters(draft, self.running)
         while len(self.waiting):
             head = self.waiting.head()
-            draft.refused_finds = bool(head.known_blocks)
+            draft.refused_finds = self._asking.may_find_otherwise(head)
             if draft.budget <= 0 or len(self.running) >= self.config.max_num_seqs:
                 draft.refusal = Refusal.TOKENS if draft.budget <= 0 else Refusal.SEATS
                 break
