@@ -27,7 +27,8 @@ class UserError(OrreryError):
 
     `what` says what is wrong (with the offending value), `fix` what would be right, and `path`, `line`
     (1-based) and `field` where. They are joined into one line: ``where: what; fix``; whatever is not printable in them
-    (names and values are others') is escaped, and a name that is too long is cut.
+    (names and values are others') is escaped, and a name that is too long is cut. `problems` are those that it tells:
+    itself, or several (`raise_all`).
     """
 
     exit_code = 2
@@ -42,6 +43,7 @@ class UserError(OrreryError):
         field: str | None = None,
     ) -> None:
         self.what, self.fix, self.path, self.line, self.field = what, fix, path, line, field
+        self.problems: tuple[UserError, ...] = (self,)
         where = str(path) if path is not None else ""
         if line is not None:
             where += f", line {line}" if where else f"line {line}"
@@ -70,7 +72,9 @@ def raise_all(problems: Sequence[UserError]) -> None:
     shared = paths.pop() if len(paths) == 1 else None
     told = list(dict.fromkeys(str(one) if shared is None else str(_without_path(one)) for one in problems))
     more = f"; and {len(told) - _REPORTED} more" if len(told) > _REPORTED else ""
-    raise UserError("; ".join(told[:_REPORTED]) + more, path=shared)
+    error = UserError("; ".join(told[:_REPORTED]) + more, path=shared)
+    error.problems = tuple(problems)
+    raise error
 
 
 def _without_path(problem: UserError) -> UserError:

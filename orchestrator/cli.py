@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from foundation.commands import run_command
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text
-from orchestrator.settings.specification import RunCommand, RunSpec, from_flags, given_by
+from foundation.settings.reading import read
+from orchestrator.settings.places import located_in
+from orchestrator.settings.specification import RunCommand, RunSpec, given_by
 
 
 def simulate(arguments: Sequence[str]) -> int:
@@ -22,10 +24,12 @@ def simulate(arguments: Sequence[str]) -> int:
             given_by(arguments)  # what it adds is explained as well
         print(wanted[0]())
         return 0
-    spec = from_flags(arguments)
+    layers = given_by(arguments)
+    spec = read(RunCommand, layers).run
     from orchestrator.commands.run import run
 
-    return run(spec, sys.stdout)
+    with located_in(layers):
+        return run(spec, sys.stdout, layers.notes)
 
 
 def main() -> int:

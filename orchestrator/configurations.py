@@ -1,4 +1,4 @@
-"""The effective network.yml, system.json and memory.json of a run: made from the flags, or the user's own.
+"""The effective network.yml, system.json and memory.json of a run: made from the flags or a node, or the user's own.
 
 The user's files are used as given, with one change: unless the backend's own roofline is to decide
 (`--perf_model backend`), system.json gets ``roofline-enabled: 1`` and ``peak-perf: 1``, the setting in which a
@@ -16,6 +16,8 @@ from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import InternalError, UserError
 from foundation.files import atomic_write
 from foundation.printable import brief
+from orchestrator.cluster.node_network import node_network
+from orchestrator.cluster.nodes import load_node
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from trace_gen.hardware import Hardware
 from trace_gen.precision import Arithmetic
@@ -95,8 +97,11 @@ def effective_configurations(
 
 
 def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConfig:
+    axes = (shared.tensor, shared.context, shared.stages)
+    if given.network is None and given.node is not None:
+        return node_network(load_node(given.node), axes, given.nodes)
     if given.network is None:
-        dims = tuple(size for size in (shared.tensor, shared.context, shared.stages) if size > 1) or (1,)
+        dims = tuple(size for size in axes if size > 1) or (1,)
         return NetworkConfig(
             topology=("FullyConnected",) * len(dims),
             npus_count=dims,

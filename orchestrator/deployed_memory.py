@@ -43,6 +43,8 @@ def kv_space(
     override = engine.scheduling.num_gpu_blocks_override
     left = [share.bytes - weights for weights in held]
     blocks = min(map(floordiv, left, layout.block_bytes)) if override is None else override - 1
+    if (most := engine.scheduling.max_total_tokens) is not None:
+        blocks = min(blocks, most // (engine.block_size * memory.mesh.context) * len(layout.groups))
     if blocks < 1:
         raise _nothing_left(memory, share, engine, weights)
     block_bytes = memory.mesh.member_size * sum(layout.block_bytes)
@@ -63,8 +65,8 @@ def _nothing_left(memory: ModelMemory, share: MemoryShare, engine: EngineSpec, w
     return UserError(
         f"{share.bytes / 1e9:.3f} GB an NPU ({share.part}) do not hold {weights / 1e9:.3f} GB of weights of {name} and "
         "a KV block",
-        field="--gpu_memory_utilization",
-        fix="give more of it, more memory or NPUs, or less --max_num_seqs, --max_num_batched_tokens or --max_model_len",
+        field=share.field,
+        fix=f"give more of it, more memory or NPUs, or {share.fix}",
     )
 
 

@@ -46,4 +46,4 @@ def disaggregation(spec: RunSpec) -> Disaggregation | None:
     if not spec.hands_over:
         return None
     layerwise = spec.transfer.kv_transfer == "layerwise"
-    return Disaggregation(spec.decode_router.router(), spec.transfer.transfer_latency, layerwise=layerwise)
+    return Disaggregation(spec.new_decode_router(), spec.transfer.transfer_latency, layerwise=layerwise)

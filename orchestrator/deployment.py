@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
-from foundation.errors import UserError
+from foundation.errors import InternalError, UserError
 from orchestrator.backends import backends
 from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.configurations import Configurations, effective_configurations
@@ -32,7 +32,7 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
-from orchestrator.settings.decided import decided, machine
+from orchestrator.settings.decided import decided, device_name, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
@@ -169,9 +169,9 @@ class Deployment:
         peer.bind(engine, cast("VllmScheduler", scheduler))
         return engine
 
-    def admissions(self, requests: Iterable[Request]) -> Iterator[Admission]:
-        """Return how `requests` enter: with `gen` their prompts count as computed already."""
-        return map(self._admission, requests)
+    def admission(self, request: Request) -> Admission:
+        """Return how `request` enters: with `gen` its prompt counts as computed already."""
+        return Admission(request, 0 if self.computes_prompts else request.prompt_tokens)
 
     def refuses(self, request: Request) -> Unfit | None:
         """Return why `request` can never be served to its end, or None; what is turned away at the door need not."""
@@ -180,7 +180,7 @@ class Deployment:
     def unfit(self, request: Request) -> Unfit | None:
         """Return why `request` does not fit, or None; where it does, all that are no longer do."""
         made = 1 if self.engine.role == "prefill" else request.output_tokens
-        peak = self._admission(request).peak_tokens(made)
+        peak = self.admission(request).peak_tokens(made)
         why = self.scheduler.unfit(request, peak)
         if why is None:
             return None
@@ -188,9 +188,6 @@ class Deployment:
         if longest is not None and peak > longest:
             return Unfit(why, "give a larger --max_model_len")
         return Unfit(why, "give more memory (--npu_mem, --npu_num)")
-
-    def _admission(self, request: Request) -> Admission:
-        return Admission(request, 0 if self.computes_prompts else request.prompt_tokens)
 
     def _backend(self) -> Backend:
         engine = self.engine
@@ -258,7 +255,10 @@ class Deploying:
 
     def _deploy(self, given: EngineSpec) -> Deployment:
         asked = given.model
-        model, hardware = self._model(asked), self._hardware(asked.hardware)
+        with _about("--model_name"):
+            model = self._model(asked)
+        with _about("--node" if asked.hardware is None and given.network.node is not None else "--hardware"):
+            hardware = self._hardware(device_name(given))
         engine = decided(given, model, hardware)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
         generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
@@ -293,6 +293,12 @@ class Deploying:
     def _model(self, settings: ModelSettings) -> ModelArchitecture:
         name = settings.model_name or DEFAULT_MODEL
         return self._load(name, settings.model_onnx, settings.quantization, settings.mla)
+
+    def _device(self, decided: ModelSettings) -> Hardware:
+        """Return the device of settings that are decided."""
+        if decided.hardware is None:
+            raise InternalError("the settings of the device are not decided")
+        return self._hardware(decided.hardware)
 
     def _adapters(self, engine: EngineSpec, generator: TraceGenerator) -> AdapterWork | None:
         """Return what LoRA adapters cost, where requests are served with some."""
@@ -350,7 +356,7 @@ class Deploying:
         return chosen.model(
             PerfModelOptions(
                 architecture=model,
-                hardware=self._hardware(settings.hardware),
+                hardware=self._device(settings),
                 tensor=tensor,
                 precision=_precision(settings),
                 memory_bandwidth=bandwidth * 1e9 if bandwidth else None,
@@ -365,7 +371,7 @@ class Deploying:
         network: NetworkSettings,
     ) -> Configurations:
         source = self._perf_model(perf_model, settings, shared.tensor).latency_source
-        hardware = self._hardware(settings.hardware)
+        hardware = self._device(settings)
         return effective_configurations(settings, shared, network, hardware, backend_decides=source == "backend")
 
     def _new_generator(
@@ -399,6 +405,17 @@ class Deploying:
             sequence_parallel=shared.sequence_parallel,
             host_weight_bytes=round(shared.cpu_offload_gb * 2**30),
         )
+
+
+@contextmanager
+def _about(flag: str) -> Iterator[None]:
+    """Have an error of a name that is none, and of no file, say which flag it was given by."""
+    try:
+        yield
+    except UserError as error:
+        if error.path is not None or error.field is not None:
+            raise
+        raise UserError(error.what, fix=error.fix, field=flag) from error
 
 
 def load_given(name: str, onnx: Path | None, quantization: str | None, mla: Absorption) -> ModelArchitecture:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from astra_files.network import NetworkConfig
 from orchestrator.deployment import Deployment
 from orchestrator.observers.interface import Run
 from orchestrator.requests.request import Request
 from orchestrator.settings.engine import NetworkSettings
-from trace_gen.hardware import Hardware
 
 
 def introduction(run: Run) -> list[str]:
     """Return the lines."""
     lines = [line for one, places in run.places().items() for line in _engine(one, len(places))]
+    traffic = [f"traffic: {'; '.join(said)}"] if (said := run.spec.traffic.described) else []
     if run.spec.hands_over:
         between = run.spec.transfer
         lines.append(
             f"KV cache goes from engine to engine at {between.transfer_bw:g} GB/s (1e9) an NPU, "
             f"{between.transfer_latency} ns away"
         )
-    return [*lines, f"workload: {run.source.described}", *(f"note: {note}" for note in notes(run))]
+    return [*lines, f"workload: {run.source.described}", *traffic, *(f"note: {note}" for note in notes(run))]
 
 
 def notes(run: Run) -> list[str]:
     """Return what a user should know of the run, each in one sentence, before it begins."""
-    found = [note for one in run.kinds() for note in _notes(one, run)]
+    found = [*run.notes, *(note for one in run.kinds() for note in _notes(one, run))]
     if run.source.skipped:
         found.append(f"{run.source.skipped} requests that can never fit are skipped")
     return list(dict.fromkeys(found))
@@ -56,32 +57,46 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
     if slots is not None:
         yield f"LoRA adapters: {slots.count} of rank {slots.rank} in a step at most"
     if engine.parallelism.npus > 1:
-        yield f"links: {_links(engine.network, deployment.hardware)}"
+        yield f"links: {_links(deployment)}"
 
 
-def _links(network: NetworkSettings, hardware: Hardware) -> str:
+def _links(deployment: Deployment) -> str:
     """Return which links are assumed."""
-    if network.link_bw is None:
+    network, hardware = deployment.engine.network, deployment.hardware
+    if network.network is not None:
         return f"those of {network.network}"
+    if network.link_bw is None:
+        return f"those of {network.node}: {_dimensions(deployment.configurations.network)}"
     own = NetworkSettings().decided(hardware.link_bandwidth, hardware.link_latency_ns)
     same = (network.link_bw, network.link_latency) == (own.link_bw, own.link_latency)
     whose = f", {hardware.name}'s own" if same else ""
     return f"{network.link_bw * 2**30 / 1e9:g} GB/s (1e9) a direction, {network.link_latency:g} ns{whose}"
 
 
+def _dimensions(network: NetworkConfig) -> str:
+    """Return the dimensions, innermost first, in a few words each."""
+    rows = zip(network.npus_count, network.topology, network.bandwidth, network.latency, strict=True)
+    return ", then ".join(
+        f"{count} ({topology}) at {width * 2**30 / 1e9:g} GB/s (1e9) a direction, {latency:g} ns"
+        for count, topology, width, latency in rows
+    )
+
+
 def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
-    if deployment.engine.scheduling.reuses_prefixes:
+    policy = deployment.engine.scheduling
+    if policy.reuses_prefixes and run.source.table.prompt_ids is None:
         yield "prompts have no token ids: prefix caching finds nothing but the blocks of a request that was preempted"
     positions = deployment.model.max_position
     longest = deployment.engine.memory.max_model_len
-    if longest and deployment.engine.scheduling.ends_at_longest and deployment.unfit(Request(-1, 0, longest - 1, 1)):
+    needed = longest if policy.ends_at_longest and policy.needs_longest else None
+    if needed and deployment.unfit(Request(-1, 0, needed - 1, 1)):
         held = deployment.space.total_blocks * deployment.space.block_size
         yield (
-            f"the KV cache holds {held} tokens, less than one sequence of {longest} (max_model_len); an engine would "
+            f"the KV cache holds {held} tokens, less than one sequence of {needed} (max_model_len); an engine would "
             "not start, it needs a lower --max_model_len"
         )
     beyond = run.source.longer_than(positions)
-    if beyond and not deployment.engine.scheduling.ends_at_longest:
+    if beyond and not policy.ends_at_longest:
         yield f"{beyond} requests go beyond the model's {positions} positions"

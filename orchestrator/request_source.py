@@ -45,7 +45,13 @@ class RequestSource:
     def described(self) -> str:
         """The workload in a few words."""
         taken = self.count + self.skipped
-        return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}"
+        of = f" in {sessions} session{'s' if sessions > 1 else ''}" if (sessions := self._sessions()) else ""
+        return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}{of}"
+
+    def _sessions(self) -> int:
+        """Return how many sessions there are."""
+        columns = self.table.sessions
+        return 0 if columns is None else int(np.count_nonzero(columns.opens() & (columns.number > 0)))
 
     def longer_than(self, tokens: int) -> int:
         """Return how many requests grow beyond `tokens` tokens."""
@@ -56,13 +62,14 @@ class RequestSource:
         return iter(self.table)
 
 
-def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> RequestSource:
-    """Read the workload and check it from its first row to its last.
+def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, retrieved: int = 0) -> RequestSource:
+    """Read the workload and check it from its first row to its last; prompts get `retrieved` tokens more.
 
-    A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line.
+    A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line. A session
+    that has one is skipped from there on.
     """
     read = _read(workload)
-    table = _with_adapters(read.requests, workload)
+    table = _with_adapters(read.requests, workload).with_retrieved(retrieved)
     fits = _fitting(table, refuses, holds)
     name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
     if not fits.all():
@@ -72,6 +79,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds) -> R
             raise _unfit(workload, first, unfit)
         if unfit is not None and not fits.any():
             raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
+    fits = table.reached(fits)
     return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
@@ -12,7 +13,57 @@ from numpy.typing import NDArray
 from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
+MOST_TOKEN_ID = 2**31 - 1
 _AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenIds:
+    """Token ids of many requests: those of row i are ``values[begins[i] : ends[i]]``; none, and they are not known."""
+
+    values: array[int]
+    begins: IntArray
+    ends: IntArray
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[int]]) -> TokenIds:
+        """Return the ids of rows, each from 0 to `MOST_TOKEN_ID`."""
+        values, ends = array("i"), array("q")
+        for ids in lists:
+            values.extend(ids)
+            ends.append(len(values))
+        bounds = np.array([0, *ends], dtype=np.int64)
+        return cls(values, bounds[:-1], bounds[1:])
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> TokenIds:
+        """Return the ids of the rows at `places`; the values stay where they are."""
+        return replace(self, begins=self.begins[places], ends=self.ends[places])
+
+    def row(self, place: int) -> Sequence[int] | None:
+        """Return the ids of a row, None where they are not known."""
+        return self.values[int(self.begins[place]) : int(self.ends[place])] or None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionColumns:
+    """Which requests wait for others: columns ``[n]`` beside a table's.
+
+    `number` is that of the session, from 1 on (0: a request by itself); its requests, the turns, stand in consecutive
+    rows, in order, and all have the arrival of the first. `pause_ns`: from the end of a turn to the next one's arrival.
+    """
+
+    number: IntArray
+    pause_ns: IntArray
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> SessionColumns:
+        """Return the rows at `places`."""
+        return SessionColumns(self.number[places], self.pause_ns[places])
+
+    def opens(self) -> NDArray[np.bool_]:
+        """Return which rows wait for nobody: single requests and the first turns of sessions."""
+        opens = np.ones(len(self.number), dtype=np.bool_)
+        opens[1:] = (self.number[1:] == 0) | (self.number[1:] != self.number[:-1])
+        return opens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +71,8 @@ class RequestTable:
     """Columns ``[n]``: id, prompt and output tokens, arrival (ns), and the line of the workload file (0: none).
 
     `adapter` is the number of the LoRA adapter that a request is served with, from 1 on (0: with none); None: nobody
-    has one.
+    has one. `sessions`, `prompt_ids` and `output_ids` are None where no request has any. `retrieved`: so many of every
+    prompt's tokens are found for it on the way; they follow its own.
     """
 
     id: IntArray
@@ -29,6 +81,10 @@ class RequestTable:
     arrival_ns: IntArray
     line: IntArray
     adapter: IntArray | None = None
+    sessions: SessionColumns | None = None
+    prompt_ids: TokenIds | None = None
+    output_ids: TokenIds | None = None
+    retrieved: int = 0
 
     @classmethod
     def of(cls, requests: Iterable[Request]) -> RequestTable:
@@ -40,13 +96,27 @@ class RequestTable:
         return len(self.id)
 
     def __iter__(self) -> Iterator[Request]:
+        plain = self.sessions is None and self.prompt_ids is None and not self.retrieved
         columns = (self.id, self.arrival_ns, self.prompt_tokens, self.output_tokens, self.line)
         for begin in range(0, len(self), _AT_ONCE):
             rows = zip(*(column[begin : begin + _AT_ONCE].tolist() for column in columns), strict=True)
             served = repeat(0) if self.adapter is None else self.adapter[begin : begin + _AT_ONCE].tolist()
-            for (identity, arrival, prompt, output, line), adapter in zip(rows, served, strict=False):
+            for place, (row, adapter) in enumerate(zip(rows, served, strict=False), begin):
+                identity, arrival, prompt, output, line = row
                 name = f"adapter {adapter}" if adapter else None
-                yield Request(identity, arrival, prompt, output, source_line=line or None, adapter=name)
+                request = Request(identity, arrival, prompt, output, source_line=line or None, adapter=name)
+                yield request if plain else self._told_more(request, place)
+
+    def _told_more(self, request: Request, place: int) -> Request:
+        """Return `request`, which is that of row `place`, with what only some workloads have."""
+        if self.sessions is not None:
+            request.session = int(self.sessions.number[place]) or None
+        if self.prompt_ids is not None:
+            request.prompt_token_ids = self.prompt_ids.row(place)
+        if self.output_ids is not None:
+            request.output_token_ids = self.output_ids.row(place)
+        request.retrieved_tokens = self.retrieved
+        return request
 
     def at(self, places: IntArray | NDArray[np.bool_]) -> RequestTable:
         """Return the rows at `places`, in that order, or those where a mask is true."""
@@ -57,10 +127,31 @@ class RequestTable:
             self.arrival_ns[places],
             self.line[places],
             None if self.adapter is None else self.adapter[places],
+            None if self.sessions is None else self.sessions.at(places),
+            None if self.prompt_ids is None else self.prompt_ids.at(places),
+            None if self.output_ids is None else self.output_ids.at(places),
+            self.retrieved,
         )
 
+    def with_retrieved(self, tokens: int) -> RequestTable:
+        """Return the requests with so many tokens more in each prompt, which are found for it on the way."""
+        return replace(self, prompt_tokens=self.prompt_tokens + tokens, retrieved=tokens) if tokens else self
+
+    def openings(self) -> RequestTable:
+        """Return the requests that wait for no other."""
+        return self if self.sessions is None else self.at(self.sessions.opens())
+
+    def reached(self, served: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the rows are `served` and follow no turn of their session that is not."""
+        if self.sessions is None:
+            return served
+        begins = np.maximum.accumulate(np.where(self.sessions.opens(), np.arange(len(self)), 0))
+        lost = np.concatenate(([0], np.cumsum(~served)))
+        fine: NDArray[np.bool_] = lost[1:] == lost[begins]
+        return fine
+
     def in_arrival_order(self) -> RequestTable:
-        """Return the rows in order of arrival; equal arrivals keep their order."""
+        """Return the rows in order of arrival; equal arrivals keep their order, and sessions stay together."""
         if bool((np.diff(self.arrival_ns) >= 0).all()):
             return self
         return self.at(np.argsort(self.arrival_ns, kind="stable"))

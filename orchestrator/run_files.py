@@ -15,6 +15,7 @@ from foundation.files import atomic_write
 from foundation.printable import printable
 
 if TYPE_CHECKING:
+    from foundation.settings.reading import Layers
     from orchestrator.settings.specification import RunSpec
     from orchestrator.summary import Summary
 
@@ -52,12 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # Imported late: --help must not wait for numpy.
     from orchestrator.observers.tables import print_table
+    from orchestrator.settings.places import located_in
 
-    specs = _read(options.files)
+    runs = _read(options.files)
     rows, failed = [], False
-    for path, spec in specs.items():
+    for path, (spec, layers) in runs.items():
         try:
-            rows.append(row(path.stem, _simulate(spec)))
+            with located_in(layers):
+                rows.append(row(path.stem, _simulate(spec)))
         except SimulationError as error:
             print(printable(f"error: {path}: {error}"), file=sys.stderr, flush=True)
             rows.append((path.stem, *[_NONE] * (len(COLUMNS) - 1)))
@@ -69,13 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _read(paths: Sequence[Path]) -> dict[Path, RunSpec]:
+def _read(paths: Sequence[Path]) -> dict[Path, tuple[RunSpec, Layers]]:
     """Read all files before anything is simulated: what is wrong with one is told at once."""
+    from foundation.settings.reading import read
     from orchestrator.commands.run import check_writable
-    from orchestrator.settings.specification import from_flags
+    from orchestrator.settings.specification import RunCommand, given_by
 
-    found = {path: from_flags(["--settings", str(path)]) for path in paths}
-    for spec in found.values():
+    layers = {path: given_by(["--settings", str(path)]) for path in paths}
+    found = {path: (read(RunCommand, given).run, given) for path, given in layers.items()}
+    for spec, _ in found.values():
         check_writable(spec)
     return found
 

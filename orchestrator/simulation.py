@@ -18,11 +18,10 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from foundation.errors import InternalError, OrreryError, SimulationError, UserError
+from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.disaggregation import Disaggregation
-from orchestrator.cluster.source import Listed
 from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
@@ -35,9 +34,12 @@ from orchestrator.observers.overload import OverloadWatch
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.request_source import open_source
 from orchestrator.result import RunResult, TurnedAway
+from orchestrator.settings.places import of_engine
 from orchestrator.settings.specification import RunSpec
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.summary import RunFacts, summarise
+from orchestrator.traffic.building import check_times, make_traffic
+from orchestrator.traffic.figures import traffic_figures
 from orchestrator.workload import ADAPTER_COLUMN
 
 Failure = OrreryError | KeyboardInterrupt
@@ -45,10 +47,11 @@ Value = TypeVar("Value")
 
 
 class Simulation:
-    """One run of `spec`, told to `observers` in the order given."""
+    """One run of `spec`, told to `observers` in the order given. `notes`: of the files that it was read from."""
 
-    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, spec: RunSpec, observers: Sequence[Observer] = (), *, notes: Sequence[str] = ()) -> None:
         self.spec = spec
+        self._notes = tuple(notes)
         self.result: RunResult | None = None
         self._observers = tuple(observers)
 
@@ -61,7 +64,7 @@ class Simulation:
         stopwatch = Stopwatch()
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
-                run = prepare(self.spec)
+                run = replace(prepare(self.spec), notes=self._notes)
                 between = disaggregation(self.spec)
                 started = _start(run, running, stopwatch, between)
             for observer in self._observers:
@@ -90,6 +93,8 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def prepare(spec: RunSpec) -> Run:
     """Check everything and return what is about to be simulated; whatever is wrong is a `UserError`."""
     check(spec)
+    spec.new_router()
+    spec.new_decode_router()
     listed = _deployed(spec)
     kinds = list(dict.fromkeys(listed))
     if spec.hands_over:
@@ -98,7 +103,9 @@ def prepare(spec: RunSpec) -> Run:
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
         lambda longest: all(one.unfit(longest) is None for one in kinds),
+        retrieved=spec.traffic.rag_tokens or 0,
     )
+    check_times(source, spec.traffic)
     if len({one.computes_prompts for one in kinds}) > 1:
         raise UserError(
             "some engines compute prompts and some do not", field="--gen", fix="give it for all or for none"
@@ -115,16 +122,18 @@ def prepare(spec: RunSpec) -> Run:
 
 
 def _deployed(spec: RunSpec) -> list[Deployment]:
-    """Deploy what the run lists; of several, an error says which."""
+    """Deploy what the run lists; of several, an error says which, of all that are wrong."""
     deploying = Deploying(spec)
-    listed = []
+    listed: list[Deployment] = []
+    problems: list[UserError] = []
     for place, engine in enumerate(spec.engines):
         try:
             listed.append(deploying.deploy(engine))
         except UserError as error:
             if len(spec.engines) == 1:
                 raise
-            raise UserError(f"engines[{place}]: {error}") from error
+            problems += [of_engine(place, one) for one in error.problems]
+    raise_all(problems)
     return listed
 
 
@@ -150,10 +159,12 @@ class _Going:
     ) -> None:
         self._run = run
         self._engines = engines
+        self._traffic = make_traffic(run)
+        self._cluster = Cluster(engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, between)
         self._between = between
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
-        self._overload = OverloadWatch(run.source)
+        self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)
         self._intervals = Intervals(run.spec.output.log_interval_ns)
         self._kept_intervals: list[Interval] = []
         self._turned_away: list[TurnedAway] = []
@@ -167,10 +178,8 @@ class _Going:
     def simulate(self) -> Stop | Failure | None:
         """Simulate to the end and return None, or why it ended early."""
         ending: Stop | Failure | None = None
-        router, source = self._run.spec.router.router(), Listed(self._run.admissions())
-        cluster = Cluster(self._engines, router, source, self._between)
         try:
-            self._listen(cluster)
+            self._listen(self._cluster)
             self._check_ended()
         except (Stop, OrreryError, KeyboardInterrupt) as error:
             ending = error
@@ -180,18 +189,20 @@ class _Going:
     def result(self, ending: Stop | Failure | None) -> RunResult:
         """Return what was measured."""
         recorder, run = self._recorder, self._run
-        account = self._time.account(recorder.totals.end_ns)
+        end_ns = recorder.totals.end_ns
+        figures = traffic_figures(run, self._traffic, self._cluster, end_ns)
+        account = self._time.account(end_ns, figures.asleep_ns)
         error = ending if not isinstance(ending, Stop) else None
         return RunResult(
             spec=run.spec,
-            summary=summarise(recorder, account, _facts(run, ending)),
+            summary=summarise(recorder, account, _facts(run, ending), figures.summary),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),
             itl_ns=recorder.itl.columns(),
             intervals=self._kept_intervals,
             time=account,
             turned_away=self._turned_away,
-            notes=(*notes(run), *self._overload.notes(recorder.totals.end_ns)),
+            notes=(*notes(run), *self._overload.notes(end_ns)),
             stopped=str(ending) if isinstance(ending, Stop) else None,
             error=error,
         )

@@ -58,6 +58,32 @@ class DraftFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingFigures:
+    """What became of instances that are started and dropped.
+
+    `started_s`: how long each was not asleep, `npu_seconds` the same over all their NPUs; `events`: when (s) which
+    engine began to start, to take requests (active), to take no more (draining), and slept.
+    """
+
+    npu_seconds: float
+    started_s: Sequence[float]
+    events: Sequence[Mapping[str, float | int | str]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficFigures:
+    """What became of requests beside the engines; None where nothing of the kind is there.
+
+    `unreleased`: turns that never came because one before them had no answer. `retrieval_ms`: time from arrival until
+    what was retrieved was there.
+    """
+
+    unreleased: int = 0
+    retrieval_ms: Figures | None = None
+    scaling: ScalingFigures | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TransferFigures:
     """KV cache that went from engines that computed prompts to those that went on: how often, and over all ranks.
 
@@ -78,7 +104,8 @@ class Summary:
     Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
-    ``waiting``, ``idle``. `drafts` and `transfers` are None where there were none.
+    ``waiting``, ``idle``, ``asleep``. `drafts` and `transfers` are None where there were none, `traffic` where there is
+    nothing to tell.
     """
 
     model: str
@@ -117,6 +144,7 @@ class Summary:
     reloaded_bytes: int
     simulated_time_s: Mapping[str, float]
     drafts: DraftFigures | None = None
+    traffic: TrafficFigures | None = None
     transfers: TransferFigures | None = None
 
     def latency(self, name: str) -> Figures | None:
@@ -127,13 +155,15 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
         document = asdict(self)
-        for name in ("drafts", "transfers"):
-            if document[name] is None:
-                del document[name]
+        for seldom in ("drafts", "traffic", "transfers"):
+            if document[seldom] is None:
+                del document[seldom]
         return document
 
 
-def summarise(recorder: RequestRecorder, account: TimeAccount, facts: RunFacts) -> Summary:
+def summarise(
+    recorder: RequestRecorder, account: TimeAccount, facts: RunFacts, traffic: TrafficFigures | None = None
+) -> Summary:
     """Return the summary of what was recorded."""
     columns, totals = recorder.columns(), recorder.totals
     seconds = totals.end_ns / 1e9
@@ -171,6 +201,7 @@ def summarise(recorder: RequestRecorder, account: TimeAccount, facts: RunFacts) 
         reloaded_bytes=totals.reloaded_bytes,
         simulated_time_s={name: spent / 1e9 for name, spent in account.parts().items()},
         drafts=_drafts(totals),
+        traffic=traffic,
         transfers=_transfers(totals),
     )
 

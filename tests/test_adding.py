@@ -118,7 +118,7 @@ def test_a_folder_of_plugins_and_their_flags_in_the_help(tmp_path: Path) -> None
     declared = {
         name for example in EXAMPLES for name in re.findall(r"^    (\w+): .* = setting\(", example.source, re.M)
     }
-    assert declared == {"shortest", "long_prompt", "operator_ns", "first_expert", "launch_ns"}
+    assert declared == {"token_wait", "long_prompt", "operator_ns", "first_expert", "launch_ns"}
     for name in declared:
         assert f"--{name}" in shown.stdout and f"--{name}" not in plain.stdout
         assert name in schema["$defs"]["settings"]["properties"]

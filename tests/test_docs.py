@@ -50,7 +50,16 @@ def test_the_reading_order_is_modules() -> None:
 
 def test_flags_of_the_main_job_that_pages_name_exist() -> None:
     known = catalogue(RunCommand).spellings
-    pages = ("usage.md", "outputs.md", "scheduling.md", "vllm_scheduler.md", "performance_models.md", "api.md")
+    pages = (
+        "usage.md",
+        "clusters.md",
+        "outputs.md",
+        "scheduling.md",
+        "vllm_scheduler.md",
+        "performance_models.md",
+        "api.md",
+        "traffic.md",
+    )
     wrong, seen = [], 0
     for page in pages:
         text = (ROOT / "docs" / page).read_text()

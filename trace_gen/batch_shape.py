@@ -43,6 +43,9 @@ class BatchShape:
 
     With ``steps > 1`` every entry is a decode (one new token, sampled once) and step ``j`` has
     ``context_tokens + j`` tokens in the KV cache. `dummy_batch` and `empty_batch` are those of idle members of a wave.
+
+    `padding`: tokens of no request that every operator but attention computes as well, each with its logits: of rows
+    that hold their place though they are done.
     """
 
     request_ids: IntArray
@@ -52,16 +55,17 @@ class BatchShape:
     kv_loads: tuple[KVTransfer, ...] = ()
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = field(default=1)
+    padding: int = 0
 
     @cached_property
     def total_tokens(self) -> int:
         """Tokens computed a step, summed over the batch: the rows of every linear operator."""
-        return int(self.new_tokens.sum())
+        return int(self.new_tokens.sum()) + self.padding
 
     @cached_property
     def sampled_tokens(self) -> int:
         """Tokens whose logits are computed, summed over the batch: the rows of the LM head and the sampler."""
-        return int(self.samples.sum())
+        return int(self.samples.sum()) + self.padding
 
     @cached_property
     def decoding(self) -> NDArray[np.bool_]:
@@ -74,12 +78,12 @@ class BatchShape:
 
     @cached_property
     def decode_tokens(self) -> int:
-        """Tokens that the requests which decode compute a step."""
-        return int(self.new_tokens[self.decoding].sum())
+        """Tokens that the requests which decode compute a step, and the padding."""
+        return int(self.new_tokens[self.decoding].sum()) + self.padding
 
     def only(self, chosen: NDArray[np.bool_]) -> BatchShape:
-        """Return the batch of the requests that are `chosen` ``[n]``, without what it moves."""
-        if chosen.all():
+        """Return the batch of the requests that are `chosen` ``[n]``, without what it moves, or its padding."""
+        if chosen.all() and not self.padding:
             return self
         return BatchShape(
             self.request_ids[chosen],
@@ -122,4 +126,5 @@ def concatenate(batches: Sequence[BatchShape]) -> BatchShape:
         kv_loads=tuple(transfer for batch in batches for transfer in batch.kv_loads),
         kv_evictions=tuple(transfer for batch in batches for transfer in batch.kv_evictions),
         steps=batches[0].steps,
+        padding=sum(batch.padding for batch in batches),
     )

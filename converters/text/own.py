@@ -210,7 +210,7 @@ def _operand_text(operand: Operand) -> tuple[str, str]:
 def _groups(lines: Lines, text: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
     """Read ``0-7/2;0-7``: lists of ranks, and into how many groups of equal size each is divided (1)."""
     split = [part.partition("/") for part in ([] if text == _NONE else text.split(";"))]
-    lists = _rank_lists(lines, ";".join(ranks for ranks, _, _ in split) or _NONE)
+    lists = _listed(lines, [ranks for ranks, _, _ in split])
     parts = [lines.integer(count, "the groups of a list", minimum=1) if slash else 1 for _, slash, count in split]
     for ranks, count in zip(lists, parts, strict=True):
         if len(ranks) % count:
@@ -220,9 +220,13 @@ def _groups(lines: Lines, text: str) -> tuple[tuple[tuple[int, ...], ...], tuple
 
 def _rank_lists(lines: Lines, text: str) -> tuple[tuple[int, ...], ...]:
     """Read ``0-3;4-7``: lists of ranks and runs of ranks."""
+    return _listed(lines, [] if text == _NONE else text.split(";"))
+
+
+def _listed(lines: Lines, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     lists: list[tuple[int, ...]] = []
     listed = 0
-    for part in [] if text == _NONE else text.split(";"):
+    for part in texts:
         ranks: list[int] = []
         for run in part.split(","):
             first, dash, last = run.partition("-")

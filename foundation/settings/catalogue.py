@@ -19,12 +19,16 @@ class Reader:
 
 @dataclass(slots=True)
 class Entry:
-    """One name: its declaration, the heading of its section, and who reads it (nobody in particular: always read)."""
+    """One name: its declaration, the heading of its section, and who reads it (nobody in particular: always read).
+
+    `defaults`: what is shown as the default of each reader, which may have its own.
+    """
 
     declaration: Setting | Choice
     title: str
     readers: list[Reader] = field(default_factory=list)
     always: bool = False
+    defaults: dict[Reader, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -35,6 +39,19 @@ class Entry:
     def is_switch(self) -> bool:
         """Whether it is true or false."""
         return isinstance(self.declaration, Setting) and self.declaration.kind == "bool"
+
+    @property
+    def shown_default(self) -> str:
+        """Its default in words; where readers have different ones, that of each: ``sarathi: 128; vllm-v0: 256``."""
+        own = {reader.value: text for reader, text in self.defaults.items() if reader.choice == self.readers[0].choice}
+        if self.always or not self.defaults_differ:
+            return shown_default(self.declaration)
+        return "; ".join(f"{value}: {text}" for value, text in own.items())
+
+    @property
+    def defaults_differ(self) -> bool:
+        """Whether its readers have different defaults."""
+        return len(set(self.defaults.values())) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +132,7 @@ class Catalogue:
             entry.always = True
         elif reader not in entry.readers:
             entry.readers.append(reader)
+            entry.defaults[reader] = shown_default(declaration)
 
     def _spellings(self) -> Iterator[tuple[str, Spelling]]:
         seen: set[str] = {*self.entries, *self.lists}
@@ -128,6 +146,18 @@ class Catalogue:
                     raise InternalError(f"the spelling {other} of {name} is taken")
                 seen.add(other)
                 yield other, Spelling(name, negated and entry.is_switch)
+
+
+def shown_default(declaration: Setting | Choice) -> str:
+    """Return the default of a declaration in words."""
+    default = declaration.default
+    if declaration.shown_default:
+        return declaration.shown_default
+    if isinstance(declaration, Choice):
+        default = default or declaration.otherwise or None
+    elif declaration.kind == "bool" and default is not None:
+        return "on" if default else "off"
+    return "none" if default is None else str(default)
 
 
 def one_of(values: Sequence[str]) -> str:

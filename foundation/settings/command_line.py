@@ -95,7 +95,7 @@ def _shown_flag(entry: Entry) -> str:
     """Return the flag with what it takes; of a switch, the spelling that changes the default."""
     one = entry.declaration
     if entry.is_switch:
-        return f"--{_OPPOSITES[one.default]}{one.name}"
+        return f"--{_OPPOSITES[None if entry.defaults_differ else one.default]}{one.name}"
     choices = one.choices if isinstance(one, Setting) else one.registry
     if choices is not None:
         return f"--{one.name} {{{','.join(choices)}}}"
@@ -110,13 +110,12 @@ def _job(record: type) -> str:
 
 def _explanation(entry: Entry) -> str:
     one = entry.declaration
-    text = f"do not {one.meaning}" if entry.is_switch and one.default else one.meaning
+    undoes = entry.is_switch and one.default is not None and not entry.defaults_differ
+    text = f"do not {one.meaning}" if undoes and one.default else one.meaning
     if isinstance(one, Choice):
         text += ": " + "; ".join(f"{value}: {_job(one.registry.get(value))}" for value in one.registry)
-    if not entry.is_switch or one.default is None:
-        default = one.default if isinstance(one, Setting) or one.default else one.otherwise or None
-        shown = one.shown_default or ("none" if default is None else str(default))
-        text += f" (default: {shown})"
+    if not undoes:
+        text += f" (default: {entry.shown_default})"
     if one.aliases:
         text += f" (also {', '.join(f'--{alias}' for alias in one.aliases)})"
     return text

@@ -62,7 +62,7 @@ class Setting:
 class Choice:
     """One of the records that a registry holds, chosen by name; its own settings follow from the choice.
 
-    `default` None: absent where `optional`, else the choice that a given setting `implies`, else `otherwise`. `title`
+    `default` None: the choice that a given setting `implies`, else `otherwise`, or absent where `optional`. `title`
     heads the settings of the records in lists.
     """
 

@@ -27,7 +27,7 @@ def read_file(path: str | Path, known: Catalogue) -> Layers:
     for name in known.lists:
         if name in top:
             lists[name] = _entries(document, name, top.pop(name), known, problems)
-    values = _values(document, (), top, known, problems)
+    values = values_of(document, (), top, known, problems)
     return Layers(file=values, lists=lists, problems=problems)
 
 
@@ -44,10 +44,10 @@ def _entries(document: Document, name: str, value: Any, known: Catalogue, proble
             )
         )
         return []
-    return [_values(document, (name, index), item, known, problems) for index, item in enumerate(value)]
+    return [values_of(document, (name, index), item, known, problems) for index, item in enumerate(value)]
 
 
-def _values(
+def values_of(
     document: Document, place: KeyPath, values: Mapping[str, Any], known: Catalogue, problems: list[UserError]
 ) -> dict[str, Given]:
     """Return the values of one object by their one name; a null counts as absent."""

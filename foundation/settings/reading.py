@@ -42,13 +42,14 @@ Values = Mapping[str, Given]
 class Layers:
     """What was given, by name: in a file, in the lists of the file (by the list's name), and by flags.
 
-    `problems` were found while they were taken apart.
+    `problems` were found while they were taken apart; `notes` are what a user should know of the files.
     """
 
     file: Values = field(default_factory=dict)
     lists: Mapping[str, Sequence[Values]] = field(default_factory=dict)
     flags: Values = field(default_factory=dict)
     problems: Sequence[UserError] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +182,18 @@ class _Reading:
             self.problems.append(value.problem(f"unknown {one.registry.kind} {said}", near))
             for name in given:  # whatever the unknown choice would have read is not to be blamed as well
                 self._read |= {id(given[name])} if self._belongs(name, one.name) else set()
-        if one.default or one.optional:
+        if one.default:
             return one.default
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
+        """Return what a given setting implies; where a choice may be absent, one that no other choice reads."""
         for name in given:
             entry = self._known.entries.get(name)
             if entry and isinstance(entry.declaration, Setting) and entry.declaration.implies:
-                return next((reader.value for reader in entry.readers if reader.choice == one.name), None)
+                own = [reader.value for reader in entry.readers if reader.choice == one.name]
+                if own and not (one.optional and len(own) < len(entry.readers)):
+                    return own[0]
         return None
 
     def _belongs(self, name: str, choice: str) -> bool:

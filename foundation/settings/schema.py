@@ -38,9 +38,9 @@ def json_schema(known: Catalogue, title: str) -> dict[str, Any]:
 
 def _property(entry: Entry) -> dict[str, Any]:
     one = entry.declaration
-    shown = f" (default: {one.shown_default})" if one.shown_default else ""
+    shown = f" (default: {entry.shown_default})" if one.shown_default or entry.defaults_differ else ""
     described: dict[str, Any] = {"description": one.meaning + shown}
-    if one.default is not None:
+    if one.default is not None and not entry.defaults_differ:
         described["default"] = str(one.default) if not isinstance(one.default, int | float) else one.default
     if isinstance(one, Choice):
         return {"enum": list(one.registry), **described}

@@ -1,6 +1,7 @@
 """One clock for all that acts in a cluster: what happens next, in order of (time, priority, serial).
 
-    priority   -1 a client goes away, and its request is given up      0 a batch ends      1 KV cache lands
+    priority   -1 a client goes away, and its request is given up      0 a batch ends
+                1 KV cache lands, or a router looks at the engines
                 2 a request arrives and is routed                      3 a batch is decided
     What is still equal goes in order of serial.
 

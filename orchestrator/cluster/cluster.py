@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
+from orchestrator.cluster.departures import Departures
 from orchestrator.cluster.disaggregation import Disaggregation
-from orchestrator.cluster.front import Departures, Front
-from orchestrator.cluster.router import Router
+from orchestrator.cluster.front import Front, FrontRules
+from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.watch import Watch
 from orchestrator.engine.engine import Engine
+
+NO_RULES = FrontRules()
 
 
 class Cluster:
-    """Runs `engines` on the requests of `source`, each routed by `router`.
+    """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
     `disaggregation`: what is between engines some of which compute prompts only.
     """
@@ -23,19 +27,21 @@ class Cluster:
         engines: Sequence[Engine],
         router: Router,
         source: Source,
+        rules: FrontRules = NO_RULES,
         disaggregation: Disaggregation | None = None,
     ) -> None:
         self._engines = engines
-        self._source = source
         self._disaggregation = disaggregation
-        self._departures = Departures(self._changed)
-        entered = list(engines) if disaggregation is None else disaggregation.entered()
+        entered = engines if disaggregation is None else disaggregation.entered()
         alone = len(engines) == 1
-        self._front = Front(
-            entered, router, source, self._departures, self._changed, alone=alone, between=disaggregation
-        )
-        acting = () if disaggregation is None else disaggregation.actors(self._departures, self._changed, self._time)
-        self._clock = Clock([*engines, self._front, self._departures, *acting])
+        self._front = Front(entered, router, source, rules, self._changed, alone=alone, between=disaggregation)
+        departures = self._front.departures
+        self._watch = self._watching(router) if isinstance(router, WatchingRouter) else None
+        acting: list[Actor] = [] if self._watch is None else [self._watch]
+        if disaggregation is not None:
+            acting += disaggregation.actors(departures, self._changed, lambda: self.now)
+        self._clock = Clock([*engines, self._front, departures, *acting])
+        self.scaling = self._front.scaling
 
     @property
     def now(self) -> int:
@@ -47,8 +53,7 @@ class Cluster:
         for told in self._clock.run():
             if self._disaggregation is not None and not self._disaggregation.hear(told):
                 continue
-            if self._source.hear(told):
-                self._clock.changed(self._front)
+            self._front.hear(told)
             yield told
         if self._disaggregation is not None:
             self._disaggregation.end()
@@ -59,8 +64,11 @@ class Cluster:
         awake = [engine.told_until() for engine in self._engines if self._clock.is_awake(engine)]
         return min([self.now, *awake])
 
+    def _watching(self, router: WatchingRouter) -> Watch:
+        return Watch(router, self._front, lambda: any(map(self._clock.is_awake, self._engines)))
+
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
-
-    def _time(self) -> int:
-        return self._clock.now
+        if self._watch is not None and not isinstance(actor, Departures):
+            self._watch.arrived(self.now)
+            self._clock.changed(self._watch)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.clock import Actor, Told
-from orchestrator.cluster.front import Departures
+from orchestrator.cluster.departures import Departures
 from orchestrator.cluster.handover import Handover
 from orchestrator.cluster.peer import Peer
 from orchestrator.cluster.resources import Port

@@ -1,49 +1,40 @@
-"""The front of a cluster: requests arrive and are routed to engines, and clients go away.
+"""The front of a cluster: requests arrive, may wait for a retrieval, are let in or not, and are routed to engines.
 
-An arrival is routed when it happens, from what the engines are doing at that moment, and disturbs only the engine that
-it goes to.
+Each is routed when it comes to the engines, from what they are doing at that moment, and disturbs only the engine that
+it goes to. At equal times instances are started and dropped first, then retrievals end, then requests arrive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from foundation.errors import InternalError
-from orchestrator.cluster.clock import ARRIVES, GOES, Actor, Told
+from orchestrator.cluster.admission import Gate
+from orchestrator.cluster.autoscaling import ScalingSettings
+from orchestrator.cluster.clock import ARRIVES, Actor, Told
+from orchestrator.cluster.departures import Departures, Patience
+from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.retrieval import Retrieval
 from orchestrator.cluster.router import Router
-from orchestrator.cluster.source import Source
+from orchestrator.cluster.routing import LookAhead, routed
+from orchestrator.cluster.scaling import Scaling
+from orchestrator.cluster.source import Left, Source
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.loops import NEVER
-from orchestrator.engine.records import Rejected
+from orchestrator.engine.records import FRONT, CompletedBatch, Rejected, Transferred
+from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
 
-class Departures:
-    """Clients that go away before their answers are complete: their requests are given up where they are."""
+@dataclass(frozen=True, slots=True)
+class FrontRules:
+    """What a front does beside routing: nothing, unless it is said."""
 
-    def __init__(self, changed: Callable[[Engine], None]) -> None:
-        self._changed = changed
-        self._due: list[tuple[int, int, int, Engine, Request]] = []
-
-    def expect(self, request: Request, engine: Engine, now: int) -> bool:
-        """Note that `request`, which is at `engine`, may be given up; return whether it may."""
-        if request.abort_ns is None:
-            return False
-        heappush(self._due, (max(request.abort_ns, now), request.id, engine.number, engine, request))
-        return True
-
-    def next_event(self) -> tuple[int, int] | None:
-        """See `Actor`."""
-        return (self._due[0][0], GOES) if self._due else None
-
-    def step(self, now: int) -> Sequence[Told]:
-        """Let the next client go."""
-        _, _, _, engine, request = heappop(self._due)
-        engine.abort(request, now)
-        self._changed(engine)
-        return ()
+    patience: Patience = field(default_factory=Patience)
+    retrieval: Retrieval | None = None
+    gate: Gate | None = None
+    scaling: ScalingSettings | None = None
 
 
 class Between(Protocol):
@@ -57,10 +48,10 @@ class Between(Protocol):
 
 
 class Front:
-    """Takes requests of `source` as they come and sends each to one of `engines`, as `router` says.
+    """Takes requests of `source` as they come and sends each to one of `engines`, as `router` and `rules` say.
 
-    `changed`: told of an engine that a request was sent to; `departures` of requests that were taken there. `alone`:
-    the one engine gets nothing from anywhere else. `between`: what is between engines, if anything is.
+    `changed` is told of an engine or of `departures`, whose next event may be another one, and of this front itself.
+    `alone`: the one engine gets nothing from anywhere else. `between`: what is between engines, if anything is.
     """
 
     def __init__(
@@ -68,7 +59,7 @@ class Front:
         engines: Sequence[Engine],
         router: Router,
         source: Source,
-        departures: Departures,
+        rules: FrontRules,
         changed: Callable[[Actor], None],
         *,
         alone: bool,
@@ -76,9 +67,15 @@ class Front:
     ) -> None:
         self._engines = engines
         self._router = router
-        self._source = source
-        self._departures = departures
+        self.source = source
         self._changed = changed
+        self._gate, self._retrieval = rules.gate, rules.retrieval
+        self._pool = Pool(engines)
+        self.scaling: Scaling | None = None
+        if rules.scaling is not None:
+            self.scaling = Scaling(rules.scaling, engines, self._pool, self._more)
+        self._counts = self._gate is not None or self.scaling is not None
+        self.departures = Departures(rules.patience, changed, self._left, self._drop)
         self._alone = alone
         self._between = between
         self._look_ahead = LookAhead(engines)
@@ -86,48 +83,96 @@ class Front:
 
     def next_event(self) -> tuple[int, int] | None:
         """See `Actor`."""
-        time = self._source.next_ns()
+        time = self.coming_ns()
+        if self.scaling is not None:
+            time = min(time, self.scaling.next_ns())
         return None if time == NEVER else (time, ARRIVES)
 
     def step(self, now: int) -> Sequence[Told]:
-        """Route the request that arrives."""
-        admission = self._source.take()
-        engine = self._engines[routed(self._router, admission.request, now, self._engines)]
+        """Do one thing that is due at `now`."""
+        if self.scaling is not None and self.scaling.next_ns() <= now:
+            self.scaling.step(now)
+            return ()
+        if self._retrieval is not None and self._retrieval.next_ns() <= now:
+            retrieved = self._retrieval.take(now)
+            return () if retrieved is None else self._send(retrieved, now)
+        return self._arrive(now) if self.source.next_ns() <= now else ()
+
+    def hear(self, told: Told) -> None:
+        """Take note of what has become of requests."""
+        if isinstance(told, Transferred):
+            return
+        over = told.outcome.finished if isinstance(told, CompletedBatch) else (told.request,)
+        if over and self.departures.forget(over):
+            self._changed(self.departures)
+        if self._counts:
+            self._pool.hear(told)
+            if self.scaling is not None and told.engine != FRONT:
+                self.scaling.hear(told.engine, told.end_ns if isinstance(told, CompletedBatch) else told.now)
+        if self.source.hear(told):
+            self._more_came()
+
+    def _arrive(self, now: int) -> Sequence[Told]:
+        admission = self.source.take()
+        if self.departures.expect(admission.request, now):
+            self._changed(self.departures)
+        if self._retrieval is None:
+            return self._send(admission, now)
+        self._retrieval.submit(admission, now)
+        self._changed(self)
+        return ()
+
+    def _send(self, admission: Admission, now: int) -> Sequence[Told]:
+        """Route a request that is let in."""
+        request = admission.request
+        reason = None if self._gate is None else self._gate.refuses(request, now, self._pool)
+        if reason is not None:
+            return (Rejected(FRONT, request, now, reason),)
+        engine = self._pool.engines[routed(self._router, request, now, self._pool.engines)]
         if self._between is not None and self._between.goes_ahead(engine):
-            rejected = self._between.send_ahead(admission.request, engine, now)
+            rejected = self._between.send_ahead(request, engine, now)
         else:
             rejected = engine.submit(admission, now)
-            if rejected is None and self._departures.expect(admission.request, engine, now):
-                self._changed(self._departures)
+            if rejected is None:
+                self.departures.sent(request, engine)
+        if rejected is None and self._counts:
+            self._pool.sent(request, engine)
         self._expect(engine, now)
         self._changed(engine)
         return () if rejected is None else (rejected,)
 
     def _expect(self, engine: Engine | None = None, now: int = 0) -> None:
         """Tell how far it is worth working ahead: one engine alone until the next arrival, each of several its own."""
-        following = self._source.next_ns()
+        following = self.coming_ns()
         if self._alone:
             self._engines[0].expect(following)
         elif engine is not None:
             self._look_ahead.arrived(engine, now, more=following != NEVER)
 
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines that requests are routed to now."""
+        return self._pool.engines
 
-class LookAhead:
-    """How far it is worth for each of `engines` to work ahead: until about the next request that is sent to it."""
+    def coming_ns(self) -> int:
+        """Return when the next request comes here or to the engines, as far as is known (ns)."""
+        time = self.source.next_ns()
+        return time if self._retrieval is None else min(time, self._retrieval.next_ns())
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._arrived = {engine.number: 0 for engine in engines}
+    def _more(self) -> bool:
+        """Whether anything is to happen without a look at the instances; what has stalled is not helped by one."""
+        if self.coming_ns() != NEVER or self.departures.next_event() is not None:
+            return True
+        return any(engine.next_event() is not None for engine in self._engines)
 
-    def arrived(self, engine: Engine, now: int, *, more: bool = True) -> None:
-        """A request was sent to `engine`; `more`: there may be others."""
-        self._arrived[engine.number] += 1
-        mean_gap = now // self._arrived[engine.number]
-        engine.expect(now + 2 * mean_gap if more else NEVER)
+    def _left(self, request: Request, now: int) -> None:
+        if self.source.hear(Left(request, now)):
+            self._more_came()
 
+    def _drop(self, request: Request) -> None:
+        assert self._retrieval is not None  # nowhere else does a request wait before it reaches an engine
+        self._retrieval.drop(request)
 
-def routed(router: Router, request: Request, now: int, engines: Sequence[Engine]) -> int:
-    """Return the place among `engines` that `router` sends a request to; one that is none is an `InternalError`."""
-    place = router.route(request, now, engines)
-    if not 0 <= place < len(engines):
-        raise InternalError(f"{type(router).__name__} routes request {request.id} to engine {place} of {len(engines)}")
-    return place
+    def _more_came(self) -> None:
+        self._expect()
+        self._changed(self)

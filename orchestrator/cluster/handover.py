@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from orchestrator.cluster.clock import ARRIVES, Actor, Told
-from orchestrator.cluster.front import Departures, LookAhead, routed
+from orchestrator.cluster.departures import Departures
 from orchestrator.cluster.peer import Peer
 from orchestrator.cluster.router import Router
+from orchestrator.cluster.routing import LookAhead, routed
 from orchestrator.cluster.transfers import Transfers
 from orchestrator.engine.records import CompletedBatch, Rejected
 from orchestrator.requests.admission import Admission
@@ -70,8 +71,8 @@ class Handover:
         rejected = peer.engine.submit(Admission(request), now)
         if rejected is not None:
             self._transfers.forget(request, now)
-        elif self._departures.expect(request, peer.engine, now):
-            self._changed(self._departures)
+        else:
+            self._departures.sent(request, peer.engine)
         self._look_ahead.arrived(peer.engine, now)
         self._changed(peer.engine)
         return rejected

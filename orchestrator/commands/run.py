@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,9 +19,10 @@ from orchestrator.settings.specification import RunSpec
 from orchestrator.simulation import Simulation
 
 
-def run(spec: RunSpec, stream: TextIO) -> int:
+def run(spec: RunSpec, stream: TextIO, notes: Sequence[str] = ()) -> int:
     """Simulate `spec`, print to `stream`, write the files; return the exit code: 2 where a file could not be written.
 
+    `notes`: what a user should know of the files that `spec` was read from.
     Wrong input is a `UserError` before anything is written. An error in mid-run is raised after what was finished has
     been written.
     """
@@ -32,7 +34,7 @@ def run(spec: RunSpec, stream: TextIO) -> int:
         observers.append(_ConfigurationFiles(wanted.write_configs))
     if files is not None:
         observers.append(files)
-    Simulation(spec, [*observers, *_speakers(spec, stream, files)]).run()
+    Simulation(spec, [*observers, *_speakers(spec, stream, files)], notes=notes).run()
     return 2 if files is not None and files.failed else 0
 
 

@@ -30,6 +30,11 @@ class Answers:
         """Await the answer of a request, or what the engine makes of it."""
         self._left[admission.request.id] = admission.most(admission.request.output_tokens)
 
+    def begun(self, request: Request) -> bool:
+        """Whether a token of `request` has been counted; False where nothing of it is awaited."""
+        self._settle()
+        return self._left.get(request.id, request.output_tokens) < request.output_tokens
+
     def drop(self, requests: Sequence[Request]) -> None:
         """Await nothing more of `requests`."""
         if requests:
@@ -39,7 +44,7 @@ class Answers:
 
     def count(self, batch: Batch) -> Set[Request]:
         """Count the tokens that `batch` brings; return the requests whose answer is complete with them."""
-        if batch.requests is self._together and self._counted + 1 < self._least:
+        if batch.brings is None and batch.requests is self._together and self._counted + 1 < self._least:
             self._counted += 1
             return NOBODY
         self._settle()

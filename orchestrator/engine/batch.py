@@ -27,7 +27,8 @@ class Batch:
     `serial` counts an engine's iterations from 0. `kv_loads` and `kv_evictions` are moved before it computes; `fetches`
     (KV cache that was computed elsewhere) set out when it is decided and come while it and others compute. `brings[i]`
     tokens come out for `requests[i]`, if its answer goes on that long; None: as many as there are samples, which is one
-    at most. `guesses`: tokens that a drafter guesses for every request when the step is done.
+    at most. `guesses`: tokens that a drafter guesses for every request when the step is done. `padding`: rows of
+    requests that are done, computed with the others as decodes that nobody attends to (see `BatchShape.padding`).
     """
 
     serial: int
@@ -43,6 +44,7 @@ class Batch:
     steps: int = 1
     brings: IntArray | None = None
     guesses: int = 0
+    padding: int = 0
     fetches: tuple[KVTransfer, ...] = ()
     _prompt_work: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
@@ -91,7 +93,8 @@ class Batch:
 
     def again(self, context_tokens: IntArray, steps: int = 1) -> Batch:
         """Return decodes like these with so much context: nobody enters or is preempted, nothing is moved."""
-        return Batch(self.serial, self.requests, self.ids, self.new_tokens, context_tokens, self.samples, steps=steps)
+        same = self.requests, self.ids, self.new_tokens
+        return Batch(self.serial, *same, context_tokens, self.samples, steps=steps, padding=self.padding)
 
     def shape(self) -> BatchShape:
         """Return the token counts for the trace generator."""
@@ -103,6 +106,7 @@ class Batch:
             kv_loads=self.kv_loads,
             kv_evictions=self.kv_evictions,
             steps=self.steps,
+            padding=self.padding,
         )
 
 

@@ -1,7 +1,8 @@
 """One serving engine in simulated time: sees arrivals, asks its scheduler, has batches priced, says when it acts.
 
     from the clock      next_event() -> when, and whether a batch ends or a decision is due;  step(now)
-    from outside        submit(admission, now), abort(request, now), disturb(now), load(now)
+    from outside        submit(admission, now), abort(request, now), disturb(now)
+    routers ask         load(now), reported(now), cached_tokens(request, now)
 
 At equal times batches end first, then arrivals are seen, then the next batch is decided. A request is seen by the first
 decision at or after its arrival; an abort takes effect before the next batch is accounted for or decided.
@@ -31,7 +32,7 @@ from orchestrator.engine.stretch import Stretch, run_ahead
 from orchestrator.pricing.interface import Pricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
-from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage, Scheduler
+from orchestrator.schedulers.interface import Alike, EngineLoop, FindsPrefixes, KVUsage, Scheduler
 
 IntArray = NDArray[np.int64]
 MAX_STEPS = 512
@@ -59,6 +60,8 @@ class Engine:
         self.hands_over = hands_over
         self.now = 0
         self._scheduler = scheduler
+        self._prefixes = scheduler if isinstance(scheduler, FindsPrefixes) else None
+        self._reported = scheduler.usage()
         self._pricing = pricing
         self._prices = PricedAhead(pricing, keep=4 * scheduler.places)
         self._max_steps = min(max_steps, pricing.max_steps)
@@ -113,14 +116,41 @@ class Engine:
         self.now = max(self.now, now)
         self._loop.disturbed()
 
+    def begun(self, request: Request, now: int) -> bool:
+        """Whether a request that was submitted here, and is not over, has had its first token before `now`."""
+        if not self._answers.begun(request) and request in self._answers:
+            self._cut(now)
+        return self._answers.begun(request)
+
     def expect(self, horizon_ns: int) -> None:
         """Nothing is likely to come from outside before `horizon_ns`: that far it is worth working ahead."""
         self._horizon = horizon_ns
 
     def load(self, now: int) -> KVUsage:
         """Return the state just before the decisions at `now`; who has not been seen yet is waiting."""
-        usage = self._scheduler.usage() if self._stretch is None else self._stretch.usage_at(now)
-        return replace(usage, waiting=usage.waiting + len(self._arrivals))
+        if self._stretch is None:
+            total, free, running, waiting = self._scheduler.usage()
+        else:
+            total, _, running, waiting = self._stretch.usage
+            free = self._stretch.free_at(now)
+        return KVUsage(total, free, running, waiting + len(self._arrivals))
+
+    def reported(self, now: int) -> KVUsage:
+        """Return the state as the engine's loop told it last, as vLLM's does: each time that it comes round.
+
+        That is when a batch has ended, or was decided and there is room for another. Who has not been seen is not
+        counted. Within a stretch the loop tells the same requests from its first end on; `free_blocks` may be older.
+        """
+        if self._stretch is not None and self._stretch.ends[0] <= now:
+            return self._stretch.usage
+        return self._reported
+
+    def cached_tokens(self, request: Request, now: int) -> int:
+        """Return how many leading tokens of `request` the KV memory would be found to hold by a decision at `now`."""
+        if self._prefixes is None:
+            return 0
+        ahead = 0 if self._stretch is None else self._stretch.decided_before(now)
+        return self._prefixes.cached_tokens(request, ahead)
 
     # -- what the clock asks
 
@@ -158,10 +188,10 @@ class Engine:
 
     def _decide(self, now: int) -> Sequence[CompletedBatch | Aborted]:
         while self._arrivals and self._arrivals[0][0] <= now:
-            admission = self._arrivals.pop(0)[2]
+            there, _, admission = self._arrivals.pop(0)
             self._scheduler.add(admission, now)
             self._answers.add(admission)
-            self._seen.append(Seen(admission.request, now))
+            self._seen.append(Seen(admission.request, now, there))
         aborted = self._give_up(now)
         if not self._scheduler.has_unfinished():
             self._loop.nothing_to_decide(now)
@@ -169,11 +199,19 @@ class Engine:
         batch = self._scheduler.schedule(now)
         flight = None if batch is None else self._launch(batch, now)
         self._loop.decided(flight, now)
+        if self._comes_round(now):
+            self._reported = self._scheduler.usage()
         if flight is None and self._max_steps > 1 and self._flying():
             event = self.next_event()
             if event is not None and event[1] == ENDS:
                 self._foresee_all(now)
         return aborted
+
+    def _comes_round(self, now: int) -> bool:
+        """Whether a loop like vLLM's goes on after a decision, rather than wait for a batch."""
+        if len(self._loop.queue) == self._scheduler.places or self._scheduler.loop is EngineLoop.STAGE_FREE:
+            return False
+        return self._loop.next_event(now, now, NEVER)[1] != ENDS
 
     def _complete(self, now: int) -> Sequence[CompletedBatch | Aborted]:
         flight = self._loop.ended()
@@ -185,7 +223,8 @@ class Engine:
             self._muted.difference_update(finished)
         if self.hands_over:
             outcome = outcome.handing_over()
-        done = flight.completed(self.number, outcome, self._scheduler.usage(), self._seen)
+        self._reported = self._scheduler.usage()
+        done = flight.completed(self.number, outcome, self._reported, self._seen)
         self._seen = []
         return (*aborted, done)
 
@@ -253,7 +292,7 @@ class Engine:
             return NO_GAP
         there = last
         if len(self._answers) == len(self._muted) + len(self._seen):
-            there = max(last, min((seen.request.arrival_ns for seen in self._seen), default=begin))
+            there = max(last, min((seen.there_ns for seen in self._seen), default=begin))
         return Gap(begin - there, there - last)
 
     def _price(self, batch: Batch, steps: int, now: int, *, exactly: bool = False) -> Steps:
@@ -314,7 +353,7 @@ class Engine:
         for place, flight in enumerate(flying[:period]):
             batch = flight if isinstance(flight, Batch) else flight.batch
             times = min(times, period * (self._answers.least(batch.requests) - 1) + place)
-        return Alike(times, period, alike.free_blocks) if times > 0 else None
+        return replace(alike, times=times) if times > 0 else None
 
     def _price_turns(self, flying: Sequence[InFlight], now: int, alike: Alike, lanes: int) -> list[Steps]:
         """Return the cost of the decisions of the first `lanes` lanes, in the order in which they are decided."""
@@ -340,6 +379,7 @@ class Engine:
     def _cut(self, now: int) -> None:
         """Let only those decisions of a stretch stand that are made before `now`."""
         if self._stretch is not None:
+            self._reported = self.reported(now)
             self._write_down(self._stretch, self._stretch.decided_before(now))
 
     def _write_down(self, stretch: Stretch, times: int) -> None:

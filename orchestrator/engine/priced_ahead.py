@@ -59,7 +59,7 @@ class PricedAhead:
         self.pricing = pricing
         self._keep = keep
         self._lasting = 1
-        self._known: OrderedDict[tuple[bytes, ...], _Priced] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes | int, ...], _Priced] = OrderedDict()
 
     def price(self, batch: Batch, steps: int, worth: Callable[[], tuple[int, int]]) -> Steps:
         """Return the cost of `steps` steps of `batch`, or of more.
@@ -69,7 +69,7 @@ class PricedAhead:
         """
         if batch.kv_loads or batch.kv_evictions:
             return self._price(batch, steps)
-        key = (batch.ids.tobytes(), batch.new_tokens.tobytes(), batch.samples.tobytes())
+        key = (batch.ids.tobytes(), batch.new_tokens.tobytes(), batch.samples.tobytes(), batch.padding)
         known = self._known.get(key)
         ahead, before = 2 * self._lasting, 0
         if known is not None:

@@ -16,12 +16,17 @@ from orchestrator.schedulers.interface import KVUsage
 IntArray = NDArray[np.int64]
 
 
+FRONT = -1
+"""In place of an engine's number: the request had not been sent to any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that the engine came to see at `queued_ns`."""
+    """A request that reached the engine at `there_ns`, and that it came to see at `queued_ns`."""
 
     request: Request
     queued_ns: int
+    there_ns: int
 
 
 class Gap(NamedTuple):
@@ -102,7 +107,7 @@ class CompletedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """A request that the engine has forgotten, because its client went away: when (ns) it did so."""
+    """A request that the engine (or `FRONT`) has forgotten, because its client went away: when (ns) it did so."""
 
     engine: int
     request: Request
@@ -111,7 +116,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A request that the engine's front end did not take."""
+    """A request that the engine's front end, or that of the whole cluster (`FRONT`), did not take."""
 
     engine: int
     request: Request

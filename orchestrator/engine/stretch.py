@@ -53,11 +53,11 @@ class Stretch:
 
     def decided_before(self, moment: int) -> int:
         """Return how many of the decisions are made before `moment`."""
-        return int(np.searchsorted(self.decided, moment))
+        return int(self.decided.searchsorted(moment))
 
-    def usage_at(self, moment: int) -> KVUsage:
-        """Return the state of the KV memory just before `moment`."""
-        return self.usage.with_free(int(self.free_blocks[self.decided_before(moment)]))
+    def free_at(self, moment: int) -> int:
+        """Return the free KV blocks just before `moment`."""
+        return int(self.free_blocks[self.decided_before(moment)])
 
     def busy_ns(self, positions: Sequence[int]) -> IntArray:
         """Return the time by class of work of decisions' positions, all of one lane."""
@@ -103,7 +103,7 @@ def run_ahead(
     if len(clock.free) == 1:
         times = _one_after_another(flying, steps, horizon)
     else:
-        times = _stage_by_stage(clock, flying, steps, alike.period, horizon, waits)
+        times = _stage_by_stage(clock, flying, steps, alike, horizon, waits)
     if not len(times.decided):
         return None
     return Stretch(alike.period, len(flying), lanes, usage, alike.free_blocks, *times)
@@ -135,7 +135,7 @@ def _one_after_another(flying: Sequence[int], steps: IntArray, horizon: int) -> 
 
 
 def _stage_by_stage(
-    clock: StageClock, flying: Sequence[int], steps: IntArray, period: int, horizon: int, waits: bool
+    clock: StageClock, flying: Sequence[int], steps: IntArray, alike: Alike, horizon: int, waits: bool
 ) -> _Times:
     """Return the times on several stages; `steps` ``[times, stages]``: what each stage takes."""
     ahead = StageClock(len(clock.free))
@@ -145,10 +145,10 @@ def _stage_by_stage(
     passages: list[Passage] = []
     for time, takes in enumerate(steps.tolist()):
         moment = max(ends[time], ahead.free[0]) if waits else ends[time]
-        if moment >= horizon:
+        if moment >= horizon or (alike.pooled and any(end <= moment for end in ends[time + 1 : time + 2])):
             break
         # A token is computed from the one before: its batch cannot begin while that is in flight.
-        ready = max(moment, ends[len(ends) - period])
+        ready = max(moment, ends[len(ends) - alike.period])
         passage = ahead.passage(ready, takes)
         ahead.free = passage.ends
         decided.append(moment)

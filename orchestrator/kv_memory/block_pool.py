@@ -14,7 +14,8 @@ The stack on the left is filled only by a pool that gives back some blocks to th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from itertools import islice
 
 from foundation.errors import InternalError
 
@@ -124,10 +125,18 @@ class SharedBlockPool(BlockPool):
         else:
             self._holders[content] = {holders: None, block: None}
 
-    def find(self, content: object) -> int | None:
-        """Return the block registered first among those that hold `content`, or None."""
+    def find(self, content: object, lost: Set[int] = frozenset()) -> int | None:
+        """Return the block registered first among those that hold `content` and are not `lost`, or None."""
         holders = self._holders.get(content)
+        if lost and holders is not None:
+            blocks = holders if isinstance(holders, dict) else (holders,)
+            return next((block for block in blocks if block not in lost), None)
         return next(iter(holders)) if isinstance(holders, dict) else holders
+
+    def lost_by_taking(self, count: int) -> Set[int]:
+        """Return those of the next `count` blocks whose contents can still be found: they come after all others."""
+        others = len(self._first) + self.num_blocks - self._unused
+        return frozenset(islice(self._freed, count - others)) if count > others else frozenset()
 
     def content_of(self, block: int) -> object | None:
         """Return the hash under which `block` is registered, or None."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.kv_memory.groups import EAGER, FULL, LayerGroup, WindowRules
 from orchestrator.kv_memory.holder import Holder
-from orchestrator.kv_memory.store import KVSpace
+from orchestrator.kv_memory.store import KVSpace, Later
 from orchestrator.requests.request import Request
 from trace_gen.batch_shape import KVTransfer
 
@@ -25,6 +25,10 @@ class KVBlocks:
     def reserved(self, request: Request, tokens: int) -> int:
         """Return the tokens for which `request` holds room while `tokens` are in its cache: just those."""
         return tokens
+
+    def cached_tokens(self, holder: Holder, tokens: int, later: Later) -> int:
+        """Return 0: contents are not remembered."""
+        return 0
 
     def columns(self, tokens: int) -> int:
         """Return the blocks that `tokens` tokens fill in each group of layers, windows aside."""

@@ -6,7 +6,7 @@ Step s (from 0) computes the token after `computed` + s. It takes a block of a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +82,10 @@ class CountedCohort:
         self._store.take(takes - self._flow.drops(self._steps))
         self._steps += 1
         return True
+
+    def coming(self, arrived: int) -> Collection[object]:
+        """Return nothing: there is nothing that others look for."""
+        return ()
 
     def settle(self) -> None:
         """See `KVCohort.settle`."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from orchestrator.kv_memory.prefix_chain import PrefixChain
+    from orchestrator.kv_memory.radix_tree import Node
     from orchestrator.requests.request import Request
 
 
@@ -25,6 +29,8 @@ class Holder:
     - `chain`: the hashes of its leading blocks, as far as token ids are known; None where none is;
     - `junction`: how many tokens the groups of layers could have found that found the most, if not all found as many;
     - `registered`: leading blocks that are full of tokens that have arrived;
+    - `leaf`: where the prefix that it has locked ends, in a radix tree, and `shared`: the tokens of that prefix;
+    - `ids`: what stands for its tokens in a radix tree, as far as that was asked for;
     - `preemptions`: how often it lost its place.
     """
 
@@ -33,13 +39,16 @@ class Holder:
         "chain",
         "computed",
         "dropped",
+        "ids",
         "in_flight",
         "junction",
+        "leaf",
         "preemptions",
         "registered",
         "request",
         "room",
         "serial",
+        "shared",
         "tables",
         "tokens",
     )
@@ -58,6 +67,9 @@ class Holder:
         self.dropped: list[int] = []
         self.tables: list[list[int]] = []
         self.chain: PrefixChain | None = None
+        self.leaf: Node | None = None
+        self.shared = 0
+        self.ids: NDArray[np.int64] | None = None
 
     @property
     def known_blocks(self) -> int:

@@ -8,7 +8,7 @@ knows when; each event comes round every `block_size` steps.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +66,18 @@ class NumberedCohort:
                     self._fills[known + size].append(place)
         self._registered_to = arrived + 1
         return True
+
+    def coming(self, arrived: int) -> Collection[object]:
+        """See `KVCohort.coming`. Where layers have windows nobody in a cohort holds what others look for."""
+        size = self._store.block_size
+        return {
+            content
+            for holder in self._holders
+            if holder.registered < holder.known_blocks
+            for content in self._store.contents(
+                holder, range(holder.registered, min((holder.tokens + arrived) // size, holder.known_blocks))
+            )
+        }
 
     def settle(self) -> None:
         """See `KVCohort.settle`. Blocks that nobody else looks for became full unnoticed."""

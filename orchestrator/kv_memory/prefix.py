@@ -12,7 +12,7 @@ and cost nothing until then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from foundation.errors import InternalError
 from orchestrator.kv_memory.block_pool import SharedBlockPool
@@ -21,9 +21,11 @@ from orchestrator.kv_memory.groups import EAGER, FULL, LayerGroup, WindowRules
 from orchestrator.kv_memory.holder import Holder
 from orchestrator.kv_memory.numbered_cohort import NumberedCohort
 from orchestrator.kv_memory.private_cohort import PrivateCohort
-from orchestrator.kv_memory.store import NO_HIT, Hit, KVSpace
+from orchestrator.kv_memory.store import NO_HIT, Hit, KVSpace, Later
 from trace_gen.batch_shape import KVTransfer
 
+Find = Callable[[object], int | None]
+"""Returns a block that holds a content, or None."""
 NULL = 0
 """The block that stands for those outside a window."""
 
@@ -63,10 +65,21 @@ class PrefixKV(KVBlocks):
         holder.junction = 0
         if not holder.known_blocks and not holder.preemptions:
             return NO_HIT
-        tables = self._common_prefix(holder, (tokens - 1) // self.block_size)
+        tables = self._common_prefix(holder, (tokens - 1) // self.block_size, self.pool.find)
         if not tables[0]:
             return NO_HIT
         return Hit(tuple(tables), len(tables[0]) * self.block_size)
+
+    def cached_tokens(self, holder: Holder, tokens: int, later: Later) -> int:
+        """See `KVStore.cached_tokens`. Blocks that are lost meanwhile are the next ones of the free list."""
+        pool, coming = self.pool, later.coming
+        lost = pool.lost_by_taking(later.taken)
+
+        def find(content: object) -> int | None:
+            block = pool.find(content, lost)
+            return NULL if block is None and content in coming else block
+
+        return len(self._common_prefix(holder, (tokens - 1) // self.block_size, find)[0]) * self.block_size
 
     def fits(self, holder: Holder, hit: Hit, tokens: int) -> bool:
         """Whether `tokens` tokens, `hit` included, would find room now."""
@@ -145,7 +158,11 @@ class PrefixKV(KVBlocks):
         alike = not self.windowed or (self.rules.eager and not any(holder.known_blocks for holder in holders))
         return NumberedCohort(self, holders) if alike else None
 
-    def _common_prefix(self, holder: Holder, columns: int) -> list[list[int]]:
+    def contents(self, holder: Holder, columns: range) -> Iterable[object]:
+        """Yield what stands for the contents of blocks of a request in `columns`, group by group of layers."""
+        return (self._content(holder, group, at) for group in range(len(self.groups)) for at in columns)
+
+    def _common_prefix(self, holder: Holder, columns: int, find: Find) -> list[list[int]]:
         """Return the blocks found in each group, all tables of one length: at most `columns`.
 
         Where one group finds more than all, the request notes how far (`junction`): others may have that much as well.
@@ -157,7 +174,7 @@ class PrefixKV(KVBlocks):
             for spec, members in self._specs:
                 if spec.window is None and known:
                     continue
-                for at, table in zip(members, self._search(holder, spec, members, found), strict=True):
+                for at, table in zip(members, self._search(holder, spec, members, found, find), strict=True):
                     tables[at] = table
                 found = len(tables[members[0]])
                 longest = max(longest, found)
@@ -166,23 +183,25 @@ class PrefixKV(KVBlocks):
                 holder.junction = longest * self.block_size if longest > columns else 0
                 return [table[:columns] for table in tables]
 
-    def _search(self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int) -> list[list[int]]:
+    def _search(
+        self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int, find: Find
+    ) -> list[list[int]]:
         """Return the blocks of groups of one kind within the first `columns`, found together."""
         if not self._drops_last:
-            return self._longest(holder, spec, members, columns)
-        return [table[:-1] for table in self._longest(holder, spec, members, columns, more=1)]
+            return self._longest(holder, spec, members, columns, find)
+        return [table[:-1] for table in self._longest(holder, spec, members, columns, find, more=1)]
 
     def _longest(
-        self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int, more: int = 0
+        self, holder: Holder, spec: LayerGroup, members: Sequence[int], columns: int, find: Find, more: int = 0
     ) -> list[list[int]]:
         """Return the longest run; a window is covered by so many blocks `more`."""
         if spec.window is None:
-            return self._from_the_left(holder, members, columns)
+            return self._from_the_left(holder, members, columns, find)
         wanted = spec.covering_blocks(self.block_size) + more
         tables = [[NULL] * columns for _ in members]
         run = 0
         for column in range(columns - 1, -1, -1):
-            blocks = self._find(holder, members, column)
+            blocks = self._find(holder, members, column, find)
             run = run + 1 if blocks is not None else 0
             for table, block in zip(tables, blocks or (), strict=False):
                 table[column] = block
@@ -190,21 +209,21 @@ class PrefixKV(KVBlocks):
                 return [table[: column + run] for table in tables]
         return [table[:run] for table in tables]
 
-    def _from_the_left(self, holder: Holder, members: Sequence[int], columns: int) -> list[list[int]]:
+    def _from_the_left(self, holder: Holder, members: Sequence[int], columns: int, find: Find) -> list[list[int]]:
         tables: list[list[int]] = [[] for _ in members]
         for column in range(columns):
-            blocks = self._find(holder, members, column)
+            blocks = self._find(holder, members, column, find)
             if blocks is None:
                 break
             for table, block in zip(tables, blocks, strict=True):
                 table.append(block)
         return tables
 
-    def _find(self, holder: Holder, members: Sequence[int], column: int) -> list[int] | None:
+    def _find(self, holder: Holder, members: Sequence[int], column: int, find: Find) -> list[int] | None:
         """Return the block of each of `members` that holds what the request has in `column`; None if one is missing."""
         blocks = []
         for group in members:
-            block = self.pool.find(self._content(holder, group, column))
+            block = find(self._content(holder, group, column))
             if block is None:
                 return None
             blocks.append(block)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from foundation.errors import UserError
+from foundation.recent import RecentByIdentity
 from orchestrator.requests.request import Request
 
 
@@ -39,19 +40,30 @@ class PrefixChain:
         return hashes[index]
 
 
+_CHAINS: RecentByIdentity[PrefixChain] = RecentByIdentity(4)
+
+
+def chain_of(request: Request, block_size: int) -> PrefixChain:
+    """Return the chain of `request`; those whom a router asks one after another, and who serves it, share one."""
+    return _CHAINS.get(
+        [request], lambda: PrefixChain(known_tokens(request), block_size, request.adapter), key=block_size
+    )
+
+
 def known_tokens(request: Request) -> Sequence[int]:
     """Return the request's leading tokens whose ids are known: none, the prompt, or prompt and output.
 
-    Ids that are not as many as the prompt's tokens are a `UserError`; output ids may end early.
+    Ids that are not as many as the prompt's own tokens are a `UserError`; output ids may end early, and count for
+    nothing where tokens that were retrieved stand before them.
     """
     prompt, output = request.prompt_token_ids, request.output_token_ids
     if prompt is None:
         return ()
-    if len(prompt) != request.prompt_tokens:
+    own = request.prompt_tokens - request.retrieved_tokens
+    if len(prompt) != own:
         raise UserError(
-            f"request {request.name or request.id} has {len(prompt)} prompt token ids for "
-            f"{request.prompt_tokens} prompt tokens",
+            f"request {request.name or request.id} has {len(prompt)} prompt token ids for {own} prompt tokens",
             line=request.source_line,
             fix="give as many ids as tokens",
         )
-    return [*prompt] if output is None else [*prompt, *output]
+    return [*prompt] if output is None or request.retrieved_tokens else [*prompt, *output]

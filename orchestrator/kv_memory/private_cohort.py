@@ -7,7 +7,7 @@ order of the requests that it took them for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,10 @@ class PrivateCohort:
         self._steps += 1
         self._arrived = arrived
         return True
+
+    def coming(self, arrived: int) -> Collection[object]:
+        """Return nothing: there is nothing that others look for."""
+        return ()
 
     def settle(self) -> None:
         """See `KVCohort.settle`."""

@@ -6,7 +6,7 @@ together step after step (`KVCohort`) the store says beforehand what each step t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,6 +46,20 @@ class Hit:
 NO_HIT = Hit((), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What decisions that were foreseen, and are not booked yet, do to what can be found.
+
+    They take `taken` blocks off the free list, whose contents are lost, and make `coming` contents findable.
+    """
+
+    taken: int
+    coming: Collection[object]
+
+
+NOW = Later(0, ())
+
+
 class KVCohort(Protocol):
     """The blocks of requests that each compute one token a step, counted apart from the requests' own state."""
 
@@ -61,6 +75,9 @@ class KVCohort(Protocol):
     def settle(self) -> None:
         """Write the steps into the requests' own state; their `computed` still says where the cohort began."""
 
+    def coming(self, arrived: int) -> Collection[object]:
+        """Return the contents that others may look for and that a step at which `arrived` tokens are there adds."""
+
 
 class KVStore(Protocol):
     """KV blocks of `block_size` tokens of which requests can hold `total`, on the device and on other tiers."""
@@ -68,6 +85,8 @@ class KVStore(Protocol):
     block_size: int
     total: int
     caches_prefixes: bool
+    groups: tuple[LayerGroup, ...]
+    """The groups of layers, each with a block table of its own for every request."""
     windowed: tuple[LayerGroup, ...]
     """The groups of layers that keep a sliding window only."""
 
@@ -77,6 +96,9 @@ class KVStore(Protocol):
 
     def lookup(self, holder: Holder, tokens: int) -> Hit:
         """Return the longest run of blocks that hold the first of the request's `tokens` tokens, the last excepted."""
+
+    def cached_tokens(self, holder: Holder, tokens: int, later: Later) -> int:
+        """Return how many tokens `lookup` would find after what is `later`; nothing is changed by asking."""
 
     def fits(self, holder: Holder, hit: Hit, tokens: int) -> bool:
         """Whether a request that holds nothing would find room for `tokens` tokens now. Nothing is reserved."""

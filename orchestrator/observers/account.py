@@ -3,6 +3,7 @@
     busy      an iteration is under way           by class of work, as pricing tells it (`Cost.busy_ns`)
     waiting   requests are there, nothing runs    they wait for memory, or for a batch to fill
     idle      no request is there
+    asleep    the instance had not been started, where instances are started and dropped
 
 The classes of a batch are summed over its pipeline stages, which work at the same time on different batches; so in a
 pipeline the classes may add up to more than the time in which the engine was busy.
@@ -19,7 +20,7 @@ from orchestrator.observers.interface import Observer
 
 @dataclass(frozen=True, slots=True)
 class TimeAccount:
-    """Simulated ns, summed over `engines` engines of a run of `makespan_ns`: busy + waiting + idle = their product."""
+    """Simulated ns, summed over `engines` engines of a run of `makespan_ns`; the four parts make their product."""
 
     engines: int
     makespan_ns: int
@@ -27,11 +28,16 @@ class TimeAccount:
     waiting_ns: int
     idle_ns: int
     by_class: dict[str, int]
+    asleep_ns: int | None = None
 
     def parts(self) -> dict[str, int]:
-        """Return ns by what they went to: classes of work (``busy`` where pricing tells none apart), waiting, idle."""
+        """Return ns by what they went to.
+
+        Classes of work (``busy`` where pricing tells none apart), waiting, idle, and asleep where instances may be.
+        """
         work = self.by_class if self.by_class else {"busy": self.busy_ns}
-        return {**work, "waiting": self.waiting_ns, "idle": self.idle_ns}
+        rest = {} if self.asleep_ns is None else {"asleep": self.asleep_ns}
+        return {**work, "waiting": self.waiting_ns, "idle": self.idle_ns, **rest}
 
 
 @dataclass(slots=True)
@@ -69,8 +75,8 @@ class TimeRecorder(Observer):
         for place, spent in enumerate(done.busy_ns.tolist()):
             engine.by_class[place] += spent
 
-    def account(self, makespan_ns: int) -> TimeAccount:
-        """Return the account of the whole run; what is left after an engine's last batch was idle."""
+    def account(self, makespan_ns: int, asleep_ns: int | None = None) -> TimeAccount:
+        """Return the account of the whole run; what is left after an engine's last batch was idle, or asleep."""
         known, engines = list(self._engines.values()), len(self._classes)
         rest = sum(makespan_ns - engine.told_ns for engine in known) + makespan_ns * (engines - len(known))
         sums = dict.fromkeys((name for classes in self._classes for name in classes), 0)
@@ -82,6 +88,7 @@ class TimeRecorder(Observer):
             makespan_ns=makespan_ns,
             busy_ns=sum(engine.busy_ns for engine in known),
             waiting_ns=sum(engine.waiting_ns for engine in known),
-            idle_ns=sum(engine.idle_ns for engine in known) + rest,
+            idle_ns=sum(engine.idle_ns for engine in known) + rest - (asleep_ns or 0),
             by_class=sums,
+            asleep_ns=asleep_ns,
         )

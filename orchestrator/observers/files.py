@@ -20,7 +20,7 @@ from foundation.errors import UserError
 from foundation.files import atomic_write
 from foundation.part_files import PartFile
 from foundation.printable import printable
-from orchestrator.engine.records import CompletedBatch
+from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.history import History
 from orchestrator.observers.interface import FinishedRows, Observer, Run
 from orchestrator.observers.intervals import Interval
@@ -99,6 +99,11 @@ class ResultFiles(Observer):
         """Keep what the timeline shows."""
         if self._history is not None:
             self._history.batch(done)
+
+    def transferred(self, record: Transferred) -> None:
+        """Keep what the timeline shows."""
+        if self._history is not None:
+            self._history.transferred(record)
 
     def finished(self, rows: FinishedRows) -> None:
         """Write a row a request, times in ns, TPOT with three decimals; see docs/outputs.md."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.engine.records import CompletedBatch
+from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.schedulers.interface import KVUsage
 
@@ -26,6 +26,7 @@ COLUMNS = (
 )  # fmt: skip
 PREFILL, MIXED, DECODE = KINDS = ("prefill", "prefill and decode", "decode")
 MOST_SLICES = 64_000
+MOST_TRANSFERS = 10_000
 
 
 @dataclass(slots=True)
@@ -128,6 +129,8 @@ class History(Observer):
 
     def __init__(self, *, most: int = MOST_SLICES) -> None:
         self.engines: dict[int, EngineHistory] = {}
+        self.transfers: list[Transferred] = []
+        self.all_transfers = 0
         self._most = most
 
     def begin(self, run: Run) -> None:
@@ -142,6 +145,12 @@ class History(Observer):
         if engine is None:
             engine = self.engines[done.engine] = EngineHistory(self._most)
         engine.record(done)
+
+    def transferred(self, record: Transferred) -> None:
+        """Take a transfer of KV cache; only the first are kept."""
+        self.all_transfers += 1
+        if len(self.transfers) < MOST_TRANSFERS:
+            self.transfers.append(record)
 
     @property
     def batches(self) -> int:

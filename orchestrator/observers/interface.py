@@ -15,7 +15,7 @@ them may raise `Stop`, which ends the run in order: what finished until then is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Transferred
     from orchestrator.observers.intervals import Interval
     from orchestrator.request_source import RequestSource
-    from orchestrator.requests.admission import Admission
     from orchestrator.result import RunResult
     from orchestrator.settings.specification import RunSpec
 
@@ -42,13 +41,15 @@ class Stop(Exception):
 class Run:
     """What is about to be simulated: what was asked for, the same with nothing left open, its engines, its requests.
 
-    `deployments`: of each engine, in their order; like engines have the same.
+    `deployments`: of each engine, in their order; like engines have the same. `notes`: what a user should know of the
+    files that it was read from.
     """
 
     asked: RunSpec
     spec: RunSpec
     deployments: Sequence[Deployment]
     source: RequestSource
+    notes: Sequence[str] = ()
 
     def places(self) -> dict[Deployment, list[int]]:
         """Return the deployments that differ, in the order of their first engines, and the numbers of their engines."""
@@ -60,10 +61,6 @@ class Run:
     def kinds(self) -> list[Deployment]:
         """The deployments that differ, in the order of their first engines."""
         return list(dict.fromkeys(self.deployments))
-
-    def admissions(self) -> Iterator[Admission]:
-        """Return how the requests enter, in order of arrival."""
-        return self.deployments[0].admissions(self.source.requests())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,39 +5,55 @@ from __future__ import annotations
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.observers.interface import Observer
 from orchestrator.request_source import RequestSource
+from orchestrator.requests.request import Request
 
 _SERVED_SHARE = 0.9
 _LEAST_WAITING = 10
 
 
 class OverloadWatch(Observer):
-    """Looks at the moment of the last arrival: who was done by then, and who had not even begun."""
+    """Looks at the moment of the last arrival: who was done by then, and who had not even begun.
 
-    def __init__(self, source: RequestSource) -> None:
-        arrivals = source.table.arrival_ns
-        self._first_ns, self._last_ns = int(arrivals[0]), int(arrivals[-1])
-        self._count = source.count
+    Only those requests count that wait for no others. `closed`: clients wait for answers before they send more; then
+    no queue grows without end, and there is nothing to say.
+    """
+
+    def __init__(self, source: RequestSource, *, closed: bool = False) -> None:
+        opening = source.table.openings()
+        self._first_ns, self._last_ns = int(opening.arrival_ns[0]), int(opening.arrival_ns[-1])
+        self._count = len(opening)
+        self._only = None if self._count == source.count else frozenset(opening.id.tolist())
+        self._closed = closed
         self._served = 0
         self._begun: set[int] = set()
 
     def batch(self, done: CompletedBatch) -> None:
         """Count requests that had begun, and those that were done, when the last one arrived."""
         if done.start_ns <= self._last_ns:
-            self._begun.update(request.id for request, _ in done.batch.admitted)
+            self._begun.update(request.id for request, _ in done.batch.admitted if self._counts(request))
             if done.end_ns <= self._last_ns:
-                self._served += len(done.outcome.finished)
+                self._served += sum(map(self._counts, done.outcome.finished))
 
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Who is turned away does not wait."""
-        if record.now <= self._last_ns:
+        if record.now <= self._last_ns and self._counts(record.request):
             self._begun.add(record.request.id)
+
+    def _counts(self, request: Request) -> bool:
+        return self._only is None or request.id in self._only
 
     def notes(self, end_ns: int) -> list[str]:
         """Return a sentence where the run, which ended at `end_ns`, was overloaded; nothing where not all arrived."""
         seconds = (self._last_ns - self._first_ns) / 1e9
         waiting = self._count - len(self._begun)
         begun = len(self._begun)
-        if end_ns < self._last_ns or seconds <= 0 or waiting < _LEAST_WAITING or begun >= _SERVED_SHARE * self._count:
+        if (
+            self._closed
+            or end_ns < self._last_ns
+            or seconds <= 0
+            or waiting < _LEAST_WAITING
+            or begun >= _SERVED_SHARE * self._count
+        ):
             return []
         return [
             f"overload: requests arrived at {_shown((self._count - 1) / seconds)} a second and were served at "

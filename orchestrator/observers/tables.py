@@ -7,7 +7,7 @@ from typing import TextIO
 
 from foundation.printable import printable
 from orchestrator.statistics import STATISTICS
-from orchestrator.summary import LATENCIES, Summary
+from orchestrator.summary import LATENCIES, Summary, TrafficFigures
 
 Row = tuple[str, ...]
 _LONGEST = 60
@@ -52,7 +52,7 @@ def _run_rows(summary: Summary) -> list[Row]:
     used, total = summary.peak_kv_blocks, summary.kv_blocks
     share = f" ({100 * used / total:.1f} %)" if total else ""
     rows: list[Row] = [
-        ("model", printable(summary.model)),
+        *(("model", printable(name)) for name in summary.model.split(", ")),
         *(("NPUs", printable(text)) for text in summary.deployed),
         *_limits(summary),
         ("finished requests", str(summary.finished_requests)),
@@ -71,6 +71,7 @@ def _run_rows(summary: Summary) -> list[Row]:
         "skipped (never fit)": summary.skipped,
     }
     rows += [(label, str(count)) for label, count in seldom.items() if count]
+    rows += traffic_rows(summary.traffic)
     if (drafts := summary.drafts) is not None:
         right = f"{drafts.accepted_tokens} of {drafts.drafted_tokens} ({100 * drafts.acceptance_rate:.1f} %)"
         rows += [("guessed tokens right", right), ("tokens a step", f"{drafts.tokens_a_step:.2f} a request")]
@@ -79,6 +80,20 @@ def _run_rows(summary: Summary) -> list[Row]:
         rows.append(("KV transfers", f"{moved.transfers}, {moved.bytes / 1e9:.3f} GB; {times}"))
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
+    return rows
+
+
+def traffic_rows(traffic: TrafficFigures | None) -> list[Row]:
+    """Return what became of requests beside the engines, and of instances that come and go."""
+    if traffic is None:
+        return []
+    rows: list[Row] = [("never released", str(traffic.unreleased))] if traffic.unreleased else []
+    if (spent := traffic.retrieval_ms) is not None:
+        rows.append(("retrieval", f"{spent['mean']:.3f} ms (P99 {spent['p99']:.3f} ms)"))
+    if (scaling := traffic.scaling) is not None:
+        states = [event["state"] for event in scaling.events]
+        started, dropped = states.count("starting") or states.count("active"), states.count("asleep")
+        rows.append(("instances", f"{started} started, {dropped} dropped, {scaling.npu_seconds:.3f} NPU-seconds"))
     return rows
 
 

@@ -9,10 +9,7 @@ from typing import Any
 
 from orchestrator.reallm.degrees import Degrees
 from orchestrator.reallm.network import why_not
-from orchestrator.reallm.system_file import MIXTURES, MODELS, SystemFile
-
-MOST_SEQUENCES = 1024
-"""Of a step in chunks: the largest that vLLM's server takes by itself. ReaLLM has no limit."""
+from orchestrator.reallm.system_file import MIXTURES, MODELS, POLICIES, SystemFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +81,15 @@ def _listed(numbers: Collection[int]) -> str:
 
 def _policy(algorithm: str, chunk: int | None) -> dict[str, Any]:
     """Return the policy that does what ReaLLM's does."""
-    if algorithm == "baseline":
-        return {"scheduling": "none"}
-    if chunk is None:
-        return {"scheduling": "orca"}
-    return {
-        "scheduling": "vllm",
-        "max_num_batched_tokens": chunk,
-        "max_num_seqs": min(chunk, MOST_SEQUENCES),
-        "enable_prefix_caching": False,
-        "async_scheduling": False,
-    }
+    values: dict[str, Any] = {"scheduling": POLICIES[algorithm]}
+    return values if chunk is None else values | {"prefill_chunk": chunk}
 
 
 def notes(system: SystemFile) -> Sequence[str]:
     """Return what a user should know of how a file's runs differ from what ReaLLM makes of it."""
     said = list(system.notes)
-    if "continuous" in system.algorithms:
-        said.append("continuous: prompts are computed whole, in one iteration with the answers under way")
+    if "baseline" in system.algorithms:
+        said.append("baseline: the answers of a batch are returned together, when the last of them ends")
     if any(degrees.expert > 1 for degrees in system.parallelisms):
         said.append("ep: the devices of ep and tp share attention by heads, and hold whole experts")
     if system.io_algorithm == "multishot":

@@ -28,7 +28,13 @@ MODELS = {
 """ReaLLM's models, by our names; all have 128K positions or more, which its traffic needs."""
 MIXTURES = ("deepseekv2", "deepseekv3")
 TASKS = ("code", "conv")
-ALGORITHMS = ("baseline", "continuous", "mixed-sarathi")
+POLICIES = {
+    "baseline": "none",
+    "continuous": "continuous",
+    "mixed-continuous": "mixed-continuous",
+    "mixed-sarathi": "chunked-mixed-continuous",
+}
+"""What ReaLLM's batching algorithms are called here. Of `mixed-continuous` its README tells; its code has no name."""
 MISSING_ALGORITHMS = {
     "mixed-splitfuse": "ReaLLM itself does not implement it",
     "prefetch-mixed": "prefetching into 3D-stacked memory is not modelled",
@@ -185,10 +191,10 @@ def _algorithms(system: Fields) -> Sequence[str]:
     algorithms = _texts(system, "batching_algo", default=("mixed-sarathi",))
     for name in algorithms if system.sound("batching_algo") else ():
         if name in MISSING_ALGORITHMS:
-            fix = f"write {' or '.join(ALGORITHMS)}"
+            fix = f"write {' or '.join(POLICIES)}"
             system.problem(f"{name} has no counterpart: {MISSING_ALGORITHMS[name]}", "batching_algo", fix)
-        elif name not in ALGORITHMS:
-            system.problem(f"{brief(name)} is unknown", "batching_algo", near_names(name, ALGORITHMS))
+        elif name not in POLICIES:
+            system.problem(f"{brief(name)} is unknown", "batching_algo", near_names(name, POLICIES))
     return algorithms
 
 

@@ -2,12 +2,13 @@
 
 Process 1 is the engine: a track a pipeline stage, a slice a batch (a run of like iterations is one slice), and
 counters. Process 2 is the requests: each takes the lowest free slot from its arrival to its end, and is cut into
-waiting, prefill and decode. Times are simulated. Events are written one by one, track after track, in order of time.
+waiting, prefill and decode. Where engines hand requests over, the last process is the KV cache that goes from one to
+the other, in slots likewise. Times are simulated. Events are written one by one, track after track, in order of time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from heapq import heappop, heappush
 from typing import IO
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.trace_events import Slice, counter, mark, process_name, span, thread_name, write_events
+from orchestrator.engine.records import Transferred
 from orchestrator.observers.history import DECODE, History, kind_of
 from orchestrator.result import RunResult
 from orchestrator.summary import Summary
@@ -69,6 +71,7 @@ def _events(
     for number, kept in batches.items():
         yield from _engine_events(_process(number), kept, history.engines[number].stage_spans())
     yield from _request_slices(lives, result.time.makespan_ns)
+    yield from _transfer_slices(history.transfers, REQUESTS + result.summary.engines)
 
 
 def _process(engine: int) -> int:
@@ -158,10 +161,31 @@ def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
                 yield span(phase, phase, (REQUESTS, slot), begin, until if until >= 0 else end)
 
 
+def _transfer_slices(transfers: Sequence[Transferred], process: int) -> Iterator[str]:
+    """Yield a slice a transfer of KV cache, from when it sets out until it is there, on the lowest free slot."""
+    if transfers:
+        yield process_name(process, "KV transfers")
+    busy: list[tuple[int, int]] = []
+    free: list[int] = []
+    for one in sorted(transfers, key=lambda transfer: (transfer.began_ns, transfer.request.id)):
+        while busy and busy[0][0] <= one.began_ns:
+            heappush(free, heappop(busy)[1])
+        if not free:
+            heappush(free, len(busy) + 1)
+            yield thread_name(process, len(busy) + 1, f"slot {len(busy) + 1}")
+        slot = heappop(free)
+        heappush(busy, (one.came_ns, slot))
+        name = f"request {one.request.id}: engine {one.source} to {one.target}"
+        arguments = {"bytes": one.bytes, "wanted since (ns)": one.asked_ns}
+        yield span(name, "KV transfer", (process, slot), one.began_ns, one.came_ns, arguments)
+
+
 def _notes(summary: Summary, history: History, batches: int, requests: int) -> list[str]:
     notes = [] if summary.complete else [f"incomplete: the run ended early: {summary.error}"]
     if batches < history.batches:
         notes.append(f"only the first {batches} of {history.batches} batches are shown")
+    if len(history.transfers) < history.all_transfers:
+        notes.append(f"only the first {len(history.transfers)} of {history.all_transfers} KV transfers are shown")
     if requests > MOST_REQUESTS:
         notes.append(f"only the first {MOST_REQUESTS} of {requests} requests, by arrival, are shown")
     return notes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.observers.history import DECODE, MIXED, PREFILL, History
 from orchestrator.observers.intervals import Interval
-from orchestrator.observers.tables import latency_rows, rate, time_rows
+from orchestrator.observers.tables import latency_rows, rate, time_rows, traffic_rows
 from orchestrator.report.charts import Chart, Mark, Series, stacked_bar
 from orchestrator.report.curves import cumulative, over_time, steps
 from orchestrator.report.markup import card, document, escape, paragraph, section, table, tiles
@@ -185,7 +185,7 @@ def _simulated_time(result: RunResult, history: History) -> list[str]:
 def _work(result: RunResult) -> str:
     """Return what the engines spent their time on, by class of work."""
     rows = time_rows(result.summary)
-    colours = dict.fromkeys(("waiting", "idle"), 4)
+    colours = dict.fromkeys(("waiting", "idle", "asleep"), 4)
     work = [name for name, *_ in rows if name not in colours]
     colours |= {name: PART_COLOURS[place % len(PART_COLOURS)] for place, name in enumerate(work)}
     parts = [(name, colours[name], result.summary.simulated_time_s[name]) for name, *_ in rows]
@@ -247,6 +247,7 @@ def _run_table(summary: Summary) -> str:
         ("preemptions", f"{summary.preemptions} requests"),
         ("evicted to host memory", f"{summary.evictions} requests, {summary.evicted_bytes / 1e9:.3f} GB"),
         ("reloaded from host memory", f"{summary.reloaded_bytes / 1e9:.3f} GB"),
+        *traffic_rows(summary.traffic),
     ]
     return table("run-table", ("", "over the whole run"), rows)
 

@@ -19,7 +19,10 @@ class Request:
 
     `adapter` names the LoRA adapter that it is served with, if any.
 
-    `prompt_token_ids` and `output_token_ids` (sequences of int, or None) matter only for prefix caching;
+    `session` is the number of the session that it is a turn of, if it is one.
+
+    `prompt_token_ids` and `output_token_ids` (sequences of int, or None) matter only for prefix caching. The last
+    `retrieved_tokens` of the prompt were found for it on the way, and nobody knows their ids.
     `source_line` is the line of the workload file, for error messages.
     """
 
@@ -37,6 +40,7 @@ class Request:
     expected_output: int = 0
     abort_ns: int | None = None
     adapter: str | None = None
+    retrieved_tokens: int = 0
 
     def __post_init__(self) -> None:
         self.max_tokens = self.max_tokens or self.output_tokens

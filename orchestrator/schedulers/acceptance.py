@@ -8,11 +8,9 @@ request and its place in the answer: not on batches, on preemption or on the ord
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 
+from foundation.draws import uniform
 from orchestrator.requests.request import Request
-
-_SCALE = 2**64
 
 
 class DrawnAcceptance:
@@ -37,8 +35,7 @@ class DrawnAcceptance:
 
     def _draw(self, purpose: str, request: Request, position: int) -> float:
         """Return a number from 0 to 1, 1 excluded."""
-        text = f"{self._seed} {purpose} {request.id} {position}"
-        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / _SCALE
+        return uniform(self._seed, purpose, request.id, position)
 
 
 class RecordedAcceptance:

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +55,7 @@ class EngineLoop(Enum):
     """As `QUEUE`, but the engine goes on deciding until the queue is full, be it with decisions for nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class KVUsage:
+class KVUsage(NamedTuple):
     """Blocks of device KV memory at one moment, and requests by state."""
 
     total_blocks: int
@@ -73,12 +72,14 @@ class KVUsage:
 class Alike:
     """`times` further decisions, each like the one `period` before it.
 
-    `free_blocks` ``[times + 1]``: free KV blocks now and after each.
+    `free_blocks` ``[times + 1]``: free KV blocks now and after each. `pooled`: that holds only as long as no decision
+    comes so late that the next batch has ended as well, about whose requests it would decide, too.
     """
 
     times: int
     period: int
     free_blocks: IntArray
+    pooled: bool = False
 
 
 class Scheduler(Protocol):
@@ -127,3 +128,15 @@ class Scheduler(Protocol):
 
     def usage(self) -> KVUsage:
         """Return the state now."""
+
+
+@runtime_checkable
+class FindsPrefixes(Protocol):
+    """What a scheduler offers beside whose KV memory finds prefixes; of others nothing is ever found."""
+
+    def cached_tokens(self, request: Request, ahead: int) -> int:
+        """Return how many tokens of `request`, which was not added, would be found if it were admitted.
+
+        That is after the first `ahead` of the decisions that `alike` foresaw, none of which is booked yet. Asking
+        changes nothing.
+        """

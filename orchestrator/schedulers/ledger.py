@@ -13,7 +13,7 @@ or all are steps of one cohort, where decisions do not wait for tokens::
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import InternalError
 from orchestrator.engine.batch import Batch
-from orchestrator.kv_memory.store import KVStore
+from orchestrator.kv_memory.store import NOW, KVStore, Later
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort, Member
 from orchestrator.schedulers.interface import Alike
@@ -35,7 +35,7 @@ class Flight(Generic[Member]):
     """A batch in flight and the requests behind its rows.
 
     `plain`: every request decodes one token, and nothing else happened. `cohort`: all its members get a token, which it
-    counts when they arrive; the rows of `others` count for themselves.
+    counts when they arrive; the rows of `others` count for themselves. `store`: which of the ledger's they are in.
     """
 
     batch: Batch
@@ -43,16 +43,22 @@ class Flight(Generic[Member]):
     plain: bool = False
     cohort: Cohort[Member] | None = None
     others: Sequence[int] = ()
+    store: int = 0
 
 
 class Ledger(Generic[Member]):
-    """The batches in flight of one policy over `kv`; `serial` is the number of the next."""
+    """The batches in flight of one policy over `kv`; `serial` is the number of the next.
 
-    def __init__(self, kv: KVStore) -> None:
+    A policy whose memory is divided has several `stores`, and each batch is of requests in one of them.
+    """
+
+    def __init__(self, kv: KVStore, *more: KVStore) -> None:
         self.kv = kv
+        self.stores = (kv, *more)
         self.flights: deque[Flight[Member]] = deque()
         self.serial = 0
         self._lanes: list[Cohort[Member]] = []
+        self._taken: IntArray = np.zeros(0, dtype=np.int64)
 
     def launch(self, flight: Flight[Member]) -> Batch:
         """Book a decision."""
@@ -74,27 +80,33 @@ class Ledger(Generic[Member]):
                     member.gone = True
                     flight.plain = False
 
-    def alike_in_turn(self, most: int, steps_left: Callable[[Member], int]) -> Alike | None:
-        """Foresee that the batches in flight, of different requests, come again in turn, each while steps are left."""
+    def alike_in_turn(
+        self, most: int, steps_left: Callable[[Member], int], *, spare: int = 0, pooled: bool = False
+    ) -> Alike | None:
+        """Foresee that the batches in flight, of different requests, come again in turn, each while steps are left.
+
+        `spare`: blocks that must be free beside those that a step takes. `pooled`: see `Alike`.
+        """
         lanes = []
         for flight in self.flights:
-            kv = self.kv.cohort(flight.members) if flight.plain else None
+            kv = self.stores[flight.store].cohort(flight.members) if flight.plain else None
             if kv is None:
                 return None
             lanes.append(Cohort(flight.members, kv))
         rounds = [min(map(steps_left, lane.members)) for lane in lanes]
-        return self.alike(lanes, min([most, *(len(lanes) * left + place for place, left in enumerate(rounds))]))
+        most = min([most, *(len(lanes) * left + place for place, left in enumerate(rounds))])
+        return self.alike(lanes, most, spare=spare, pooled=pooled)
 
-    def alike(self, lanes: list[Cohort[Member]], most: int) -> Alike | None:
+    def alike(self, lanes: list[Cohort[Member]], most: int, *, spare: int = 0, pooled: bool = False) -> Alike | None:
         """Foresee up to `most` decisions of `lanes`: as many as find KV blocks, never counting on a step's own."""
         if most < 1 or not lanes:
             return None
         taken, given = self._flow(lanes, most)
-        enough = taken - np.concatenate(([0], given[:-1])) <= self.kv.free
+        enough = self._finds_blocks(taken, given, len(lanes), spare)
         times = most if enough.all() else int(np.argmin(enough))
-        self._lanes = lanes
-        free = self.kv.free - np.concatenate(([0], taken - given))
-        return Alike(times, len(lanes), free) if times else None
+        self._lanes, self._taken = lanes, taken.cumsum()
+        free = sum(store.free for store in self.stores) - np.concatenate(([0], (taken - given).cumsum()))
+        return Alike(times, len(lanes), free, pooled) if times else None
 
     def repeat(self, times: int) -> list[Batch]:
         """Book `times` of the decisions foreseen, and as many arrivals; return the batches in flight, oldest first."""
@@ -112,7 +124,9 @@ class Ledger(Generic[Member]):
             before = flights[(times + place) % period]
             back = (len(flights) - 1 - place) // period + 1
             if lane.decided or before.cohort is not None:
-                before = Flight(lane.batch(first + place, back), lane.members, plain=True, cohort=before.cohort)
+                batch = lane.batch(first + place, back)
+                batch.padding = before.batch.padding
+                before = Flight(batch, lane.members, plain=True, cohort=before.cohort, store=before.store)
             self.flights.append(before)
         for lane, flight in zip(lanes, flights, strict=False):
             if flight.cohort is None:
@@ -120,10 +134,39 @@ class Ledger(Generic[Member]):
         self._lanes = []
         return [flight.batch for flight in self.flights]
 
+    def foreseen(self, ahead: int) -> Iterator[tuple[Cohort[Member], int]]:
+        """Yield whose turn the first `ahead` of the decisions foreseen last are, and how many were its own before."""
+        period = len(self._lanes)
+        for decision in range(ahead):
+            yield self._lanes[(len(self.flights) + decision) % period], decision // period
+
+    def later(self, ahead: int) -> Later:
+        """Return what the first `ahead` of the decisions foreseen last do to what is found in the KV memory."""
+        if not ahead:
+            return NOW
+        lanes, flights = self._lanes, len(self.flights)
+        period, coming = len(lanes), set[object]()
+        for turn, lane in enumerate(lanes):
+            decided = range((turn - flights) % period, ahead, period)
+            if decided:  # by its last decision so many more of its tokens have arrived
+                coming.update(lane.kv.coming(lane.arrived + len(range(turn, decided[-1] + 1, period))))
+        return Later(int(self._taken[ahead - 1]), coming)
+
     def _flow(self, lanes: Sequence[Cohort[Member]], most: int) -> tuple[IntArray, IntArray]:
-        """Return the blocks taken, and given back, by the first so many decisions, ``[most]`` each."""
+        """Return the blocks that each of the first so many decisions takes, and gives back, ``[most]`` each."""
         period, first = len(lanes), len(self.flights)
         rounds = -(-most // period)
         flows = [lanes[(first + place) % period].kv.flow(rounds) for place in range(period)]
         taken, given = (np.array([flow[side] for flow in flows]).T.ravel()[:most] for side in (0, 1))
-        return taken.cumsum(), given.cumsum()
+        return taken, given
+
+    def _finds_blocks(self, taken: IntArray, given: IntArray, period: int, spare: int) -> NDArray[np.bool_]:
+        """Return which of the decisions, all before it made, find their blocks in their store, ``[most]``."""
+        turns = (len(self.flights) + np.arange(len(taken))) % period
+        of_turn = np.array([flight.store for flight in self.flights])[:period]
+        found = np.ones(len(taken), dtype=bool)
+        for number in set(of_turn.tolist()):
+            mine = of_turn[turns] == number
+            took, gave = (taken * mine).cumsum(), (given * mine).cumsum()
+            found &= took + spare * mine - np.concatenate(([0], gave[:-1])) <= self.stores[number].free
+        return found

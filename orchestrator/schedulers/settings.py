@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Machine:
     """An NPU and the model on it, as far as a policy decides by them.
 
-    `device` is the product's name, `memory_bytes` the NPU's memory, `tensor` the NPUs that share a stage,
-    `max_model_len` (tokens) the longest sequence that is served.
+    `device` is the product's name, `memory_bytes` the NPU's memory, `tensor` the NPUs that share a stage, `stages` the
+    pipeline stages, `max_model_len` (tokens) the longest sequence that is served.
     """
 
     device: str
@@ -36,14 +36,20 @@ class Machine:
     tensor: int
     model: ModelArchitecture
     max_model_len: int
+    stages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryShare:
-    """The bytes of an NPU's memory for weights and KV cache, and what part of it they are (empty: all)."""
+    """The bytes of an NPU's memory for weights and KV cache, and what part of it they are (empty: all).
+
+    `field` is the flag that decides the part, `fix` what else than more of it would help.
+    """
 
     bytes: int
     part: str = ""
+    field: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,19 @@ class Policy(ABC):
     sees_driver_memory: ClassVar[bool] = False
     """Whether an NPU's memory is what its driver shows to programs; else it is what the datasheet says."""
 
+    needs_longest: ClassVar[bool] = True
+    """Whether a server only starts if its KV cache holds one sequence of the longest."""
+
     num_gpu_blocks_override: int | None = None
     """KV blocks whatever memory there is, one of which stays empty; None: as many as fit."""
+
+    max_total_tokens: int | None = None
+    """Tokens that the KV cache holds at most; None: as many as fit."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a KV block that these settings ask for."""
+        return self.default_block_size
 
     @property
     def reuses_prefixes(self) -> bool:

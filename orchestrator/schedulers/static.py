@@ -1,8 +1,11 @@
 """Request-level scheduling (`--scheduling none`): a batch is formed once and runs until all its requests are done.
 
 A batch is formed when `max_batch` requests wait, or `batch_delay` ns after the first of those waiting arrived; it
-takes the longest prefix of the queue whose prompts fit. Nobody joins a running batch. A request that ends early is
-computed no further and frees its memory, but its answer is returned with the batch: it ends when the batch ends.
+takes the longest prefix of the queue, in its order, whose prompts fit. Nobody joins a running batch. A request that
+ends early is computed no further and frees its memory, but its answer is returned with the batch: it ends when the
+batch ends.
+
+How a batch is computed is its `inner` scheduler's, which has its requests to itself; `slots` has another one.
 
 With a pipeline, up to `pipeline` such batches run, each one iteration at a time; another starts beside running ones
 only if all their requests fit at the length expected of them, so that no batch waits for memory that another holds.
@@ -11,8 +14,9 @@ only if all their requests fit at the length expected of them, so that no batch 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.requests.admission import Admission
@@ -20,14 +24,31 @@ from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import Alike, EngineLoop, KVUsage
 from orchestrator.schedulers.ledger import Ledger
 from orchestrator.schedulers.orca import OrcaScheduler
+from orchestrator.schedulers.orders import Order, fcfs, line_up
 from orchestrator.schedulers.tracked import Tracked
+
+
+class Inner(Protocol):
+    """Iterates over the requests of one batch: those methods of `Scheduler` that it takes."""
+
+    def add(self, admission: Admission, now: int) -> None:
+        """Take a request of the batch."""
+
+    def schedule(self, now: int) -> Batch | None:
+        """Decide the next iteration, or None."""
+
+    def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
+        """Account for a finished iteration."""
+
+    def alike(self, most: int) -> Alike | None:
+        """Foresee iterations of all batches in flight."""
 
 
 @dataclass(slots=True, eq=False)
 class Group:
     """A batch formed for good: `inner` iterates over its members alone; `done` wait for the others."""
 
-    inner: OrcaScheduler
+    inner: Inner
     members: list[Admission]
     done: list[Request] = field(default_factory=list)
     in_flight: bool = False
@@ -38,8 +59,17 @@ class StaticScheduler:
 
     loop = EngineLoop.STAGE_FREE
 
-    def __init__(self, ledger: Ledger[Tracked], *, max_batch: int = 0, batch_delay: int = 0, pipeline: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: Ledger[Tracked],
+        *,
+        max_batch: int = 0,
+        batch_delay: int = 0,
+        pipeline: int = 1,
+        order: Order = fcfs,
+    ) -> None:
         self.places = pipeline
+        self._order = order
         self._ledger = ledger
         self._kv = ledger.kv
         self._max_batch = max_batch
@@ -50,7 +80,7 @@ class StaticScheduler:
 
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
-        self._waiting.append(admission)
+        line_up(self._waiting, admission, self._order)
 
     def abort(self, request: Request, now: int) -> bool:
         """Forget a waiting request; one in a running batch is computed to its end."""
@@ -71,7 +101,7 @@ class StaticScheduler:
         members = self._take_members()
         if not members:
             return None
-        group = Group(OrcaScheduler(self._ledger), members)
+        group = Group(self._inner(members), members)
         for admission in members:
             group.inner.add(admission, now)
         self._groups.append(group)
@@ -127,28 +157,37 @@ class StaticScheduler:
         running = sum(len(group.members) - len(group.done) for group in self._groups)
         return KVUsage(self._kv.total, self._kv.free, running, len(self._waiting))
 
+    def _inner(self, members: Sequence[Admission]) -> Inner:
+        """Return what computes a new batch."""
+        return OrcaScheduler(self._ledger)
+
     def _deadline(self) -> int:
         """Return when the next batch may be formed: at once (0) when it would be full."""
         if self._max_batch and len(self._waiting) >= self._max_batch:
             return 0
-        return self._waiting[0].request.arrival_ns + self._batch_delay
+        return min(waiting.request.arrival_ns for waiting in self._waiting) + self._batch_delay
 
     def _take_members(self) -> list[Admission]:
-        """Take the longest prefix of the queue that fits, by prompts, or by full lengths beside running batches."""
-        beside = bool(self._groups)
-        free = self._kv.free
-        if beside:
-            active = (one for group in self._groups for one in group.members if one.request not in group.done)
-            free = self._kv.total - sum(map(self._peak_blocks, active))
+        """Take the longest prefix of the queue that fits, `max_batch` requests at most."""
         members: list[Admission] = []
-        for admission in self._waiting:
-            free -= self._peak_blocks(admission) if beside else self._first_blocks(admission)
-            if free < 0 or (self._max_batch and len(members) == self._max_batch):
+        for admission, fits in zip(self._waiting, self._fitting(), strict=False):
+            if not fits or (self._max_batch and len(members) == self._max_batch):
                 break
             members.append(admission)
         for _ in members:
             self._waiting.popleft()
         return members
+
+    def _fitting(self) -> Iterator[bool]:
+        """Yield whether each that waits still fits with those before it, by full lengths beside running batches."""
+        beside = bool(self._groups)
+        free = self._kv.free
+        if beside:
+            active = (one for group in self._groups for one in group.members if one.request not in group.done)
+            free = self._kv.total - sum(map(self._peak_blocks, active))
+        for admission in self._waiting:
+            free -= self._peak_blocks(admission) if beside else self._first_blocks(admission)
+            yield free >= 0
 
     def _first_blocks(self, admission: Admission) -> int:
         """Return the blocks of a request's first iteration."""

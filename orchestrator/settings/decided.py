@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foundation.errors import UserError
+from orchestrator.cluster.nodes import load_node
 from orchestrator.schedulers.settings import Machine
 from orchestrator.settings.engine import (
+    DEFAULT_HARDWARE,
     DTYPES,
     KV_DTYPES,
     MemorySettings,
@@ -24,12 +26,19 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
     shows = hardware.driver_memory_bytes if engine.scheduling.sees_driver_memory else hardware.memory_bytes
     made = replace(
         engine,
-        model=_numbers(engine.model, model).decided(hardware.memory_bandwidth),
+        model=_numbers(engine.model, model).decided(device_name(engine), hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
     )
     return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
+
+
+def device_name(engine: EngineSpec) -> str:
+    """Return what `--hardware` takes for an engine's device: what was asked for, or its node's, or the default."""
+    if engine.model.hardware is not None:
+        return engine.model.hardware
+    return DEFAULT_HARDWARE if engine.network.node is None else load_node(engine.network.node).hardware
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:
@@ -40,6 +49,7 @@ def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         tensor=engine.parallelism.tensor,
         model=model,
         max_model_len=engine.memory.max_model_len or model.max_position,
+        stages=engine.parallelism.stages,
     )
 
 

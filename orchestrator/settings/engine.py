@@ -25,10 +25,18 @@ MOST_LAYERS = 65536
 """Of a stage."""
 HOST_GB_S = 512
 """LLMServingSim's default, far more than PCI Express gives."""
+_SAID_BY = {
+    "link_bw": ("network", "node"),
+    "link_latency": ("network", "node"),
+    "nodes": ("network",),
+    "remote_bw": ("remote_memory",),
+}
+"""Numbers, and the files that say the same."""
 
 
 Role = Literal["both", "prefill", "decode"]
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+DEFAULT_HARDWARE = "RTX3090"
 DTYPES = {"auto": 16, "half": 16, "float16": 16, "bfloat16": 16, "float": 32, "float32": 32}
 """Bits of a number, by vLLM's names; `auto` is taken for 16, whatever a checkpoint says."""
 KV_DTYPES = {"bfloat16": 16, "float16": 16, "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8}
@@ -47,7 +55,9 @@ class ModelSettings:
     model_onnx: Path | None = setting(
         None, "ONNX file that holds the model, in place of --model_name", shown_default="the model by its name"
     )
-    hardware: str = setting("RTX3090", "shipped device, or the path of a hardware file")
+    hardware: str | None = setting(
+        None, "shipped device, or the path of a hardware file", shown_default=f"the --node's, else {DEFAULT_HARDWARE}"
+    )
     fp: int | None = setting(
         None, "bits of weights, activations and KV cache", choices=("4", "8", "16", "32"), shown_default="16"
     )
@@ -81,11 +91,11 @@ class ModelSettings:
         """Bits of a number in the KV cache."""
         return KV_DTYPES.get(self.kv_cache_dtype, self.bits)
 
-    def decided(self, memory_bandwidth: float) -> ModelSettings:
-        """Return the same, with what the device (bytes/s) and other settings decide."""
+    def decided(self, device: str, memory_bandwidth: float) -> ModelSettings:
+        """Return the same on the device called so, with what it (bytes/s) and other settings decide."""
         bandwidth = self.local_bw or memory_bandwidth / 1e9
         name = None if self.model_onnx else self.model_name or DEFAULT_MODEL
-        return replace(self, model_name=name, fp=self.bits, dtype=None, local_bw=bandwidth)
+        return replace(self, model_name=name, hardware=device, fp=self.bits, dtype=None, local_bw=bandwidth)
 
     def problems(self) -> Iterator[Problem]:
         """The model and the widths of its numbers are given once."""
@@ -301,6 +311,14 @@ class NetworkSettings:
     remote_bw: int | None = setting(
         None, "bandwidth between an NPU and host memory", unit="whole GB/s (1e9)", least=1, shown_default="512"
     )
+    node: str | None = setting(
+        None,
+        "kind of node that the NPUs stand in, by name, or the path of a node file: decides device and links",
+        shown_default="none: every link is the device's own",
+    )
+    nodes: int | None = setting(
+        None, "such nodes that the NPUs are spread over", least=1, most=MOST_NPUS, shown_default="as few as hold them"
+    )
     network: Path | None = setting(None, "your network.yml, used as given", shown_default="made from the flags")
     system: Path | None = setting(
         None, "your system.json, used as given but for its roofline", shown_default="made from the flags"
@@ -310,7 +328,7 @@ class NetworkSettings:
     def decided(self, link_bandwidth: float, link_latency_ns: float) -> NetworkSettings:
         """Return the same with what is made from numbers: the link's (bytes/s, ns) where nothing else is said."""
         made = self
-        if self.network is None:
+        if self.network is None and self.node is None:
             bandwidth = link_bandwidth / 2**30 if self.link_bw is None else self.link_bw
             latency = float(link_latency_ns) if self.link_latency is None else self.link_latency
             made = replace(made, link_bw=bandwidth, link_latency=latency)
@@ -318,9 +336,12 @@ class NetworkSettings:
 
     def problems(self) -> Iterator[Problem]:
         """A file says all that the numbers would say."""
-        for name, file in (("link_bw", "network"), ("link_latency", "network"), ("remote_bw", "remote_memory")):
-            if getattr(self, name) is not None and getattr(self, file) is not None:
-                yield Problem(name, f"not read beside --{file}, which says it", "leave one out")
+        for name, files in _SAID_BY.items():
+            said_by = [file for file in files if getattr(self, file) is not None]
+            if getattr(self, name) is not None and said_by:
+                yield Problem(name, f"not read beside --{said_by[0]}, which says it", "leave one out")
+        if self.nodes is not None and self.node is None:
+            yield Problem("nodes", "nobody says what nodes they are", "give --node")
 
 
 @dataclass(frozen=True)
@@ -328,11 +349,14 @@ class MemorySettings:
     """The KV cache of an engine."""
 
     block_size: int | None = setting(
-        None, "tokens in a KV block", least=1, shown_default="8; 16 with --scheduling vllm"
+        None,
+        "tokens in a KV block",
+        least=1,
+        shown_default="the policy's own: 1 for lightllm and sglang, 16 for vLLM's and sarathi, else 8",
     )
     max_model_len: int | None = setting(
         None,
         "longest sequence accepted, tokens",
         least=2,
-        shown_default="the model's, for --kv_manage max and --scheduling vllm; else none",
+        shown_default="the model's; none for policies that need none, but with --kv_manage max",
     )

@@ -25,7 +25,8 @@ class WorkloadSettings:
 
     dataset: Path | None = setting(
         None,
-        "file of requests: TSV (input_toks output_toks arrival_time_ns), or CSV of ReaLLM or of the Azure traces",
+        "file of requests: TSV (input_toks output_toks arrival_time_ns), JSON Lines of LLMServingSim, or CSV of ReaLLM "
+        "or of the Azure traces",
         shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
     )
     req_num: int | None = setting(
@@ -35,7 +36,7 @@ class WorkloadSettings:
         aliases=("num_prompts",),
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
-    seed: int = setting(0, "seed of the sample workload, and of what routings draw")
+    seed: int = setting(0, "seed of the sample workload, and of what routings and routers draw")
     lora_adapters: int | None = setting(
         None,
         "LoRA adapters that requests are served with, each with the next one",

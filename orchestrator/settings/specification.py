@@ -23,7 +23,11 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
-from orchestrator.cluster.router import RouterSettings, routers
+from orchestrator.cluster.admission import GateSettings, gates
+from orchestrator.cluster.affinity import SessionAffinity
+from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
+from orchestrator.cluster.router import Router, RouterPlace, RouterSettings, WatchingRouter, routers
+from orchestrator.cluster_formats.files import CLUSTER_FILES, ClusterFiles
 from orchestrator.schedulers.settings import Policy, policies
 from orchestrator.settings.engine import (
     MOST_ENGINES,
@@ -35,6 +39,7 @@ from orchestrator.settings.engine import (
 )
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
+from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
 
@@ -90,7 +95,7 @@ class EngineSpec:
     @property
     def block_size(self) -> int:
         """Tokens in a KV block."""
-        return self.memory.block_size or self.scheduling.default_block_size
+        return self.memory.block_size or self.scheduling.block_size
 
     @property
     def names(self) -> dict[str, str]:
@@ -111,6 +116,9 @@ class EngineSpec:
             name = policies.name_of(type(self.scheduling))
             what = f"{self.parallelism.parallel} conflicts with --scheduling {name}, which implies {only}"
             yield Problem("parallel", what, "leave it out")
+        page = getattr(self.scheduling, "page_size", None)
+        if page is not None and self.memory.block_size not in (None, page):
+            yield Problem("page_size", f"{page} conflicts with --block_size {self.memory.block_size}", "leave one out")
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,11 @@ class RunSpec:
     router: RouterSettings = choice(
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
+    session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
+    admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
+    autoscaler: ScalingSettings | None = choice(
+        autoscalers, None, "how many of the instances are there at a time", title="Cluster"
+    )
     decode_router: RouterSettings = choice(
         routers,
         "round-robin",
@@ -129,6 +142,7 @@ class RunSpec:
     )
     transfer: TransferSettings = section(TransferSettings, "Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
@@ -146,14 +160,38 @@ class RunSpec:
         entries = {name: [_given(entry, known) for entry in value] for name, value in lists.items()}
         return read(cls, Layers(file=_given(values, known), lists=entries))
 
+    def new_router(self) -> Router:
+        """Return a new router of requests; settings that do not suit the engines are a `UserError`."""
+        count = sum(one.instances for one in self.engines if one.role != "decode")
+        router = self.router.router(RouterPlace(count, self.workload.seed))
+        return SessionAffinity(router) if self.session_affinity else router
+
+    def new_decode_router(self) -> Router:
+        """Return a new router of requests whose prompts are computed; see `new_router`."""
+        count = sum(one.instances for one in self.engines if one.role != "prefill")
+        router = self.decode_router.router(RouterPlace(count, self.workload.seed))
+        if isinstance(router, WatchingRouter):
+            name = routers.name_of(type(self.decode_router))
+            what = f"{name} looks at engines between requests that come from outside, these come from engines"
+            raise UserError(what, field="--decode_router", fix="name another router")
+        return router
+
+    def problems(self) -> Iterator[Problem]:
+        """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
+        yield from wrong_roles(self.engines)
+        there, scaling = sum(one.instances for one in self.engines), self.autoscaler
+        if scaling is None:
+            return
+        if self.hands_over:
+            yield Problem("autoscaler", "engines with roles are not started and dropped", "leave it out")
+        for name, value in (("min_instances", scaling.min_instances), ("max_instances", scaling.max_instances)):
+            if value is not None and value > there:
+                yield Problem(name, f"{value}, but the run has {there}", f"give at most {there}, or more --instances")
+
     @property
     def hands_over(self) -> bool:
         """Whether engines hand requests over to others."""
         return any(one.role != "both" for one in self.engines)
-
-    def problems(self) -> Iterator[Problem]:
-        """Roles have their counterparts, and policies that know of them."""
-        return wrong_roles(self.engines)
 
     @property
     def engine(self) -> EngineSpec:
@@ -163,7 +201,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunCommand:
-    """What the command line of the main job holds: a run, and the file it starts from."""
+    """What the command line of the main job holds: a run, and the files it starts from."""
 
     settings: Path | None = setting(
         None,
@@ -171,11 +209,13 @@ class RunCommand:
         bearing="output",
     )
     run: RunSpec = section(RunSpec)
+    files: ClusterFiles = section(ClusterFiles, "Cluster")
 
     def problems(self) -> Iterator[Problem]:
-        """Results do not replace the file that the run starts from."""
+        """Results do not replace the files that the run starts from."""
         output = self.run.output.output
-        if self.settings is not None and output is not None and output.absolute() == self.settings.absolute():
+        read_files = [path for path in (self.settings, *self.files.given.values()) if path is not None]
+        if output is not None and output.absolute() in [path.absolute() for path in read_files]:
             yield Problem("output", "the run reads this file", "name another file")
 
 
@@ -202,6 +242,11 @@ def _taken_apart(arguments: Sequence[str]) -> Layers:
         layers = read_file(Path(str(given["settings"].value)), catalogue(RunSpec))
         if "settings" in layers.file:
             raise layers.file["settings"].problem("a run file starts from no other", "give it with --settings")
+    files = {name: Path(str(given[name].value)) for name in CLUSTER_FILES if name in given and given[name].value}
+    if files.keys() & {"cluster_config", "engine_config"}:
+        from orchestrator.cluster_formats.joining import joined
+
+        return joined(files, layers, given, catalogue(RunSpec))
     return replace(layers, flags=given)
 
 

@@ -118,6 +118,8 @@ def test_columns_to_their_limits(tmp_path: Path, column: str, taken: str, beyond
         ({"rank_sets": "3-2"}, 5, "a rank is 2, outside 3 .. 65535"),
         ({"rank_sets": "0,1,0"}, 5, "the list '0,1,0' names a rank twice"),
         ({"groups": ";".join(["0-65535"] * 16 + ["0"])}, 6, "more than 1048576 ranks are listed"),
+        ({"groups": "-/2"}, 6, "a rank is '', not an integer"),
+        ({"groups": ""}, 6, "a rank is '', not an integer"),
     ],
 )
 def test_headers_beyond_their_limits(tmp_path: Path, head: dict[str, str], line: int, said: str) -> None:

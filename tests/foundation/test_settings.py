@@ -125,6 +125,7 @@ def test_a_choice_brings_its_own_settings() -> None:
 
 def test_a_setting_may_imply_the_choice_that_reads_it() -> None:
     assert by_flags("--pattern", "p.svg").walls[0].brush == Roller(pattern=Path("p.svg"))
+    assert by_flags("--pattern", "p.svg").walls[0].spare is None, "what may be absent is not there for another's sake"
     assert "--pattern: not read by --brush round" in wrong(by_flags, "--pattern", "p.svg", "--brush", "round")
 
 
@@ -267,6 +268,41 @@ def test_the_help_says_meaning_unit_and_default() -> None:
         assert words in squeezed, words
     assert "Brush: --width" not in squeezed and squeezed.index("--width") < squeezed.index("--brush roller:")
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_defaults_that_differ_by_choice_are_told_one_by_one() -> None:
+    kinds: Registry[type] = Registry("kind")
+
+    @kinds.register("first")
+    @dataclass(frozen=True)
+    class First:
+        """First kind."""
+
+        size: int = setting(3, "how large")
+        warm: bool = setting(True, "heat it")
+        same: bool = setting(True, "keep it")
+
+    @kinds.register("second")
+    @dataclass(frozen=True)
+    class Second:
+        """Second kind."""
+
+        size: int = setting(4, "how large", shown_default="4, or 5 on Sundays")
+        warm: bool = setting(False, "heat it")
+        same: bool = setting(True, "keep it")
+
+    @dataclass(frozen=True)
+    class Oven:
+        kind: object = choice(kinds, "first", "what it is")
+
+    squeezed = " ".join(help_text(catalogue(Oven), "oven [FLAGS]", "Bakes.", "").split())
+    assert "--size N how large (default: first: 3; second: 4, or 5 on Sundays)" in squeezed
+    assert "--[no_]warm heat it (default: first: on; second: off)" in squeezed
+    assert "--no_same do not keep it" in squeezed and "--no_same do not keep it (default" not in squeezed
+    settings = json_schema(catalogue(Oven), "An oven")["$defs"]["settings"]["properties"]
+    assert settings["warm"] == {"type": "boolean", "description": "heat it (default: first: on; second: off)"}
+    assert settings["same"]["default"] is True
+    assert read(Oven, Layers(flags=parse(["--kind", "second"], catalogue(Oven)))).kind == Second(4, False)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,10 @@ RUNS: dict[str, WholeRun] = {
     ),
     "vllm": WholeRun(VLLM, "burst"),
     "vllm-idle": WholeRun(f"{VLLM} --log_interval 0.02", "idle"),
+    "slots": WholeRun("--scheduling static --max_batch 3 --batch_delay 1500000", "burst"),
+    "prompts-first": WholeRun("--scheduling continuous --max_batch 4 --queue_order sjf", "burst"),
+    "chunks-beside-decodes": WholeRun("--scheduling chunked-mixed-continuous --prefill_chunk 96", "long"),
+    "predicted-peak": WholeRun("--scheduling lightllm --max_waiting_iters 3 --npu_mem 0.27", "burst"),
     "vllm-sync": WholeRun(f"{VLLM} --no_async_scheduling", "burst"),
     "vllm-0.33": WholeRun(f"{VLLM} --vllm_version 0.33 --long_prefill_token_threshold 100", "long"),
     "vllm-priority": WholeRun(f"{VLLM} --policy priority --num_gpu_blocks_override 14", "waves", "preemptions"),
@@ -119,6 +123,31 @@ RUNS: dict[str, WholeRun] = {
     "vllm-hybrid": WholeRun(
         f"{VLLM} --no_async_scheduling --npu_num 4 --npu_group 2 --hardware H100 {LINKS}", "long", model=LLAMA
     ),
+    "sglang": WholeRun("--scheduling sglang --chunked_prefill_size 256", "burst"),
+    "sglang-retracts": WholeRun(
+        "--scheduling sglang --max_total_tokens 420 --schedule_conservativeness 0.01 --page_size 4",
+        "waves",
+        "preemptions",
+    ),
+    "sglang-pipeline": WholeRun(
+        f"--scheduling sglang --schedule_policy lof --npu_num 2 --npu_group 2 {LINKS}", "burst"
+    ),
+    "vllm-v0": WholeRun("--scheduling vllm-v0", "burst"),
+    "vllm-v0-preempts": WholeRun("--scheduling vllm-v0 --num_gpu_blocks_override 14", "waves", "preemptions"),
+    "vllm-v0-swaps": WholeRun(
+        "--scheduling vllm-v0 --num_gpu_blocks_override 120 --block_size 2 --preemption_mode swap", "waves", "evictions"
+    ),
+    "vllm-v0-pipeline": WholeRun(
+        f"--scheduling vllm-v0 --npu_num 2 --npu_group 2 --num_gpu_blocks_override 29 {LINKS}", "waves", "preemptions"
+    ),
+    "vllm-v0-chunks": WholeRun(
+        "--scheduling vllm-v0 --enable_chunked_prefill --max_num_seqs 4 --max_num_batched_tokens 96", "long"
+    ),
+    "sarathi": WholeRun("--scheduling sarathi --chunk_size 128", "long"),
+    "sarathi-preempts": WholeRun(
+        "--scheduling sarathi --num_gpu_blocks_override 14 --chunk_size 32", "waves", "preemptions"
+    ),
+    "sarathi-pipeline": WholeRun(f"--scheduling sarathi --chunk_size 64 --npu_num 2 --npu_group 2 {LINKS}", "burst"),
     "tensor": WholeRun(f"--npu_num 4 {LINKS}", "burst"),
     "tensor-llama-70b": WholeRun(
         f"--npu_num 8 --hardware H100 {LINKS}", model="meta-llama/Llama-3.1-70B-Instruct"

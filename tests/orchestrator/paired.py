@@ -56,7 +56,7 @@ class Paired:
             self.schedulers.append(scheduler)
         fresh = [replace(request) for request in requests]
         arriving = sorted(fresh, key=lambda request: request.arrival_ns)
-        cluster = Cluster(self.engines, RoundRobin(), Listed(map(Admission, arriving)), between)
+        cluster = Cluster(self.engines, RoundRobin(), Listed(map(Admission, arriving)), disaggregation=between)
         told = list(cluster.run())
         self.between = between
         for record in told:

@@ -60,7 +60,7 @@ def done(
         np.array(ends, dtype=np.int64),
         UsageLine([(usage, np.full(len(ends), usage.free_blocks))]),
         usage,
-        [Seen(one, max(start, one.arrival_ns)) for one in seen],
+        [Seen(one, max(start, one.arrival_ns), one.arrival_ns) for one in seen],
         Outcome(requests if emitted is None else emitted, finished, emits),
         np.array([list(zip(*(stages or [(start, ends[-1])]), strict=True))], dtype=np.int64),
         np.arange(len(ends)),

@@ -45,7 +45,8 @@ class FormulaPricing:
 
     def price(self, wave: Sequence[Batch]) -> Cost:
         (batch,) = wave
-        new, context, width = int(batch.new_tokens.sum()), int(batch.context_tokens.sum()), len(batch.requests)
+        new, context = int(batch.new_tokens.sum()) + batch.padding, int(batch.context_tokens.sum())
+        width = len(batch.requests)
         moved = sum(transfer.blocks for transfer in (*batch.kv_loads, *batch.kv_evictions))
         attention = self.per_context * (context + width * np.arange(batch.steps, dtype=np.int64))
         time = self.base + 100 * moved + self.per_token * new + attention

@@ -124,6 +124,8 @@ POLICIES = [
     ("vllm", {}),
     ("orca", {"pipeline": 2}),
     ("vllm", {"pipeline": 2}),
+    ("sglang", {}),
+    ("sglang", {"pipeline": 2}),
 ]
 
 

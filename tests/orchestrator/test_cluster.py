@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foundation.errors import InternalError
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.router import routers
+from orchestrator.cluster.router import RouterPlace, routers
 from orchestrator.cluster.routers.round_robin import RoundRobin
 from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
@@ -29,6 +29,8 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("vllm", {}),
     ("vllm", {"async_scheduling": False, "max_num_batched_tokens": 256}),
     ("vllm", {"pipeline": 2}),
+    ("sglang", {}),
+    ("sglang", {"pipeline": 2, "chunked_prefill_size": 8}),
 ]
 
 
@@ -141,9 +143,9 @@ def test_engines_that_idle_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_router_is_one_file_with_its_settings() -> None:
-    assert list(routers) == ["round-robin"]
-    turns = routers.get("round-robin")().router()
-    assert [turns.route(Request(n, 0, 1, 1), 0, [None] * 3) for n in range(7)] == [0, 1, 2, 0, 1, 2, 0]  # type: ignore[list-item]
+    turns = routers.get("round-robin")().router(RouterPlace(3))
+    engines = [engine(number, "orca", {}) for number in range(3)]
+    assert [turns.route(Request(n, 0, 1, 1), 0, engines) for n in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("number", [-1, 2])

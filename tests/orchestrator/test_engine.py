@@ -19,6 +19,8 @@ from orchestrator.schedulers.interface import KVUsage
 from orchestrator.schedulers.settings import Place, policies
 from tests.orchestrator.serving import BLOCK_BYTES, FormulaPricing, Run, StageTimes, scheduler, simulate
 
+EVERY_POLICY = list(policies)
+
 
 def test_a_request_is_seen_at_the_first_step_boundary_at_or_after_its_arrival() -> None:
     # One request of 3 steps at 0: prompt 10 -> 1000 + 70 = 1070; decodes 1007 + 10 and 1007 + 11.
@@ -60,6 +62,8 @@ def test_a_long_decode_is_few_batches_however_often_intervals_are_told() -> None
         ("orca", {"max_batch": 2}),
         ("vllm", {"async_scheduling": False, "max_num_seqs": 4, "max_num_batched_tokens": 8}),
         ("vllm", {"async_scheduling": False, "max_num_seqs": 2, "max_num_batched_tokens": 16}),  # others await a seat
+        ("vllm-v0", {}),
+        ("sarathi", {"chunk_size": 8}),
     ],
 )
 def test_batches_that_take_turns_are_priced_many_at_once(policy: str, options: dict[str, Any]) -> None:
@@ -97,7 +101,7 @@ def test_fewer_batches_than_places_take_turns_as_they_would_one_by_one(version: 
         assert account.busy_ns + account.waiting_ns + account.idle_ns == account.makespan_ns
 
 
-@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+@pytest.mark.parametrize("policy", EVERY_POLICY)
 def test_a_place_of_which_no_more_is_said_has_one_stage(policy: str) -> None:
     place = Place(KVSpace(100, 4, BLOCK_BYTES, None), (FULL,), 4096)
     run = Run(policies.get(policy)().scheduler(place), [(4, 9, 0), (4, 9, 0)])
@@ -147,7 +151,7 @@ def test_stage_spans_and_busy_time_are_told() -> None:
     assert run.busy_ns() == [2057 + 2023 + 2025 - 2 * 9, 2 * 9]
 
 
-@pytest.mark.parametrize("policy", ["orca", "none", "vllm"])
+@pytest.mark.parametrize("policy", EVERY_POLICY)
 def test_who_is_forgotten_cannot_go_again(policy: str) -> None:
     engine = Engine(scheduler(policy, 100), FormulaPricing())
     aborted = []
@@ -205,7 +209,7 @@ def test_a_static_batch_computes_an_aborted_request_to_its_end() -> None:
     assert policy.usage().free_blocks == 100
 
 
-@pytest.mark.parametrize("policy", ["none", "orca", "vllm"])
+@pytest.mark.parametrize("policy", EVERY_POLICY)
 def test_an_engine_forgets_who_has_gone(policy: str) -> None:
     """Else its memory would grow with the requests of a run; those of the last batches may still be known."""
     rows = [Request(0, 0, 4, 9, abort_ns=1500), Request(1, 0, 4, 2), Request(2, 90_000, 4, 2)]

@@ -320,3 +320,10 @@ def test_tokens_of_known_ids() -> None:
     assert list(known_tokens(Request(0, 0, 3, 2, prompt_token_ids=[5, 6, 7], output_token_ids=[8]))) == [5, 6, 7, 8]
     with pytest.raises(UserError, match=r"request 4 has 2 prompt token ids for 3 prompt tokens"):
         known_tokens(Request(4, 0, 3, 2, prompt_token_ids=[5, 6]))
+
+
+def test_retrieved_tokens_end_what_is_known_of_a_prompt() -> None:
+    request = Request(0, 0, 7, 2, prompt_token_ids=[5, 6, 7], output_token_ids=[8], retrieved_tokens=4)
+    assert list(known_tokens(request)) == [5, 6, 7]
+    with pytest.raises(UserError, match=r"request 4 has 3 prompt token ids for 2 prompt tokens"):
+        known_tokens(Request(4, 0, 6, 2, prompt_token_ids=[5, 6, 7], retrieved_tokens=4))

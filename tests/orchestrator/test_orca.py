@@ -8,41 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.engine.batch import Batch
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
-from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.orca import OrcaScheduler
-from tests.orchestrator.serving import BLOCK_BYTES, Run, requests, scheduler
+from tests.orchestrator.serving import BLOCK_BYTES, Run, scheduler
+from tests.orchestrator.steps import add, ended, ids, step
 
 ROWS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(0, 30_000)), min_size=1, max_size=12).map(
     lambda rows: sorted(rows, key=lambda row: row[2])
 )
-
-
-def add(policy: Scheduler, rows: list[tuple[int, int]]) -> list[Request]:
-    added = requests([(prompt, output, 0) for prompt, output in rows])
-    for request in added:
-        policy.add(Admission(request), 0)
-    return added
-
-
-def ended(batch: Batch) -> set[Request]:
-    """Return whose answer is complete with the token that `batch` computes."""
-    after = (batch.context_tokens + batch.new_tokens).tolist()
-    pairs = zip(batch.requests, after, strict=True)
-    return {request for request, tokens in pairs if tokens == request.prompt_tokens + request.output_tokens - 1}
-
-
-def step(policy: Scheduler) -> Batch:
-    batch = policy.schedule(0)
-    assert batch is not None
-    policy.update(batch, ended(batch), 0)
-    return batch
-
-
-def ids(batch: Batch) -> list[int]:
-    return [request.id for request in batch.requests]
 
 
 def test_an_order_of_those_that_wait() -> None:

@@ -284,12 +284,12 @@ def test_policies() -> None:
 
     engine = {"model_name": "deepseek-ai/DeepSeek-V2", "tensor_parallel_size": 2, "pipeline_parallel_size": 1}
     assert settings("baseline", None) == {**engine, "scheduling": "none"}
-    assert settings("continuous", None) == {**engine, "scheduling": "orca"}
-    sarathi = {"scheduling": "vllm", "enable_prefix_caching": False, "async_scheduling": False}
-    assert settings("mixed-sarathi", 512) == {**engine, **sarathi, "max_num_batched_tokens": 512, "max_num_seqs": 512}
-    limits = {"max_num_batched_tokens": 2048, "max_num_seqs": 1024}
+    for name in ("continuous", "mixed-continuous"):
+        assert settings(name, None) == {**engine, "scheduling": name}
+    chunks = {"scheduling": "chunked-mixed-continuous", "prefill_chunk": 512}
+    assert settings("mixed-sarathi", 512) == {**engine, **chunks}
     shared = {"tensor_parallel_size": 12, "pipeline_parallel_size": 2, "cp_size": 5, "enable_expert_parallel": True}
-    assert settings("mixed-sarathi", 2048, "ep4_tp3_pp2_cp5") == {**engine, **sarathi, **limits, **shared}
+    assert settings("mixed-sarathi", 512, "ep4_tp3_pp2_cp5") == {**engine, **chunks, **shared}
 
 
 @pytest.mark.parametrize(
@@ -561,7 +561,7 @@ def test_notes(workplace: Path) -> None:
     text = system(SHORT, num_devices="[4, 2]", attention_parallelism="[ep4, tp2]").read_text()
     made = imported(text + "  batching_algo: [continuous, baseline]\n  io_algo: ring\n")
     assert made.notes == [
-        "continuous: prompts are computed whole, in one iteration with the answers under way",
+        "baseline: the answers of a batch are returned together, when the last of them ends",
         "ep: the devices of ep and tp share attention by heads, and hold whole experts",
     ]
 

@@ -11,6 +11,7 @@ from foundation.errors import UserError
 from orchestrator.commands.run import run
 from orchestrator.deployment import Deployment
 from orchestrator.request_source import open_source
+from orchestrator.settings.decided import machine
 from orchestrator.settings.record import repeating
 from orchestrator.settings.run import WorkloadSettings
 from orchestrator.settings.specification import RunSpec, from_flags
@@ -159,3 +160,32 @@ def test_the_longest_is_asked_first_and_mostly_alone() -> None:
     asked: list[int] = []
     source = open_source(WorkloadSettings(req_num=50), lambda request: None, lambda longest: not asked.append(1))
     assert source.count == 50 and asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "limits"),
+    [
+        ("vllm-v0", {"model_name": "openai-community/gpt2"}, (256, 2048)),
+        ("vllm-v0", {"max_model_len": 8192}, (256, 8192)),
+        ("vllm-v0", {"max_model_len": 8192, "enable_chunked_prefill": True}, (256, 512)),
+        ("vllm-v0", {}, (256, 512)),  # 131072 tokens: prompts in chunks
+        ("vllm-v0", {"enable_chunked_prefill": False, "max_model_len": 40_000, "max_num_seqs": 9}, (9, 40_000)),
+        ("sarathi", {}, (128, 512)),
+        ("sarathi", {"chunk_size": 64, "max_num_seqs": 100}, (100, 100)),
+    ],
+)
+def test_older_servers_have_limits_of_their_own(
+    policy: str, options: dict[str, object], limits: tuple[int, int]
+) -> None:
+    made = deployed(**{"model_name": LLAMA_8B, "hardware": "H100", "scheduling": policy, **options})
+    assert made.engine.scheduling.step_limits() == {"requests": limits[0], "tokens": limits[1]}
+    settings = made.engine.scheduling
+    assert settings.decided(machine(made.engine, made.model, made.hardware)) == settings
+    share = made.hardware.driver_memory_bytes * 0.9
+    assert 0.85 * share < made.share.bytes < share and "0.9 of 84.94 GB" in made.share.part
+
+
+@pytest.mark.parametrize("policy", ["vllm-v0", "sarathi"])
+def test_older_servers_take_the_blocks_that_are_given(policy: str) -> None:
+    made = deployed(model_name=LLAMA_8B, hardware="H100", scheduling=policy, num_gpu_blocks_override=1000)
+    assert made.space.total_blocks == 999 and not made.share.part

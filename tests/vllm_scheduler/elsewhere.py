@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from orchestrator.cluster.clock import LANDS, Clock, Told
-from orchestrator.cluster.front import Departures, Front
+from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.routers.round_robin import RoundRobin
 from orchestrator.cluster.source import Listed
 from orchestrator.engine.engine import Engine
@@ -93,9 +93,12 @@ def serve(
     """Serve `requests` with `elsewhere` beside the engine; return what it told."""
     scheduler = elsewhere.scheduler = VllmScheduler(config, connector=elsewhere)
     engine = elsewhere.engine = Engine(scheduler, pricing, max_steps=max_steps)
-    departures = Departures(lambda actor: clock.changed(actor))
     arriving = sorted(requests, key=lambda request: request.arrival_ns)
     source = Listed(Admission(request) for request in arriving)
-    front = Front([engine], RoundRobin(), source, departures, lambda actor: clock.changed(actor), alone=True)
-    clock = elsewhere.clock = Clock([engine, front, departures, elsewhere])
-    return list(clock.run())
+    front = Front([engine], RoundRobin(), source, FrontRules(), lambda actor: clock.changed(actor), alone=True)
+    clock = elsewhere.clock = Clock([engine, front, front.departures, elsewhere])
+    told = []
+    for one in clock.run():
+        front.hear(one)
+        told.append(one)
+    return told

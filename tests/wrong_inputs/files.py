@@ -52,6 +52,14 @@ WORKLOADS: dict[str, str | bytes] = {
     "semicolons.tsv": "input_toks;output_toks;arrival_time_ns\n1;2;3\n",
     "crlf.tsv": "10\t5\t0\r\n20\tx\t1\r\n",
     "seconds.tsv": "10\t5\t0.25\n",
+    "good.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 9, "output_toks": 2}]}\n',
+    "brace.jsonl": "{\n",
+    "twice.jsonl": '{"input_toks": 9, "input_toks": 9}\n',
+    "unknown.jsonl": '{"input_toks": 9, "output_toks": 2, "arrival_ns": 0}\n',
+    "ids.jsonl": '{"input_toks": 9, "output_toks": 2, "arrival_time_ns": 0, "input_tok_ids": [1, 2]}\n',
+    "turns.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 9}]}\n',
+    "noturns.jsonl": '{"arrival_time_ns": 0, "sub_requests": []}\n',
+    "longturn.jsonl": '{"arrival_time_ns": 0, "sub_requests": [{"input_toks": 900000, "output_toks": 2}]}\n',
     "azure.csv": AZURE + "2023-11-16 18:15:46.68,20,3\n2023-11-16 18:15:47,10,2\n",
     "azure-time.csv": AZURE + "18:15:46,20,3\n",
     "azure-zero.csv": AZURE + "2023-11-16 18:15:46.68,20,0\n",
@@ -313,6 +321,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "barenodes": {**dict.fromkeys(MEMORY), "memory-type": "PER_NODE_MEMORY_EXPANSION"},
 }
 
+_PAIR = "scheduling: vllm\nmodel_name: gpt2\nengines:\n"
 RUN_FILES: dict[str, str | bytes] = {
     "unknown.yaml": "npu_nmu: 4\n",
     "type.yaml": "npu_num: four\n",
@@ -352,9 +361,80 @@ RUN_FILES: dict[str, str | bytes] = {
     "enginesmany.yaml": "engines:\n  - instances: 5000\n",
     "enginesread.yaml": "engines:\n  - scheduling: vllm\n  - max_num_seqs: 4\n",
     "equals.yaml": "npu_num = 2\n",
+    "rolesorca.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, scheduling: orca}\n",
+    "roles33.yaml": _PAIR + "  - {role: prefill, vllm_version: '0.33'}\n  - {role: decode}\n",
+    "rolesmodels.yaml": _PAIR + "  - {role: prefill}\n  - {role: decode, model_name: gpt2-xl}\n",
+    "rolesblocks.yaml": _PAIR + "  - {role: prefill, block_size: 16}\n  - {role: decode, block_size: 24}\n",
+    "rolestensor.yaml": _PAIR + "  - {role: prefill, tensor_parallel_size: 3}\n  - {role: decode, npu_num: 2}\n",
+    "roleskv.yaml": _PAIR + "  - {role: prefill, kv_cache_dtype: fp8}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
+    "enginesmodel.yaml": "fp: 16\nengines:\n  - model_name: gpt2\n  - model_name: gpt-5\n  - hardware: H1000\n",
+    "enginestp.yaml": "engines:\n  - {}\n  - {}\n  - npu_num: 6\n    tensor_parallel_size: 4\n",
+    "enginesall.yaml": "engines:\n  - npu_num: 0\n    npu_gruop: 2\n  - {}\n  - scheduling: vlm\n    req_num: 5\n",
+    "enginesnode.yaml": "node: dgx-h100\nengines:\n  - {}\n  - npu_num: 12\n    nodes: 5\n",
+    "enginesboth.yaml": "engines:\n  - {}\n  - node: l40s-8\n    link_bw: 25\n",
+    "engineslayers.yaml": "model_name: gpt2\nengines:\n  - {}\n  - pipeline_parallel_size: 32\n",
+    "listed.yaml": "engines:\n  - {}\n",
+    "seqs.yaml": "max_num_seqs: 9\n",
+}
+
+INSTANCE = {
+    "model_name": "gpt2", "hardware": "RTX4090", "npu_mem": {"mem_size": 24, "mem_bw": 1008, "mem_util": 0.9},
+    "num_npus": 1, "tp_size": 1,
+}  # fmt: skip
+CLUSTER: dict[str, Any] = {"num_nodes": 1, "link_bw": 16, "link_latency": 1000}
+CLUSTERS: dict[str, list[dict[str, Any]]] = {
+    "good": [{}, {"hardware": "L40S", "num_npus": 2, "tp_size": None}],
+    "unknown": [{}, {"tp": 2}],
+    "tp3": [{"num_npus": 4, "tp_size": 3}],
+    "pp3": [{"num_npus": 4, "tp_size": 2, "pp_size": 3}],
+    "nomodel": [{}, {"model_name": None}],
+    "wrongmodel": [{"model_name": "gpt-5"}],
+    "hardware": [{}, {"hardware": "RTX4091"}],
+    "util": [{"npu_mem": {"mem_util": 90}}],
+    "zero": [{"num_npus": 0}],
+    "group": [{"dp_group": "A"}, {"dp_group": "A"}],
+    "role": [{"pd_type": "prefill"}, {"pd_type": "encode"}],
+    "cxl": [{"placement": {"default": {"weights": "cxl:0"}}}],
+    "offload": [{"enable_attn_offloading": True}],
+    "seqs": [{"max_num_seqs": 0, "dtype": "fp7"}],
+    "ep": [{"num_npus": 4, "tp_size": 4, "ep_size": 2}],
+    "memory": [{"npu_mem": {"mem_size": 0.1}}],
+    "nothing": [],
+}
+CLUSTER_TEXTS: dict[str, str | bytes] = {
+    "list": "[]",
+    "count": json.dumps({**CLUSTER, "num_nodes": 3, "nodes": []}),
+    "links": json.dumps({**CLUSTER, "link_bw": [16, -1], "link_latency": "slow", "nodes": []}),
+}
+ENGINE = {"model": "gpt2", "tensor_parallel_size": 1, "max_num_seqs": 4, "dtype": "bfloat16", "seed": 42}
+ENGINES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "unknown": {"max_num_seq": 4},
+    "members": {"data_parallel_size": 2},
+    "type": {"max_num_batched_tokens": "many"},
+    "twice": {"scheduling_policy": "lifo"},
+    "model": {"model": "gpt2-xl"},
+    "tp2": {"tensor_parallel_size": 2},
+    "recorded": {"engine_kwargs": ENGINE},
+}
+NODE = {
+    "hardware": "H100",
+    "dimensions": [{"topology": "Switch", "npus": 8, "link_gb_s": 450, "latency_ns": 300}],
+    "between": {"link_gb_s": 50, "links": 8, "latency_ns": 1350},
+}
+NODES: dict[str, dict[str, Any]] = {
+    "good": {},
+    "bandwidth": {"dimensions": [{"topology": "Switch", "npus": 8, "link_gb_s": 0, "latency_ns": 300}]},
+    "torus": {"dimensions": [{"topology": "Torus", "npus": 1, "link_gb_s": 1, "latency_ns": -1}]},
+    "nodims": {"dimensions": []},
+    "many": {"dimensions": [{"topology": "Ring", "npus": 2, "link_gb_s": 1, "latency_ns": 1}] * 4},
+    "device": {"hardware": "H1000"},
+    "between": {"between": None},
+    "unknown": {"racks": 4},
+    "links": {"between": {"link_gb_s": 50, "links": 0.5, "latency_ns": 1}},
 }
 
 REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
@@ -445,6 +525,13 @@ def _files() -> Files:
     yield from _changed("s", SYSTEM, SYSTEMS, SYSTEM_TEXTS)
     yield from _changed("r", MEMORY, MEMORIES, {"broken": "{"})
     yield from ((f"f/{name}", text) for name, text in RUN_FILES.items())
+    for name, instances in CLUSTERS.items():
+        listed = [_with(INSTANCE, one) for one in instances]
+        node = {"num_instances": len(listed), "cpu_mem": {"mem_size": 64, "mem_bw": 50}, "instances": listed}
+        yield f"k/{name}.json", json.dumps({**CLUSTER, "nodes": [node]}, indent=1)
+    yield from ((f"k/{name}.json", text) for name, text in CLUSTER_TEXTS.items())
+    yield from _changed("e", ENGINE, ENGINES, {"list": "[1]", "broken": "{"})
+    yield from _changed("o", NODE, NODES, {"list": "[]"})
     yield from _changed("c", CASE, CASES, CASE_TEXTS)
     yield from OTHERS.items()
 

@@ -30,8 +30,12 @@ GOOD = (
     "replay c/good.json",
     "main --req_num 1 --model_name gpt2 --hardware d/good.json --dataset azure.csv",
     "main --req_num 1 --model_name gpt2 --dataset reallm.csv",
+    "main --model_name gpt2 --dataset good.jsonl --clients 2 --rag_service 5 --max_queued_requests 3 --ttft_timeout 9",
     "reallm l/good.yaml made --code azure.csv",
     "run_files f/good.yaml",
+    "main --req_num 2 --cluster_config k/good.json",
+    "main --req_num 2 --engine_config e/good.json",
+    "main --req_num 2 --model_name gpt2 --node o/good.json --npu_num 8",
 )
 
 

@@ -167,7 +167,7 @@ class _Tokens:
             return None
         batch = self.facts.batches[member]
         pairs = list(zip(batch.new_tokens.tolist(), batch.samples.tolist(), strict=True))
-        decodes: int = sum(new for new, sampled in pairs if new == 1 or new == sampled)
+        decodes: int = sum(new for new, sampled in pairs if new == 1 or new == sampled) + batch.padding
         decodes = {"absorb": batch.total_tokens, "expand": 0}.get(absorption, decodes)
         return ceil_div(decodes if absorbed else batch.total_tokens - decodes, self.facts.mesh.context)
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from pathlib import Path
 
+from astra_files.network import NetworkConfig
 from benchmarks.fuzz.readers.commands import words
 from benchmarks.fuzz.target import Target, targets
+from foundation.errors import UserError
+from orchestrator.cluster.node_network import node_network
+from orchestrator.cluster.nodes import load_node
 from orchestrator.reallm.runs import plan
 from orchestrator.reallm.system_file import read_system_file
 from orchestrator.replay.__main__ import main as replay_command
 from orchestrator.replay.case import read_case
 from orchestrator.replay.run import replay
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.formats.jsonl import read as read_jsonl
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload
@@ -40,6 +46,16 @@ def _csv(path: Path) -> None:
     assert read_requests(path, 1).rows == read.rows
 
 
+def _jsonl(path: Path) -> None:
+    """Read a workload whatever its first line is; its rows have what belongs to them."""
+    read = read_jsonl(path, None)
+    table = read.requests
+    assert read.rows == len(table) == sum(1 for _ in table.in_arrival_order()) >= 1
+    assert all(len(one.prompt_token_ids or ()) in (0, one.prompt_tokens) for one in table)
+    assert 1 <= len(table.openings()) <= len(table)
+    assert len(read_jsonl(path, 1).requests) == 1
+
+
 def _reallm_system(path: Path) -> None:
     made = plan(read_system_file(path))
     assert made.engines or made.left_out
@@ -49,6 +65,27 @@ def _reallm_system(path: Path) -> None:
 
 def _run_file(path: Path) -> None:
     prepare(from_flags(["--settings", str(path)]))
+
+
+def _cluster_config(path: Path) -> None:
+    """A cluster file by itself, and with an engine's arguments that agree with a file of one GPT-2 on one GPU."""
+    prepare(from_flags(["--cluster_config", str(path), "--req_num", "1"]))
+    arguments = path.with_name("engine.json")
+    arguments.write_text(json.dumps({"max_num_seqs": 4, "dtype": "bfloat16"}))
+    from_flags(["--cluster_config", str(path), "--engine_config", str(arguments)])
+
+
+def _engine_config(path: Path) -> None:
+    prepare(from_flags(["--engine_config", str(path), "--req_num", "1"]))
+
+
+def _node(path: Path) -> None:
+    """A node file, and an engine on one, two and three of its nodes."""
+    node = load_node(str(path))
+    for axes, nodes in (((1, 1, 1), None), ((node.npus, 1, 1), None), ((1, 2, node.npus), 2), ((2, 3, 1), 3)):
+        with contextlib.suppress(UserError):
+            made = node_network(node, axes, nodes)
+            assert made.npus == math.prod(axes) and NetworkConfig.from_text(made.to_text()) == made
 
 
 def _flags(path: Path) -> None:
@@ -74,9 +111,13 @@ def _recording(path: Path) -> None:
 
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
 targets.register("workload_csv")(Target("workloads in CSV: ReaLLM's, Azure's", _csv, "workload.csv"))
+targets.register("workload_jsonl")(Target("workloads in JSON Lines: LLMServingSim's", _jsonl, "workload.jsonl"))
 targets.register("reallm_system")(Target("system files of ReaLLM", _reallm_system, "system.yaml"))
 targets.register("run_yaml")(Target("run files in YAML", _run_file, "run.yaml"))
 targets.register("run_json")(Target("run files in JSON", _run_file, "run.json"))
+targets.register("cluster_config")(Target("cluster files of LLMServingSim", _cluster_config, "cluster.json"))
+targets.register("engine_config")(Target("arguments of a vLLM engine", _engine_config, "arguments.json"))
+targets.register("node")(Target("node files", _node, "node.json"))
 targets.register("flags")(Target("flags of the main job", _flags))
 targets.register("generator_flags")(Target("flags of the workload generator", lambda path: read_flags(words(path))))
 targets.register("replay_case")(Target("cases of replays", _case, "case.json"))

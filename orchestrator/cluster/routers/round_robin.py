@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster.router import routers
+from orchestrator.cluster.fewest import Turns
+from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
     from orchestrator.engine.engine import Engine
@@ -17,13 +18,11 @@ class RoundRobin:
     """See the module's docstring; the first request goes to engine 0."""
 
     def __init__(self) -> None:
-        self._next = 0
+        self._turns = Turns()
 
     def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
         """See `Router.route`."""
-        number = self._next
-        self._next = (number + 1) % len(engines)
-        return number
+        return self._turns.next(engines)
 
 
 @routers.register("round-robin")
@@ -31,6 +30,6 @@ class RoundRobin:
 class RoundRobinSettings:
     """One after the other."""
 
-    def router(self) -> RoundRobin:
+    def router(self, place: RouterPlace) -> RoundRobin:
         """Return a new router."""
         return RoundRobin()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.settings import setting
 from foundation.settings.reading import Problem
-from orchestrator.schedulers.settings import AdapterSlots, Machine, MemoryShare, Place, Policy, policies
+from orchestrator.schedulers.server import ServerPolicy
+from orchestrator.schedulers.settings import AdapterSlots, Machine, Place, policies
 from orchestrator.schedulers.speculation import DRAFT_MODEL, METHODS, NGRAM, Speculation
 
 if TYPE_CHECKING:
@@ -32,12 +33,8 @@ _OF_SPECULATION = (
 
 @policies.register("vllm")
 @dataclass(frozen=True)
-class VllmSettings(Policy):
+class VllmSettings(ServerPolicy):
     """As vLLM's v1 engine. Names are vLLM's; see `orchestrator.schedulers.vllm.config`."""
-
-    default_block_size: ClassVar[int] = 16
-    ends_at_longest: ClassVar[bool] = True
-    sees_driver_memory: ClassVar[bool] = True
 
     max_num_seqs: int | None = setting(
         None,
@@ -50,14 +47,13 @@ class VllmSettings(Policy):
         None, "tokens a step", least=1, shown_default="vLLM's for the device: 8192 from 70 GiB on, else 2048"
     )
     gpu_memory_utilization: float | None = setting(
-        None, "share of an NPU's memory that the engine takes", above=0, most=1, shown_default="0.9; 0.92 for 0.33"
-    )
-    num_gpu_blocks_override: int | None = setting(
-        None, "KV blocks, whatever memory there is; one stays empty", least=2, shown_default="as many as fit"
+        None, "share of an NPU's memory that the engine takes", above=0, most=1, shown_default="0.9, or 0.92 for 0.33"
     )
     long_prefill_token_threshold: int = setting(0, "tokens of one prompt a step at most; 0: no limit", least=0)
     enable_prefix_caching: bool = setting(True, "reuse KV blocks of equal prefixes", aliases=("no_prefix_caching",))
-    enable_chunked_prefill: bool = setting(True, "compute long prompts in chunks", aliases=("no_chunked_prefill",))
+    enable_chunked_prefill: bool | None = setting(
+        None, "compute long prompts in chunks", aliases=("no_chunked_prefill",), shown_default="on"
+    )
     async_scheduling: bool | None = setting(
         None,
         "decide a step while the step before still runs",
@@ -172,7 +168,7 @@ class VllmSettings(Policy):
             machine.device,
             machine.memory_bytes,
             machine.max_model_len,
-            chunked_prefill=self.enable_chunked_prefill,
+            chunked_prefill=self.enable_chunked_prefill is not False,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
         )
@@ -184,6 +180,7 @@ class VllmSettings(Policy):
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             gpu_memory_utilization=share,
+            enable_chunked_prefill=self.enable_chunked_prefill is not False,
         )
         made = replace(made, async_scheduling=made.runs_ahead)
         made.check(machine.max_model_len)
@@ -205,30 +202,10 @@ class VllmSettings(Policy):
         except UserError as error:
             raise UserError(error.what, field=f"--{error.field}", fix=error.fix) from None
 
-    def memory_share(self, machine: Machine) -> MemoryShare:
-        """Return vLLM's share of the memory less what its profiling run needs, as far as that is known."""
-        from orchestrator.schedulers.vllm.server import StepLimits, profiled_bytes
-
-        share = self.gpu_memory_utilization
-        if share is None or self.max_num_seqs is None or self.max_num_batched_tokens is None:
-            return MemoryShare(machine.memory_bytes)  # the number of blocks is given
-        profiled = profiled_bytes(
-            StepLimits(self.max_num_seqs, self.max_num_batched_tokens),
-            vocabulary=machine.model.vocab_size,
-            hidden=machine.model.hidden_size,
-            inner=max(layer.mlp.inner for layer in machine.model.layer_kinds),
-            ranks=machine.tensor,
-        )
-        part = (
-            f"{share:g} of {machine.memory_bytes / 1e9:.2f} GB less {profiled / 1e9:.2f} GB for logits, activations, "
-            "CUDA context and graphs"
-        )
-        return MemoryShare(round(share * machine.memory_bytes) - profiled, part)
-
-    def step_limits(self) -> Mapping[str, int]:
-        """See `Policy.step_limits`."""
-        limits = {"requests": self.max_num_seqs, "tokens": self.max_num_batched_tokens}
-        return {counted: most for counted, most in limits.items() if most is not None}
+    @property
+    def step_tokens(self) -> int | None:
+        """See `ServerPolicy.step_tokens`."""
+        return self.max_num_batched_tokens
 
     def scheduler(self, place: Place) -> VllmScheduler:
         """Return vLLM's scheduler."""
@@ -271,7 +248,7 @@ class VllmSettings(Policy):
             pipeline_stages=pipeline,
             long_prefill_token_threshold=self.long_prefill_token_threshold,
             enable_prefix_caching=self.enable_prefix_caching,
-            enable_chunked_prefill=self.enable_chunked_prefill,
+            enable_chunked_prefill=self.enable_chunked_prefill is not False,
             async_scheduling=self.async_scheduling,
             scheduler_reserve_full_isl=self.reserve_full_isl,
             policy=self.policy,

@@ -22,7 +22,8 @@ from collections.abc import Sequence, Set
 from foundation.errors import InternalError, UserError
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.kv_memory.groups import FULL, LayerGroup
-from orchestrator.kv_memory.prefix_chain import PrefixChain, known_tokens
+from orchestrator.kv_memory.holder import Holder
+from orchestrator.kv_memory.prefix_chain import chain_of
 from orchestrator.kv_memory.store import Hit
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
@@ -206,6 +207,14 @@ class VllmScheduler:
     def usage(self) -> KVUsage:
         """Return the state now."""
         return KVUsage(self.kv.total, self.kv.free, len(self.running), len(self.waiting))
+
+    def cached_tokens(self, request: Request, ahead: int) -> int:
+        """See `orchestrator.schedulers.interface.FindsPrefixes`."""
+        if not self.kv.caches_prefixes or request.prompt_token_ids is None:
+            return 0
+        asking = Holder(request, 0)
+        asking.chain = chain_of(request, self.config.block_size)
+        return self.kv.cached_tokens(asking, request.prompt_tokens, self.ledger.later(ahead))
 
     # -- one decision
 
@@ -430,5 +439,5 @@ class VllmScheduler:
         self._added += 1
         entry = Entry(admission, self._added, config.max_model_len)
         if self.kv.caches_prefixes and request.prompt_token_ids is not None:
-            entry.chain = PrefixChain(known_tokens(request), config.block_size, request.adapter)
+            entry.chain = chain_of(request, config.block_size)
         return entry

@@ -1,0 +1,38 @@
+"""`--router least-outstanding`: the engine that has the fewest requests, waiting and running.
+
+Among equal ones the next in turn, as nginx's least_conn does. What engines have is known as of the very moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster.fewest import Turns, outstanding
+from orchestrator.cluster.router import RouterPlace, routers
+
+if TYPE_CHECKING:
+    from orchestrator.engine.engine import Engine
+    from orchestrator.requests.request import Request
+
+
+class LeastOutstanding:
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+
+    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+        """See `Router.route`."""
+        return self._turns.least(engines, [outstanding(engine, now) for engine in engines])
+
+
+@routers.register("least-outstanding")
+@dataclass(frozen=True)
+class LeastOutstandingSettings:
+    """The fewest requests."""
+
+    def router(self, place: RouterPlace) -> LeastOutstanding:
+        """Return a new router."""
+        return LeastOutstanding()
