@@ -84,6 +84,12 @@ class SecondTier:
                 raise InternalError("a KV block arrives at a tier that does not await it")
             self._readers[content] = 0
 
+    def drop(self, contents: Iterable[Content]) -> None:
+        """Forget blocks, be they coming or there."""
+        for content in contents:
+            del self._readers[content]
+            self.held_bytes -= self._bytes.pop(content)
+
     def _room_for(self, block_bytes: int) -> bool:
         """Evict blocks until there is room for one more of `block_bytes`, or return False and evict nothing."""
         if self.capacity is None:
@@ -98,8 +104,6 @@ class SecondTier:
                 missing -= self._bytes[content]
         if missing > 0:
             return False
-        for content in going:
-            del self._readers[content]
-            self.held_bytes -= self._bytes.pop(content)
-            self.evicted += 1
+        self.drop(going)
+        self.evicted += len(going)
         return True

@@ -30,6 +30,7 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
+        tier=engine.tier.decided(engine.parallelism.npus),
     )
     return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
 

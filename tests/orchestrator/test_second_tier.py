@@ -1,4 +1,4 @@
-"""A tier of KV blocks beyond device memory, and the channel to it: against slow twins, and at their limits."""
+"""A tier of KV blocks beyond device memory, and ports as the way to it: against slow twins, and at their limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
 from foundation.errors import InternalError
-from orchestrator.kv_memory.channel import Channel
+from orchestrator.cluster.resources import Port, send
 from orchestrator.kv_memory.second_tier import SecondTier
 
 
@@ -151,28 +151,30 @@ class Twin:
         return coming
 
 
-def test_transfers_follow_each_other_and_latency_hides_behind_bytes() -> None:
-    """2 bytes/ns, 10 ns: at 0 20 bytes, at 5 more of them, and one when all is over."""
-    channel = Channel(2e9, 10)
-    assert [channel.carry(0, 20), channel.carry(5, 20), channel.carry(40, 1)] == [20, 30, 51]
-    assert (channel.moved_bytes, channel.busy_ns) == (41, 21)
+def test_what_is_dropped_leaves_its_room() -> None:
+    tier = SecondTier(4)
+    holding(tier, "ab")
+    coming = tier.reserve("c", 2)
+    tier.drop(["a", *coming])
+    assert (tier.held_bytes, tier.evicted, len(tier)) == (1, 0, 1)
+    assert tier.reserve("xyz", 1) == ["x", "y", "z"]
 
 
-def test_a_channel_never_moves_more_than_its_bandwidth_nor_goes_back() -> None:
+def test_ports_never_move_more_than_their_bandwidth_nor_go_back() -> None:
     asked = st.lists(st.tuples(st.integers(0, 100), st.integers(10**4, 10**7)), min_size=1, max_size=20)
 
     @reaches(0.5, examples=100, asked=asked, gb_s=st.integers(1, 400), latency=st.integers(0, 500))
     def compare(reached: Reached, asked: list[tuple[int, int]], gb_s: int, latency: int) -> None:
-        channel, now, last, first = Channel(gb_s * 1e9, latency), 0, 0, None
+        port, now, last, first = Port(gb_s * 10**9), 0, 0, asked[0][0]
         for gap, size in asked:
             now += gap
-            end = channel.carry(now, size)
-            assert end >= max(last, now + latency) + size / gb_s - 1e-6
-            first = now if first is None else first
-            last = end
-        total = sum(size for _, size in asked)
-        assert total <= (last - first - latency) * gb_s + 1e-6
-        if len(asked) > 1 and channel.busy_ns == last - first - latency:
+            passage = send((port,), size, now, latency)
+            assert passage.began_ns == max(now, last)
+            assert passage.left_ns - passage.began_ns >= size / gb_s - 1e-6
+            assert passage.came_ns == passage.left_ns + latency
+            last = passage.left_ns
+        assert sum(size for _, size in asked) <= (last - first) * gb_s + 1e-6
+        if len(asked) > 1 and now < last:
             reached()
 
     compare()

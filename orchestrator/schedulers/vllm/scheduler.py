@@ -139,13 +139,16 @@ class VllmScheduler:
 
     def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
         """Account for a finished batch: its tokens have arrived; requests that are done release their KV blocks."""
-        outcome = self._account(batch, ended)
-        if self.remote is not None:
-            self.remote.ended(batch.serial)
+        flight = self.ledger.land(batch)
+        if self.remote is None:
+            return self._account(flight, ended)
+        self.remote.computed(flight)
+        outcome = self._account(flight, ended)
+        self.remote.ended(batch.serial, now)
         return outcome
 
-    def _account(self, batch: Batch, ended: Set[Request]) -> Outcome:
-        flight = self.ledger.land(batch)
+    def _account(self, flight: Flight[Entry], ended: Set[Request]) -> Outcome:
+        batch = flight.batch
         together = self.decoding.arrive(flight, ended)
         if together and not flight.others:
             return Outcome(batch.requests)
@@ -438,6 +441,7 @@ class VllmScheduler:
             raise InternalError(f"request {request.id} should have been rejected: {self.rejects(request)}")
         self._added += 1
         entry = Entry(admission, self._added, config.max_model_len)
-        if self.kv.caches_prefixes and request.prompt_token_ids is not None:
+        finds = self.kv.caches_prefixes or (self.remote is not None and self.remote.connector.writes)
+        if finds and request.prompt_token_ids is not None:
             entry.chain = chain_of(request, config.block_size)
         return entry

@@ -15,22 +15,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from orchestrator.kv_memory.channel import Channel
-from orchestrator.kv_memory.second_tier import SecondTier
+from orchestrator.cluster.tier_link import TierLink
 from orchestrator.requests.request import Request
-from orchestrator.schedulers.vllm.connector import NO_MATCH, Match
-from orchestrator.schedulers.vllm.entry import Entry
+from orchestrator.schedulers.vllm.connector import NO_MATCH, KVConnector, Match
+from orchestrator.schedulers.vllm.entry import Entry, Status
 from trace_gen.batch_shape import KVTransfer
-
-
-@dataclass(slots=True, eq=False)
-class TierLink:
-    """A tier and the channels to and from it, which all engines that use it share; `name` for people."""
-
-    name: str
-    tier: SecondTier
-    reading: Channel
-    writing: Channel
 
 
 class Mover(Protocol):
@@ -50,17 +39,19 @@ class Mover(Protocol):
 class _Part:
     """A request's part in the tier: what it reads, how many leading blocks it has handed over, and writes under way."""
 
+    request: Request
     reads: list[Hashable] = field(default_factory=list)
     handed: int = 0
     writes: int = 0
     over: bool = False
 
 
-class OffloadingConnector:
+class OffloadingConnector(KVConnector):
     """See the module's docstring. `kind`: what contents mean, beside their tokens; blocks are of `block_size` tokens
     and `block_bytes` over all ranks. `mover` is set before the first decision.
     """
 
+    writes = True
     mover: Mover
 
     def __init__(self, link: TierLink, kind: Hashable, block_size: int, block_bytes: int) -> None:
@@ -82,26 +73,28 @@ class OffloadingConnector:
         if not tokens:
             return None
         first, count = local_tokens // self._block_size, tokens // self._block_size
-        part = self._parts.setdefault(entry.request.id, _Part())
+        part = self._part(entry)
         part.reads = list(self._contents(entry, range(first, first + count)))
         part.handed = max(part.handed, first + count)
         self._link.tier.read(part.reads)
+        self._link.hit_tokens += tokens
         return KVTransfer(entry.request.id, count, tokens, count * self._block_bytes, self._link.name)
 
-    def start(self, fetches: Sequence[tuple[Request, KVTransfer]], now: int) -> None:
+    def start(self, fetches: Sequence[KVTransfer], now: int) -> None:
         """See `KVConnector.start`."""
-        for request, fetch in fetches:
-            end = self._link.reading.carry(now, fetch.bytes)
-            self.mover.at(end, partial(self._landed, request, self._parts[request.id].reads))
+        for fetch in fetches:
+            part = self._parts[fetch.request_id]
+            came_ns = self._link.load(fetch.bytes, now).came_ns
+            self.mover.at(came_ns, partial(self._landed, part.request, part.reads))
 
     def computed(self, entry: Entry, tokens: int) -> None:
         """See `KVConnector.computed`: a prompt's full blocks are written."""
         self._hand_over(entry, min(tokens, entry.request.prompt_tokens) // self._block_size)
 
     def finished(self, entry: Entry, *, aborted: bool) -> bool:
-        """See `KVConnector.finished`."""
-        if not aborted:
-            self._hand_over(entry, (entry.tokens - 1) // self._block_size)
+        """See `KVConnector.finished`. One that lost its place while its last token came has nothing to hand over."""
+        if not aborted and entry.status is Status.RUNNING:
+            self._hand_over(entry, min(entry.tokens - 1, entry.computed - entry.in_flight) // self._block_size)
         part = self._parts.get(entry.request.id)
         if part is None:
             return False
@@ -114,18 +107,21 @@ class OffloadingConnector:
         """See `KVConnector.flush`: what was handed over sets out."""
         handed, self._handed = self._handed, []
         for request, contents in handed:
-            end = self._link.writing.carry(now, len(contents) * self._block_bytes)
-            self.mover.at(end, partial(self._written, request, contents))
+            came_ns = self._link.write(len(contents) * self._block_bytes, now).came_ns
+            self.mover.at(came_ns, partial(self._written, request, contents))
 
     def _hand_over(self, entry: Entry, blocks: int) -> None:
         """Write the blocks of `entry` up to `blocks` for which there is room, and that nobody has written yet."""
-        part = self._parts.setdefault(entry.request.id, _Part())
+        part = self._part(entry)
         new = self._contents(entry, range(part.handed, blocks))
         part.handed = max(part.handed, blocks)
         coming = self._link.tier.reserve(new, self._block_bytes)
         if coming:
             part.writes += 1
             self._handed.append((entry.request, coming))
+
+    def _part(self, entry: Entry) -> _Part:
+        return self._parts.setdefault(entry.request.id, _Part(entry.request))
 
     def _contents(self, entry: Entry, blocks: range) -> Iterator[Hashable]:
         """Yield what some of the blocks of `entry` hold."""
