@@ -15,9 +15,11 @@ from converters.lowering import Lowering
 from foundation.errors import InternalError, UserError
 from orchestrator.backends import backends
 from orchestrator.cluster.disaggregation import Disaggregation
+from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.waves import Waves
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.deployed_memory import kv_space, weights_beside
+from orchestrator.deployed_tiers import check_windows
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.member import Member
 from orchestrator.kv_memory.layout import kv_layout
@@ -128,10 +130,12 @@ class Deployment:
         *,
         traces: Path | None = None,
         between: Disaggregation | None = None,
+        tiers: Tiers | None = None,
     ) -> Started:
         """Return engines with these `numbers`, their one backend started; `stack` closes what it opens.
 
-        `traces`: the folder that every iteration's files are left in; `between`: what engines have between them.
+        `traces`: the folder that every iteration's files are left in; `between`: what engines have between them;
+        `tiers`: those of the run, where there are any.
         """
         execution = self.spec.execution
         backend = self._backend()
@@ -159,7 +163,7 @@ class Deployment:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
         members = self.engine.parallelism.data
         if members == 1:
-            engines = [self._engine(number, pricing, between) for number in numbers]
+            engines = [self._engine(number, pricing, between, tiers) for number in numbers]
             return Started(engines, [], getattr(backend, "statistics", dict))
         groups = [self._group(numbers[at : at + members], pricing) for at in range(0, len(numbers), members)]
         engines = [member for group in groups for member in group.members]
@@ -172,11 +176,33 @@ class Deployment:
         group.admit([Member(policy.scheduler(self.place), group, number=n, max_steps=steps) for n in numbers])
         return group
 
-    def _engine(self, number: int, pricing: Pricing, between: Disaggregation | None) -> Engine:
-        """Return engine `number`, with a connector to others where there is something between them."""
-        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
-        if between is None:
+    def _engine(self, number: int, pricing: Pricing, between: Disaggregation | None, tiers: Tiers | None) -> Engine:
+        """Return engine `number`, with a connector to others where there is something between them, or to its tier."""
+        steps, policy, tier = self.spec.execution.macro_steps, self.engine.scheduling, self.engine.tier
+        if between is not None:
+            return self._peer(number, pricing, between)
+        if tiers is None or not tier.given:
             return Engine(policy.scheduler(self.place), pricing, number=number, max_steps=steps)
+        if policy.swaps:
+            moves = tiers.swapping(number, tier)
+            return Engine(policy.scheduler(self.place), pricing, number=number, max_steps=steps, moves=moves)
+        sizes = {"block_size": self.space.block_size, "block_bytes": self.space.block_bytes}
+        connector = tiers.connector(number, tier, self._contents, **sizes)
+        scheduler = policy.scheduler(replace(self.place, connector=connector))
+        engine = Engine(scheduler, pricing, number=number, max_steps=steps)
+        tiers.bind(connector, engine, cast("VllmScheduler", scheduler))
+        return engine
+
+    @property
+    def _contents(self) -> tuple[object, ...]:
+        """What must be the same of two engines for KV cache of the same tokens to be the same, layout included."""
+        given, shared = self.engine.model, self.engine.parallelism
+        model = self.model.name, given.model_onnx, given.bits, given.quantization, given.kv_bits
+        return (*model, self.space.block_size, shared.layout)
+
+    def _peer(self, number: int, pricing: Pricing, between: Disaggregation) -> Engine:
+        """Return engine `number` with a connector to others."""
+        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
         peer = between.peer(
             number,
             self.engine.role,
@@ -296,6 +322,7 @@ class Deploying:
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
         layout = kv_layout(generator.memory, engine.block_size, whole=self._spec.hands_over)
+        check_windows(engine, layout)
         drafter = self._drafter(engine, model)
         if drafter is not None:
             layout = layout.beside(kv_layout(drafter.memory, engine.block_size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from astra_files.network import NetworkConfig
+from orchestrator.deployed_tiers import described
 from orchestrator.deployment import Deployment
 from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.interface import Run
@@ -50,6 +51,8 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
         + (" of an engine" if engine.parallelism.data > 1 else "")
     )
+    if engine.tier.given:
+        yield f"KV tier: {described(engine.tier)}"
     speculation = engine.scheduling.speculation
     if speculation is not None:
         drafter = speculation.method if deployment.drafter is None else deployment.drafter.architecture.name

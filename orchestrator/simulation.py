@@ -22,8 +22,10 @@ from foundation.errors import InternalError, OrreryError, SimulationError, UserE
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.disaggregation import Disaggregation
+from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.waves import Waves
 from orchestrator.deployed_roles import check_pairs, disaggregation
+from orchestrator.deployed_tiers import check_groups, tiers_of
 from orchestrator.deployment import Deploying, Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
@@ -66,14 +68,14 @@ class Simulation:
         with ExitStack() as observing, ExitStack() as running:
             with stopwatch.measure("set-up"):
                 run = replace(prepare(self.spec), notes=self._notes)
-                between = disaggregation(self.spec)
-                started = _start(run, running, stopwatch, between)
+                between, tiers = disaggregation(self.spec), tiers_of(self.spec)
+                started = _start(run, running, stopwatch, between, tiers)
             for observer in self._observers:
                 observing.callback(observer.close)
                 observer.begin(run)
             engines = sorted((engine for one in started for engine in one.engines), key=lambda engine: engine.number)
             waves = [group for one in started for group in one.waves]
-            going = _Going(run, engines, self._observers, between, waves)
+            going = _Going(run, engines, self._observers, between, waves, tiers)
             ending = going.simulate()
             counted = _added(one.statistics() for one in started)
             running.close()
@@ -102,6 +104,7 @@ def prepare(spec: RunSpec) -> Run:
     kinds = list(dict.fromkeys(listed))
     if spec.hands_over:
         check_pairs(kinds)
+    check_groups([one.engine for one in kinds])
     source = open_source(
         spec.workload,
         lambda request: next((unfit for one in kinds if (unfit := one.refuses(request)) is not None), None),
@@ -141,13 +144,15 @@ def _deployed(spec: RunSpec, deploying: Deploying) -> list[Deployment]:
     return listed
 
 
-def _start(run: Run, stack: ExitStack, stopwatch: Stopwatch, between: Disaggregation | None) -> list[Started]:
+def _start(
+    run: Run, stack: ExitStack, stopwatch: Stopwatch, between: Disaggregation | None, tiers: Tiers | None
+) -> list[Started]:
     """Start the engines, kind after kind, each with the number of its place."""
     kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
     for one, places in kinds.items():
         own = traces / f"engine{places[0]}" if traces is not None and len(kinds) > 1 else traces
-        started.append(one.start(stack, stopwatch, places, traces=own, between=between))
+        started.append(one.start(stack, stopwatch, places, traces=own, between=between, tiers=tiers))
     return started
 
 
@@ -161,14 +166,15 @@ class _Going:
         observers: Sequence[Observer],
         between: Disaggregation | None,
         waves: Sequence[Waves],
+        tiers: Tiers | None,
     ) -> None:
         self._run = run
         self._engines = engines
         self._traffic = make_traffic(run)
-        self._cluster = Cluster(
-            engines, run.spec.new_router(), self._traffic.source, self._traffic.rules, between, waves
-        )
+        router, traffic = run.spec.new_router(), self._traffic
+        self._cluster = Cluster(engines, router, traffic.source, traffic.rules, between, waves, tiers)
         self._between = between
+        self._tiers = tiers
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)
@@ -203,7 +209,13 @@ class _Going:
         error = ending if not isinstance(ending, Stop) else None
         return RunResult(
             spec=run.spec,
-            summary=summarise(recorder, account, _facts(run, ending), figures.summary),
+            summary=summarise(
+                recorder,
+                account,
+                _facts(run, ending),
+                figures.summary,
+                None if self._tiers is None else self._tiers.figures(),
+            ),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),
             itl_ns=recorder.itl.columns(),

@@ -99,14 +99,31 @@ class TransferFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class TierFigures:
+    """KV cache that went to `tiers` beyond device memory and came back, in bytes over all ranks.
+
+    - `written_bytes`, `loaded_bytes`: to and from them; `hit_tokens`: of prefixes that were found there, and loaded;
+    - `evicted_blocks`: that made room for others in a tier;
+    - `peak_bytes`: the most that was held at once, summed over the tiers, each at its own time.
+    """
+
+    tiers: int
+    written_bytes: int
+    loaded_bytes: int
+    hit_tokens: int
+    evicted_blocks: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
     Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
-    ``waiting``, ``idle``, ``asleep``. `drafts` and `transfers` are None where there were none, `traffic` where there is
-    nothing to tell.
+    ``waiting``, ``idle``, ``asleep``. `drafts`, `transfers` and `kv_tiers` are None where there were none, `traffic`
+    where there is nothing to tell.
     """
 
     model: str
@@ -148,6 +165,7 @@ class Summary:
     drafts: DraftFigures | None = None
     traffic: TrafficFigures | None = None
     transfers: TransferFigures | None = None
+    kv_tiers: TierFigures | None = None
 
     def latency(self, name: str) -> Figures | None:
         """Return the figures of one of `LATENCIES`."""
@@ -157,14 +175,18 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
         document = asdict(self)
-        for seldom in ("drafts", "traffic", "transfers"):
+        for seldom in ("drafts", "traffic", "transfers", "kv_tiers"):
             if document[seldom] is None:
                 del document[seldom]
         return document
 
 
 def summarise(
-    recorder: RequestRecorder, account: TimeAccount, facts: RunFacts, traffic: TrafficFigures | None = None
+    recorder: RequestRecorder,
+    account: TimeAccount,
+    facts: RunFacts,
+    traffic: TrafficFigures | None = None,
+    kv_tiers: TierFigures | None = None,
 ) -> Summary:
     """Return the summary of what was recorded."""
     columns, totals = recorder.columns(), recorder.totals
@@ -205,6 +227,7 @@ def summarise(
         drafts=_drafts(totals),
         traffic=traffic,
         transfers=_transfers(totals),
+        kv_tiers=kv_tiers,
     )
 
 

@@ -10,6 +10,7 @@ from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
+from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.watch import Watch
 from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
@@ -21,8 +22,8 @@ NO_RULES = FrontRules()
 class Cluster:
     """Runs `engines` on the requests of `source`, each routed by `router`, by the `rules` of the front.
 
-    `disaggregation`: what is between engines some of which compute prompts only. `waves` move
-    those of them that are in lock step.
+    `disaggregation`: what is between engines some of which compute prompts only; `waves` move those that are in lock
+    step; `tiers`: where KV cache goes beyond device memory.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Cluster:
         rules: FrontRules = NO_RULES,
         disaggregation: Disaggregation | None = None,
         waves: Sequence[Waves] = (),
+        tiers: Tiers | None = None,
     ) -> None:
         self._engines = engines
         self._disaggregation = disaggregation
+        self._tiers = tiers
         entered = engines if disaggregation is None else disaggregation.entered()
         alone = len(engines) == 1
         self._front = Front(entered, router, source, rules, self._changed, alone=alone, between=disaggregation)
@@ -44,6 +47,9 @@ class Cluster:
         acting: list[Actor] = [] if self._watch is None else [self._watch]
         if disaggregation is not None:
             acting += disaggregation.actors(departures, self._changed, lambda: self.now)
+        if tiers is not None:
+            tiers.wire(self._changed, lambda: self.now)
+            acting.append(tiers)
         self._clock = Clock([*engines, self._front, departures, *acting, *waves])
         for group in waves:
             group.tell(self._changed)
@@ -66,6 +72,8 @@ class Cluster:
             yield told
         if self._disaggregation is not None:
             self._disaggregation.end()
+        if self._tiers is not None:
+            self._tiers.end()
 
     def told_until(self) -> int:
         """Return the moment (ns) before which everything has been told that ever will be."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cluster.resources import Port
 from orchestrator.requests.request import Request
-from orchestrator.schedulers.vllm.connector import NO_MATCH, Match
+from orchestrator.schedulers.vllm.connector import NO_MATCH, KVConnector, Match
 from trace_gen.batch_shape import KVTransfer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Movers(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Peer:
+class Peer(KVConnector):
     """See the module's docstring. `block_bytes`: of a block, over all ranks; `hands_over`: it computes prompts only."""
 
     number: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 import numpy as np
@@ -95,6 +95,10 @@ class Batch:
         """Return decodes like these with so much context: nobody enters or is preempted, nothing is moved."""
         same = self.requests, self.ids, self.new_tokens
         return Batch(self.serial, *same, context_tokens, self.samples, steps=steps, padding=self.padding)
+
+    def unmoved(self) -> Batch:
+        """Return the same batch without what it evicts and loads."""
+        return replace(self, kv_loads=(), kv_evictions=())
 
     def shape(self) -> BatchShape:
         """Return the token counts for the trace generator."""

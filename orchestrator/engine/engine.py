@@ -25,6 +25,7 @@ from orchestrator.engine.answers import Answers
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.in_flight import InFlight, joined
 from orchestrator.engine.loops import ENDS, NEVER, engine_loop
+from orchestrator.engine.moves import Moves
 from orchestrator.engine.priced_ahead import PricedAhead, Steps
 from orchestrator.engine.records import NO_GAP, Aborted, CompletedBatch, Gap, Rejected, Seen, UsageLine
 from orchestrator.engine.stages import Passage, StageClock
@@ -44,7 +45,8 @@ class Engine:
     """A scheduler and the pricing of its batches; see the module's docstring.
 
     `max_steps` bounds the like iterations of a batch that are worked out at once; results do not depend on it.
-    `hands_over`: it computes prompts only; requests are done with their first token, and go on elsewhere.
+    `hands_over`: it computes prompts only; requests are done with their first token, and go on elsewhere. `moves`: what
+    moves evicted KV cache; None: batches do so themselves, as part of what they cost.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Engine:
         number: int = 0,
         max_steps: int = MAX_STEPS,
         hands_over: bool = False,
+        moves: Moves | None = None,
     ) -> None:
         self.number = number
         self.hands_over = hands_over
+        self._moves = moves
         self.now = 0
         self.waits = False
         """Whether it will go on when others have come as far (`orchestrator.engine.member`)."""
@@ -249,6 +253,8 @@ class Engine:
                 self._muted.add(request)
             else:
                 self._answers.drop([request])
+                if self._moves is not None:
+                    self._moves.forget([request])
         self._seen = [seen for seen in self._seen if seen.request not in gone]
         if ended is None:
             going = [request for _, request in self._aborts]
@@ -276,8 +282,11 @@ class Engine:
         full = len(flying) + 1 == self._scheduler.places
         alike = self._foreseen(now, [*flying, batch]) if full else None
         own_turns = 0 if alike is None else alike.times // alike.period
-        steps = self._price(batch, 1 + own_turns, now, exactly=full)
-        passage = self._stages.passage(self._ready(batch, now, flying), steps.stage_ns[0].tolist())
+        ready, computed = self._ready(batch, now, flying), batch
+        if self._moves is not None and (batch.kv_loads or batch.kv_evictions):
+            ready, computed = max(ready, self._moves.move(batch, now)), batch.unmoved()
+        steps = self._price(computed, 1 + own_turns, now, exactly=full)
+        passage = self._stages.passage(ready, steps.stage_ns[0].tolist())
         self._begin(flight, passage, steps)
         if alike is not None:
             others = self._price_turns([*flying, flight], now, alike, alike.period - 1)

@@ -21,6 +21,9 @@ class KVManager(Protocol):
     reserves_longest: ClassVar[bool]
     """Whether it asks for the longest sequence there can be."""
 
+    evicts: ClassVar[bool]
+    """Whether requests grow, so that some may have to go."""
+
     def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return the memory for `groups` of layers; `model_len`: the model's longest sequence, tokens."""
 
@@ -34,6 +37,7 @@ class OnDemand:
     """In blocks, as a request's tokens grow."""
 
     reserves_longest: ClassVar[bool] = False
+    evicts: ClassVar[bool] = True
 
     def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return demand paging."""
@@ -48,6 +52,7 @@ class LongestReserved:
     """Room for the longest sequence from admission on."""
 
     reserves_longest: ClassVar[bool] = True
+    evicts: ClassVar[bool] = False
 
     def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations of `space.max_model_len`, else of `model_len`."""
@@ -62,6 +67,7 @@ class PowerOfTwoReserved:
     """Room for the prompt and the output rounded up to a power of two."""
 
     reserves_longest: ClassVar[bool] = False
+    evicts: ClassVar[bool] = False
 
     def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations by a power of two."""
@@ -76,6 +82,7 @@ class LengthReserved:
     """Room for the length that is expected, by default the true one, as if it were known."""
 
     reserves_longest: ClassVar[bool] = False
+    evicts: ClassVar[bool] = False
 
     def memory(self, space: KVSpace, groups: Sequence[LayerGroup], model_len: int) -> PagedKV:
         """Return reservations of the true length."""

@@ -63,7 +63,7 @@ def _run_rows(summary: Summary) -> list[Row]:
         ("generation throughput", rate(summary.generated_tokens_per_s, "tokens/s")),
         ("peak KV use", f"{used} of {total} blocks{share}"),
         ("preemptions", str(summary.preemptions)),
-        ("evictions", f"{summary.evictions} ({summary.evicted_bytes / 1e9:.3f} GB to host memory)"),
+        ("evictions", f"{summary.evictions} ({summary.evicted_bytes / 1e9:.3f} GB to {_where(summary)})"),
     ]
     seldom = {
         "rejected": summary.rejected_requests,
@@ -78,6 +78,7 @@ def _run_rows(summary: Summary) -> list[Row]:
     if (moved := summary.transfers) is not None:
         times = f"mean {moved.mean_ms:.3f} ms, of which {moved.mean_waiting_ms:.3f} ms in line"
         rows.append(("KV transfers", f"{moved.transfers}, {moved.bytes / 1e9:.3f} GB; {times}"))
+    rows += _tiers(summary)
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
     return rows
@@ -95,6 +96,21 @@ def traffic_rows(traffic: TrafficFigures | None) -> list[Row]:
         started, dropped = states.count("starting") or states.count("active"), states.count("asleep")
         rows.append(("instances", f"{started} started, {dropped} dropped, {scaling.npu_seconds:.3f} NPU-seconds"))
     return rows
+
+
+def _where(summary: Summary) -> str:
+    """Return where evicted KV cache went."""
+    return "host memory" if summary.kv_tiers is None else "the KV tier"
+
+
+def _tiers(summary: Summary) -> list[Row]:
+    """Return what went to KV tiers and came from there."""
+    tier = summary.kv_tiers
+    if tier is None:
+        return []
+    moved = f"{tier.written_bytes / 1e9:.3f} GB written, {tier.loaded_bytes / 1e9:.3f} GB loaded"
+    held = f"{tier.peak_bytes / 1e9:.3f} GB at most, {tier.evicted_blocks} blocks evicted"
+    return [("KV tier", moved), ("KV tier holds", held), ("tokens found in the KV tier", str(tier.hit_tokens))]
 
 
 def _limits(summary: Summary) -> list[Row]:

@@ -119,8 +119,13 @@ class Policy(ABC):
 
     @property
     def unconnected(self) -> str | None:
-        """Why its engines take over no KV cache from others, one clause; None: they do."""
-        return "its engines move no KV cache between each other"
+        """Why its engines take over no KV cache from elsewhere, one clause; None: they do."""
+        return "its engines take over no KV cache from elsewhere"
+
+    @property
+    def swaps(self) -> bool:
+        """Whether it evicts the KV cache of whole requests from the device, and loads it again."""
+        return False
 
     @property
     @abstractmethod

@@ -58,6 +58,11 @@ class Batching(Seating):
         """Whether the longest sequence is reserved."""
         return self.kv_manage.reserves_longest
 
+    @property
+    def swaps(self) -> bool:
+        """See `Policy.swaps`; who reserves never grows."""
+        return self.kv_manage.evicts
+
     def ledger(self, place: Place) -> Ledger[Tracked]:
         """Return a new ledger over the memory that the manager makes of the place."""
         from orchestrator.schedulers.ledger import Ledger

@@ -30,6 +30,7 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
+        tier=engine.tier.decided(engine.parallelism.npus),
     )
     return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
 
@@ -50,6 +51,12 @@ def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
         what, fix = f"{shared.data} engines in lock step serve requests from prompt to end", "leave --role out"
     elif engine.scheduling.speculation is not None:
         what, fix = f"{shared.data} engines in lock step have no drafters", "leave --speculative_method out"
+    elif engine.tier.given:
+        raise UserError(
+            f"{engine.tier.kv_tier}, of which {shared.data} engines in lock step know nothing",
+            field="--kv_tier",
+            fix="leave it out, or --data_parallel_size",
+        )
     elif shared.attention_placement == "requests":
         what, fix = f"{shared.data} engines in lock step spread attention by heads", "give --attention_placement heads"
     elif shared.context > 1:

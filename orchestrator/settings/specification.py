@@ -39,6 +39,7 @@ from orchestrator.settings.engine import (
 )
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
+from orchestrator.settings.tiers import TierSettings
 from orchestrator.traffic.settings import TrafficSettings
 from trace_gen.mlp.routings import RoutingSettings, routings
 from trace_gen.perf_models import PerfModelSettings, perf_models
@@ -74,6 +75,7 @@ class EngineSpec:
         title="Scheduling",
     )
     memory: MemorySettings = section(MemorySettings, "Scheduling")
+    tier: TierSettings = section(TierSettings, "Memory tiers")
     backend: BackendFactory = choice(backends, "embedded", "what simulates the graphs", title="Backend")
     cross_check: BackendFactory | None = choice(
         backends,
@@ -120,9 +122,23 @@ class EngineSpec:
             name = policies.name_of(type(self.scheduling))
             what = f"{self.parallelism.parallel} conflicts with --scheduling {name}, which implies {only}"
             yield Problem("parallel", what, "leave it out")
+        if self.tier.given:
+            yield from self._unsuited_tier()
         page = getattr(self.scheduling, "page_size", None)
         if page is not None and self.memory.block_size not in (None, page):
             yield Problem("page_size", f"{page} conflicts with --block_size {self.memory.block_size}", "leave one out")
+
+    def _unsuited_tier(self) -> Iterator[Problem]:
+        """Return why the engine has no use for a KV tier."""
+        policy, what = self.scheduling, f"{self.tier.kv_tier} with --scheduling {self.names['scheduling']}"
+        if policy.swaps:
+            return
+        if hasattr(policy, "kv_manage") or hasattr(policy, "preemption_mode"):
+            fix = "give --preemption_mode swap" if hasattr(policy, "preemption_mode") else "give --kv_manage vllm"
+            yield Problem("kv_tier", f"{what}: as it is set, it evicts no KV cache to other memory", fix)
+        elif policy.unconnected is not None:
+            fix = "use --scheduling vllm --vllm_version 0.19 without speculation, or a policy that swaps, such as orca"
+            yield Problem("kv_tier", f"{what}: {policy.unconnected}", fix)
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,9 @@ class RunSpec:
     def problems(self) -> Iterator[Problem]:
         """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
         yield from wrong_roles(self.engines)
+        if self.hands_over and self.has_tiers:
+            what = "engines of the run have roles, and an engine has one connector: to others, or to a tier"
+            yield Problem("kv_tier", what, "leave --kv_tier or --role out")
         there, scaling = sum(one.instances for one in self.engines), self.autoscaler
         if scaling is None:
             return
@@ -199,6 +218,11 @@ class RunSpec:
     def hands_over(self) -> bool:
         """Whether engines hand requests over to others."""
         return any(one.role != "both" for one in self.engines)
+
+    @property
+    def has_tiers(self) -> bool:
+        """Whether KV cache of any engine goes beyond device memory to a tier."""
+        return any(one.tier.given for one in self.engines)
 
     @property
     def engine(self) -> EngineSpec:

@@ -15,7 +15,7 @@ from orchestrator.pricing.interface import Pricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.vllm import VllmScheduler, VllmSchedulerConfig
-from orchestrator.schedulers.vllm.connector import NO_MATCH, Match
+from orchestrator.schedulers.vllm.connector import NO_MATCH, KVConnector, Match
 from orchestrator.schedulers.vllm.entry import Entry
 from trace_gen.batch_shape import KVTransfer
 
@@ -30,7 +30,7 @@ class Remote:
     once: bool = True
 
 
-class Elsewhere:
+class Elsewhere(KVConnector):
     """Connector and mover at once; `kept_ns`: how long the blocks of requests that are done are still read."""
 
     def __init__(self, remote: dict[int, Remote], kept_ns: dict[int, int]) -> None:

@@ -55,6 +55,11 @@ class VllmV0Settings(WatermarkPolicy):
         return self.enable_prefix_caching
 
     @property
+    def swaps(self) -> bool:
+        """See `Policy.swaps`."""
+        return self.preemption_mode == "swap"
+
+    @property
     def step_tokens(self) -> int | None:
         """See `ServerPolicy.step_tokens`."""
         return self.max_num_batched_tokens
@@ -92,7 +97,7 @@ class VllmV0Settings(WatermarkPolicy):
             *self._step(longest),
             longest,
             chunked=self._chunks(longest),
-            swaps=self.preemption_mode == "swap",
+            swaps=self.swaps,
             watermark=self.watermark,
         )
 

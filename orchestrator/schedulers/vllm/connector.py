@@ -6,7 +6,9 @@ names are in brackets. The scheduler asks in this order:
     matched(entry, local_tokens)     [get_num_new_matched_tokens]  each time that a request without KV may be admitted
     took(entry, tokens)              [update_state_after_alloc]    it has got blocks, for those tokens as well
     start(fetches, now)              [build_connector_meta]        the decision is made: what it took sets out
+    computed(entry, tokens)          [build_connector_meta]        so much of its prompt is computed: it may be written
     finished(entry, aborted)         [request_finished]            it is done: may its blocks go?
+    flush(now)                       [get_finished]                a batch is accounted for: what is written sets out
 
 and is told, by whoever moves the cache: `VllmScheduler.landed` [finished_recving] and `VllmScheduler.sent`
 [finished_sending]. A connector that keeps a request's blocks must say so once they are read.
@@ -15,7 +17,7 @@ and is told, by whoever moves the cache: `VllmScheduler.landed` [finished_recvin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from orchestrator.schedulers.vllm.entry import Entry
@@ -36,7 +38,13 @@ NO_MATCH = Match(0, asynchronous=False)
 
 
 class KVConnector(Protocol):
-    """See the module's docstring. Tokens count from where the KV cache found on this engine ends."""
+    """See the module's docstring. Tokens count from where the KV cache found on this engine ends.
+
+    `writes`: it is told what is computed here (`computed`, `flush`); one that is not derives from this, and leaves both
+    as they are.
+    """
+
+    writes: ClassVar[bool] = False
 
     def matched(self, entry: Entry, local_tokens: int) -> Match | None:
         """Return what could be had beyond `local_tokens` tokens; None: not known yet, ask again at the next decision.
@@ -54,5 +62,13 @@ class KVConnector(Protocol):
     def start(self, fetches: Sequence[KVTransfer], now: int) -> None:
         """Set out what was taken asynchronously by the decision made at `now` (ns)."""
 
+    def computed(self, entry: Entry, tokens: int) -> None:
+        """The KV cache of the first `tokens` tokens of `entry`, all of its prompt, is in its blocks."""
+        return
+
     def finished(self, entry: Entry, *, aborted: bool) -> bool:
         """A request is done. True: its blocks are still read; `VllmScheduler.sent` will say when they no longer are."""
+
+    def flush(self, now: int) -> None:
+        """A batch has been accounted for at `now` (ns), in which requests were `computed` and have `finished`."""
+        return

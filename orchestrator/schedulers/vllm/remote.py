@@ -105,11 +105,34 @@ class RemoteKV:
         if self._news:
             self._carried[batch.serial], self._news = self._news, []
             flight.plain = False
+        if self.connector.writes and flight.plain and batch.prompt_work()[0]:
+            flight.plain = False  # the connector is told of prompts as they are computed
         return flight
 
-    def ended(self, serial: int) -> None:
+    def computed(self, flight: Flight[Entry]) -> None:
+        """A pass has ended: the connector may have what it computed of prompts, where it is still in its blocks.
+
+        Of one that lost its place meanwhile, and has begun anew, only so much counts as no pass in flight computes.
+        """
+        batch = flight.batch
+        if not (self.connector.writes and batch.prompt_work()[0]):
+            return
+        columns = flight.members, batch.context_tokens.tolist(), batch.new_tokens.tolist()
+        for entry, context, new in zip(*columns, strict=True):
+            prompt = entry.request.prompt_tokens
+            if context >= prompt or entry.status is not Status.RUNNING:
+                continue
+            tokens = min(context + new, prompt)
+            if entry.preemptions:
+                tokens = min(tokens, entry.computed - entry.in_flight + new)
+            if tokens > 0:
+                self.connector.computed(entry, tokens)
+
+    def ended(self, serial: int, now: int) -> None:
         """A pass has ended, and been accounted for: what it looked up is known."""
         self._hear(self._carried.pop(serial, ()))
+        if self.connector.writes:
+            self.connector.flush(now)
 
     def settle(self) -> None:
         """No pass will come any more: what none has looked up is known all the same."""

@@ -87,7 +87,8 @@ class VllmScheduler:
     def add(self, admission: Admission, now: int) -> None:
         """Take a request into the waiting queue."""
         self._added += 1
-        entry = new_entry(admission, self._added, self.config, finds=self.kv.caches_prefixes)
+        finds = self.kv.caches_prefixes or (self.remote is not None and self.remote.connector.writes)
+        entry = new_entry(admission, self._added, self.config, finds=finds)
         self._entries[admission.request.id] = entry
         self.waiting.add(entry)
 
@@ -140,13 +141,16 @@ class VllmScheduler:
 
     def update(self, batch: Batch, ended: Set[Request], now: int) -> Outcome:
         """Account for a finished batch: its tokens have arrived; requests that are done release their KV blocks."""
-        outcome = self._account(batch, ended)
-        if self.remote is not None:
-            self.remote.ended(batch.serial)
+        flight = self.ledger.land(batch)
+        if self.remote is None:
+            return self._account(flight, ended)
+        self.remote.computed(flight)
+        outcome = self._account(flight, ended)
+        self.remote.ended(batch.serial, now)
         return outcome
 
-    def _account(self, batch: Batch, ended: Set[Request]) -> Outcome:
-        flight = self.ledger.land(batch)
+    def _account(self, flight: Flight[Entry], ended: Set[Request]) -> Outcome:
+        batch = flight.batch
         together = self.decoding.arrive(flight, ended)
         if together and not flight.others:
             return Outcome(batch.requests)
