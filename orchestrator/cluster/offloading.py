@@ -63,7 +63,9 @@ class OffloadingConnector(KVConnector):
         self._handed: list[tuple[Request, list[Hashable]]] = []
 
     def matched(self, entry: Entry, local_tokens: int) -> Match:
-        """See `KVConnector.matched`."""
+        """See `KVConnector.matched`. A lone token is computed anew in any case."""
+        if entry.tokens == 1:
+            return NO_MATCH
         contents = self._contents(entry, range(local_tokens // self._block_size, entry.tokens // self._block_size))
         found = self._link.tier.found(contents)
         return Match(found * self._block_size, asynchronous=True) if found else NO_MATCH

@@ -367,6 +367,8 @@ RUN_FILES: dict[str, str | bytes] = {
     "rolesblocks.yaml": _PAIR + "  - {role: prefill, block_size: 16}\n  - {role: decode, block_size: 24}\n",
     "rolestensor.yaml": _PAIR + "  - {role: prefill, tensor_parallel_size: 3}\n  - {role: decode, npu_num: 2}\n",
     "roleskv.yaml": _PAIR + "  - {role: prefill, kv_cache_dtype: fp8}\n  - {role: decode}\n",
+    "tiergroup.yaml": "kv_tier: host\nkv_tier_group: node\nengines:\n  - npu_num: 1\n  - npu_num: 2\n",
+    "tierrole.yaml": _PAIR + "  - {role: prefill, kv_tier: host}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
