@@ -26,7 +26,8 @@ from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.waves import Waves
 from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployed_tiers import check_groups, tiers_of
-from orchestrator.deployment import Deploying, Deployment, Started
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes

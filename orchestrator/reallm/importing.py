@@ -10,7 +10,7 @@ from typing import Any
 
 from foundation.errors import UserError
 from foundation.files import atomic_write
-from orchestrator.deployment import Deploying
+from orchestrator.deploying import Deploying
 from orchestrator.reallm.network import needs_files, network_files
 from orchestrator.reallm.runs import Engine, notes, plan
 from orchestrator.reallm.system_file import SystemFile, Traffic, read_system_file

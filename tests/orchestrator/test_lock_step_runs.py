@@ -22,7 +22,8 @@ from orchestrator import RunSpec, Simulation
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.routers.round_robin import RoundRobin
 from orchestrator.cluster.source import Listed
-from orchestrator.deployment import Deploying, Deployment
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.observers.account import DUMMIES
 from orchestrator.observers.console import Console

@@ -11,7 +11,8 @@ import pytest
 
 from foundation.errors import UserError
 from orchestrator.cli import simulate
-from orchestrator.deployment import Deploying, Deployment
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment
 from orchestrator.settings.engine import ParallelismSettings
 from orchestrator.settings.specification import RunSpec, from_flags
 

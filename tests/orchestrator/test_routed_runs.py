@@ -12,7 +12,7 @@ import pytest
 
 from foundation.errors import UserError
 from orchestrator.cli import simulate
-from orchestrator.deployment import Deploying
+from orchestrator.deploying import Deploying
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.traced import TracedPricing

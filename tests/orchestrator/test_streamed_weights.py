@@ -10,7 +10,8 @@ from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
 from orchestrator import RunSpec, Simulation
-from orchestrator.deployment import Deploying, Deployment
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import MEMORY, STREAMING
 from orchestrator.requests.request import Request

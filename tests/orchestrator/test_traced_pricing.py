@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from analytical.embedded import create
 from converters.lowering import Lowering
 from orchestrator.cli import simulate
-from orchestrator.deployment import Deploying, Deployment
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.interfaces import FileInterface

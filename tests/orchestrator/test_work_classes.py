@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from converters.execution_graph import IterationResult
 from orchestrator import RunSpec, Simulation
-from orchestrator.deployment import Deploying, Deployment
+from orchestrator.deploying import Deploying
+from orchestrator.deployment import Deployment
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import COMMUNICATION, COMPUTE, MEMORY, STREAMING, WorkClasses
 from orchestrator.pricing.interface import Pricing

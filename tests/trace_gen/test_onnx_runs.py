@@ -12,7 +12,7 @@ from onnx_cases import Shape, llama, save
 
 from foundation.errors import UserError
 from orchestrator.cli import simulate
-from orchestrator.deployment import Deploying
+from orchestrator.deploying import Deploying
 from orchestrator.settings.specification import RunSpec
 
 HIDDEN = {"hidden": 256, "heads": 8, "kv_heads": 4, "head_dim": 32, "kinds": (512,) * 6}
