@@ -271,15 +271,18 @@ def arriving(rows: Sequence[tuple[int, int, int, int, int]]) -> list[Request]:
 
 
 class Noting:
-    """Notes where requests went, and what each engine holds of them."""
+    """Notes where requests went, what each engine holds of them, and what it has reported."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.went: list[tuple[int, int]] = []
         self.cached: list[list[int]] = []
+        self.reported: list[list[tuple[int, int]]] = []
 
     def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
         self.cached.append([engine.cached_tokens(request, now) for engine in engines])
+        reports = [engine.reported(now) for engine in engines]
+        self.reported.append([(report.waiting, report.running) for report in reports])
         self.went.append((request.id, self._router.route(request, now, engines)))
         return self.went[-1][1]
 
@@ -377,7 +380,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_what_engines_hold_of_a_prompt_is_the_same_from_inside_a_stretch(options: dict[str, Any]) -> None:
+def test_what_engines_hold_of_a_prompt_and_report_is_the_same_from_inside_a_stretch(options: dict[str, Any]) -> None:
     """Memory is short, so cached blocks are lost in stretches, and answers of known tokens are found as they grow."""
 
     @reaches(0.2, examples=60, rows=st.lists(ROW, min_size=4, max_size=16), blocks=st.integers(20, 34))
@@ -385,10 +388,22 @@ def test_what_engines_hold_of_a_prompt_is_the_same_from_inside_a_stretch(options
         single, steps = serve(new("round-robin"), arriving(rows), 1, blocks=blocks, **options)
         ahead, batches = serve(new("round-robin"), arriving(rows), 512, blocks=blocks, **options)
         assert ahead.cached == single.cached
+        assert ahead.reported == single.reported
         if any(map(any, ahead.cached)) and len(batches) < len(steps):
             reached()
 
     compare()
+
+
+@pytest.mark.parametrize("most", [1, 512])
+def test_an_engine_has_reported_what_was_so_when_a_batch_ended_last(most: int) -> None:
+    """Steps of 10, one seat: who is seen by the decision at 10 is told of at 20, and so on."""
+    policy = scheduler("vllm", 40, async_scheduling=False, max_num_seqs=1)
+    noting = Noting(new("round-robin"))
+    come = [Request(number, at, 4, 20) for number, at in enumerate((0, 1, 15, 35, 36, 45, 55))]
+    engine = Engine(policy, StageTimes([10]), max_steps=most)
+    list(Cluster([engine], noting, Listed(map(Admission, come))).run())
+    assert noting.reported == [[(0, 0)], [(0, 0)], [(0, 1)], [(2, 1)], [(2, 1)], [(2, 1)], [(4, 1)]]
 
 
 @pytest.mark.parametrize("version", ["0.19", "0.33"])
