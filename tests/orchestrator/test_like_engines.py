@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import foundation.documents
-import orchestrator.deployment
+import orchestrator.deploying
 from orchestrator import RunSpec, Simulation
 from orchestrator.settings.record import repeating
 from orchestrator.simulation import prepare
@@ -46,16 +46,16 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, counting)
 
-    deployment = orchestrator.deployment
+    deploying = orchestrator.deploying
     for name in ("Deployment", "TraceGenerator", "PerfModelOptions", "effective_configurations"):
-        count(deployment, name, lambda *_, name=name: name)
+        count(deploying, name, lambda *_, name=name: name)
     count(foundation.documents, "read_bytes", lambda path, *_: Path(path).name)
     return counted
 
 
 def test_however_many_instances_one_engine_is_deployed() -> None:
     spec = RunSpec.of(model_name="openai-community/gpt2")
-    deploying = orchestrator.deployment.Deploying(spec)
+    deploying = orchestrator.deploying.Deploying(spec)
     pair, many = (deploying.deploy(replace(spec.engine, instances=count)) for count in (2, 7))
     assert pair is many and many.engine.instances == 1
 
