@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.clock import Actor, Clock, Told
-from orchestrator.cluster.departures import Departures
 from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
@@ -83,7 +82,7 @@ class Cluster:
         return min([self.now, *awake, *untold])
 
     def _watching(self, router: WatchingRouter) -> Watch:
-        return Watch(router, self._front, lambda: any(map(self._moves, self._engines)))
+        return Watch(router, self._front, lambda: any(map(self._moves, self._engines)), lambda: self.now)
 
     def _moves(self, engine: Engine) -> bool:
         """Whether an engine will act, by itself or when others have come as far."""
@@ -91,6 +90,5 @@ class Cluster:
 
     def _changed(self, actor: Actor) -> None:
         self._clock.changed(actor)
-        if self._watch is not None and not isinstance(actor, Departures):
-            self._watch.arrived(self.now)
+        if self._watch is not None:
             self._clock.changed(self._watch)

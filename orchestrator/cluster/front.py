@@ -76,6 +76,8 @@ class Front:
             self.scaling = Scaling(rules.scaling, engines, self._pool, self._more)
         self._counts = self._gate is not None or self.scaling is not None
         self.departures = Departures(rules.patience, changed, self._left, self._drop)
+        self.routed_ns = 0
+        """When a request was sent to an engine last."""
         self._alone = alone
         self._between = between
         self._look_ahead = LookAhead(engines)
@@ -129,6 +131,7 @@ class Front:
         if reason is not None:
             return (Rejected(FRONT, request, now, reason),)
         engine = self._pool.engines[routed(self._router, request, now, self._pool.engines)]
+        self.routed_ns = now
         if self._between is not None and self._between.goes_ahead(engine):
             rejected = self._between.send_ahead(request, engine, now)
         else:

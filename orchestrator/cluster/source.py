@@ -59,7 +59,7 @@ def ended(news: News) -> Sequence[Ended]:
 class Listed:
     """Requests whose times are known beforehand, in order of arrival."""
 
-    reacts = False
+    reacts: bool = False
 
     def __init__(self, admissions: Iterable[Admission]) -> None:
         self._rest = iter(admissions)

@@ -15,29 +15,30 @@ from orchestrator.engine.loops import NEVER
 
 
 class Watch:
-    """Lets `router` look at the engines that `front` sends requests to; `busy`: whether any engine is at work."""
+    """Lets `router` look at the engines that `front` sends requests to; `busy`: whether any engine is at work, `now`:
+    the clock's time.
+    """
 
-    def __init__(self, router: WatchingRouter, front: Front, busy: Callable[[], bool]) -> None:
+    def __init__(self, router: WatchingRouter, front: Front, busy: Callable[[], bool], now: Callable[[], int]) -> None:
         self._router = router
         self._front = front
         self._busy = busy
-        self._now = 0
-
-    def arrived(self, now: int) -> None:
-        """A request has arrived and been routed."""
         self._now = now
+        self._looked_ns = 0
 
     def next_event(self) -> tuple[int, int] | None:
-        """See `Actor`."""
-        arrival = self._front.coming_ns()
-        if self._front.source.reacts:
-            look = self._router.looks(self._now, None) if arrival != NEVER or self._busy() else None
+        """See `Actor`. A look at this very moment is still to come, unless a request has been routed in it."""
+        arrival, after = self._front.coming_ns(), max(self._looked_ns, self._front.routed_ns)
+        if not self._front.source.reacts:
+            look = self._router.looks(after, arrival) if arrival != NEVER else None
+        elif arrival != NEVER or self._busy():
+            look = self._router.looks(max(after, self._now() - 1), None)
         else:
-            look = self._router.looks(self._now, arrival) if arrival != NEVER else None
+            look = None
         return None if look is None else (look, LANDS)
 
     def step(self, now: int) -> Sequence[Told]:
         """Look."""
-        self._now = now
+        self._looked_ns = now
         self._router.look(now, self._front.engines)
         return ()

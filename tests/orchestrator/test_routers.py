@@ -198,6 +198,29 @@ def test_vllm_sees_what_engines_have_reported_at_the_publication_and_no_later() 
         assert len(seen) == 2 and where[5] == 1
 
 
+@pytest.mark.parametrize("reacts", [False, True])
+@pytest.mark.parametrize("abort_ms", [99, 100, 101])
+def test_a_client_that_goes_at_the_moment_of_a_publication_hides_it_from_nobody(abort_ms: int, reacts: bool) -> None:
+    """Clients go before a publication of the same moment: that takes place all the same, once."""
+    looked: list[int] = []
+
+    class Watched(VllmBalancer):
+        def look(self, now: int, engines: Sequence[Engine]) -> None:
+            looked.append(now)
+            super().look(now, engines)
+
+    arriving = [Request(0, 0, 4, 9, abort_ns=abort_ms * MS), Request(1, 1 * MS, 4, 9), Request(2, 150 * MS, 4, 9)]
+    source = Listed(map(Admission, arriving))
+    source.reacts = reacts
+    engines = [
+        Engine(scheduler("vllm", 40, async_scheduling=False), StageTimes([30 * MS]), number=number)
+        for number in range(2)
+    ]
+    list(Cluster(engines, Watched(100 * MS), source).run())
+    assert looked.count(100 * MS) == 1
+    assert looked == sorted(set(looked)) and (len(looked) > 1) is reacts
+
+
 def test_prefix_aware_prefers_what_is_cached_while_loads_are_alike() -> None:
     engines, tokens = standing((0, 5), (0, 1), (0, 9)), list(range(100))
 

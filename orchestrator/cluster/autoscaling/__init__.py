@@ -7,6 +7,7 @@ wants.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,7 +41,7 @@ class ScalingRule(Protocol):
 
 
 @dataclass(frozen=True)
-class ScalingSettings:
+class ScalingSettings(ABC):
     """What all rules share."""
 
     min_instances: int = setting(1, "instances that are never dropped, and that a run starts with", least=1)
@@ -65,9 +66,9 @@ class ScalingSettings:
             what = f"{self.max_instances} instances at most, {self.min_instances} at least"
             yield Problem("max_instances", what, "give no fewer than --min_instances")
 
+    @abstractmethod
     def rule(self) -> ScalingRule:
         """Return the rule."""
-        raise NotImplementedError
 
 
 autoscalers: Registry[type[ScalingSettings]] = Registry("autoscaler", package="orchestrator.cluster.autoscaling")
