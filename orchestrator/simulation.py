@@ -174,7 +174,6 @@ class _Going:
         self._traffic = make_traffic(run)
         router, traffic = run.spec.new_router(), self._traffic
         self._cluster = Cluster(engines, router, traffic.source, traffic.rules, between, waves, tiers)
-        self._between = between
         self._tiers = tiers
         self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
         self._time = TimeRecorder([engine.classes for engine in engines])

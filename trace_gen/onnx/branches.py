@@ -26,7 +26,6 @@ _SCORE_STEPS = frozenset({"Mul", "Div", "Add", "Where", "Max", "Min", "Clip"})
 """What may happen to scores: scales by one number, masks."""
 _AFTER_SOFTMAX = frozenset({"Where", "IsNaN"})
 _NOTHING: frozenset[str] = frozenset()
-_IN_HEADS = "between a projection of queries, keys or values and attention"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,6 @@ class PrefillAdder:
         self.cut: Entry | None = None
         self._kv = kv
         self._running = running
-        self._ratio = ratio
         self._input = config.max_prefill_tokens - mixed
         self._chunk = None if config.chunk is None else config.chunk - mixed
         self._knows_lengths = config.ignore_eos and not config.radix_cache
