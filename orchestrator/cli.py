@@ -1,7 +1,4 @@
-"""The command line of the main job: reads flags, answers `--help`, hands the run to `orchestrator.commands.run`.
-
-Everything heavy is imported after the flags are read, so that `--help` answers at once.
-"""
+"""The command line: the first word names a command (`orchestrator.commands`); without one it is the main job."""
 
 from __future__ import annotations
 
@@ -9,51 +6,16 @@ import sys
 from collections.abc import Sequence
 
 from foundation.commands import run_command
-from foundation.settings.catalogue import catalogue
-from foundation.settings.command_line import help_text
-from foundation.settings.reading import read
-from orchestrator.settings.places import located_in
-from orchestrator.settings.specification import RunCommand, RunSpec, given_by
+from orchestrator.commands import commands
 
 
-def simulate(arguments: Sequence[str]) -> int:
-    """Run the main job with the given command-line arguments; return the exit code."""
-    wanted = [text for flag, text in _TEXTS.items() if flag in arguments]
-    if wanted:
-        if any(argument.startswith("--plugin") for argument in arguments):
-            given_by(arguments)  # what it adds is explained as well
-        print(wanted[0]())
-        return 0
-    layers = given_by(arguments)
-    spec = read(RunCommand, layers).run
-    from orchestrator.commands.run import run
-
-    with located_in(layers):
-        return run(spec, sys.stdout, layers.notes)
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run the command that the first word names, or the main job; return the exit code."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    command = commands.get(arguments[0] if named else "run")
+    return command.run(arguments[1:] if named else arguments)
 
 
 def main() -> int:
     """Entry point of `main.py` and of the installed `orrery` command."""
-    return run_command(lambda: simulate(sys.argv[1:]))
-
-
-def _help() -> str:
-    return help_text(
-        catalogue(RunCommand),
-        "main.py [FLAGS]",
-        "Simulate one LLM serving run: requests in, a table of latencies out.",
-        "Hyphens may stand for underscores in flags. GB is 1e9 bytes unless said otherwise. --schema prints the JSON "
-        "schema of run files.",
-    )
-
-
-def _schema() -> str:
-    import json
-
-    from foundation.settings.schema import json_schema
-
-    return json.dumps(json_schema(catalogue(RunSpec), "A run of Orrery"), indent=2)
-
-
-_TEXTS = {"-h": _help, "--help": _help, "--schema": _schema}
-"""Flags that are answered with a text."""
+    return run_command(lambda: dispatch(sys.argv[1:]))

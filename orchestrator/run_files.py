@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read(paths: Sequence[Path]) -> dict[Path, tuple[RunSpec, Layers]]:
     """Read all files before anything is simulated: what is wrong with one is told at once."""
     from foundation.settings.reading import read
-    from orchestrator.commands.run import check_writable
+    from orchestrator.run_job import check_writable
     from orchestrator.settings.specification import RunCommand, given_by
 
     layers = {path: given_by(["--settings", str(path)]) for path in paths}
@@ -86,7 +86,7 @@ def _read(paths: Sequence[Path]) -> dict[Path, tuple[RunSpec, Layers]]:
 
 
 def _simulate(spec: RunSpec) -> Summary:
-    from orchestrator.commands.run import result_files
+    from orchestrator.run_job import result_files
     from orchestrator.simulation import Simulation
 
     files = result_files(spec)

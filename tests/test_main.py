@@ -18,7 +18,7 @@ from dying_backend import DyingBackend, register
 from astra_files.network import NetworkConfig
 from foundation.commands import run_command
 from foundation.settings.catalogue import catalogue
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.engine.batch import Batch
 from orchestrator.schedulers.orca import OrcaScheduler
 from orchestrator.settings.specification import RunCommand

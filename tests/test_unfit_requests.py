@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundation.commands import run_command
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 
 
 @pytest.fixture

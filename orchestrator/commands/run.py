@@ -1,117 +1,57 @@
-"""The main job: simulate one run, say how it goes, and leave its files."""
+"""The main job, `orrery run`, which is also what `orrery` does without a command: simulate one serving run.
+
+Everything heavy is imported after the flags are read, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TextIO
 
-from foundation.errors import UserError
-from foundation.printable import printable
-from orchestrator.observers.console import Console, IntervalLines, IterationLines
-from orchestrator.observers.files import ResultFiles, companions
-from orchestrator.observers.interface import Observer, Run
-from orchestrator.observers.progress import ProgressShown
-from orchestrator.settings.record import input_paths
-from orchestrator.settings.specification import RunSpec
-from orchestrator.simulation import Simulation
+from foundation.settings.catalogue import catalogue
+from foundation.settings.command_line import help_text
+from foundation.settings.reading import read
+from orchestrator.commands import Command, commands
+from orchestrator.settings.places import located_in
+from orchestrator.settings.specification import RunCommand, RunSpec, given_by
 
 
-def run(spec: RunSpec, stream: TextIO, notes: Sequence[str] = ()) -> int:
-    """Simulate `spec`, print to `stream`, write the files; return the exit code: 2 where a file could not be written.
+def simulate(arguments: Sequence[str]) -> int:
+    """Run the main job with the given command-line arguments; return the exit code."""
+    wanted = [text for flag, text in _TEXTS.items() if flag in arguments]
+    if wanted:
+        if any(argument.startswith("--plugin") for argument in arguments):
+            given_by(arguments)  # what it adds is explained as well
+        print(wanted[0]())
+        return 0
+    layers = given_by(arguments)
+    spec = read(RunCommand, layers).run
+    from orchestrator.run_job import run
 
-    `notes`: what a user should know of the files that `spec` was read from.
-    Wrong input is a `UserError` before anything is written. An error in mid-run is raised after what was finished has
-    been written.
-    """
-    check_writable(spec)
-    wanted = spec.output
-    files = result_files(spec)
-    observers: list[Observer] = []
-    if wanted.write_configs is not None:
-        observers.append(_ConfigurationFiles(wanted.write_configs))
-    if files is not None:
-        observers.append(files)
-    Simulation(spec, [*observers, *_speakers(spec, stream, files)], notes=notes).run()
-    return 2 if files is not None and files.failed else 0
+    with located_in(layers):
+        return run(spec, sys.stdout, layers.notes)
 
 
-def result_files(spec: RunSpec) -> ResultFiles | None:
-    """Return the observer that writes the result's files, None where a run names no output."""
-    wanted = spec.output
-    if wanted.output is None:
-        return None
-    return ResultFiles(wanted.output, itl=wanted.itl, report=wanted.report, complain=_complain)
+def _help() -> str:
+    others = "; ".join(f"{name}: {commands.get(name).summary}" for name in commands)
+    return help_text(
+        catalogue(RunCommand),
+        "main.py [COMMAND] [FLAGS]",
+        "Simulate one LLM serving run: requests in, a table of latencies out.",
+        "Hyphens may stand for underscores in flags. GB is 1e9 bytes unless said otherwise. --schema prints the JSON "
+        f"schema of run files. Commands, each with a --help of its own ({others}); without one it is run.",
+    )
 
 
-def check_writable(spec: RunSpec) -> None:
-    """Refuse an output that stands for something else: a folder, a device, a file that the run reads."""
-    if spec.output.output is not None:
-        _check_replaceable(spec.output.output, spec)
-        _check_folder("--output", spec.output.output.parent)
-    for flag, folder in {"--write_configs": spec.output.write_configs, "--trace_dir": spec.execution.trace_dir}.items():
-        if folder is not None:
-            _check_folder(flag, folder)
+def _schema() -> str:
+    import json
+
+    from foundation.settings.schema import json_schema
+
+    return json.dumps(json_schema(catalogue(RunSpec), "A run of Orrery"), indent=2)
 
 
-def _check_folder(flag: str, folder: Path) -> None:
-    try:
-        nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-        usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise UserError(
-            f"cannot be used: {error.strerror}", path=folder, field=flag, fix="name another folder"
-        ) from None
-    if not usable:
-        raise UserError("the folder cannot be written", path=nearest, field=flag, fix="name another folder")
+_TEXTS = {"-h": _help, "--help": _help, "--schema": _schema}
+"""Flags that are answered with a text."""
 
-
-def _check_replaceable(output: Path, spec: RunSpec) -> None:
-    inputs = input_paths(spec)
-    try:
-        if output.is_dir():
-            raise UserError("is a folder", path=output, field="--output", fix="name a CSV file")
-        for path in (output, *companions(output).values()):
-            if path.exists() and not path.is_file():
-                raise UserError("is not an ordinary file", path=path, field="--output", fix="name a CSV file")
-            if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
-                raise UserError("the run reads this file", path=path, field="--output", fix="name another file")
-    except OSError as error:
-        raise UserError(
-            f"cannot be used: {error.strerror}", path=output, field="--output", fix="name another"
-        ) from None
-
-
-def _speakers(spec: RunSpec, stream: TextIO, files: ResultFiles | None) -> list[Observer]:
-    """Return who says what: nothing when quiet, else an introduction, progress or lines, and the summary."""
-    wanted = spec.output
-    if wanted.quiet:
-        return []
-    lines: list[Observer] = []
-    if wanted.verbose:
-        lines.append(IterationLines(stream, several=sum(one.engines for one in spec.engines) > 1))
-    if wanted.verbose or wanted.log_interval is not None:
-        lines.append(IntervalLines(stream))
-    return [*(lines or [ProgressShown(stream)]), Console(stream, files)]
-
-
-class _ConfigurationFiles(Observer):
-    """Writes the effective configuration files before the run.
-
-    Those of several kinds of engines go into a folder each, named by the kind's first engine.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def begin(self, run: Run) -> None:
-        """Write network.yml, system.json and memory.json."""
-        kinds = run.places()
-        for one, places in kinds.items():
-            one.configurations.write(self._folder / f"engine{places[0]}" if len(kinds) > 1 else self._folder)
-
-
-def _complain(error: UserError) -> None:
-    print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+commands.register("run")(Command("simulate one serving run", simulate))

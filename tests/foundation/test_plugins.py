@@ -14,7 +14,7 @@ from foundation.commands import run_command
 from foundation.errors import UserError
 from foundation.plugins import load_plugin
 from foundation.settings.catalogue import catalogue
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.settings.specification import RunSpec
 from trace_gen.perf_models import perf_models
 

@@ -47,7 +47,7 @@ RUNS: dict[str, tuple[str, list[tuple[int, int, int]]]] = {
 
 def files_of(name: str) -> dict[str, str]:
     """Run `name` and return its console and its files, by name, less what the clock on the wall decides."""
-    from orchestrator.cli import simulate
+    from orchestrator.commands.run import simulate
 
     flags, requests = RUNS[name]
     flags = f"--model_name openai-community/gpt2 {flags} --dataset requests.tsv --output run.csv"

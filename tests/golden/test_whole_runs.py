@@ -7,7 +7,7 @@ import json
 import pytest
 from golden.whole_runs import DIGESTS, RUNS, digests_of
 
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 
 HELD = json.loads(DIGESTS.read_text())
 

@@ -249,7 +249,7 @@ def _digest(content: bytes) -> str:
 def main() -> None:
     """Make the digests of the runs named on the command line anew (none named: of those that have none)."""
     sys.path.insert(0, str(ROOT))
-    from orchestrator.cli import simulate
+    from orchestrator.commands.run import simulate
 
     held = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     for name in sys.argv[1:] or [name for name in RUNS if name not in held]:

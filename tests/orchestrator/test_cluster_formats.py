@@ -13,8 +13,8 @@ import pytest
 from foundation.errors import UserError
 from foundation.settings.catalogue import catalogue
 from foundation.settings.reading import flat
-from orchestrator.cli import simulate
 from orchestrator.cluster_formats.vllm_engine import NO_EFFECT, READ
+from orchestrator.commands.run import simulate
 from orchestrator.settings.specification import EngineSpec, RunSpec, from_flags
 from orchestrator.simulation import Simulation, prepare
 

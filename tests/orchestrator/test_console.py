@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import RunSpec, Simulation
-from orchestrator.commands.run import run
 from orchestrator.observers import progress
 from orchestrator.observers.console import Console, IntervalLines
 from orchestrator.observers.progress import ProgressShown, State, duration
+from orchestrator.run_job import run
 
 ROOT = Path(__file__).parents[2]
 ROWS = [(100, 8, 0), (40, 15, 1_000_000), (300, 6, 2_000_000), (7, 1, 30_000_000), (64, 16, 31_000_000)]

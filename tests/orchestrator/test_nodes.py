@@ -22,9 +22,9 @@ from foundation.errors import UserError
 from foundation.settings.catalogue import catalogue
 from foundation.settings.schema import json_schema
 from orchestrator import RunSpec
-from orchestrator.cli import simulate
 from orchestrator.cluster.node_network import node_network, place
 from orchestrator.cluster.nodes import Dimension, Link, NodeKind, load_node, shipped_nodes
+from orchestrator.commands.run import simulate
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from trace_gen.hardware import load_hardware

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.deploying import Deploying
 from orchestrator.deployment import Deployment
 from orchestrator.settings.engine import ParallelismSettings

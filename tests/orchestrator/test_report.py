@@ -15,7 +15,7 @@ import pytest
 from dying_backend import DyingBackend, register
 
 from foundation.commands import run_command
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.observers.history import DECODE, MIXED, PREFILL, History, kind_of
 from orchestrator.report import chrome_trace
 from orchestrator.report.chrome_trace import write_chrome_trace

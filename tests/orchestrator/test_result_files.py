@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from foundation.commands import run_command
 from foundation.errors import UserError
 from orchestrator import Observer, RunSpec, Simulation
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers import files
 from orchestrator.observers.files import ResultFiles, companions, csv_cell, request_lines

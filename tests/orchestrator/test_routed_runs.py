@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.deploying import Deploying
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses

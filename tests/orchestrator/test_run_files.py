@@ -11,7 +11,7 @@ from dying_backend import DyingBackend, register
 
 from foundation.commands import run_command
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.run_files import COLUMNS, main
 
 

@@ -20,7 +20,7 @@ from foundation.settings import Setting
 from foundation.settings.catalogue import Entry, catalogue
 from foundation.settings.reading import check, flat
 from foundation.settings.schema import json_schema
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.schedulers.policies.vllm import VllmSettings
 from orchestrator.settings.decided import decided
 from orchestrator.settings.engine import ModelSettings

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from analytical.embedded import create
 from converters.lowering import Lowering
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.deploying import Deploying
 from orchestrator.deployment import Deployment
 from orchestrator.engine.batch import Batch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 
 REQUESTS = [(30, 9, 0), (200, 12, 0), (7, 5, 0), (90, 20, 10), (15, 3, 20), (60, 16, 20), (5, 30, 25)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from foundation.errors import UserError
-from orchestrator.commands.run import run
 from orchestrator.deployment import Deployment
 from orchestrator.request_source import open_source
+from orchestrator.run_job import run
 from orchestrator.settings.decided import machine
 from orchestrator.settings.record import repeating
 from orchestrator.settings.run import WorkloadSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 
 BINARY = os.environ.get("ORRERY_ASTRA_SIM")
 REQUESTS = [(100, 6, 0), (40, 9, 1_000_000), (7, 3, 30_000_000)]

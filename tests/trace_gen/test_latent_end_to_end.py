@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from trace_test.__main__ import main as trace_test
 
 BINARY = os.environ.get("ORRERY_ASTRA_SIM")

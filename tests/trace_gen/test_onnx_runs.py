@@ -11,7 +11,7 @@ from onnx import TensorProto
 from onnx_cases import Shape, llama, save
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from orchestrator.deploying import Deploying
 from orchestrator.settings.specification import RunSpec
 

@@ -10,7 +10,7 @@ import pytest
 from test_quantization import AWQ, FLOAT, FP8, tensors
 
 from foundation.errors import UserError
-from orchestrator.cli import simulate
+from orchestrator.commands.run import simulate
 from trace_gen.models import shipped_models
 from trace_test.__main__ import main as trace_test
 
