@@ -187,14 +187,20 @@ class _Reading:
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
-        """Return what a given setting implies; where a choice may be absent, one that no other choice reads."""
-        for name in given:
+        """Return what a given setting implies; where a choice may be absent, one that no other choice reads.
+
+        Of several settings, that which the fewest records read decides.
+        """
+        for name in sorted(given, key=self._count_readers):
             entry = self._known.entries.get(name)
             if entry and isinstance(entry.declaration, Setting) and entry.declaration.implies:
                 own = [reader.value for reader in entry.readers if reader.choice == one.name]
                 if own and not (one.optional and len(own) < len(entry.readers)):
                     return own[0]
         return None
+
+    def _count_readers(self, name: str) -> int:
+        return len(self._known.entries[name].readers) if name in self._known.entries else 0
 
     def _belongs(self, name: str, choice: str) -> bool:
         entry = self._known.entries.get(name)
