@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,16 @@ from orchestrator.requests.request import Request
 IntArray = NDArray[np.int64]
 MOST_TOKEN_ID = 2**31 - 1
 _AT_ONCE = 4096
+
+
+class Ids(Protocol):
+    """Token ids of the rows of a table."""
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> Ids:
+        """Return those of the rows at `places`."""
+
+    def row(self, place: int) -> Sequence[int] | None:
+        """Return the ids of a row, None where they are not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +83,7 @@ class RequestTable:
 
     `adapter` is the number of the LoRA adapter that a request is served with, from 1 on (0: with none); None: nobody
     has one. `sessions`, `prompt_ids` and `output_ids` are None where no request has any. `retrieved`: so many of every
-    prompt's tokens are found for it on the way; they follow its own.
+    prompt's tokens are found for it on the way; they follow its own. `priority` None: that of all is 0.
     """
 
     id: IntArray
@@ -82,9 +93,10 @@ class RequestTable:
     line: IntArray
     adapter: IntArray | None = None
     sessions: SessionColumns | None = None
-    prompt_ids: TokenIds | None = None
-    output_ids: TokenIds | None = None
+    prompt_ids: Ids | None = None
+    output_ids: Ids | None = None
     retrieved: int = 0
+    priority: IntArray | None = None
 
     @classmethod
     def of(cls, requests: Iterable[Request]) -> RequestTable:
@@ -96,7 +108,7 @@ class RequestTable:
         return len(self.id)
 
     def __iter__(self) -> Iterator[Request]:
-        plain = self.sessions is None and self.prompt_ids is None and not self.retrieved
+        plain = self.sessions is None and self.prompt_ids is None and self.priority is None and not self.retrieved
         columns = (self.id, self.arrival_ns, self.prompt_tokens, self.output_tokens, self.line)
         for begin in range(0, len(self), _AT_ONCE):
             rows = zip(*(column[begin : begin + _AT_ONCE].tolist() for column in columns), strict=True)
@@ -115,6 +127,8 @@ class RequestTable:
             request.prompt_token_ids = self.prompt_ids.row(place)
         if self.output_ids is not None:
             request.output_token_ids = self.output_ids.row(place)
+        if self.priority is not None:
+            request.priority = int(self.priority[place])
         request.retrieved_tokens = self.retrieved
         return request
 
@@ -131,6 +145,7 @@ class RequestTable:
             None if self.prompt_ids is None else self.prompt_ids.at(places),
             None if self.output_ids is None else self.output_ids.at(places),
             self.retrieved,
+            None if self.priority is None else self.priority[places],
         )
 
     def with_retrieved(self, tokens: int) -> RequestTable:

@@ -187,4 +187,6 @@ def _shape(declaration: Setting | Choice) -> object:
     """Return what all declarations of one name must share: all but how it is explained, bounded and by default."""
     if isinstance(declaration, Choice):
         return declaration.registry
-    return replace(declaration, default=None, help="", least=None, most=None, above=None, like=(), shown_default="")
+    return replace(
+        declaration, default=None, optional=False, help="", least=None, most=None, above=None, like=(), shown_default=""
+    )

@@ -187,7 +187,7 @@ class _Reading:
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
-        """Return what a given setting implies; where a choice may be absent, one that no other choice reads.
+        """Return what a given setting implies; where a choice may be absent, one that no like choice reads which may not.
 
         Of several settings, that which the fewest records read decides.
         """
@@ -195,9 +195,14 @@ class _Reading:
             entry = self._known.entries.get(name)
             if entry and isinstance(entry.declaration, Setting) and entry.declaration.implies:
                 own = [reader.value for reader in entry.readers if reader.choice == one.name]
-                if own and not (one.optional and len(own) < len(entry.readers)):
+                if own and not (one.optional and any(self._must_make(reader.choice, one) for reader in entry.readers)):
                     return own[0]
         return None
+
+    def _must_make(self, name: str, like: Choice) -> bool:
+        """Whether a choice is between the same records as another, and may not be absent as that one may."""
+        choice = self._known.choices[name]
+        return choice.registry is like.registry and not choice.optional
 
     def _count_readers(self, name: str) -> int:
         return len(self._known.entries[name].readers) if name in self._known.entries else 0
