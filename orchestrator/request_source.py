@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 
@@ -20,8 +19,6 @@ Refuses = Callable[[Request], Unfit | None]
 """Why a request can never be served to its end; None: it can, or it is turned away at the door."""
 Holds = Callable[[Request], bool]
 """Whether there is room for a request, and so for all that are no longer."""
-SAMPLE_PROFILE = "sharegpt-like"
-SAMPLE_RATE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +65,10 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, r
     A malformed row, and (without `skip_unfit`) a request that can never fit, is a `UserError` with its line. A session
     that has one is skipped from there on.
     """
-    read = _read(workload)
-    table = _with_adapters(read.requests, workload).with_retrieved(retrieved)
+    read = read_workload_of(workload)
+    table = with_adapters(read.requests, workload).with_retrieved(retrieved)
     fits = _fitting(table, refuses, holds)
-    name = str(workload.dataset) if workload.dataset else f"the sample (seed {workload.seed})"
+    name = name_of(workload)
     if not fits.all():
         first = next(iter(table.at(~fits)))
         unfit = refuses(first)
@@ -83,17 +80,30 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, r
     return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
 
 
-def _read(workload: WorkloadSettings) -> ReadWorkload:
+def name_of(workload: WorkloadSettings) -> str:
     if workload.dataset is not None:
-        return read_requests(workload.dataset, workload.req_num or None)
-    from orchestrator.workload_generator import generate
-
-    count = workload.req_num or SAMPLE_REQUESTS
-    table = RequestTable.of(islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), count))
-    return ReadWorkload(table, count)
+        return str(workload.dataset)
+    return f"{'the sample' if workload.is_sample else 'generated traffic'} (seed {workload.seed})"
 
 
-def _with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:
+def read_workload_of(workload: WorkloadSettings) -> ReadWorkload:
+    """Read the requests that the settings name, or make them; what is wrong is a `UserError`."""
+    if workload.dataset is None:
+        from orchestrator.requests.generators.generating import Generator
+
+        count = workload.req_num or SAMPLE_REQUESTS
+        return ReadWorkload(Generator(workload.mixture, workload.seed, count).table(), count)
+    read = read_requests(workload.dataset, workload.req_num or None)
+    if not workload.replaces_times:
+        return read
+    from orchestrator.requests.generators.generating import arrival_times
+
+    requests = read.requests.openings()
+    times = arrival_times(workload.mixture[0], workload.seed, len(requests), workload.dataset)
+    return replace(read, requests=read.requests.arriving(times))
+
+
+def with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:
     """Return `table` with as many adapters in turn as are asked for."""
     if workload.lora_adapters is None:
         return table
@@ -115,6 +125,6 @@ def _fitting(table: RequestTable, refuses: Refuses, holds: Holds) -> np.typing.N
 
 
 def _unfit(workload: WorkloadSettings, request: Request, unfit: Unfit) -> UserError:
-    what = unfit.why if workload.dataset else f"request {request.id} of the sample: {unfit.why}"
+    what = unfit.why if workload.dataset else f"request {request.id} of {name_of(workload).partition(' (')[0]}: {unfit.why}"
     fix = f"{unfit.fix}, or drop such requests with --skip_unfit"
     return UserError(what, path=workload.dataset, line=request.source_line, fix=fix)

@@ -161,7 +161,7 @@ class RunSpec:
         title="Cluster",
     )
     transfer: TransferSettings = section(TransferSettings, "Cluster")
-    workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    workload: WorkloadSettings = section(WorkloadSettings, "Workload", grouped=True)
     traffic: TrafficSettings = section(TrafficSettings, "Traffic")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
@@ -199,6 +199,7 @@ class RunSpec:
     def problems(self) -> Iterator[Problem]:
         """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
         yield from wrong_roles(self.engines)
+        yield from self.workload.too_many()
         if self.hands_over and self.has_tiers:
             what = "engines of the run have roles, and an engine has one connector: to others, or to a tier"
             yield Problem("kv_tier", what, "leave --kv_tier or --role out")

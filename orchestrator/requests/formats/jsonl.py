@@ -4,9 +4,10 @@
     {"session_id": "a", "arrival_time_ns": 70, "sub_requests": [
         {"input_toks": 9, "output_toks": 5, "tool_duration_ns": 3000}, {"input_toks": 30, "output_toks": 2}]}
 
-Source: LLMServingSim, docs/docs/workloads/jsonl-format.md and serving/core/router.py at 5daddb2. Lists of token ids may
-be left out; where a prompt's are there, they are as many as its tokens, which LLMServingSim does not ask for. Memory
-goes with the requests that are taken; what is wrong is told with its line.
+Source: LLMServingSim, docs/docs/workloads/jsonl-format.md and serving/core/router.py at 5daddb2. A request's `priority`
+(0 unless given; policies that know priorities serve the least first) is ours. Lists of token ids may be left out; where
+a prompt's are there, they are as many as its tokens, which LLMServingSim does not ask for. Memory goes with the requests
+that are taken; what is wrong is told with its line.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from orchestrator.requests.formats import WHAT, RequestFormat, request_formats
 from orchestrator.workload import LATEST_ARRIVAL_NS, MOST_TOKENS, ReadWorkload
 
 _MARK = b"\xef\xbb\xbf"
-_LENGTHS = ("input_toks", "output_toks", "input_tok_ids", "output_tok_ids")
+_LENGTHS = ("input_toks", "output_toks", "input_tok_ids", "output_tok_ids", "priority")
 _FLAT = (*_LENGTHS, "arrival_time_ns")
 _SESSION = ("session_id", "arrival_time_ns", "sub_requests")
 _TURN = (*_LENGTHS, "tool_duration_ns")
-_FIELDS_KEPT = 6
+_FIELDS_KEPT = 7
+_MOST_PRIORITY = 10**6
 
 
 def recognises(first_line: bytes) -> bool:
@@ -86,7 +88,7 @@ class _Reader:
         if not self._kept:
             raise UserError(f"the {WHAT} holds no requests", path=self._path, fix="give a JSON object a line")
         columns = np.array(self._kept, dtype=np.int64).reshape(-1, _FIELDS_KEPT).T
-        prompts, outputs, arrivals, lines, sessions, pauses = map(np.ascontiguousarray, columns)
+        prompts, outputs, arrivals, lines, sessions, pauses, priorities = map(np.ascontiguousarray, columns)
         table = RequestTable(
             np.arange(len(prompts)),
             prompts,
@@ -96,6 +98,7 @@ class _Reader:
             sessions=SessionColumns(sessions, pauses) if self._sessions else None,
             prompt_ids=TokenIds.of(self._prompt_ids) if self._known else None,
             output_ids=TokenIds.of(self._output_ids) if self._known else None,
+            priority=priorities if priorities.any() else None,
         )
         return ReadWorkload(table, self._rows)
 
@@ -150,10 +153,11 @@ class _Reader:
         if len(output_ids) > output:
             what = f"{len(output_ids)} ids for {output} tokens"
             raise self._wrong(what, number, (*where, "output_tok_ids"), "give as many as output_toks, or fewer")
+        priority = self._whole(record, "priority", -_MOST_PRIORITY, _MOST_PRIORITY, number, where, 0)
         self._known = self._known or bool(prompt_ids)
         self._prompt_ids.append(prompt_ids)
         self._output_ids.append(output_ids)
-        self._kept.extend((prompt, output, arrival, number, session, pause))
+        self._kept.extend((prompt, output, arrival, number, session, pause, priority))
         self._rows += 1
 
     def _arrival(self, record: Mapping[str, Any], number: int) -> int:

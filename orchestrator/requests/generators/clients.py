@@ -12,7 +12,7 @@ from foundation.settings.reading import Problem
 from orchestrator.requests.generators.arrivals import DEFAULT_RATE, ArrivalProcess, arrival_processes
 from orchestrator.requests.generators.arrivals.poisson import Poisson
 from orchestrator.requests.generators.arrivals.trace import Trace
-from orchestrator.requests.generators.pairs import LengthPairs, length_pairs
+from orchestrator.requests.generators.pairs import TITLE, LengthPairs, length_pairs
 from orchestrator.requests.generators.prefixes import PrefixSettings
 from orchestrator.requests.generators.sessions import Sessions, session_kinds
 
@@ -46,14 +46,23 @@ class ClientSettings:
         shown_default=f"{DEFAULT_RATE:g}; a trace's own",
     )
     arrivals: ArrivalProcess | None = choice(
-        arrival_processes, None, "when requests come", shown_default="poisson; a dataset's own times"
+        arrival_processes, None, "when requests come", title=TITLE, shown_default="poisson; a dataset's own times"
     )
     lengths: LengthPairs = choice(
-        length_pairs, None, "how long prompts and answers are", otherwise="separate", shown_default="separate"
+        length_pairs,
+        None,
+        "how long prompts and answers are",
+        title=TITLE,
+        otherwise="separate",
+        shown_default="separate",
     )
     prefixes: PrefixSettings = section(PrefixSettings)
     sessions: Sessions | None = choice(
-        session_kinds, None, "what follows a request", shown_default="none: requests stand by themselves"
+        session_kinds,
+        None,
+        "what follows a request",
+        title=TITLE,
+        shown_default="none: requests stand by themselves",
     )
 
     @property

@@ -18,7 +18,7 @@ from foundation.settings.reading import Problem
 from orchestrator.requests.generators.lengths import LengthDistribution, distributions
 
 _METADATA = "declaration"
-_WORDS = {"input": "of prompts", "output": "of answers", "total": "of a prompt and its answer"}
+_WORDS = {"input": "prompts", "output": "answers", "total": "prompts with their answers"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _named(plain: type[Any], role: str) -> type[Any]:
     for one in declared(plain):
         if not isinstance(one, Setting):
             raise InternalError(f"{plain.__name__}.{one.name}: a distribution has plain settings")
-        words = one.help if "{role}" not in own.get(one.name, "{role}") else f"{one.help} {_WORDS[role]}"
+        words = one.help.format(them=_WORDS[role])
         aliases = tuple(alias.format(role=role) for alias in one.aliases)
         fitting = replace(one, name="", help=words, aliases=aliases)
         kind = f"{one.kind} | None" if one.optional else one.kind

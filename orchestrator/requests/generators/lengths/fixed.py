@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Fixed:
     """All the same."""
 
-    tokens_each: int = setting(512, "tokens of each", unit="tokens", least=1, most=MOST_TOKENS, implies=True)
+    tokens_each: int = setting(512, "length of all {them}", unit="tokens", least=1, most=MOST_TOKENS, implies=True)
 
     def tokens(self, uniforms: NDArray[np.float64], role: Role) -> NDArray[np.int64]:
         """See `LengthDistribution`."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROFILES = "that of --profile"
-_NO_LIMIT = f"that of --profile; {MOST_TOKENS} where a mean is given"
+_NO_LIMIT = f"that of --profile, or {MOST_TOKENS} where a mean is given"
 
 
 @distributions.register("lognormal")
@@ -24,16 +24,16 @@ class Lognormal:
     """Log-normal: a long right tail, cut at the limits."""
 
     mean: float | None = setting(
-        None, "mean length before limits", unit="tokens", above=0, most=MOST_TOKENS, shown_default=_PROFILES
+        None, "mean length of {them}, before limits", unit="tokens", above=0, most=MOST_TOKENS, shown_default=_PROFILES
     )
     cv: float | None = setting(
-        None, "coefficient of variation: standard deviation over mean", least=0, most=100, shown_default=_PROFILES
+        None, "coefficient of variation of the lengths of {them}", least=0, most=100, shown_default=_PROFILES
     )
     least: int | None = setting(
-        None, "least length", unit="tokens", least=1, most=MOST_TOKENS, shown_default=f"{_PROFILES}; 1"
+        None, "least length of {them}", unit="tokens", least=1, most=MOST_TOKENS, shown_default="that of --profile, or 1 where a mean is given"
     )
     most: int | None = setting(
-        None, "greatest length", unit="tokens", least=1, most=MOST_TOKENS, shown_default=_NO_LIMIT
+        None, "greatest length of {them}", unit="tokens", least=1, most=MOST_TOKENS, shown_default=_NO_LIMIT
     )
 
     def problems(self) -> Iterator[Problem]:

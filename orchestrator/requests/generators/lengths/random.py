@@ -26,13 +26,13 @@ class Random:
 
     length: int | None = setting(
         None,
-        "length that others are around",
+        "length that those of {them} are around",
         unit="tokens",
         least=1,
         most=MOST_TOKENS,
         implies=True,
         aliases=("{role}_len",),
-        shown_default="vLLM's: prompts 1024, answers 128",
+        shown_default="vLLM's: 1024 of prompts, 128 of answers",
     )
     ratio: float = setting(
         0.0, "how far random lengths are off at most, in lengths: 0.5 is half of it", least=0, most=0.999, implies=True

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Uniform:
     """Between two lengths, each as likely."""
 
-    least: int = setting(1024, "least length", unit="tokens", least=1, most=MOST_TOKENS)
-    most: int = setting(4096, "greatest length", unit="tokens", least=1, most=MOST_TOKENS)
+    least: int = setting(1024, "least length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
+    most: int = setting(4096, "greatest length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
 
     def problems(self) -> Iterator[Problem]:
         """The limits are in order."""

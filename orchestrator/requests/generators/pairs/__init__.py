@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Sampler = Callable[[int], tuple[NDArray[np.int64], NDArray[np.int64]]]
     """Returns the prompt and output tokens of so many further requests."""
 
+TITLE = "Workload"
+
 
 @dataclass(frozen=True, slots=True)
 class PairPlace:

@@ -41,7 +41,7 @@ class Empirical:
     )
     input_scale: float = setting(1.0, "factor of the prompts' tokens", above=0, most=_MOST_SCALE)
     output_scale: float = setting(1.0, "factor of the answers' tokens", above=0, most=_MOST_SCALE)
-    max_tokens: int | None = setting(
+    max_request_tokens: int | None = setting(
         None, "tokens of a prompt and its answer at most; prompts are cut", unit="tokens", least=2, most=MOST_TOKENS
     )
 
@@ -58,9 +58,9 @@ class Empirical:
         table = read_requests(self.lengths_file).requests
         prompts = self._scaled(table.prompt_tokens, self.input_scale)
         outputs = self._scaled(table.output_tokens, self.output_scale)
-        if self.max_tokens is not None:
-            outputs = outputs.clip(1, self.max_tokens - 1)
-            prompts = prompts.clip(1, self.max_tokens - outputs)
+        if self.max_request_tokens is not None:
+            outputs = outputs.clip(1, self.max_request_tokens - 1)
+            prompts = prompts.clip(1, self.max_request_tokens - outputs)
         rows = _Rows(len(prompts), self.lengths_order, place.stream("row"))
 
         def draw(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from foundation.settings.reading import Problem
 from orchestrator.requests.generators.lengths import LengthDistribution, Published, Role
 from orchestrator.requests.generators.lengths.lognormal import Lognormal
 from orchestrator.requests.generators.lengths.random import Random
-from orchestrator.requests.generators.pairs import PairPlace, length_pairs
+from orchestrator.requests.generators.pairs import TITLE, PairPlace, length_pairs
 from orchestrator.requests.generators.roles import InRole, in_role
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Separate:
         None, "published means of log-normal lengths", choices=tuple(PROFILES), shown_default=DEFAULT_PROFILE
     )
     input_lengths: InRole | None = choice(
-        in_role("input"), None, "distribution of the tokens of prompts", shown_default=_DEFAULT
+        in_role("input"), None, "distribution of the tokens of prompts", title=TITLE, shown_default=_DEFAULT
     )
     output_lengths: InRole | None = choice(
-        in_role("output"), None, "distribution of the tokens of answers", shown_default=_DEFAULT
+        in_role("output"), None, "distribution of the tokens of answers", title=TITLE, shown_default=_DEFAULT
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foundation.settings import choice, setting
 from orchestrator.requests.generators.lengths import Published, Role
-from orchestrator.requests.generators.pairs import PairPlace, length_pairs
+from orchestrator.requests.generators.pairs import TITLE, PairPlace, length_pairs
 from orchestrator.requests.generators.roles import InRole, in_role
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Total:
     """The sum of both is drawn and divided by a ratio."""
 
     total_lengths: InRole = choice(
-        in_role("total"), "uniform", "distribution of the tokens of a prompt and its answer together"
+        in_role("total"), "uniform", "distribution of the tokens of a prompt and its answer together", title=TITLE
     )
     prefill_to_decode_ratio: float = setting(
         20.0, "tokens of a prompt over those of its answer", least=0, most=1e6, implies=True

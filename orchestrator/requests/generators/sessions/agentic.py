@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 class Agentic(MultiTurn):
     """Agents that call tools between requests."""
 
-    session_turns: float = setting(
-        1.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS, implies=True
-    )
+    session_turns: float = setting(1.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS)
     tool_calls: float = setting(4.0, "mean tool calls of a turn", least=0, most=MOST_TURNS, implies=True)
     tool_time: float = setting(1.0, "mean time that a tool takes", unit="s", least=0, most=1e6, implies=True)
     tool_tokens: float = setting(
@@ -49,7 +47,7 @@ class Agentic(MultiTurn):
             called = np.ones(rows, dtype=np.bool_)
             called[ends - requests] = False
             pause = self.spent(tools, rows, self.tool_time)
-            pause[ends - 1] = self.spent(pauses, len(requests), self.pause)
+            pause[ends - 1] = self.spent(pauses, len(requests), self.pause_time)
             last = ends[np.cumsum(asked) - 1]
             pause[last - 1] = 0
             count = np.diff(last, prepend=0)

@@ -30,13 +30,13 @@ class MultiTurn:
     """Conversations of several turns, with pauses between them."""
 
     session_turns: float = setting(
-        4.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS, implies=True
+        4.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS
     )
     session_counts: str = setting(
         "geometric", "how numbers of turns and of tool calls are distributed", choices=("geometric", "fixed")
     )
-    pause: float = setting(
-        10.0, "mean time from an answer to the user's next turn", unit="s", least=0, most=_MOST_S, implies=True
+    pause_time: float = setting(
+        10.0, "mean time from an answer to the user's next turn", unit="s", least=0, most=_MOST_S
     )
     session_times: str = setting(
         "exponential", "how pauses and tool times are distributed", choices=("exponential", "fixed")
@@ -60,7 +60,7 @@ class MultiTurn:
 
         def draw(sessions: int) -> Turns:
             count = 1 + self.counted(counts, sessions, self.session_turns - 1.0)
-            pause = self.spent(pauses, int(count.sum()), self.pause)
+            pause = self.spent(pauses, int(count.sum()), self.pause_time)
             pause[np.cumsum(count) - 1] = 0
             return Turns(count, pause, np.zeros_like(pause))
 
