@@ -125,6 +125,10 @@ def _fitting(table: RequestTable, refuses: Refuses, holds: Holds) -> np.typing.N
 
 
 def _unfit(workload: WorkloadSettings, request: Request, unfit: Unfit) -> UserError:
-    what = unfit.why if workload.dataset else f"request {request.id} of {name_of(workload).partition(' (')[0]}: {unfit.why}"
+    what = (
+        unfit.why
+        if workload.dataset
+        else f"request {request.id} of {name_of(workload).partition(' (')[0]}: {unfit.why}"
+    )
     fix = f"{unfit.fix}, or drop such requests with --skip_unfit"
     return UserError(what, path=workload.dataset, line=request.source_line, fix=fix)

@@ -1,8 +1,8 @@
 """`orrery workload`: write a workload, or say what one is like.
 
-    orrery workload OUTPUT [FLAGS]       make requests (or read and rescale those of --dataset) and write them
-    orrery workload --describe FILE      print what a file's requests are like
-    orrery workload --report FILE.html   the same of what the flags make, as a page; also beside OUTPUT
+orrery workload OUTPUT [FLAGS]       make requests (or read and rescale those of --dataset) and write them
+orrery workload --describe FILE      print what a file's requests are like
+orrery workload --report FILE.html   the same of what the flags make, as a page; also beside OUTPUT
 """
 
 from __future__ import annotations

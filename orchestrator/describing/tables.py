@@ -21,9 +21,19 @@ def print_description(name: str, found: Description, stream: TextIO) -> None:
     print_table("Arrivals", ("", ""), arrival_rows(found), stream)
     print_table("Lengths", LENGTH_HEADER, length_rows(found), stream)
     for what in ("prompt", "output"):
-        print_table(f"Tokens of a{'n' if what == 'output' else ''} {what}", ("from", "requests", ""), _bars(found.histograms[what]), stream)
+        print_table(
+            f"Tokens of a{'n' if what == 'output' else ''} {what}",
+            ("from", "requests", ""),
+            _bars(found.histograms[what]),
+            stream,
+        )
     if found.dispersion:
-        print_table("Index of dispersion of arrivals", ("window, s", "windows", "variance / mean"), dispersion_rows(found), stream)
+        print_table(
+            "Index of dispersion of arrivals",
+            ("window, s", "windows", "variance / mean"),
+            dispersion_rows(found),
+            stream,
+        )
     if found.rate is not None:
         print_table("Arrivals over time", ("from, s", "per s", ""), _rate_rows(found), stream)
     print_table("Prefix sharing", ("tokens in a block", "prompt tokens found, %"), sharing_rows(found), stream)
@@ -83,7 +93,7 @@ def _lengths(name: str, values: Values) -> Row:
 
 def _bars(histogram: dict[int, int]) -> list[Row]:
     most = max(histogram.values())
-    return [(str(low), str(count), "#" * round(_BAR * count / most)) for low, count in histogram.items()]
+    return [(str(low), str(count), _bar(count / most)) for low, count in histogram.items()]
 
 
 def _rate_rows(found: Description) -> list[Row]:
@@ -93,9 +103,12 @@ def _rate_rows(found: Description) -> list[Row]:
     rows: list[Row] = []
     means = [float(rates[at : at + joined].mean()) for at in range(0, len(rates), joined)]
     for place, rate in enumerate(means):
-        bar = "#" * round(_BAR * rate / max(means))
-        rows.append((_short(float(edges[place * joined])), _short(rate), bar))
+        rows.append((_short(float(edges[place * joined])), _short(rate), _bar(rate / max(means))))
     return rows
+
+
+def _bar(share: float) -> str:
+    return ("#" * round(_BAR * share)).ljust(_BAR)
 
 
 def _short(value: float) -> str:

@@ -14,6 +14,7 @@ from benchmarks.fuzz.target import Target, targets
 from foundation.errors import UserError
 from orchestrator.cluster.node_network import node_network
 from orchestrator.cluster.nodes import load_node
+from orchestrator.commands.workload import read_flags
 from orchestrator.reallm.runs import plan
 from orchestrator.reallm.system_file import read_system_file
 from orchestrator.replay.__main__ import main as replay_command
@@ -24,7 +25,6 @@ from orchestrator.requests.formats.jsonl import read as read_jsonl
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload
-from orchestrator.workload_generator import read_flags
 
 _MOST_STEPS = 400
 _CASE = {
@@ -119,6 +119,6 @@ targets.register("cluster_config")(Target("cluster files of LLMServingSim", _clu
 targets.register("engine_config")(Target("arguments of a vLLM engine", _engine_config, "arguments.json"))
 targets.register("node")(Target("node files", _node, "node.json"))
 targets.register("flags")(Target("flags of the main job", _flags))
-targets.register("generator_flags")(Target("flags of the workload generator", lambda path: read_flags(words(path))))
+targets.register("generator_flags")(Target("flags of orrery workload", lambda path: read_flags(words(path))))
 targets.register("replay_case")(Target("cases of replays", _case, "case.json"))
 targets.register("recording")(Target("recordings of replays", _recording, "expected.json"))

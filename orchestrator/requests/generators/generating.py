@@ -61,9 +61,7 @@ class Rows:
 class Generator:
     """The requests that `clients` send, `count` of them."""
 
-    def __init__(
-        self, clients: Sequence[ClientSettings], seed: int, count: int
-    ) -> None:
+    def __init__(self, clients: Sequence[ClientSettings], seed: int, count: int) -> None:
         self._clients = clients
         self._seed = seed
         self._count = count

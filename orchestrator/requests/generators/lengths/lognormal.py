@@ -24,13 +24,29 @@ class Lognormal:
     """Log-normal: a long right tail, cut at the limits."""
 
     mean: float | None = setting(
-        None, "mean length of {them}, before limits", unit="tokens", above=0, most=MOST_TOKENS, shown_default=_PROFILES
+        None,
+        "mean length of {them}, before limits",
+        unit="tokens",
+        above=0,
+        most=MOST_TOKENS,
+        implies=True,
+        shown_default=_PROFILES,
     )
     cv: float | None = setting(
-        None, "coefficient of variation of the lengths of {them}", least=0, most=100, shown_default=_PROFILES
+        None,
+        "coefficient of variation of the lengths of {them}",
+        least=0,
+        most=100,
+        implies=True,
+        shown_default=_PROFILES,
     )
     least: int | None = setting(
-        None, "least length of {them}", unit="tokens", least=1, most=MOST_TOKENS, shown_default="that of --profile, or 1 where a mean is given"
+        None,
+        "least length of {them}",
+        unit="tokens",
+        least=1,
+        most=MOST_TOKENS,
+        shown_default="that of --profile, or 1 where a mean is given",
     )
     most: int | None = setting(
         None, "greatest length of {them}", unit="tokens", least=1, most=MOST_TOKENS, shown_default=_NO_LIMIT

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 class Normal:
     """Normal, rounded, cut at the limits."""
 
-    mean: float = setting(512.0, "mean length of {them}, before limits", unit="tokens", above=0, most=MOST_TOKENS)
-    std: float = setting(128.0, "standard deviation of the lengths of {them}", unit="tokens", least=0, most=MOST_TOKENS)
+    mean: float = setting(
+        512.0, "mean length of {them}, before limits", unit="tokens", above=0, most=MOST_TOKENS, implies=True
+    )
+    std: float = setting(
+        128.0, "standard deviation of the lengths of {them}", unit="tokens", least=0, most=MOST_TOKENS, implies=True
+    )
     least: int = setting(1, "least length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
     most: int = setting(MOST_TOKENS, "greatest length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
 

@@ -23,7 +23,9 @@ class Zipf:
 
     least: int = setting(1024, "least length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
     most: int = setting(4096, "greatest length of {them}", unit="tokens", least=1, most=MOST_TOKENS)
-    theta: float = setting(0.6, "exponent of Zipf's law of {them}; 0: all lengths as likely", least=0, most=20)
+    theta: float = setting(
+        0.6, "exponent of Zipf's law of {them}; 0: all lengths as likely", least=0, most=20, implies=True
+    )
 
     def problems(self) -> Iterator[Problem]:
         """The limits are in order."""

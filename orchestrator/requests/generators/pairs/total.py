@@ -28,7 +28,11 @@ class Total:
     """The sum of both is drawn and divided by a ratio."""
 
     total_lengths: InRole = choice(
-        in_role("total"), "uniform", "distribution of the tokens of a prompt and its answer together", title=TITLE
+        in_role("total"),
+        None,
+        "distribution of the tokens of a prompt and its answer together",
+        title=TITLE,
+        otherwise="uniform",
     )
     prefill_to_decode_ratio: float = setting(
         20.0, "tokens of a prompt over those of its answer", least=0, most=1e6, implies=True

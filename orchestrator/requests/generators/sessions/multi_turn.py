@@ -29,9 +29,7 @@ _MOST_S = 1e6
 class MultiTurn:
     """Conversations of several turns, with pauses between them."""
 
-    session_turns: float = setting(
-        4.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS
-    )
+    session_turns: float = setting(4.0, "mean turns of a session that a user opens", least=1, most=MOST_TURNS)
     session_counts: str = setting(
         "geometric", "how numbers of turns and of tool calls are distributed", choices=("geometric", "fixed")
     )
