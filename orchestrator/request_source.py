@@ -81,6 +81,7 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, r
 
 
 def name_of(workload: WorkloadSettings) -> str:
+    """Return what the requests are called."""
     if workload.dataset is not None:
         return str(workload.dataset)
     return f"{'the sample' if workload.is_sample else 'generated traffic'} (seed {workload.seed})"

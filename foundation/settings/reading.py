@@ -187,7 +187,7 @@ class _Reading:
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
-        """Return what a given setting implies; where a choice may be absent, one that no like choice reads which may not.
+        """Return what a given setting implies; where a choice may be absent, one that no like choice reads.
 
         Of several settings, that which the fewest records read decides.
         """

@@ -1,4 +1,4 @@
-"""The figures of a workload. Rates and gaps are of arrivals from outside: later turns of sessions come when they come."""
+"""The figures of a workload. Rates and gaps are of arrivals from outside; later turns come when earlier ones end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Dispersion:
-    """The variance of the arrivals in a window over their mean: 1 for a Poisson process, more where there are bursts."""
+    """The variance of the arrivals in a window over their mean: 1 for a Poisson process, more with bursts."""
 
     window_s: float
     windows: int
@@ -174,7 +174,7 @@ def _rate(arrivals: IntArray, span_s: float) -> tuple[FloatArray, FloatArray] | 
     bins = min(RATE_BINS, len(arrivals) - 1)
     width = span_s / bins
     place = np.minimum((since / 1e9 / width).astype(np.int64), bins - 1)
-    return np.arange(bins + 1) * width, np.bincount(place, minlength=bins) / width
+    return np.arange(bins + 1, dtype=np.float64) * width, np.bincount(place, minlength=bins).astype(np.float64) / width
 
 
 def _histogram(tokens: IntArray) -> dict[int, int]:

@@ -12,9 +12,10 @@ from orchestrator.report.markup import card, document, escape, paragraph, sectio
 from orchestrator.request_table import RequestTable
 
 _TERMS = (
-    "Rates and gaps are of arrivals from outside: first turns of sessions, and requests by themselves. Burstiness is the "
-    "shape of the gamma distribution whose coefficient of variation is that of the gaps: 1 is Poisson, less is burstier. "
-    "The index of dispersion is the variance of the arrivals in a window over their mean; 1 at all windows is Poisson.",
+    "Rates and gaps are of arrivals from outside: first turns of sessions, and requests by themselves. Burstiness is "
+    "the shape of the gamma distribution whose coefficient of variation is that of the gaps: 1 is Poisson, less is "
+    "burstier. The index of dispersion is the variance of the arrivals in a window over their mean; 1 at all windows "
+    "is Poisson.",
     "Prefix sharing is the share of prompt tokens in whole blocks that begin as a prompt, or a prompt and its answer, "
     "before it: what a prefix cache without limits would find.",
 )
@@ -43,7 +44,7 @@ def _arrival_charts(found: Description, requests: RequestTable) -> list[str]:
     if found.rate is not None:
         x, y = steps(*found.rate)
         charts.append(Chart("Rate", "time, s", "arrivals/s", (Series("arrivals", 1, x, y, filled=True),)))
-    gaps = np.diff(np.sort(requests.openings().arrival_ns)) / 1e9
+    gaps = np.diff(np.sort(requests.openings().arrival_ns)).astype(np.float64) / 1e9
     if len(gaps) and gaps.max() > 0.0:
         positive = gaps[gaps > 0.0]
         x, y = cumulative(positive)

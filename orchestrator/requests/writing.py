@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any
 
 from foundation.errors import UserError
 from foundation.files import atomic_write
@@ -44,7 +44,7 @@ def needs_json(table: RequestTable) -> bool:
     return any(one is not None for one in (table.sessions, table.prompt_ids, table.output_ids, table.priority))
 
 
-def _write_rows(stream: TextIO, table: RequestTable, *, header: bool) -> None:
+def _write_rows(stream: IO[Any], table: RequestTable, *, header: bool) -> None:
     columns = [table.prompt_tokens, table.output_tokens, table.arrival_ns]
     names = list(COLUMNS)
     if table.adapter is not None:

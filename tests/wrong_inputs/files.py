@@ -15,6 +15,7 @@ REALLM = "request_id,request_type,application_id,arrival_timestamp,batch_size,pr
 Files = Iterator[tuple[str, str | bytes]]
 
 WORKLOADS: dict[str, str | bytes] = {
+    "once.tsv": "10\t5\t7\n20\t3\t7\n",
     "good.tsv": HEADER + "10\t5\t0\n20\t3\t10\n30\t2\t20\n",
     "empty.tsv": "",
     "header.tsv": HEADER,
@@ -371,6 +372,16 @@ RUN_FILES: dict[str, str | bytes] = {
     "tierrole.yaml": _PAIR + "  - {role: prefill, kv_tier: host}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
+    "mixdataset.yaml": "dataset: good.tsv\nworkload:\n  mixture: [{share: 1}, {share: 2}]\n",
+    "mixshare.yaml": "workload:\n  mixture:\n  - {share: 1}\n  - {priority: 2}\n",
+    "mixtwice.yaml": "workload:\n  mixture: [{priority: 1}, {priority: 2}]\nmixture: [{priority: 1}, {priority: 2}]\n",
+    "mixname.yaml": "workload:\n  mixture:\n  - {share: 1}\n  - {share: 1, bursstiness: 2}\n",
+    "mixrate.yaml": "workload:\n  mixture:\n  - {request_rate: 1}\n  - {request_rate: fast}\n",
+    "groupname.yaml": "workload:\n  npu_num: 4\n  reqest_rate: 3\n",
+    "grouptext.yaml": "workload: sharegpt\n",
+    "grouptwice.yaml": "request_rate: 3\nworkload: {request_rate: 4}\n",
+    "grouplist.yaml": "workload:\n  mixture: 4\n",
+    "groupin.yaml": "workload: {engines: [{npu_num: 1}]}\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
     "enginesmodel.yaml": "fp: 16\nengines:\n  - model_name: gpt2\n  - model_name: gpt-5\n  - hardware: H1000\n",
     "enginestp.yaml": "engines:\n  - {}\n  - {}\n  - npu_num: 6\n    tensor_parallel_size: 4\n",

@@ -4,10 +4,10 @@
     {"session_id": "a", "arrival_time_ns": 70, "sub_requests": [
         {"input_toks": 9, "output_toks": 5, "tool_duration_ns": 3000}, {"input_toks": 30, "output_toks": 2}]}
 
-Source: LLMServingSim, docs/docs/workloads/jsonl-format.md and serving/core/router.py at 5daddb2. A request's `priority`
+Source: LLMServingSim, docs/docs/workloads/jsonl-format.md and serving/core/router.py at 5daddb2. The field `priority`
 (0 unless given; policies that know priorities serve the least first) is ours. Lists of token ids may be left out; where
-a prompt's are there, they are as many as its tokens, which LLMServingSim does not ask for. Memory goes with the requests
-that are taken; what is wrong is told with its line.
+a prompt's are there, they are as many as its tokens, which LLMServingSim does not ask for. Memory goes with the
+requests that are taken; what is wrong is told with its line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Quantiles of the gamma distribution of mean 1, by Newton's method on the logarithm of its distribution function.
 
-Below the mean the lower tail is a power series, above it the upper tail is Legendre's continued fraction (Abramowitz and
-Stegun, "Handbook of Mathematical Functions", 6.5.29 and 6.5.31). Logarithms of both tails are concave in the logarithm
-of the value, so steps converge from wherever they begin. A value's steps end when it is found, whatever others need.
+Below the mean the lower tail is a power series, above it the upper tail is Legendre's continued fraction (Abramowitz
+and Stegun, "Handbook of Mathematical Functions", 6.5.29 and 6.5.31). Logarithms of both tails are concave in the
+logarithm of the value, so steps converge from wherever they begin. A value's steps end when it is found, whatever
+others need.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def gamma_quantile(shape: float, upper: FloatArray) -> FloatArray:
 
 
 def _beginning(shape: float, whole: float, upper: FloatArray, log_lower: FloatArray) -> FloatArray:
-    """Return logarithms to begin with: Wilson and Hilferty's cube where it is positive, the first term of the series."""
+    """Return logarithms to begin with: Wilson and Hilferty's cube, or the series' first term where it is small."""
     cube = 1.0 - 1.0 / (9.0 * shape) - normal_quantile(upper) / (3.0 * shape**0.5)
     small = (log_lower + whole) / shape
     near = cube > 0.3

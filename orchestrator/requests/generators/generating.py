@@ -24,9 +24,10 @@ from orchestrator.requests.generators.pairs import PairPlace
 from orchestrator.requests.generators.prefixes import NO_PREFIX
 from orchestrator.requests.generators.streams import Stream
 from orchestrator.requests.generators.token_ids import GeneratedIds, Parts
-from orchestrator.workload import MOST_TOKENS
 
 IntArray = NDArray[np.int64]
+LONGEST_PROMPT = 10**7
+"""Tokens, with all that was said before; more are a mistake, and would be written out one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,9 +206,9 @@ def _prompts(client: ClientSettings, new: IntArray, output: IntArray, leaf: IntA
     """Return the tokens of prompts: the prefix, earlier turns from `first` on, and the new ones."""
     said = new + output
     before = np.cumsum(said) - said
-    prompts = new + before - before[first] + np.where(leaf == NO_PREFIX, 0, client.prefixes.prefix_len)
-    if int(prompts.max()) > MOST_TOKENS:
-        what = f"a prompt grows to {int(prompts.max())} tokens, at most {MOST_TOKENS} can be"
+    prompts: IntArray = new + before - before[first] + np.where(leaf == NO_PREFIX, 0, client.prefixes.prefix_len)
+    if int(prompts.max()) > LONGEST_PROMPT:
+        what = f"a prompt grows to {int(prompts.max())} tokens, at most {LONGEST_PROMPT} can be"
         raise UserError(what, field="--session_turns", fix="give --max_history, or fewer turns")
     return prompts
 

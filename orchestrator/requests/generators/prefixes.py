@@ -1,7 +1,7 @@
 """Prompts that begin alike: system prompts, tools' descriptions, documents that many ask about.
 
-Prefixes are the leaves of a tree: at each of `prefix_depth` levels a node has `prefix_groups` children, and each level has
-an equal part of the prefix's tokens. Requests of one leaf share the whole prefix, others what their leaves have in
+Prefixes are the leaves of a tree: at each of `prefix_depth` levels a node has `prefix_groups` children, and each level
+has an equal part of the prefix's tokens. Requests of one leaf share the whole prefix, others what their leaves have in
 common. With one level there are `prefix_groups` prefixes that share nothing.
 """
 

@@ -1,7 +1,7 @@
 """`--arrivals trace`: the times of a file of requests, rescaled: to a rate, or by a factor.
 
-With `--dataset` and no other file they are the data set's own times. Where more requests are asked for than the file has,
-its times come again, a mean gap after its last.
+With `--dataset` and no other file they are the data set's own times. Where more requests are asked for than the file
+has, its times come again, a mean gap after its last.
 """
 
 from __future__ import annotations

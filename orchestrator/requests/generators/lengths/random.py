@@ -1,7 +1,7 @@
 """`random`: as the random data set of `vllm bench serve`: whole numbers around a length, each as likely.
 
-From floor(length x (1 - ratio)) to ceil(length x (1 + ratio)), answers from 1 on (vLLM, vllm/benchmarks/datasets/random.py;
-the special tokens of a tokenizer, which vLLM takes off the prompt's length, are none here).
+From floor(length x (1 - ratio)) to ceil(length x (1 + ratio)), from 1 on (vllm/benchmarks/datasets/random.py; the
+special tokens of a tokenizer, which vLLM takes off the prompt's length, are none here).
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Zipf:
 
     def tokens(self, uniforms: NDArray[np.float64], role: Role) -> NDArray[np.int64]:
         """See `LengthDistribution`."""
-        return self.least + zipf_ranks(uniforms, self.most - self.least + 1, self.theta)
+        import numpy as np
+
+        return np.add(self.least, zipf_ranks(uniforms, self.most - self.least + 1, self.theta))
 
 
 def zipf_ranks(uniforms: NDArray[np.float64], count: int, theta: float) -> NDArray[np.int64]:

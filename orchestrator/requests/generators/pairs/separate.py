@@ -1,7 +1,7 @@
 """`--lengths separate`: prompts and answers are drawn apart, each from a distribution.
 
 Unless another is given they are log-normal, with means that are published in tokens: Kwon et al., "Efficient Memory
-Management for Large Language Model Serving with PagedAttention", SOSP 2023, figure 11: ShareGPT 161.31 in and 337.99 out,
+Management for Large Language Model Serving with PagedAttention", SOSP 2023, figure 11: ShareGPT 161.31 in, 337.99 out,
 Alpaca 19.31 in and 58.45 out. That figure shows long right tails, which a log-normal distribution has; its spread is
 not published, so the coefficients of variation below are our choice, as are the limits to which draws are clipped.
 """
