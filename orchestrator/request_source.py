@@ -12,7 +12,7 @@ from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
 from orchestrator.requests.request import Request
-from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
+from orchestrator.settings.run import WorkloadSettings
 from orchestrator.workload import ADAPTER_COLUMN, ReadWorkload
 
 Refuses = Callable[[Request], Unfit | None]
@@ -92,16 +92,25 @@ def read_workload_of(workload: WorkloadSettings) -> ReadWorkload:
     if workload.dataset is None:
         from orchestrator.requests.generators.generating import Generator
 
-        count = workload.req_num or SAMPLE_REQUESTS
-        return ReadWorkload(Generator(workload.mixture, workload.seed, count).table(), count)
+        table = Generator(workload.mixture, workload.seed, workload.count, workload.until_ns).table()
+        return ReadWorkload(table, len(table))
     read = read_requests(workload.dataset, workload.req_num or None)
-    if not workload.replaces_times:
-        return read
-    from orchestrator.requests.generators.generating import arrival_times
+    if workload.replaces_times:
+        from orchestrator.requests.generators.generating import arrival_times
 
-    requests = read.requests.openings()
-    times = arrival_times(workload.mixture[0], workload.seed, len(requests), workload.dataset)
-    return replace(read, requests=read.requests.arriving(times))
+        requests = read.requests.openings()
+        times = arrival_times(workload.mixture[0], workload.seed, len(requests), workload.dataset)
+        read = replace(read, requests=read.requests.arriving(times))
+    return read if workload.until_ns is None else replace(read, requests=_before(read.requests, workload.until_ns))
+
+
+def _before(table: RequestTable, until_ns: int) -> RequestTable:
+    """Return the requests that arrive before a time; there is one at least."""
+    early = table.arrival_ns < until_ns
+    if not early.any():
+        fix = f"give more than {int(table.arrival_ns.min()) / 1e9:g}"
+        raise UserError("no request arrives so early", field="--duration", fix=fix)
+    return table.at(early)
 
 
 def with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:

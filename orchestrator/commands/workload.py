@@ -19,12 +19,10 @@ from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse
 from foundation.settings.reading import Layers, Problem, read
 from orchestrator.commands import Command, commands
-from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
+from orchestrator.settings.run import MOST_GENERATED, WorkloadSettings
 
 if TYPE_CHECKING:
     from orchestrator.request_table import RequestTable
-
-_MOST_REQUESTS = 10**9
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class WorkloadCommand:
             yield Problem("describe", "a file is described or written", "leave one out; --dataset is what OUTPUT is of")
         if self.describe is not None and self.workload.dataset is not None:
             yield Problem("describe", "conflicts with --dataset", "leave one out")
-        if (self.workload.req_num or 0) > _MOST_REQUESTS:
-            yield Problem("req_num", f"{self.workload.req_num} requests", f"give at most {_MOST_REQUESTS}")
+        if (self.workload.req_num or 0) > MOST_GENERATED:
+            yield Problem("req_num", f"{self.workload.req_num} requests", f"give at most {MOST_GENERATED}")
         if self.workload.skip_unfit:
             yield Problem("skip_unfit", "nothing is served here", "leave it out")
         written = [one.absolute() for one in (self.output, self.report, self.json) if one is not None]
@@ -128,8 +126,8 @@ def _write(path: Path, workload: WorkloadSettings) -> int:
         return write_tables(path, [table], needs_json=needs_json(table))
     from orchestrator.requests.generators.generating import Generator
 
-    count = workload.req_num or SAMPLE_REQUESTS
-    tables = (with_adapters(one, workload) for one in Generator(workload.mixture, workload.seed, count).tables())
+    made = Generator(workload.mixture, workload.seed, workload.count, workload.until_ns).tables()
+    tables = (with_adapters(one, workload) for one in made)
     more = any(one.has_ids or one.priority is not None for one in workload.mixture)
     return write_tables(path, tables, needs_json=more)
 

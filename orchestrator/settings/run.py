@@ -9,11 +9,14 @@ from pathlib import Path
 
 from foundation.settings import records, setting
 from foundation.settings.reading import Problem
+from orchestrator.requests.generators.arrivals import DEFAULT_RATE
+from orchestrator.requests.generators.arrivals.ramp import Ramp
 from orchestrator.requests.generators.clients import ClientSettings
 
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
 MOST_SAMPLE_REQUESTS = 1_000_000
+MOST_GENERATED = 10**9
 MOST_ADAPTERS = 1_000_000
 MOST_YEARS = 1.4
 """A hundredth of what 64 bits hold in ns: the arrivals of a bursty process may end later than its rate says."""
@@ -40,6 +43,14 @@ class WorkloadSettings:
         least=0,
         aliases=("num_prompts",),
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
+    )
+    duration: float | None = setting(
+        None,
+        "requests (and sessions) that arrive later are left out",
+        unit="s",
+        above=0,
+        most=1e9,
+        shown_default="no end",
     )
     seed: int = setting(0, "seed of generated workloads, and of what routings and routers draw")
     lora_adapters: int | None = setting(
@@ -68,13 +79,23 @@ class WorkloadSettings:
         """Clients go together, and with the data set; no clock runs for a century."""
         yield from self._unfit_clients()
         yield from self._endless()
+        if self.dataset is None and self.duration is not None and not self.req_num:
+            if any(one.at_once for one in self.mixture):
+                yield Problem("duration", "all requests come at 0, and have no end", "give --req_num")
+            if any(isinstance(one.process, Ramp) for one in self.mixture):
+                yield Problem("duration", "a ramp ends with the last request", "give --req_num beside it")
 
     def too_many(self) -> Iterator[Problem]:
         """Yield why a run cannot hold the requests: they are made and kept in memory."""
-        if self.dataset is None and (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
+        if self.dataset is not None:
+            return
+        if (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
             kind = "the sample, which has" if self.is_sample else "a run that makes them itself,"
             what = f"{self.req_num} requests of {kind} at most {MOST_SAMPLE_REQUESTS}"
             yield Problem("req_num", what, "write a workload with orrery workload")
+        if self.duration is not None and not self.req_num and self._expected(self.duration) > MOST_SAMPLE_REQUESTS:
+            what = f"{self._expected(self.duration):.3g} requests, of which a run makes {MOST_SAMPLE_REQUESTS} at most"
+            yield Problem("duration", what, "give less, or write a workload with orrery workload")
 
     def _unfit_clients(self) -> Iterator[Problem]:
         several = len(self.mixture) > 1
@@ -98,9 +119,24 @@ class WorkloadSettings:
                 what = f"{one.request_rate:g} requests/s would spread them over {years:.3g} years"
                 yield Problem("request_rate", what, "give a higher rate")
 
+    def _expected(self, seconds: float) -> float:
+        rates = (one.request_rate or DEFAULT_RATE for one in self.mixture)
+        return seconds * (max(rates) if self.mixture[0].share is not None else sum(rates))
+
+    @property
+    def count(self) -> int:
+        """How many requests are made at most, where they are made here."""
+        return self.req_num or (SAMPLE_REQUESTS if self.duration is None else MOST_GENERATED)
+
+    @property
+    def until_ns(self) -> int | None:
+        """When the last requests arrive, ns; None: whenever."""
+        return None if self.duration is None else round(self.duration * 1e9)
+
     def decided(self) -> WorkloadSettings:
         """Return the same with as many requests of the sample as there are by default."""
-        return self if self.dataset is not None else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
+        left_open = self.dataset is not None or self.duration is not None
+        return self if left_open else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
 
 
 @dataclass(frozen=True)

@@ -331,8 +331,8 @@ def test_turns_pauses_and_tool_calls_have_their_means() -> None:
     assert near(turns.mean(), 5, math.sqrt(20), len(turns)) and turns.min() == 1
     pauses = talk.sessions.pause_ns[np.flatnonzero(~talk.sessions.opens()) - 1] / 1e9
     assert near(pauses.mean(), 3, 3, len(pauses))
-    agent = made("--tool_calls 3 --session_turns 2 --tool_time 0.5 --pause_time 40 --session_times fixed --tool_tokens 50 "
-                 "--input_tokens 1000 --output_tokens 1 --max_history 0", MANY)  # fmt: skip
+    flags = "--tool_calls 3 --session_turns 2 --tool_time 0.5 --pause_time 40 --session_times fixed --tool_tokens 50"
+    agent = made(f"{flags} --input_tokens 1000 --output_tokens 1 --max_history 0", MANY)
     assert agent.sessions is not None
     requests = np.bincount(agent.sessions.number)[1:-1]
     assert near(requests.mean(), 8, math.sqrt(2 * 12 + 2 * 16), len(requests))
@@ -342,6 +342,15 @@ def test_turns_pauses_and_tool_calls_have_their_means() -> None:
     waits = agent.sessions.pause_ns[:-1][~agent.sessions.opens()[1:]]
     assert set(waits.tolist()) == {500_000_000, 40_000_000_000}
     assert ((waits == 40_000_000_000) == asked[1:][~agent.sessions.opens()[1:]]).all(), "a user's turn follows a pause"
+
+
+def test_a_duration_ends_a_workload() -> None:
+    whole = made("--sessions multi-turn", 500)
+    until = int(whole.arrival_ns[300])
+    cut = Generator((client("--sessions multi-turn"),), 3, 10**9, until).table()
+    assert same(cut, whole.at(whole.arrival_ns < until)) and len(cut) < 301
+    with pytest.raises(UserError, match="no request arrives so early"):
+        list(Generator((client(""),), 3, 10, 0).tables())
 
 
 def test_what_shares_nothing_has_no_ids() -> None:

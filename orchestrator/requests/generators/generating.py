@@ -60,20 +60,26 @@ class Rows:
 
 
 class Generator:
-    """The requests that `clients` send, `count` of them."""
+    """The requests that `clients` send: `count` of them, or those that arrive before `until_ns` if they are fewer."""
 
-    def __init__(self, clients: Sequence[ClientSettings], seed: int, count: int) -> None:
+    def __init__(self, clients: Sequence[ClientSettings], seed: int, count: int, until_ns: int | None = None) -> None:
         self._clients = clients
         self._seed = seed
         self._count = count
+        self._until_ns = until_ns
 
     def blocks(self) -> Iterator[Rows]:
         """Yield the first `count` rows in order of arrival; what cannot be made is a `UserError`."""
         left = self._count
         for block in self._endless():
-            yield block.at(slice(0, left))
-            left -= len(block)
-            if left <= 0:
+            early = len(block) if self._until_ns is None else int(np.searchsorted(block.arrival_ns, self._until_ns))
+            taken = min(left, early)
+            if not taken and left == self._count:
+                fix = "give a longer one, or a higher --request_rate"
+                raise UserError("no request arrives so early", field="--duration", fix=fix)
+            yield block.at(slice(0, taken))
+            left -= taken
+            if not left or early < len(block):
                 return
 
     def tables(self) -> Iterator[RequestTable]:

@@ -36,7 +36,8 @@ class Zipf:
         """See `LengthDistribution`."""
         import numpy as np
 
-        return np.add(self.least, zipf_ranks(uniforms, self.most - self.least + 1, self.theta))
+        ranks = zipf_ranks(uniforms, self.most - self.least + 1, self.theta)
+        return np.full_like(ranks, self.least) + ranks
 
 
 def zipf_ranks(uniforms: NDArray[np.float64], count: int, theta: float) -> NDArray[np.int64]:

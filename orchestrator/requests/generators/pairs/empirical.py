@@ -61,7 +61,7 @@ class Empirical:
         if self.max_request_tokens is not None:
             outputs = outputs.clip(1, self.max_request_tokens - 1)
             prompts = prompts.clip(1, self.max_request_tokens - outputs)
-        rows = _Rows(len(prompts), self.lengths_order, place.stream("row"))
+        rows = Rows(len(prompts), self.lengths_order, place.stream("row"))
 
         def draw(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             taken = rows.next(count)
@@ -77,7 +77,7 @@ class Empirical:
         return tokens if factor == 1.0 else np.clip(tokens * factor, 1, 10**9).astype(np.int64)
 
 
-class _Rows:
+class Rows:
     """Which rows of a file are taken, one after another."""
 
     def __init__(self, rows: int, order: str, stream: Stream) -> None:
