@@ -34,10 +34,8 @@ class Zipf:
 
     def tokens(self, uniforms: NDArray[np.float64], role: Role) -> NDArray[np.int64]:
         """See `LengthDistribution`."""
-        import numpy as np
-
-        ranks = zipf_ranks(uniforms, self.most - self.least + 1, self.theta)
-        return np.full_like(ranks, self.least) + ranks
+        found: NDArray[np.int64] = zipf_ranks(uniforms, self.most - self.least + 1, self.theta) + self.least
+        return found
 
 
 def zipf_ranks(uniforms: NDArray[np.float64], count: int, theta: float) -> NDArray[np.int64]:
