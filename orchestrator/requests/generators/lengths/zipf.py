@@ -46,7 +46,8 @@ def zipf_ranks(uniforms: NDArray[np.float64], count: int, theta: float) -> NDArr
         return np.floor(uniforms * count).astype(np.int64)
     reached = _cumulative(count, theta)
     found = np.searchsorted(reached, uniforms * reached[-1], side="right")
-    return np.minimum(found, count - 1).astype(np.int64)
+    places: NDArray[np.int64] = np.minimum(found, count - 1).astype(np.int64)
+    return places
 
 
 @lru_cache(maxsize=16)
