@@ -164,8 +164,7 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape], routing: Rout
             continue
         own = _expert_part(shape, part, load, rows)
         mem_bytes[own.columns] = own.mem_bytes.max(axis=1)
-        if load.tokens is not None:
-            experts.append(own)
+        experts.append(own)
     return ColumnSizes(
         rows=rows,
         flops=flops * rows,
@@ -277,8 +276,16 @@ def _expert_part(shape: TableShape, part: MixtureColumns, load: Loads, rows: Int
     worked = np.where(routed, load.copies[place], rows[columns][:, None])
     flops, traffic, weight_traffic = (values[columns][:, None] for values in shape.per_row[:3])
     weights = np.rint(weight_traffic * load.active[place]).astype(np.int64)
-    tokens = np.zeros((0, 0, 0), dtype=np.int64) if load.tokens is None else load.tokens[place]
-    return ExpertPart(columns, tokens, flops * worked, traffic * worked + weights)
+    return ExpertPart(
+        columns,
+        place,
+        flops * worked,
+        traffic * worked + weights,
+        load.copies[place],
+        part.spread.experts.per_token,
+        load.active[place] * part.spread.held,
+        None if load.tokens is None else load.tokens[place],
+    )
 
 
 def _attention_columns(
