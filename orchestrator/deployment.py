@@ -22,6 +22,7 @@ from orchestrator.kv_memory.store import KVSpace
 from orchestrator.network_cards import bytes_per_s
 from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.host import HostPricing
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
 from orchestrator.pricing.layers import stage_layers
@@ -126,10 +127,11 @@ class Deployment:
         files = traces is not None or execution.interface != "memory"
         one_step = files or self.generator.routing.by_step
         lower = self._lower(stack, traces)
+        graphs = self.engine.host.graphs
 
         def priced(generator: TraceGenerator) -> TracedPricing:
             return TracedPricing(
-                generator.generate,
+                lambda shapes, step: generator.generate(graphs.padded(shapes), step),
                 lower,
                 backend,
                 mesh=generator.mesh,
@@ -144,6 +146,9 @@ class Deployment:
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
+        times = self.engine.host.times(self.engine.scheduling.host)
+        if times:
+            pricing = HostPricing(pricing, times, graphs, self.generator.launches())
         members = self.engine.parallelism.data
         if members == 1:
             engines = [self._engine(number, pricing, between, tiers) for number in numbers]

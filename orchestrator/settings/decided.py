@@ -32,7 +32,8 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         memory=_memory(engine, model),
         tier=engine.tier.decided(engine.parallelism.npus),
     )
-    return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
+    scheduling = engine.scheduling.decided(machine(made, model, hardware))
+    return replace(made, scheduling=scheduling, host=engine.host.decided(scheduling.host))
 
 
 def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:

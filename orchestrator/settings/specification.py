@@ -37,6 +37,7 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
     Role,
 )
+from orchestrator.settings.host import HostSettings
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from orchestrator.settings.tiers import TierSettings
@@ -75,6 +76,7 @@ class EngineSpec:
         title="Scheduling",
     )
     memory: MemorySettings = section(MemorySettings, "Scheduling")
+    host: HostSettings = section(HostSettings, "Host and graphs")
     tier: TierSettings = section(TierSettings, "Memory tiers")
     backend: BackendFactory = choice(backends, "embedded", "what simulates the graphs", title="Backend")
     cross_check: BackendFactory | None = choice(

@@ -6,7 +6,9 @@
 The table has *slices*, one for each pair of chunk and decodes that was measured, and in each a grid over the two
 contexts (of two measurements joined, a grid that is not full: what lacks is interpolated along `kv_decode`, over which
 times are straight lines). Between slices and within them times are interpolated linearly; below the first size they
-are the first's, above the last they go on with the last two points' slope, never downwards.
+are the first's, above the last they go on with the last two points' slope, never downwards. Only over chunks from
+`SQUARES_FROM` tokens on it is the time a token that is interpolated, for a chunk attends to itself: with every second
+chunk left out, times in between come out 0.2 % too long in the mean on an RTX 4090, by straight lines 10 %.
 
 What the table does not have a column for:
 
@@ -29,6 +31,8 @@ from trace_gen.perf_models.profile.skew import Skew
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+SQUARES_FROM = 256
+"""Tokens of a chunk from which its time grows with the square, below it is the launching and the tiles that show."""
 AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 
 
@@ -111,26 +115,28 @@ class AttentionTable:
         return int((decoding.mean(axis=1) > decode).sum()) if decoding.shape[1] else 0
 
     def _kernel(self, chunks: IntArray, contexts: IntArray, count: int, decode: FloatArray) -> FloatArray:
+        """Return the times of a kernel whose decodes have `decode` ``[k]`` tokens of context each."""
         if not len(chunks):
-            return self._at(0, 0.0, count, decode)
-        least = int(self._chunks[count > 0][0])
-        base = self._at(least, 0.0, count, decode)
-        total = base
-        for chunk, context in zip(chunks.tolist(), contexts.tolist(), strict=True):
-            total = total + (self._at(chunk, float(context), count, decode) - base)
-        return total
-
-    def _at(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
-        """Return the times of one chunk (0: none) beside `count` decodes."""
-        if not chunk:
             return self._beside(0, 0.0, count, decode)
+        base = self._beside(int(self._chunks[count > 0][0]), 0.0, count, decode)
+        more = (
+            self._beyond_base(chunk, float(context), count, decode, base)
+            for chunk, context in zip(chunks.tolist(), contexts.tolist(), strict=True)
+        )
+        return sum(more, base)
+
+    def _beyond_base(self, chunk: int, context: float, count: int, decode: FloatArray, base: FloatArray) -> FloatArray:
+        """Return what one chunk takes beyond the smallest one, beside `count` decodes."""
         chunks = self._chunks[count > 0]
         low, high, share = _bracket(chunks, chunk)
-        return _mixed(
-            self._beside(int(chunks[low]), context, count, decode),
-            self._beside(int(chunks[high]), context, count, decode),
-            share,
-        )
+        smaller, larger = int(chunks[low]), int(chunks[high])
+        least = self._beside(smaller, context, count, decode) - base
+        if not share:
+            return least
+        most = self._beside(larger, context, count, decode) - base
+        if smaller < SQUARES_FROM:
+            return _mixed(least, most, share)
+        return chunk * _mixed(least / smaller, most / larger, share)
 
     def _beside(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
         slices = self._slices[chunk]
