@@ -23,7 +23,7 @@ class ProfileSettings:
     """Tables that were measured on a device. See `trace_gen.perf_models.profile.bundle`."""
 
     profile_dir: Path | None = setting(
-        None, "folder of measured tables: meta.yaml, tp<N>/dense.csv, attention.csv, ...", implies=True
+        None, "folder of measured tables, such as meta.yaml and tp1/attention.csv", implies=True
     )
 
     def problems(self) -> Iterator[Problem]:
