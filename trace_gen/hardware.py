@@ -57,7 +57,8 @@ class Hardware:
     - `compute_units`: multiprocessors (or their like), over which attention's tiles are spread;
     - `link_bandwidth`, `link_latency_ns`: what the device's own interconnect suggests for ``--link_bw`` and
       ``--link_latency``;
-    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`.
+    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`;
+    - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Hardware:
     link_latency_ns: int
     efficiencies: Mapping[str, Efficiency]
     sources: Mapping[str, str]
+    fabric: str | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -145,7 +147,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "memory_gib",
             "driver_memory_gib",
         }
-        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
+        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "fabric", "efficiency", "sources"}
     )
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))
@@ -169,6 +171,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         link_latency_ns=fields.positive_int("link_latency_ns"),
         efficiencies=_read_efficiencies(fields.object("efficiency")),
         sources={name: sources.text(name) for name in sources.names()},
+        fabric=fields.text("fabric", default=None),
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:

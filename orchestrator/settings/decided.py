@@ -28,7 +28,7 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         engine,
         model=_numbers(engine.model, model).decided(device_name(engine), hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(shows),
-        network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
+        network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns, _fabric(engine, hardware)),
         memory=_memory(engine, model),
         tier=engine.tier.decided(engine.parallelism.npus),
     )
@@ -72,6 +72,14 @@ def device_name(engine: EngineSpec) -> str:
     if engine.model.hardware is not None:
         return engine.model.hardware
     return DEFAULT_HARDWARE if engine.network.node is None else load_node(engine.network.node).hardware
+
+
+def _fabric(engine: EngineSpec, hardware: Hardware) -> str | None:
+    """Return the fabric that several NPUs of an engine are joined by: their node's, or the device's where there is none."""
+    if engine.parallelism.npus * engine.parallelism.data == 1:
+        return None
+    node = engine.network.node
+    return hardware.fabric if node is None else load_node(node).fabric
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:
