@@ -136,6 +136,13 @@ def sources(machine: Machine) -> dict[str, str]:
     return said
 
 
+def origin(machine: Machine) -> str:
+    """Return who measured, in short."""
+    vllm_version, nccl_version = (folder.rsplit("/", 1)[-1] for folder in (machine.vllm, machine.nccl or PEER.nccl))
+    scaled = "" if machine.nccl else " scaled"
+    return f"{PACKAGE}: vLLM {vllm_version}, NCCL {nccl_version}{scaled}"
+
+
 def write(machine: Machine, curves: Curves, said: dict[str, str], *, derived: bool = False) -> None:
     """Write a fabric's file, a curve a line."""
     other = "derived" if derived else "nccl"
@@ -151,7 +158,8 @@ def write(machine: Machine, curves: Curves, said: dict[str, str], *, derived: bo
         )
         for name, ranks in order
     ]
-    head = json.dumps({"name": machine.name, "device": machine.device, "sources": said}, indent=2)[:-2]
+    named = {"name": machine.name, "device": machine.device, "origin": origin(machine), "sources": said}
+    head = json.dumps(named, indent=2)[:-2]
     body = ",\n    ".join(lines)
     (FABRICS_FOLDER / f"{machine.name}.json").write_text(f'{head},\n  "curves": [\n    {body}\n  ]\n}}\n')
 
@@ -189,7 +197,9 @@ def choices(measured: dict[str, Curves]) -> None:
         for (name, ranks), points in curves.items():
             if ranks == 4 and (name, 8) in curves:
                 ends = zip(curves[name, 2], curves[name, 8], strict=True)
-                between += [abs((a * b) ** 0.5 / ns - 1) for ((_, a), (_, b)), (_, ns) in zip(ends, points, strict=True)]
+                between += [
+                    abs((a * b) ** 0.5 / ns - 1) for ((_, a), (_, b)), (_, ns) in zip(ends, points, strict=True)
+                ]
             if name in shares and ("nccl_all_reduce", ranks) in curves:
                 whole_ns = dict(curves["nccl_all_reduce", ranks])
                 shares[name] += [ns / whole_ns[size] for size, ns in points if size in whole_ns]

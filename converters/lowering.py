@@ -112,9 +112,9 @@ class Lowering:
     `network_dims` is the network's ``npus_count``, dimension 0 first: a collective over the ranks of a dimension then
     names the dimension (`involved_dims`) and not a communicator group. `true_work` writes floating-point operations
     and bytes (at least 1 each) for backends that time operators themselves, in place of exact nanoseconds. `annotate`
-    adds ``orrery.*`` annotations: true work, layer and request of every node. `collective_sizes` gives collectives
-    other sizes than the trace's, with which a network takes for them what they really take; the trace's own are then
-    the annotation ``orrery.comm_size``.
+    adds ``orrery.*`` annotations: true work, layer and request of every node. `collective_sizes` gives collectives,
+    each over dimensions of `network_dims`, other sizes than the trace's, with which the network takes for them what they
+    really take; the trace's own are then the annotation ``orrery.comm_size``.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Lowering:
         sizes = Sizes.of(plan.rank_plans, moved)
         if self._collective_sizes is None:
             return sizes
-        carried = CarriedSizes(self._collective_sizes, plan.groups, self._dims)
+        carried = CarriedSizes(self._collective_sizes, self._dims or ())
         return replace(sizes, comm_size=tuple(map(carried.of, plan.rank_plans, sizes.comm_size)), said=sizes.comm_size)
 
 

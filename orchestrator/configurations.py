@@ -19,7 +19,7 @@ from foundation.printable import brief
 from orchestrator.cluster.node_network import node_network
 from orchestrator.cluster.nodes import load_node
 from orchestrator.fabrics.carrying import ENDPOINT_DELAY_NS, CarriedCurves, carrying_system
-from orchestrator.fabrics.choosing import Followed, followed
+from orchestrator.fabrics.choosing import followed
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from trace_gen.hardware import Hardware
 from trace_gen.precision import Arithmetic
@@ -50,7 +50,7 @@ class Configurations:
         short = [name for name, row in self.system.implementations.items() if len(row) < dimensions]
         if self.no_curves:
             found.append(f"collectives follow no measured curve but the links' figures: {self.no_curves}")
-        if short and self.curves is None:
+        if short:
             listed = ", ".join(f"{name}-implementation" for name in short)
             found.append(f"{listed} of the system file cover only the first of {dimensions} network dimensions")
         for name, other in (("system", self.system.other), ("memory", self.memory.other)):
@@ -92,21 +92,20 @@ def effective_configurations(
         if given.remote_memory
         else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=int(_decided(given.remote_bw)))
     )
-    link = link_figures(given, hardware)
-    decides = "--perf_model backend leaves times to the network" if backend_decides else ""
-    curves = followed(shared, given, link, unfit or decides)
-    network = curves.network if isinstance(curves, Followed) else _network(shared, given, link)
+    network = _network(shared, given, link_figures(given, hardware))
     system = _system(model, given, hardware, len(network.npus_count))
-    if isinstance(curves, Followed):
-        system = carrying_system(system)
+    decides = "--perf_model backend leaves times to the network" if backend_decides else ""
+    curves = followed(shared, given, network, unfit or decides)
+    if isinstance(curves, CarriedCurves):
+        system = carrying_system(system, len(network.npus_count))
     _check_dimensions(given, network, system)
     if given.system is not None and shared.stage_size > 1:
         _check_collectives(given, shared, system)
     if not backend_decides:
         _check_exact(given, system)
         system = replace(system, roofline_enabled=True, peak_perf=1.0)
-    if isinstance(curves, Followed):
-        return Configurations(network, system, memory, curves.curves)
+    if isinstance(curves, CarriedCurves):
+        return Configurations(network, system, memory, curves)
     return Configurations(network, system, memory, no_curves=curves.why)
 
 

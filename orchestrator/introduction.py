@@ -9,6 +9,7 @@ from orchestrator.configurations import link_figures
 from orchestrator.deployed_tiers import described
 from orchestrator.deployment import Deployment
 from orchestrator.fabrics.carrying import CarriedCurves
+from orchestrator.fabrics.fabric import COLLECTIVES, SHARE
 from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.interface import Run
 from orchestrator.requests.request import Request
@@ -92,9 +93,9 @@ def _links(deployment: Deployment) -> str:
 def _collectives(curves: CarriedCurves) -> str:
     """Return whose curves collectives follow."""
     fabric = curves.fabric
-    named = {curve.source for by_ranks in fabric.curves.values() for curve in by_ranks.values()}
-    sources = "; ".join(fabric.sources[source] for source in fabric.sources if source in named)
-    return f"measured on {fabric.name}, {fabric.device}" + (f" ({sources})" if sources else "")
+    derived = " and ".join(name for name in COLLECTIVES if fabric.derives(name))
+    share = f"; {derived}: {SHARE:.2f} of the all_reduce's time" if derived else ""
+    return f"as measured on {fabric.name} ({fabric.device}; {fabric.origin}){share}"
 
 
 def _dimensions(network: NetworkConfig) -> str:

@@ -147,7 +147,16 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "memory_gib",
             "driver_memory_gib",
         }
-        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "fabric", "efficiency", "sources"}
+        | {
+            "cache_mib",
+            "cache_speedup",
+            "compute_units",
+            "link_gb_s",
+            "link_latency_ns",
+            "fabric",
+            "efficiency",
+            "sources",
+        }
     )
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))

@@ -1,4 +1,4 @@
-"""Whether an engine's collectives follow its fabric's curves: on which network, or why they cannot."""
+"""Whether an engine's collectives follow its fabric's curves on its network, or why they cannot."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from dataclasses import dataclass
 from astra_files.network import NetworkConfig
 from converters.execution_graph import CollectiveType
 from foundation.errors import UserError
-from orchestrator.cluster.node_network import node_network, place
-from orchestrator.cluster.nodes import load_node
-from orchestrator.fabrics.carrying import CarriedCurves
+from orchestrator.fabrics.carrying import HOPS, CarriedCurves
 from orchestrator.fabrics.fabric import Fabric
 from orchestrator.fabrics.reading import load_fabric
 from orchestrator.settings.engine import NO_FABRIC, NetworkSettings, ParallelismSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """The network on which the curves are followed, and the curves."""
-
-    network: NetworkConfig
-    curves: CarriedCurves
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +34,20 @@ def other_machine(backends: Sequence[object]) -> str:
 
 
 def followed(
-    shared: ParallelismSettings, given: NetworkSettings, link: tuple[float, float], unfit: str
-) -> Followed | NotFollowed:
-    """Return the curves that an engine's collectives follow, or why they follow none.
+    shared: ParallelismSettings, given: NetworkSettings, network: NetworkConfig, unfit: str
+) -> CarriedCurves | NotFollowed:
+    """Return the curves that an engine's collectives follow on its network of links, or why they follow none.
 
-    `link`: GB/s (2^30) and ns of the device's own; `unfit`: what is against it whatever the fabric. Raises `UserError`
-    for a fabric that is none.
+    `unfit`: what is against it whatever the fabric. Raises `UserError` for a fabric that is none.
     """
-    if given.fabric in (None, NO_FABRIC) or shared.npus * shared.data == 1:
+    if given.fabric in (None, NO_FABRIC) or shared.stage_size == 1:
         return NotFollowed("")
     fabric = _fabric(given.fabric)
-    if unfit:
-        return NotFollowed(unfit)
-    if said := _apart(shared, given):
-        return NotFollowed(said)
-    network = _flat(shared, given, link)
+    if why := unfit or _apart(shared, network):
+        return NotFollowed(why)
     curves = CarriedCurves.on(network, fabric)
-    why = next((said for kind, ranks in _groups(shared) if (said := curves.obstacle(kind, ranks))), "")
-    return NotFollowed(why) if why else Followed(network, curves)
+    why = next((said for kind, over in _collectives(shared) if (said := curves.obstacle(kind, over))), "")
+    return NotFollowed(why) if why else curves
 
 
 def _fabric(name: str | None) -> Fabric:
@@ -73,44 +59,34 @@ def _fabric(name: str | None) -> Fabric:
         raise UserError(error.what, fix=error.fix, field="--fabric") from error
 
 
-def _apart(shared: ParallelismSettings, given: NetworkSettings) -> str:
-    """Return why the NPUs of a stage are not all one link apart, "" where they are."""
-    if given.node is None:
-        return ""
-    kind = load_node(given.node)
-    inner, size = kind.dims[0], shared.stage_size
-    part = place(kind, shared.npus * shared.data, given.nodes).part
-    if size > part or part % size:
-        return f"{size} NPUs of a stage are spread over several nodes"
-    if len(kind.dims) > 1 and size > inner.npus:
-        return f"{size} NPUs of a stage are joined by links of several kinds"
-    if inner.topology == "Ring":
-        return f"NPUs of {kind.name} are a ring, not all one link apart"
+def _apart(shared: ParallelismSettings, network: NetworkConfig) -> str:
+    """Return why the NPUs of a stage are not all alike apart, on dimensions of their own, "" where they are."""
+    axes = [size for size in (shared.tensor, shared.context, shared.data) if size > 1]
+    inner = len(axes)
+    if list(network.npus_count[:inner]) != axes:
+        return f"{shared.stage_size} NPUs of a stage are spread over nodes, or over links of several kinds"
+    kinds = zip(network.topology, network.bandwidth, network.latency, strict=True)
+    if len(set(list(kinds)[:inner])) > 1:
+        return f"{shared.stage_size} NPUs of a stage are joined by links of several kinds"
+    if inner and network.topology[0] not in HOPS:
+        return "NPUs of a ring are not all alike apart"
     return ""
 
 
-def _flat(shared: ParallelismSettings, given: NetworkSettings, link: tuple[float, float]) -> NetworkConfig:
-    """Return the links as they are, in as few dimensions as there are kinds of them."""
-    ranks = shared.npus * shared.data
-    if given.node is not None:
-        return node_network(load_node(given.node), (ranks,), given.nodes)
-    bandwidth, latency = link
-    return NetworkConfig(topology=("FullyConnected",), npus_count=(ranks,), bandwidth=(bandwidth,), latency=(latency,))
-
-
-def _groups(shared: ParallelismSettings) -> Iterator[tuple[CollectiveType, int]]:
-    """Yield the kinds of collectives of an engine with the numbers of ranks that each may be over."""
+def _collectives(shared: ParallelismSettings) -> Iterator[tuple[CollectiveType, tuple[int, ...]]]:
+    """Yield the kinds of collectives of an engine, with the dimensions that each may be over."""
+    tensor, context = (shared.tensor,), (shared.context,)
+    member, stage = (*tensor, *context), (*tensor, *context, shared.data)
     spread = shared.expert > 1
     gathered = spread and shared.expert_exchange == "allgather"
-    inner = {shared.tensor, shared.context, shared.member_size}
-    stage = {shared.stage_size} if spread else set()
-    sizes = {
-        CollectiveType.ALL_REDUCE: {shared.tensor},
-        CollectiveType.ALL_GATHER: inner | stage,
-        CollectiveType.REDUCE_SCATTER: inner | stage if shared.context > 1 or shared.sequence_parallel else set(),
-        CollectiveType.ALL_TO_ALL: set() if gathered else stage,
+    inner = [tensor, context, member]
+    scatters = inner if shared.context > 1 or shared.sequence_parallel else []
+    over = {
+        CollectiveType.ALL_REDUCE: [tensor],
+        CollectiveType.ALL_GATHER: [*inner, stage] if gathered else inner,
+        CollectiveType.REDUCE_SCATTER: [*scatters, stage] if gathered else scatters,
+        CollectiveType.ALL_TO_ALL: [stage] if spread and not gathered else [],
     }
-    if gathered:
-        sizes[CollectiveType.REDUCE_SCATTER] |= stage
-    for kind, over in sizes.items():
-        yield from ((kind, ranks) for ranks in sorted(over) if ranks > 1)
+    for kind, places in over.items():
+        named = dict.fromkeys(tuple(size for size in place if size > 1) for place in places)
+        yield from ((kind, place) for place in named if place)

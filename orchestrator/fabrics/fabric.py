@@ -54,10 +54,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fabric:
-    """One fabric: `curves` by collective and number of ranks; `sources` say where its figures come from."""
+    """One fabric: `curves` by collective and number of ranks; `origin` says in short who measured, `sources` exactly."""
 
     name: str
     device: str
+    origin: str
     curves: Mapping[str, Mapping[int, Curve]]
     sources: Mapping[str, str]
 

@@ -88,7 +88,8 @@ def _fabric(path: Path, tests: Sequence[tuple[Path, _Test]]) -> Fabric:
             problems.append(UserError(what, path=source, line=test.line, fix="leave one out"))
         curves.setdefault(collective, {})[test.ranks] = whole(sorted(test.least_ns.items()), "nccl-tests")
     raise_all(problems)
-    return Fabric(path.stem, path.stem, curves, {"nccl-tests": f"measured by nccl-tests, {path.name}"})
+    origin = f"nccl-tests, {path.name}"
+    return Fabric(path.stem, path.stem, origin, curves, {"nccl-tests": origin})
 
 
 def _tests(path: Path, text: str, problems: list[UserError]) -> Iterable[_Test]:

@@ -2,7 +2,7 @@
 
 A file lists curves; `points` are bytes, increasing, and ns (what bytes mean: `orchestrator.fabrics.fabric`)::
 
-    {"name": "...", "device": "...", "sources": {"nccl": "..."},
+    {"name": "...", "device": "...", "origin": "who measured, in short", "sources": {"nccl": "exactly"},
      "curves": [{"collective": "all_reduce", "ranks": 8, "source": "nccl", "points": [[256, 4600], [1024, 4550]]}]}
 """
 
@@ -66,11 +66,17 @@ def read_fabric(path: Path) -> Fabric:
 
 def _read(document: Document, name: str) -> Fabric:
     fields = Fields.of(document)
-    fields.only({"name", "device", "curves", "sources"})
+    fields.only({"name", "device", "origin", "curves", "sources"})
     sources = fields.object("sources")
     said = {one: sources.text(one) for one in sources.names()}
     name = fields.text("name", default=name)
-    read = Fabric(name, fields.text("device", default=name), _curves(fields, said), said)
+    read = Fabric(
+        name=name,
+        device=fields.text("device", default=name),
+        origin=fields.text("origin", default=document.path.name if isinstance(document.path, Path) else name),
+        curves=_curves(fields, said),
+        sources=said,
+    )
     fields.finish()
     return read
 
@@ -105,7 +111,9 @@ def _points(part: Fields) -> list[tuple[int, float]]:
     for index, item in enumerate(items):
         wrong = _wrong_pair(item) or _wrong_order(item, points)
         if wrong:
-            part.problem(f"entry {index}, {brief(item)}: {wrong}", "points", "write [bytes, ns] pairs, bytes increasing")
+            part.problem(
+                f"entry {index}, {brief(item)}: {wrong}", "points", "write [bytes, ns] pairs, bytes increasing"
+            )
             break
         points.append((int(item[0]), float(item[1])))
     return points

@@ -75,8 +75,8 @@ def device_name(engine: EngineSpec) -> str:
 
 
 def _fabric(engine: EngineSpec, hardware: Hardware) -> str | None:
-    """Return the fabric that several NPUs of an engine are joined by: their node's, or the device's where there is none."""
-    if engine.parallelism.npus * engine.parallelism.data == 1:
+    """Return the fabric that NPUs of a stage are joined by: their node's, or the device's where there is no node."""
+    if engine.parallelism.stage_size == 1:
         return None
     node = engine.network.node
     return hardware.fabric if node is None else load_node(node).fabric
