@@ -1,4 +1,4 @@
-"""Sizes of collectives other than their trace's, with which a network takes for them what they take on another fabric."""
+"""Sizes of collectives other than their trace's, with which a network takes for them what another one would."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from foundation.errors import InternalError
 
 IntArray = NDArray[np.int64]
 CollectiveSizes = Callable[[CollectiveType, tuple[int, ...], IntArray], IntArray]
-"""The `comm_size`s of collectives of a kind over dimensions of so many ranks each, innermost first, for the bytes that a
-trace says they have."""
+"""The `comm_size`s of collectives of a kind over dimensions of so many ranks each, innermost first, for the bytes that
+a trace says they have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class Lowering:
     names the dimension (`involved_dims`) and not a communicator group. `true_work` writes floating-point operations
     and bytes (at least 1 each) for backends that time operators themselves, in place of exact nanoseconds. `annotate`
     adds ``orrery.*`` annotations: true work, layer and request of every node. `collective_sizes` gives collectives,
-    each over dimensions of `network_dims`, other sizes than the trace's, with which the network takes for them what they
-    really take; the trace's own are then the annotation ``orrery.comm_size``.
+    each over dimensions of `network_dims`, other sizes than the trace's, with which the network takes for them what
+    they really take; the trace's own are then the annotation ``orrery.comm_size``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How ASTRA-sim's own formula is made to take a curve's time: how it runs collectives, and the bytes they are said to have.
+"""How ASTRA-sim's own formula is made to take a curve's time: how collectives are run, and the bytes they are given.
 
 Collectives stay collectives, so that ranks wait for each other as they did. As `carrying_system` says it (one chunk,
 sent to all others at once, reduced in no time), ranks that enter together over one dimension of n leave after ::
@@ -7,8 +7,8 @@ sent to all others at once, reduced in no time), ranks that enter together over 
     all_to_all, reduce_scatter        20 ns + D(bytes / n)
     all_reduce                        30 ns + 2 D(bytes / n)
 
-(10 ns are the endpoint's delay.) Over several dimensions ASTRA-sim does one after another: an all-reduce scatters on all
-but the last, reduces there, and gathers on the way back. All messages of a collective are multiples of one, m::
+(10 ns are the endpoint's delay.) Over several dimensions ASTRA-sim does one after another: an all-reduce scatters on
+all but the last, reduces there, and gathers on the way back. All messages of a collective are multiples of one, m::
 
     T(m) = rounds x 10 ns + sum of weight x D(multiple x m)
 

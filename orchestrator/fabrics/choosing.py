@@ -40,9 +40,11 @@ def followed(
 
     `unfit`: what is against it whatever the fabric. Raises `UserError` for a fabric that is none.
     """
-    if given.fabric in (None, NO_FABRIC) or shared.stage_size == 1:
+    if given.fabric in (None, NO_FABRIC):
         return NotFollowed("")
     fabric = _fabric(given.fabric)
+    if shared.stage_size == 1:
+        return NotFollowed("")
     if why := unfit or _apart(shared, network):
         return NotFollowed(why)
     curves = CarriedCurves.on(network, fabric)
@@ -81,7 +83,7 @@ def _collectives(shared: ParallelismSettings) -> Iterator[tuple[CollectiveType, 
     gathered = spread and shared.expert_exchange == "allgather"
     inner = [tensor, context, member]
     scatters = inner if shared.context > 1 or shared.sequence_parallel else []
-    over = {
+    over: dict[CollectiveType, list[tuple[int, ...]]] = {
         CollectiveType.ALL_REDUCE: [tensor],
         CollectiveType.ALL_GATHER: [*inner, stage] if gathered else inner,
         CollectiveType.REDUCE_SCATTER: [*scatters, stage] if gathered else scatters,

@@ -8,9 +8,10 @@ Bytes are what NVIDIA's nccl-tests call a collective's size, of which a trace's 
     all_to_all        what a rank sends, the part that stays with it included
 
 Between two points a curve is a straight line, below the first it is level, and above the last it goes on as it went
-between the last two. (Leaving out one row after another of 101 measured curves, the line misses it by 1.9% in the median
-and by 5.1% in the mean; a line between logarithms by 2.8% and 5.8%.) Between two numbers of ranks the logarithm of the
-time is a straight line over the logarithm of the number: of 4 ranks, from 2 and 8, 6.7% in the median, 10.9% in the mean.
+between the last two. (Leaving out one row after another of 101 measured curves, the line misses it by 1.9% in the
+median and by 5.1% in the mean; a line between logarithms by 2.8% and 5.8%.) Between two numbers of ranks the logarithm
+of the time is a straight line over the logarithm of the number: 4 ranks, from 2 and 8, are missed by 6.7% in the median
+and by 10.9% in the mean.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fabric:
-    """One fabric: `curves` by collective and number of ranks; `origin` says in short who measured, `sources` exactly."""
+    """One fabric: `curves` by collective and number of ranks; `origin`: who measured, in short, `sources`: exactly."""
 
     name: str
     device: str

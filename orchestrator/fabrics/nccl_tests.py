@@ -1,4 +1,4 @@
-"""Output of NVIDIA's nccl-tests (``all_reduce_perf`` and its like), as its users save it: a fabric of their own machine.
+"""Output of NVIDIA's nccl-tests (``all_reduce_perf`` and its like), as users save it: a fabric of their own.
 
 What is read is the number of ranks (the lines ``#  Rank  0 ... device``), which collective it was, by the line that
 says so or else by the file's name, and of each row its size and its time out of place. Sizes of 0 bytes are passed
@@ -44,6 +44,7 @@ class _Test:
     collective: str | None = None
     ranks: int = 0
     from_end: int | None = None
+    faulty: bool = False
     least_ns: dict[int, float] = field(default_factory=dict)
 
 
@@ -107,6 +108,7 @@ def _tests(path: Path, text: str, problems: list[UserError]) -> Iterable[_Test]:
         except ValueError as error:
             fix = "give the program's output as it is"
             problems.append(UserError(str(error), path=path, line=number, fix=fix))
+            tests[-1].faulty = True
     for test in tests:
         problems += [UserError(what, path=path, line=test.line, fix=fix) for what, fix in _missing(test)]
     return tests
@@ -154,5 +156,5 @@ def _missing(test: _Test) -> Iterable[tuple[str, str]]:
     if test.ranks < 2:
         what = f"{test.ranks} ranks" if test.ranks else "no line of a rank (#  Rank  0 ...)"
         yield what, "give the output of two ranks or more, its head included"
-    if not test.least_ns:
+    if not test.least_ns and not test.faulty:
         yield "no row of a size and its time", "give the program's output as it is"

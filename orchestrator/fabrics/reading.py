@@ -29,6 +29,7 @@ LONGEST_NS = 1e12
 LARGEST_BYTES = 2**50
 _LARGEST_FILE = 8 * 2**20
 _WHAT = "fabric file"
+_PAIRS = "write [bytes, ns] pairs, bytes increasing"
 
 
 def shipped_fabrics() -> dict[str, Path]:
@@ -106,7 +107,7 @@ def _points(part: Fields) -> list[tuple[int, float]]:
     """Return the points of a curve; what is wrong first is told."""
     items = part.items("points")
     if not items and part.sound("points"):
-        part.problem("no points", "points", "write [bytes, ns] pairs, bytes increasing")
+        part.problem("no points", "points", _PAIRS)
     points: list[tuple[int, float]] = []
     for index, item in enumerate(items):
         wrong = _wrong_pair(item) or _wrong_order(item, points)

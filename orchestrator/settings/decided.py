@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from foundation.errors import UserError
 from orchestrator.cluster.nodes import load_node
+from orchestrator.fabrics.reading import load_fabric
 from orchestrator.schedulers.settings import Machine
 from orchestrator.settings.engine import (
     DEFAULT_HARDWARE,
@@ -78,8 +79,15 @@ def _fabric(engine: EngineSpec, hardware: Hardware) -> str | None:
     """Return the fabric that NPUs of a stage are joined by: their node's, or the device's where there is no node."""
     if engine.parallelism.stage_size == 1:
         return None
-    node = engine.network.node
-    return hardware.fabric if node is None else load_node(node).fabric
+    if engine.network.node is not None:
+        return load_node(engine.network.node).fabric
+    if hardware.fabric is None:
+        return None
+    try:
+        load_fabric(hardware.fabric)
+    except UserError as error:
+        raise UserError(error.what, field=f"fabric of {hardware.name}", fix=error.fix, path=error.path) from error
+    return hardware.fabric
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:

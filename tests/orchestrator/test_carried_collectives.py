@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
 from analytical.embedded import EmbeddedBackend, create
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
@@ -57,7 +56,7 @@ def backend(network: NetworkConfig) -> EmbeddedBackend:
 
 
 def meeting(kind: CollectiveType, size: int, mask: int, entries: list[int]) -> ExecutionGraph:
-    """A graph in which every rank computes for its entry's ns and then meets those that the dimensions of `mask` join."""
+    """A graph in which every rank computes for its entry's ns, then meets those that the dimensions of `mask` join."""
     return ExecutionGraph([rank_graph(rank, kind, size, mask, entry) for rank, entry in enumerate(entries)])
 
 
@@ -107,7 +106,7 @@ def machines(draw: st.DrawFn) -> tuple[NetworkConfig, int]:
 def test_every_collective_takes_the_curves_time(
     machine: tuple[NetworkConfig, int], kind: CollectiveType, name: str, size: int, data: st.DataObject
 ) -> None:
-    """Over one dimension to 1 ns, over several to 2, of ranks that come together; else all wait for whoever comes last."""
+    """Over one dimension to 1 ns, over several to 2, of ranks that come together; else all wait for the last."""
     network, mask = machine
     dims = [dim for dim in range(len(network.npus_count)) if mask >> dim & 1]
     over = tuple(network.npus_count[dim] for dim in dims)

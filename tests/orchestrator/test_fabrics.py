@@ -28,7 +28,7 @@ HEAD = """# nThread 1 nGpus 4 minBytes 8 maxBytes 134217728 step: 2(factor) warm
 #       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
 #        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)
 """
-ROWS = """           0             0     float     sum      -1     0.21    0.00    0.00      0     0.20    0.00    0.00      0
+ROWS = """   0             0     float     sum      -1     0.21    0.00    0.00      0     0.20    0.00    0.00      0
         1024           256     float     sum      -1    11.50    0.09    0.13      0    11.30    0.09    0.14      0
 host:1234:1250 [0] NCCL INFO comm 0x1 rank 0 nranks 4
      1048576        262144     float     sum      -1    91.25   11.49   17.24    N/A    90.00   11.65   17.48    N/A
