@@ -21,7 +21,14 @@ from statistics import mean, median
 
 import numpy as np
 
-from orchestrator.fabrics.fabric import COLLECTIVES, whole
+from analytical.chains.solver import CollectiveSolver
+from analytical.collectives.models import Models
+from analytical.machine.description import Machine as Machinery
+from analytical.machine.options import parse_options
+from converters.execution_graph import ABSENT, CollectiveType
+from orchestrator import RunSpec
+from orchestrator.deploying import Deploying
+from orchestrator.fabrics.fabric import COLLECTIVES, Fabric, whole
 from orchestrator.fabrics.reading import FABRICS_FOLDER, read_fabric
 
 PACKAGE = "aiconfigurator-core 0.12.0"
@@ -33,24 +40,26 @@ Curves = dict[tuple[str, int], Points]
 
 @dataclass(frozen=True)
 class Machine:
-    """One fabric: its tables' folders (`nccl`: "" for none) and what it is."""
+    """One fabric: what it is, whose it is, and its tables' folders (`nccl`: "" for none)."""
 
     name: str
     device: str
+    hardware: str
     vllm: str
     nccl: str
 
 
 MACHINES = (
-    Machine("a100-nvlink", "A100 SXM 80 GB over NVSwitch", "a100_sxm/comm/vllm/0.14.0", "a100_sxm/comm/nccl/2.27.3"),
-    Machine("h100-nvlink", "H100 SXM over NVSwitch", "h100_sxm/comm/vllm/0.19.0", "h100_sxm/comm/nccl/2.29.2"),
-    Machine("h200-nvlink", "H200 SXM over NVSwitch", "h200_sxm/comm/vllm/0.19.0", "h200_sxm/comm/nccl/2.29.2"),
-    Machine("b200-nvlink", "B200 SXM over NVSwitch", "b200_sxm/comm/vllm/0.19.0", "b200_sxm/comm/nccl/2.29.2"),
-    Machine("gb200-nvlink", "GB200 over NVSwitch, a tray of 4", "gb200/comm/vllm/0.19.0", "gb200/comm/nccl/2.29.2"),
-    Machine("l40s-pcie4", "L40S over PCI Express 4.0", "l40s/comm/vllm/0.14.0", "l40s/comm/nccl/2.27.3"),
+    Machine("a100-nvlink", "A100 SXM 80 GB over NVSwitch", "A100-80G", "a100_sxm/comm/vllm/0.14.0", "a100_sxm/comm/nccl/2.27.3"),
+    Machine("h100-nvlink", "H100 SXM over NVSwitch", "H100", "h100_sxm/comm/vllm/0.19.0", "h100_sxm/comm/nccl/2.29.2"),
+    Machine("h200-nvlink", "H200 SXM over NVSwitch", "H200", "h200_sxm/comm/vllm/0.19.0", "h200_sxm/comm/nccl/2.29.2"),
+    Machine("b200-nvlink", "B200 SXM over NVSwitch", "B200", "b200_sxm/comm/vllm/0.19.0", "b200_sxm/comm/nccl/2.29.2"),
+    Machine("gb200-nvlink", "GB200 over NVSwitch, a tray of 4", "B200", "gb200/comm/vllm/0.19.0", "gb200/comm/nccl/2.29.2"),
+    Machine("l40s-pcie4", "L40S over PCI Express 4.0", "L40S", "l40s/comm/vllm/0.14.0", "l40s/comm/nccl/2.27.3"),
     Machine(
         "rtxpro6000-pcie5-peer",
         "RTX PRO 6000 Blackwell Server Edition over PCI Express 5.0 with peer access",
+        "RTXPRO6000",
         "rtx_pro_6000_server/comm/vllm/0.24.0",
         "rtx_pro_6000_server/comm/nccl/2.29.2",
     ),
@@ -58,6 +67,7 @@ MACHINES = (
 HOST = Machine(
     "rtxpro6000-pcie5-host",
     "RTX PRO 6000 Blackwell Server Edition over PCI Express 5.0 without peer access, through host memory",
+    "RTXPRO6000",
     "rtx_pro_6000_server/comm/vllm/0.19.0",
     "",
 )
@@ -78,6 +88,7 @@ def main() -> None:
             write(machine, own, sources(machine))
         write(HOST, {**through_host(measured), **measured[HOST.name]}, sources(HOST), derived=True)
     report(measured)
+    rings(measured)
     choices(measured)
 
 
@@ -164,8 +175,38 @@ def write(machine: Machine, curves: Curves, said: dict[str, str], *, derived: bo
     (FABRICS_FOLDER / f"{machine.name}.json").write_text(f'{head},\n  "curves": [\n    {body}\n  ]\n}}\n')
 
 
+def rings(measured: dict[str, Curves]) -> None:
+    """Print measured all-reduces beside what the curves' sizes and a ring over the device's bare link are simulated to."""
+    print("\nall_reduce, us         ranks       bytes  measured  simulated  ring over the bare link")
+    for machine in (*MACHINES, HOST):
+        fabric = read_fabric(FABRICS_FOLDER / f"{machine.name}.json")
+        for (name, ranks), points in measured[machine.name].items():
+            if name == "all_reduce" and ranks in (2, 8):
+                for size in (8192, 2**20, 2**26):
+                    both = simulated_ns(machine.hardware, fabric, ranks, size)
+                    said = "  ".join(f"{ns / 1000:9.1f}" for ns in (dict(points)[size], *both))
+                    print(f"{machine.name:22s} {ranks:5d} {size:11d} {said}")
+
+
+def simulated_ns(hardware: str, fabric: Fabric, ranks: int, size: int) -> tuple[int, int]:
+    """Return the ns of an all-reduce alone, by the fabric's curves and by the device's links."""
+    kind, whole_bytes = CollectiveType.ALL_REDUCE, np.array([size])
+    deployed = [
+        Deploying(spec).deploy(spec.engines[0]).configurations
+        for said in (str(FABRICS_FOLDER / f"{fabric.name}.json"), "none")
+        for spec in [RunSpec.of(model_name="gpt2", hardware=hardware, npu_num=ranks, fabric=said)]
+    ]
+    times = []
+    for files in deployed:
+        carried = whole_bytes if files.curves is None else files.curves.sizes(kind, (ranks,), whole_bytes)
+        machine = Machinery(files.network, files.system, files.memory, parse_options({}), {})
+        solver, group = CollectiveSolver(Models(machine), {}), tuple(range(ranks))
+        times.append(max(solver.exits(group, kind, int(carried[0]), ABSENT, 0, (0,) * ranks)))
+    return times[0], times[1]
+
+
 def report(measured: dict[str, Curves]) -> None:
-    """Print how far the shipped curves are from all measured rows, and a ring over a device's bare link."""
+    """Print how far the shipped curves are from all measured rows, those that were left out included."""
     print("fabric                 collective       rows  curve: median  mean    max")
     for name, curves in measured.items():
         fabric = read_fabric(FABRICS_FOLDER / f"{name}.json")
@@ -196,10 +237,8 @@ def choices(measured: dict[str, Curves]) -> None:
     for curves in measured.values():
         for (name, ranks), points in curves.items():
             if ranks == 4 and (name, 8) in curves:
-                ends = zip(curves[name, 2], curves[name, 8], strict=True)
-                between += [
-                    abs((a * b) ** 0.5 / ns - 1) for ((_, a), (_, b)), (_, ns) in zip(ends, points, strict=True)
-                ]
+                trio = zip(curves[name, 2], curves[name, 8], points, strict=True)
+                between += [abs((two * eight) ** 0.5 / ns - 1) for (_, two), (_, eight), (_, ns) in trio]
             if name in shares and ("nccl_all_reduce", ranks) in curves:
                 whole_ns = dict(curves["nccl_all_reduce", ranks])
                 shares[name] += [ns / whole_ns[size] for size, ns in points if size in whole_ns]
