@@ -50,15 +50,17 @@ class Machine:
 
 
 MACHINES = (
-    Machine("a100-nvlink", "A100 SXM 80 GB over NVSwitch", "A100-80G", "a100_sxm/comm/vllm/0.14.0", "a100_sxm/comm/nccl/2.27.3"),
-    Machine("h100-nvlink", "H100 SXM over NVSwitch", "H100", "h100_sxm/comm/vllm/0.19.0", "h100_sxm/comm/nccl/2.29.2"),
-    Machine("h200-nvlink", "H200 SXM over NVSwitch", "H200", "h200_sxm/comm/vllm/0.19.0", "h200_sxm/comm/nccl/2.29.2"),
-    Machine("b200-nvlink", "B200 SXM over NVSwitch", "B200", "b200_sxm/comm/vllm/0.19.0", "b200_sxm/comm/nccl/2.29.2"),
-    Machine("gb200-nvlink", "GB200 over NVSwitch, a tray of 4", "B200", "gb200/comm/vllm/0.19.0", "gb200/comm/nccl/2.29.2"),
-    Machine("l40s-pcie4", "L40S over PCI Express 4.0", "L40S", "l40s/comm/vllm/0.14.0", "l40s/comm/nccl/2.27.3"),
+    Machine(
+        "a100-nvlink", "A100 SXM on NVSwitch", "A100-80G", "a100_sxm/comm/vllm/0.14.0", "a100_sxm/comm/nccl/2.27.3"
+    ),
+    Machine("h100-nvlink", "H100 SXM on NVSwitch", "H100", "h100_sxm/comm/vllm/0.19.0", "h100_sxm/comm/nccl/2.29.2"),
+    Machine("h200-nvlink", "H200 SXM on NVSwitch", "H200", "h200_sxm/comm/vllm/0.19.0", "h200_sxm/comm/nccl/2.29.2"),
+    Machine("b200-nvlink", "B200 SXM on NVSwitch", "B200", "b200_sxm/comm/vllm/0.19.0", "b200_sxm/comm/nccl/2.29.2"),
+    Machine("gb200-nvlink", "4 GB200 on NVSwitch", "B200", "gb200/comm/vllm/0.19.0", "gb200/comm/nccl/2.29.2"),
+    Machine("l40s-pcie4", "L40S on PCI Express 4.0", "L40S", "l40s/comm/vllm/0.14.0", "l40s/comm/nccl/2.27.3"),
     Machine(
         "rtxpro6000-pcie5-peer",
-        "RTX PRO 6000 Blackwell Server Edition over PCI Express 5.0 with peer access",
+        "RTX PRO 6000 Blackwell Server Edition on PCI Express 5.0 with peer access",
         "RTXPRO6000",
         "rtx_pro_6000_server/comm/vllm/0.24.0",
         "rtx_pro_6000_server/comm/nccl/2.29.2",
@@ -66,7 +68,7 @@ MACHINES = (
 )
 HOST = Machine(
     "rtxpro6000-pcie5-host",
-    "RTX PRO 6000 Blackwell Server Edition over PCI Express 5.0 without peer access, through host memory",
+    "RTX PRO 6000 Blackwell Server Edition on PCI Express 5.0 without peer access, through host memory",
     "RTXPRO6000",
     "rtx_pro_6000_server/comm/vllm/0.19.0",
     "",
@@ -176,7 +178,7 @@ def write(machine: Machine, curves: Curves, said: dict[str, str], *, derived: bo
 
 
 def rings(measured: dict[str, Curves]) -> None:
-    """Print measured all-reduces beside what the curves' sizes and a ring over the device's bare link are simulated to."""
+    """Print all-reduces as measured, as simulated by the curves, and as simulated over the device's bare links."""
     print("\nall_reduce, us         ranks       bytes  measured  simulated  ring over the bare link")
     for machine in (*MACHINES, HOST):
         fabric = read_fabric(FABRICS_FOLDER / f"{machine.name}.json")

@@ -18,27 +18,38 @@ CollectiveSizes = Callable[[CollectiveType, tuple[int, ...], IntArray], IntArray
 a trace says they have."""
 
 
-@dataclass(frozen=True, slots=True)
-class CarriedSizes:
-    """Gives collectives the sizes of `sizes_for`, by the dimensions of the network (`dims`) that they are over."""
+@dataclass(frozen=True, slots=True, eq=False)
+class CarriedCollectives:
+    """The collectives of a plan: kind, dimensions that they are over, and positions among its nodes."""
 
-    sizes_for: CollectiveSizes
-    dims: tuple[int, ...]
+    alike: tuple[tuple[CollectiveType, tuple[int, ...], NDArray[np.intp]], ...]
 
-    def of(self, plan: RankPlan, comm_size: IntArray) -> IntArray:
-        """Return `comm_size` ``[n]`` of a plan's nodes with those of collectives replaced."""
+    @classmethod
+    def of(cls, plan: RankPlan, dims: tuple[int, ...]) -> CarriedCollectives:
+        """Find the collectives of `plan` on a network of `dims`."""
         names = ("comm_type", "comm_group", "involved_dims")
         kinds = np.stack([plan.columns[name].astype(np.int64) for name in names])
         at = np.flatnonzero(kinds[0] >= 0)
-        result = comm_size.copy()
         distinct, which = np.unique(kinds[:, at], axis=1, return_inverse=True)
-        for index, (kind, group, involved) in enumerate(distinct.T.tolist()):
-            if group:
-                raise InternalError("a collective that follows a curve is over a group, not over dimensions")
-            here = at[which.reshape(-1) == index]
-            result[here] = self.sizes_for(CollectiveType(kind), self._over(involved), comm_size[here])
+        if distinct[1].any():
+            raise InternalError("a collective that follows a curve is over a group, not over dimensions")
+        rows = enumerate(zip(*distinct[[0, 2]].tolist(), strict=True))
+        return cls(
+            tuple(
+                (CollectiveType(kind), _over(involved, dims), at[which.reshape(-1) == index])
+                for index, (kind, involved) in rows
+            )
+        )
+
+    def replaced(self, comm_size: IntArray, sizes_for: CollectiveSizes) -> IntArray:
+        """Return `comm_size` ``[n]`` of the plan's nodes with those of collectives by `sizes_for`."""
+        result = comm_size.copy()
+        for kind, over, here in self.alike:
+            sizes, which = np.unique(comm_size[here], return_inverse=True)
+            result[here] = sizes_for(kind, over, sizes)[which]
         return result
 
-    def _over(self, involved: int) -> tuple[int, ...]:
-        every = involved == ABSENT
-        return tuple(count for dim, count in enumerate(self.dims) if count > 1 and (every or involved >> dim & 1))
+
+def _over(involved: int, dims: tuple[int, ...]) -> tuple[int, ...]:
+    every = involved == ABSENT
+    return tuple(count for dim, count in enumerate(dims) if count > 1 and (every or involved >> dim & 1))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.carried_sizes import CarriedSizes, CollectiveSizes
+from converters.carried_sizes import CarriedCollectives, CollectiveSizes
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWork, RankGraph
 from converters.graph_plan import GraphPlan, RankPlan, make_plan
 from converters.row_slots import row_slots
@@ -95,15 +95,15 @@ class WorkColumns:
 
 @dataclass(slots=True)
 class _Entry:
-    """The plan of one structure, where its nodes find their work, and their sizes by the byte counts of a trace."""
+    """The plan of one structure, where its nodes find their work, and their sizes by the byte counts of a trace.
+
+    `carried`: by plan the collectives that get other sizes than the trace's.
+    """
 
     plan: GraphPlan
     columns: WorkColumns
+    carried: tuple[CarriedCollectives, ...]
     sizes: Recent[Sizes] = field(default_factory=lambda: Recent(SIZES_KEPT))
-
-    @classmethod
-    def of(cls, plan: GraphPlan, trace: Trace) -> _Entry:
-        return cls(plan, WorkColumns.of(plan.rank_plans, trace))
 
 
 class Lowering:
@@ -152,16 +152,23 @@ class Lowering:
         return self._recent.get(columns, lambda: self._by_value(trace), key=trace.work.latency_ns.shape[1])
 
     def _by_value(self, trace: Trace) -> tuple[_Entry, Sizes]:
-        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims), trace))
+        entry = self._entries.get(_structure_key(trace), lambda: self._planned(trace))
         moved = moved_bytes(trace)
-        return entry, entry.sizes.get(moved.tobytes(), lambda: self._sizes(entry.plan, moved))
+        return entry, entry.sizes.get(moved.tobytes(), lambda: self._sizes(entry, moved))
 
-    def _sizes(self, plan: GraphPlan, moved: IntArray) -> Sizes:
-        sizes = Sizes.of(plan.rank_plans, moved)
-        if self._collective_sizes is None:
+    def _planned(self, trace: Trace) -> _Entry:
+        plan = make_plan(trace, self._dims)
+        plans = () if self._collective_sizes is None else plan.rank_plans
+        carried = tuple(CarriedCollectives.of(one, self._dims or ()) for one in plans)
+        return _Entry(plan, WorkColumns.of(plan.rank_plans, trace), carried)
+
+    def _sizes(self, entry: _Entry, moved: IntArray) -> Sizes:
+        sizes, sizes_for = Sizes.of(entry.plan.rank_plans, moved), self._collective_sizes
+        if sizes_for is None:
             return sizes
-        carried = CarriedSizes(self._collective_sizes, self._dims or ())
-        return replace(sizes, comm_size=tuple(map(carried.of, plan.rank_plans, sizes.comm_size)), said=sizes.comm_size)
+        pairs = zip(entry.carried, sizes.comm_size, strict=True)
+        carried = tuple(collectives.replaced(comm_size, sizes_for) for collectives, comm_size in pairs)
+        return replace(sizes, comm_size=carried, said=sizes.comm_size)
 
 
 @dataclass(frozen=True, slots=True)
