@@ -45,6 +45,7 @@ NAMES = {
 HOPS = {"FullyConnected": 1, "Switch": 2}
 LEAST_STEPS = 2
 """So many bytes more of its smallest message must not yet cost a collective's largest message a ns."""
+_LARGEST = 2**62
 _TRIED_NS = np.arange(-3.0, 3.01, 0.25)
 """So much longer or shorter than the line through its truncations a time is looked for."""
 
@@ -122,7 +123,7 @@ class CarriedCurves:
         ranks, messages = math.prod(over), Messages.of(kind, over)
         held = sizes * ranks if kind is CollectiveType.ALL_GATHER else sizes
         wanted = self.fabric.times_ns(NAMES[kind], ranks, held)
-        tried = np.maximum(self._smallest(messages, wanted + _TRIED_NS[:, None]), 1)
+        tried = self._smallest(messages, wanted + _TRIED_NS[:, None])
         missed = np.abs(self._taken_ns(messages, tried) - wanted)
         found = np.take_along_axis(tried, missed.argmin(axis=0)[None], axis=0)[0]
         result: IntArray = found * messages.whole
@@ -132,7 +133,8 @@ class CarriedCurves:
         """Return the bytes of the smallest message for about these times, ns."""
         weights, multiples = np.array(messages.weights), np.array(messages.multiples)
         fixed = messages.rounds * ENDPOINT_DELAY_NS + weights.sum() * (self.way_ns - 0.5)
-        result: IntArray = np.rint((times - fixed) * self.bytes_per_ns / (weights * multiples).sum()).astype(np.int64)
+        bytes_of = (times - fixed) * self.bytes_per_ns / (weights * multiples).sum()
+        result: IntArray = np.clip(np.rint(bytes_of), 1, _LARGEST // messages.whole).astype(np.int64)
         return result
 
     def _taken_ns(self, messages: Messages, smallest: IntArray) -> IntArray:
