@@ -47,10 +47,15 @@ class _Test:
     faulty: bool = False
     least_ns: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the program has come yet."""
+        return self.ranks == 0 and self.from_end is None and not self.faulty
 
-def is_output(text: str) -> bool:
-    """Whether a text is such output and no JSON: the lines before its first row are comments."""
-    return text.lstrip().startswith("#")
+
+def is_output(path: Path, text: str) -> bool:
+    """Whether the content of a file is such output, or meant as it, and no JSON."""
+    return path.suffix != ".json" and not text.lstrip().startswith(("{", "["))
 
 
 def read_output(path: Path, text: str) -> Fabric:
@@ -101,6 +106,8 @@ def _tests(path: Path, text: str, problems: list[UserError]) -> Iterable[_Test]:
         if _NAMES in line:
             named = _program(line.split(_NAMES, 1)[1])
         elif line.startswith(_STARTS) or not tests:
+            if tests and tests[-1].untouched:
+                tests.pop()  # what a shell or a scheduler said before
             tests.append(_Test(number, named or _program(path.name)))
             named = None
         try:
@@ -109,6 +116,8 @@ def _tests(path: Path, text: str, problems: list[UserError]) -> Iterable[_Test]:
             fix = "give the program's output as it is"
             problems.append(UserError(str(error), path=path, line=number, fix=fix))
             tests[-1].faulty = True
+    if not tests:
+        problems.append(UserError("empty", path=path, fix="give the program's output as it is"))
     for test in tests:
         problems += [UserError(what, path=path, line=test.line, fix=fix) for what, fix in _missing(test)]
     return tests

@@ -60,7 +60,7 @@ def load_fabric(name_or_path: str) -> Fabric:
 def read_fabric(path: Path) -> Fabric:
     """Return the fabric described in `path`: ours, or output of nccl-tests."""
     text = decode(read_bytes(path, _WHAT, _LARGEST_FILE), path, _WHAT)
-    if is_output(text):
+    if is_output(path, text):
         return read_output(path, text)
     return _read(parse_json(text, _WHAT, path), path.stem)
 

@@ -98,7 +98,7 @@ def test_more_bytes_never_take_less(name: str, collective: str, ranks: int, data
 
 def test_output_of_nccl_tests_is_read(tmp_path: Path) -> None:
     path = tmp_path / "all_reduce.txt"
-    path.write_text(HEAD + ROWS)
+    path.write_text("srun: job 7 queued\n" + HEAD + ROWS)
     fabric = load_fabric(str(path))
     assert fabric.curves["all_reduce"][4].sizes == (1024, 2**20)
     assert fabric.curves["all_reduce"][4].ns == (11500, 91250), "out of place"

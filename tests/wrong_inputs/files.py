@@ -475,6 +475,8 @@ FABRIC_TEXTS: dict[str, str | bytes] = {
     "all_reduce-ranks.txt": COLUMNS + ROW.format(time="11.5"),
     "all_reduce-rows.txt": RANKS + COLUMNS,
     "none/readme.md": "nothing",
+    "empty.txt": "",
+    "prose.txt": "not measured\n",
 }
 
 REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
