@@ -256,9 +256,11 @@ class Deployment:
 
     def _lower(self, stack: ExitStack, traces: Path | None) -> Lower:
         execution = self.spec.execution
+        curves = self.configurations.curves
         lowering = Lowering(
             network_dims=self.configurations.network.npus_count,
             true_work=self.generator.perf_model.latency_source == "backend",
+            collective_sizes=None if curves is None else curves.sizes,
         )
         if traces is not None:
             self.configurations.write(traces)  # what the graphs were made for, and can be simulated with

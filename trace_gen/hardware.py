@@ -59,7 +59,8 @@ class Hardware:
       ``--link_latency``;
     - `attention_kernels`: ``fa2`` kernels work through a batch with a prompt as chunks, its decodes, too, at several
       times what they cost alone; ``fa3`` kernels keep the two apart (FlashAttention's versions, and their like);
-    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`.
+    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`;
+    - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Hardware:
     efficiencies: Mapping[str, Efficiency]
     sources: Mapping[str, str]
     attention_kernels: str = "fa2"
+    fabric: str | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -151,8 +153,17 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "memory_gib",
             "driver_memory_gib",
         }
-        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
-        | {"attention_kernels"}
+        | {
+            "cache_mib",
+            "cache_speedup",
+            "compute_units",
+            "link_gb_s",
+            "link_latency_ns",
+            "fabric",
+            "attention_kernels",
+            "efficiency",
+            "sources",
+        }
     )
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))
@@ -177,6 +188,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         efficiencies=_read_efficiencies(fields.object("efficiency")),
         sources={name: sources.text(name) for name in sources.names()},
         attention_kernels=fields.choice("attention_kernels", ATTENTION_KERNELS, default="fa2"),
+        fabric=fields.text("fabric", default=None),
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:

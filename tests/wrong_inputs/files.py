@@ -162,6 +162,7 @@ HARDWARE_FIELDS = (
     "compute_units",
 )
 HARDWARE: dict[str, dict[str, Any]] = {
+    "fabric": {"fabric": "h1000"},
     "nobw": {"memory_bandwidth_gb_s": None},
     "bw0": {"memory_bandwidth_gb_s": 0},
     "bwneg": {"memory_bandwidth_gb_s": -3},
@@ -434,9 +435,48 @@ NODES: dict[str, dict[str, Any]] = {
     "nodims": {"dimensions": []},
     "many": {"dimensions": [{"topology": "Ring", "npus": 2, "link_gb_s": 1, "latency_ns": 1}] * 4},
     "device": {"hardware": "H1000"},
+    "fabric": {"fabric": "h1000-nvlink"},
     "between": {"between": None},
     "unknown": {"racks": 4},
     "links": {"between": {"link_gb_s": 50, "links": 0.5, "latency_ns": 1}},
+}
+
+CURVE = {"collective": "all_reduce", "ranks": 2, "points": [[1024, 5000], [2048, 6000]]}
+FABRICS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "nocurves": {"curves": []},
+    "bare": {"curves": None},
+    "empty": {"curves": [CURVE | {"points": []}]},
+    "nopoints": {"curves": [{"collective": "all_reduce", "ranks": 2}]},
+    "noranks": {"curves": [{"collective": "all_reduce", "points": [[1, 1]]}]},
+    "one": {"curves": [CURVE | {"points": [[1024]]}]},
+    "negative": {"curves": [CURVE | {"points": [[1024, -5]]}]},
+    "zero": {"curves": [CURVE | {"points": [[0, 5]]}]},
+    "twice": {"curves": [CURVE | {"points": [[1024, 5], [1024, 6]]}]},
+    "falls": {"curves": [CURVE | {"points": [[1024, 5], [512, 6]]}]},
+    "again": {"curves": [CURVE, CURVE]},
+    "kind": {"curves": [CURVE | {"collective": "allreduce"}]},
+    "lone": {"curves": [CURVE | {"ranks": 1}]},
+    "source": {"curves": [CURVE | {"source": "me"}], "sources": {"mine": "me"}},
+    "unknown": {"curve": []},
+}
+RANKS = "".join(f"#  Rank  {rank} Group  0 Pid  7 on  host device  {rank} [0x0{rank}] A40\n" for rank in (0, 1))
+COLUMNS = "#  size  count  type  redop  root  time  algbw  busbw #wrong  time  algbw  busbw #wrong\n"
+ROW = "  1024  256  float  sum  -1  {time}  0.09  0.13  0  11.30  0.09  0.14  0\n"
+FABRIC_TEXTS: dict[str, str | bytes] = {
+    "nan.json": json.dumps({"curves": [CURVE]}).replace("5000", "NaN"),
+    "list.json": "[]",
+    "all_reduce.txt": RANKS + COLUMNS + ROW.format(time="11.5"),
+    "measured.txt": RANKS + COLUMNS + ROW.format(time="11.5"),
+    "all_reduce-time.txt": RANKS + COLUMNS + ROW.format(time="soon"),
+    "all_reduce-zero.txt": RANKS + COLUMNS + ROW.format(time="0.00"),
+    "all_reduce-short.txt": RANKS + COLUMNS + "  1024  256  float  sum\n",
+    "all_reduce-head.txt": RANKS + ROW.format(time="11.5"),
+    "all_reduce-ranks.txt": COLUMNS + ROW.format(time="11.5"),
+    "all_reduce-rows.txt": RANKS + COLUMNS,
+    "none/readme.md": "nothing",
+    "empty.txt": "",
+    "prose.txt": "not measured\n",
 }
 
 REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
@@ -534,6 +574,8 @@ def _files() -> Files:
     yield from ((f"k/{name}.json", text) for name, text in CLUSTER_TEXTS.items())
     yield from _changed("e", ENGINE, ENGINES, {"list": "[1]", "broken": "{"})
     yield from _changed("o", NODE, NODES, {"list": "[]"})
+    yield from _changed("b", {"curves": [CURVE]}, FABRICS, {})
+    yield from ((f"b/{name}", text) for name, text in FABRIC_TEXTS.items())
     yield from _changed("c", CASE, CASES, CASE_TEXTS)
     yield from OTHERS.items()
 

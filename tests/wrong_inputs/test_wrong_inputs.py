@@ -36,6 +36,8 @@ GOOD = (
     "main --req_num 2 --cluster_config k/good.json",
     "main --req_num 2 --engine_config e/good.json",
     "main --req_num 2 --model_name gpt2 --node o/good.json --npu_num 8",
+    "main --req_num 2 --model_name gpt2 --fabric b/good.json --npu_num 2",
+    "main --req_num 2 --model_name gpt2 --fabric b/all_reduce.txt --npu_num 2",
 )
 
 

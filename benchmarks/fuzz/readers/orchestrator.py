@@ -8,12 +8,16 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from astra_files.network import NetworkConfig
 from benchmarks.fuzz.readers.commands import words
 from benchmarks.fuzz.target import Target, targets
 from foundation.errors import UserError
 from orchestrator.cluster.node_network import node_network
 from orchestrator.cluster.nodes import load_node
+from orchestrator.fabrics.carrying import NAMES, CarriedCurves
+from orchestrator.fabrics.reading import load_fabric
 from orchestrator.reallm.runs import plan
 from orchestrator.reallm.system_file import read_system_file
 from orchestrator.replay.__main__ import main as replay_command
@@ -88,6 +92,17 @@ def _node(path: Path) -> None:
             assert made.npus == math.prod(axes) and NetworkConfig.from_text(made.to_text()) == made
 
 
+def _fabric(path: Path) -> None:
+    """A fabric file or output of nccl-tests: times of a few sizes, and sizes that take them."""
+    fabric = load_fabric(str(path))
+    network = NetworkConfig(("FullyConnected",), (8,), (450.0,), (1.0,))
+    curves = CarriedCurves.on(network, fabric)
+    for kind in NAMES:
+        if not curves.obstacle(kind, (8,)):
+            sizes = np.array([1, 4096, 2**20, 2**40])
+            assert (curves.sizes(kind, (8,), sizes) > 0).all() and (fabric.times_ns(NAMES[kind], 8, sizes) > 0).all()
+
+
 def _flags(path: Path) -> None:
     prepare(from_flags(words(path)))
 
@@ -118,6 +133,8 @@ targets.register("run_json")(Target("run files in JSON", _run_file, "run.json"))
 targets.register("cluster_config")(Target("cluster files of LLMServingSim", _cluster_config, "cluster.json"))
 targets.register("engine_config")(Target("arguments of a vLLM engine", _engine_config, "arguments.json"))
 targets.register("node")(Target("node files", _node, "node.json"))
+targets.register("fabric")(Target("fabric files", _fabric, "fabric.json"))
+targets.register("nccl_tests")(Target("output of nccl-tests", _fabric, "all_reduce.txt"))
 targets.register("flags")(Target("flags of the main job", _flags))
 targets.register("generator_flags")(Target("flags of the workload generator", lambda path: read_flags(words(path))))
 targets.register("replay_case")(Target("cases of replays", _case, "case.json"))
