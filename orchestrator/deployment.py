@@ -25,6 +25,7 @@ from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.host import HostPricing
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.jittered import JitteredPricing
 from orchestrator.pricing.layers import stage_layers
 from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
@@ -149,6 +150,9 @@ class Deployment:
         times = self.engine.host.times(self.engine.scheduling.host)
         if times:
             pricing = HostPricing(pricing, times, graphs, self.generator.launches())
+        noise = self.spec.noise
+        if noise.jitter_steps:
+            pricing = JitteredPricing(pricing, noise.jitter_steps / 100, noise.seed)
         members = self.engine.parallelism.data
         if members == 1:
             engines = [self._engine(number, pricing, between, tiers) for number in numbers]

@@ -38,6 +38,7 @@ from orchestrator.settings.engine import (
     Role,
 )
 from orchestrator.settings.host import HostSettings
+from orchestrator.settings.noise import NoiseSettings
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from orchestrator.settings.tiers import TierSettings
@@ -165,6 +166,7 @@ class RunSpec:
     transfer: TransferSettings = section(TransferSettings, "Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload")
     traffic: TrafficSettings = section(TrafficSettings, "Traffic")
+    noise: NoiseSettings = section(NoiseSettings, "Noise")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(

@@ -552,6 +552,85 @@ def write_all(folder: Path) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+_ROW = '0,gpt2,9,3,0,0,0,100,300,300,0,100,100.000,"[100, 100]"\n1,gpt2,8,1,50,60,60,200,200,150,10,150,,\n'
+_HEADER = (
+    "request id,model,input,output,arrival,queued,scheduled,first_token,end_time,latency,queuing_delay,TTFT,TPOT,ITL\n"
+)
+_SERVED = [
+    {
+        "request_id": f"bench-{place}",
+        "input_toks": 9 - place,
+        "output_toks": 3 - 2 * place,
+        "arrival_time": 1.7e9,
+        "queued_ts": 5.0,
+        "scheduled_ts": 5.0,
+        "first_token_ts": 5.5 + place,
+        "last_token_ts": 6.5,
+    }
+    for place in (0, 1)
+]
+_CLIENT = {
+    "endpoint_type": "openai",
+    "duration": 2.5,
+    "request_throughput": 0.8,
+    "input_lens": [9, 8],
+    "output_lens": [3, 1],
+    "ttfts": [0.5, 1.5],
+    "itls": [[0.5, 0.5], []],
+    "errors": ["", ""],
+}
+
+
+def _served(**values: Any) -> str:
+    """Return two recorded requests, the second with `values`; None takes a field out."""
+    return "".join(json.dumps(one) + "\n" for one in (_SERVED[0], _with(_SERVED[1], values)))
+
+
+def _validation() -> Files:
+    """Yield runs and recordings, right ones and wrong ones."""
+    yield "v/run.csv", _HEADER + _ROW
+    yield "v/none.csv", _HEADER
+    yield "v/cells.csv", _HEADER + "0,gpt2,9,3,0,0,0,100\n"
+    yield "v/twice.csv", _HEADER + _ROW.replace("\n1,", "\n0,")
+    yield "v/back.csv", _HEADER + _ROW.replace(",200,200,", ",55,200,")
+    yield "v/word.csv", _HEADER + _ROW.replace(",200,200,", ",soon,200,")
+    yield "v/itl.csv", _HEADER + _ROW.replace("[100, 100]", "[100, x]")
+    rows = {
+        "good": {},
+        "noqueue": {"queued_ts": None},
+        "order": {"last_token_ts": 1.5},
+        "zero": {"output_toks": 0, "input_toks": "8"},
+        "other": {"input_toks": 900},
+    }
+    for name, values in rows.items():
+        yield f"v/{name}/requests.jsonl", _served(**values)
+    yield "v/broken/requests.jsonl", _served() + "{\n"
+    yield "v/list/requests.jsonl", _served() + "[1]\n"
+    yield "v/others/requests.jsonl", "".join(json.dumps(_with(one, {"input_toks": 900})) + "\n" for one in _SERVED)
+    for name, text in {
+        "header": "t,running\n",
+        "text": _SERIES + "1,2,3,few,5,6\n",
+        "back": _SERIES + 2 * _TICK,
+    }.items():
+        yield f"v/{name}/requests.jsonl", _served()
+        yield f"v/{name}/timeseries.csv", text
+    yield "v/meta/requests.jsonl", _served()
+    yield "v/meta/meta.json", '{"kv_cache": {"num_gpu_blocks": "many"}}'
+    clients: dict[str, dict[str, Any]] = {
+        "good": {},
+        "brief": dict.fromkeys(("input_lens", "output_lens", "ttfts", "itls", "errors")),
+        "short": {"ttfts": [0.5]},
+        "itls": {"itls": [[0.5, "x"], []]},
+        "negative": {"ttfts": [0.5, -1]},
+        "failed": {"errors": ["timeout", "timeout"]},
+    }
+    yield from _changed("b", _CLIENT, clients, {"lines": json.dumps(_CLIENT) + "\n" + json.dumps(_CLIENT)})
+
+
+_SERIES = "t,prompt_throughput,gen_throughput,running,waiting,kv_cache_pct\n"
+_TICK = "1.0,10,20,2,0,5.5\n"
+
+
 def _files() -> Files:
     hardware = json.loads((ROOT / "configs" / "hardware" / "H100.json").read_text())
     yield from WORKLOADS.items()
@@ -574,10 +653,11 @@ def _files() -> Files:
     yield from ((f"k/{name}.json", text) for name, text in CLUSTER_TEXTS.items())
     yield from _changed("e", ENGINE, ENGINES, {"list": "[1]", "broken": "{"})
     yield from _changed("o", NODE, NODES, {"list": "[]"})
-    yield from _changed("b", {"curves": [CURVE]}, FABRICS, {})
-    yield from ((f"b/{name}", text) for name, text in FABRIC_TEXTS.items())
+    yield from _changed("fa", {"curves": [CURVE]}, FABRICS, {})
+    yield from ((f"fa/{name}", text) for name, text in FABRIC_TEXTS.items())
     yield from _changed("c", CASE, CASES, CASE_TEXTS)
     yield from OTHERS.items()
+    yield from _validation()
 
 
 def _changed(

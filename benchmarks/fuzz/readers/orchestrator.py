@@ -27,6 +27,11 @@ from orchestrator.requests.formats import read_requests
 from orchestrator.requests.formats.jsonl import read as read_jsonl
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
+from orchestrator.validation.comparison import compare
+from orchestrator.validation.formats import read_recording
+from orchestrator.validation.formats.orrery_run import read_series as read_run_series
+from orchestrator.validation.formats.requests_jsonl import read_series
+from orchestrator.validation.page import render
 from orchestrator.workload import read_workload
 from orchestrator.workload_generator import read_flags
 
@@ -124,6 +129,21 @@ def _recording(path: Path) -> None:
         replay_command([str(case), "--check", str(path)])
 
 
+def _recorded_run(path: Path) -> None:
+    """Read a recording in any format, compare it with itself, and show the errors, of which there are none."""
+    one = read_recording(path)
+    comparison = compare(one, one)
+    assert all(figure.error in (0, None) for figure in comparison.figures)
+    assert render(comparison) and json.dumps(comparison.as_json())
+
+
+def _series(path: Path) -> None:
+    """Read state over time as a server's and as ours."""
+    with contextlib.suppress(UserError):
+        read_run_series(path)
+    assert len(read_series(path).ends_ns)
+
+
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
 targets.register("workload_csv")(Target("workloads in CSV: ReaLLM's, Azure's", _csv, "workload.csv"))
 targets.register("workload_jsonl")(Target("workloads in JSON Lines: LLMServingSim's", _jsonl, "workload.jsonl"))
@@ -139,3 +159,5 @@ targets.register("flags")(Target("flags of the main job", _flags))
 targets.register("generator_flags")(Target("flags of the workload generator", lambda path: read_flags(words(path))))
 targets.register("replay_case")(Target("cases of replays", _case, "case.json"))
 targets.register("recording")(Target("recordings of replays", _recording, "expected.json"))
+targets.register("recorded_run")(Target("recordings of runs: servers', clients', our own", _recorded_run, "recorded"))
+targets.register("time_series")(Target("state over time of a recorded run", _series, "timeseries.csv"))
