@@ -182,7 +182,7 @@ def _check_dimensions(given: NetworkSettings, network: NetworkConfig, system: Sy
 
 def _check_collectives(given: NetworkSettings, shared: ParallelismSettings, system: SystemConfig) -> None:
     """Refuse a user's system.json without what iterations of NPUs that share a stage need."""
-    gathered = shared.expert > 1 and shared.expert_exchange == "allgather"
+    gathered = shared.expert > 1 and shared.exchange == "allgather"
     needed = {"all-reduce": shared.tensor > 1, "all-gather": shared.member_size > 1 or gathered}
     needed["reduce-scatter"] = shared.context > 1 or (shared.tensor > 1 and shared.sequence_parallel) or gathered
     needed["all-to-all"] = shared.expert > 1 and not gathered

@@ -220,7 +220,7 @@ class Deploying:
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
-            expert_exchange=shared.expert_exchange,
+            expert_exchange=shared.exchange,
             routing=chosen.routing(model, self._spec.workload.seed),
             context_mode=shared.cp_mode,
             sequence_parallel=shared.sequence_parallel,

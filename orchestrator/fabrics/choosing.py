@@ -80,7 +80,7 @@ def _collectives(shared: ParallelismSettings) -> Iterator[tuple[CollectiveType, 
     tensor, context = (shared.tensor,), (shared.context,)
     member, stage = (*tensor, *context), (*tensor, *context, shared.data)
     spread = shared.expert > 1
-    gathered = spread and shared.expert_exchange == "allgather"
+    gathered = spread and shared.exchange == "allgather"
     inner = [tensor, context, member]
     scatters = inner if shared.context > 1 or shared.sequence_parallel else []
     over: dict[CollectiveType, list[tuple[int, ...]]] = {

@@ -159,10 +159,11 @@ class ParallelismSettings:
         "spread whole experts over all NPUs of a stage, of all data-parallel engines, as vLLM says it",
         like=("ep_size",),
     )
-    expert_exchange: ExpertExchange = setting(
-        "alltoall",
+    expert_exchange: ExpertExchange | None = setting(
+        None,
         "how tokens reach whole experts on other NPUs: all-to-all there and back, or all-gather and reduce-scatter",
         choices=("alltoall", "allgather"),
+        shown_default="allgather between data-parallel engines, as vLLM has it, else alltoall",
     )
     redundant_experts: int = setting(
         0,
@@ -246,6 +247,11 @@ class ParallelismSettings:
         return self.stage_size if self.enable_expert_parallel else self.ep_size or 1
 
     @property
+    def exchange(self) -> ExpertExchange:
+        """How tokens reach experts; between data-parallel engines as vLLM has it (allgather_reducescatter)."""
+        return self.expert_exchange or ("allgather" if self.data > 1 else "alltoall")
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Layers of each stage; none: as equal as can be."""
         return tuple(int(count) for count in self.pp_layers.split(",")) if self.pp_layers else ()
@@ -270,6 +276,7 @@ class ParallelismSettings:
             data_parallel_size=self.data,
             ep_size=self.expert,
             enable_expert_parallel=False,
+            expert_exchange=self.exchange,
             npu_mem=self.npu_mem or memory_bytes / 1e9,
         )
 
