@@ -20,7 +20,6 @@ from orchestrator.replay.__main__ import main as replay_command
 from orchestrator.replay.case import read_case
 from orchestrator.replay.run import replay
 from orchestrator.requests.formats import read_requests
-from orchestrator.requests.formats.jsonl import read as read_jsonl
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.workload import read_workload

@@ -1,0 +1,56 @@
+"""Token ids of a prompt of which only the hashes of its blocks are known: made up, and alike where the hashes are.
+
+    hashes of blocks of 4 tokens     7              2              9
+    ids                              28 29 30 31    8  9  10 11    36 37
+
+Two prompts have equal ids at a place iff the blocks around it have the same hash. So whatever compares token ids (a
+prefix cache with blocks of any size, a radix tree, a router) finds what it would find by real ones, as far as hashes
+tell: two blocks that differ count as different from their first token on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+MOST_HASH = 2**47 - 1
+MOST_BLOCK = 2**16
+"""Tokens of a block: an id must fit into 64 bits."""
+
+
+class HashedTokens(Sequence[int]):
+    """The ids of the `tokens` tokens of a prompt, whose blocks of `block` tokens have `hashes`; made when asked for."""
+
+    __slots__ = ("_block", "_hashes", "_tokens")
+
+    def __init__(self, hashes: Sequence[int], block: int, tokens: int) -> None:
+        self._hashes, self._block, self._tokens = hashes, block, tokens
+
+    def __len__(self) -> int:
+        return self._tokens
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> array[int]: ...
+
+    def __getitem__(self, place: int | slice) -> int | array[int]:
+        if isinstance(place, int):
+            at = range(self._tokens)[place]
+            return self._hashes[at // self._block] * self._block + at % self._block
+        start, stop, step = place.indices(self._tokens)
+        return array("q", self._between(start, stop))[::step] if step > 0 else self[:][place]
+
+    def __iter__(self) -> Iterator[int]:
+        return self._between(0, self._tokens)
+
+    def _between(self, start: int, stop: int) -> Iterator[int]:
+        size = self._block
+        while start < stop:
+            number, offset = divmod(start, size)
+            first = self._hashes[number] * size
+            end = min(size, stop - number * size)
+            yield from range(first + offset, first + end)
+            start = (number + 1) * size
