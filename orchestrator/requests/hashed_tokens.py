@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import overload
 
 MOST_HASH = 2**47 - 1
@@ -41,16 +42,21 @@ class HashedTokens(Sequence[int]):
             at = range(self._tokens)[place]
             return self._hashes[at // self._block] * self._block + at % self._block
         start, stop, step = place.indices(self._tokens)
-        return array("q", self._between(start, stop))[::step] if step > 0 else self[:][place]
+        if step != 1:
+            return self[:][place]
+        ids = array("q")
+        for part in self._runs(start, stop):
+            ids.extend(part)
+        return ids
 
     def __iter__(self) -> Iterator[int]:
-        return self._between(0, self._tokens)
+        return chain.from_iterable(self._runs(0, self._tokens))
 
-    def _between(self, start: int, stop: int) -> Iterator[int]:
+    def _runs(self, start: int, stop: int) -> Iterator[range]:
+        """Yield the ids from `start` to `stop` - 1, those of a block together."""
         size = self._block
         while start < stop:
             number, offset = divmod(start, size)
             first = self._hashes[number] * size
-            end = min(size, stop - number * size)
-            yield from range(first + offset, first + end)
+            yield range(first + offset, first + min(size, stop - number * size))
             start = (number + 1) * size

@@ -203,7 +203,7 @@ def test_sessions_with_a_turn_that_can_never_fit_are_skipped_from_there(tmp_path
         open_source(WorkloadSettings(dataset=path), refuses, lambda longest: False)
     found = open_source(WorkloadSettings(dataset=path, skip_unfit=True), refuses, lambda longest: False)
     assert (found.table.id.tolist(), found.skipped, found.count) == ([0, 3], 2, 2)
-    assert found.described == f"4 requests of {path} in 1 session"
+    assert found.described == f"4 requests of {path} in 1 session (llmservingsim; token counts from the file)"
 
 
 def test_retrieved_tokens_lengthen_every_prompt_and_have_no_ids(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
 
     def take(record: Record) -> None:
         nonlocal unsaid
-        record.first("prompt", fix="give a text")
-        prompt = prompt_of(record, reading.texts)
+        prompt = prompt_of(record, reading.texts, "prompt")
         says = record.has("output_tokens")
         output = record.whole("output_tokens", 1, MOST_TOKENS) if says else DEFAULT_OUTPUT
         rows.add(prompt.tokens, output, line=record.line, prompt_ids=prompt.ids)

@@ -18,9 +18,9 @@ _PROMPTS = ("messages", "prompt", "input")
 _LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
-def prompt_of(body: Record, texts: TextTokens) -> Counted:
-    """Return the prompt of a request in tokens, at least one."""
-    name = body.first(*_PROMPTS, fix="give the messages of a chat, or a prompt")
+def prompt_of(body: Record, texts: TextTokens, *names: str) -> Counted:
+    """Return the prompt of a request in tokens, at least one; it is in the first of `names` (those of OpenAI's API)."""
+    name = body.first(*(names or _PROMPTS), fix="give the prompt")
     value = body.values[name]
     if isinstance(value, list) and value and all(type(one) is int for one in value):
         if min(value) < 0 or max(value) > MOST_TOKEN_ID:

@@ -36,11 +36,6 @@ class TextTokens:
         self._loaded: Any = None
 
     @property
-    def has_ids(self) -> bool:
-        """Whether texts have token ids."""
-        return self._path is not None
-
-    @property
     def described(self) -> str:
         """How texts are counted, in a few words."""
         if self._path is not None:
