@@ -311,7 +311,7 @@ DOCUMENTS: dict[str, tuple[str, Callable[[Any], None], str, int]] = {
     "inputs name": (
         "aiperf-inputs.json",
         lambda value: value["data"].append({}),
-        r"data\[2\].payloads: payloads or payload is missing; list what is sent$",
+        r"line \d+, data\[2\].payloads: payloads or payload is missing; list what is sent$",
         3,
     ),
     "genai-perf": (
@@ -359,7 +359,7 @@ def test_a_malformed_record_of_a_document_is_told_or_skipped(tmp_path: Path, nam
     [
         (
             '{"completed": 1, "total_input_tokens": 3}',
-            r"input_lens: input_lens is missing; a result has them that was sa",
+            r"line 1, input_lens: input_lens is missing; a result has them that was sa",
         ),
         ('{"input_lens": [1], "output_lens": []}', "output_lens: 0 values for 1 requests; give as many as input_lens$"),
         ('{"input_lens": [1], "output_lens": [1], "errors": []}', "errors: 0 values for 1 requests; give as many"),
@@ -370,7 +370,7 @@ def test_a_malformed_record_of_a_document_is_told_or_skipped(tmp_path: Path, nam
         ('{"benchmarks": []}', "the workload file holds no requests; give at least one$"),
         ('{"experiments": [{}]}', r"experiments\[0\].requests: requests is missing"),
         ('{"data": 4}', "data: 4 is no list; give a list$"),
-        ('[{"conversations": []}', "line 1: not valid JSON: expected ','; correct the syntax$"),
+        ('[{"conversations": []}', "line 1: not valid JSON: no comma after a record; expected ,$"),
         ('[{"conversations": []},\n\n 5 6]', r"line 3.* 5 is no object"),
         ('[{"conversations": []}]\nmore', "line 2: not valid JSON: text after the list's end"),
         ('[{"conversations": []},\n{"a": }]', "line 2: not valid JSON: Expecting value"),

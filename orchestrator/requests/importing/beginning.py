@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +78,8 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _unquoted(text: str) -> str:
+    import json
+
     try:
         return str(json.loads(text, strict=False))
     except ValueError:

@@ -139,6 +139,9 @@ class _Reader:
             if found is None and kind is not None and kind.together is not None:
                 return False
             values.append(found)
+        prompts, outputs = (values[place] for place in self._places[:2] if place is not None)
+        if self._columns.failed and prompts is not None and outputs is not None and (prompts[outputs > 0] < 1).any():
+            return False
         rows = len(cells[0].starts)
         lines = np.arange(self._line, self._line + rows)
         self._line += rows
@@ -201,6 +204,10 @@ class _Reader:
             except ValueError as error:
                 what, _, fix = str(error).partition("; ")
                 raise UserError(what, path=self._path, line=number, field=name, fix=fix) from None
+        prompt, output = (found[place] for place in self._places[:2] if place is not None)
+        if prompt < 1 <= output:
+            what = f"{prompt} is too small"
+            raise UserError(what, path=self._path, line=number, field=self._columns.prompt, fix="at least 1")
         return found
 
     def _result(self) -> ReadWorkload:

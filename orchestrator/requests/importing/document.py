@@ -14,7 +14,11 @@ _MOST_BYTES = 1 << 27
 
 
 def read_document(path: Path) -> Record:
-    """Return the object of a file. The line of the first thing that is wrong is looked up, which takes its time."""
+    """Return the object of a file.
+
+    The line of the first thing that is wrong is looked up, which takes its time: where it is missing, that of what is
+    around it.
+    """
     document = read_json(path, WHAT, _MOST_BYTES)
     looked_up: list[KeyPath] = []
 
@@ -22,6 +26,7 @@ def read_document(path: Path) -> Record:
         if looked_up:
             return None
         looked_up.append(place)
-        return document.line(place)
+        above = (document.line(place[:depth]) for depth in range(len(place), -1, -1))
+        return next((found for found in above if found is not None), None)
 
     return Record.of(document.value, path, line)

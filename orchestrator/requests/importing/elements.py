@@ -36,7 +36,7 @@ def read_elements(path: Path, rows: Rows, take: Callable[[Record], None]) -> Non
 
 
 def _read(text: _Text, path: Path, rows: Rows, take: Callable[[Record], None]) -> None:
-    text.expect("[")
+    text.expect("[", f"the {WHAT} is no list of records")
     at = 0
     while element := text.next_element(first=at == 0):
         if rows.full:
@@ -74,10 +74,10 @@ class _Text:
         self._text, self._at, self._line = "", 0, 1
         self._whole = False
 
-    def expect(self, mark: str) -> None:
-        """Pass over `mark`, which must come next."""
+    def expect(self, mark: str, otherwise: str) -> None:
+        """Pass over `mark`, which must come next; `otherwise` that is wrong."""
         if self._next() != mark:
-            raise self._wrong(f"expected {mark!r}")
+            raise UserError(otherwise, path=self._path, line=self._line, fix=f"expected {mark}")
         self._at += 1
 
     def expect_end(self) -> None:
@@ -92,7 +92,7 @@ class _Text:
             self._at += 1
             return None
         if not first:
-            self.expect(",")
+            self.expect(",", "not valid JSON: no comma after a record")
             self._next()
         end = self._end()
         element = _Element(self._text[self._at : end], self._line)
