@@ -26,6 +26,7 @@ def columns() -> Columns:
         prompt="num_prefill_tokens",
         output="num_decode_tokens",
         others=True,
+        untimed=True,
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import UserError
 from foundation.files import open_input, reason
+from foundation.printable import shorten
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.importing.beginning import WHAT, Beginning
 from orchestrator.requests.importing.cells import Cells, Kind
@@ -39,18 +40,19 @@ _WITHOUT = 0
 class Columns:
     """How the rows of a file become requests: `kinds` has the columns that its header must name, and what they hold.
 
-    `arrival` (None: the file may be without), `prompt` and `output` name the columns that are kept; the others are only
-    checked. `others`: there may be further columns, which hold anything. Arrivals are ns, from any beginning where
-    `from_first` counts them from the earliest. `failed`: a request without output tokens is one that failed; it is left
-    out, and counted.
+    `arrival`, `prompt` and `output` name the columns that are kept; the others are only checked. `others`: there may be
+    further columns, which hold anything; `untimed`: a file may be without arrivals. Arrivals are ns, from any beginning
+    where `from_first` counts them from the earliest. `failed`: a request without output tokens is one that failed; it
+    is left out, and counted.
     """
 
     kinds: Mapping[str, Kind]
-    arrival: str | None
+    arrival: str
     prompt: str
     output: str
     from_first: bool = False
     others: bool = False
+    untimed: bool = False
     failed: bool = False
 
     def recognises(self, beginning: Beginning) -> bool:
@@ -74,7 +76,7 @@ class Columns:
 
     def _lacking(self, names: list[str]) -> str | None:
         """Return what is wrong with a header, None where nothing is."""
-        optional = {self.arrival} if self.others else set()
+        optional = {self.arrival} if self.untimed else set()
         missing = [name for name in self.kinds if name not in names and name not in optional]
         if missing:
             return f"the header lacks {', '.join(missing)}"
@@ -196,7 +198,7 @@ class _Reader:
         texts = line.decode("utf-8", "backslashreplace").split(",")
         if len(texts) != len(self._names):
             what = f"{len(texts)} columns, the header has {len(self._names)}"
-            raise UserError(what, path=self._path, line=number, fix=f"write {','.join(self._names)}")
+            raise UserError(what, path=self._path, line=number, fix=f"write {shorten(','.join(self._names))}")
         found = []
         for name, kind, text in zip(self._names, self._kinds, texts, strict=True):
             try:
