@@ -42,7 +42,7 @@ class WorkloadSettings:
     chars_per_token: float | None = setting(
         None,
         "characters of a text that count as a token",
-        least=0.01,
+        least=0.1,
         most=1e6,
         shown_default=f"{DEFAULT_CHARS_PER_TOKEN:g}",
     )

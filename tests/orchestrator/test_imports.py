@@ -44,7 +44,7 @@ VALUES: dict[str, tuple[str, bool, list[Row], tuple[str, ...]]] = {
         f"burstgpt; {FROM_FILE}",
         True,
         [(472, 18, 5 * 10**9, 2, None), (87, 230, 0, 4, None)],
-        ("2 requests that failed (no output tokens) are left out",),
+        ("requests that failed (no output tokens), left out: 2",),
     ),
     "burstgpt-sessions.csv": (
         f"burstgpt; {FROM_FILE}",
@@ -75,31 +75,31 @@ VALUES: dict[str, tuple[str, bool, list[Row], tuple[str, ...]]] = {
         f"sharegpt; {RATIO}",
         False,
         [(6, 3, 0, 2, None), (1, 1, 0, 13, None)],
-        ("2 conversations without an answer are left out",),
+        ("conversations without an answer, left out: 2",),
     ),
     "vllm-result.json": (
         f"vllm-result; {FROM_FILE}",
         True,
         [(100, 10, 250_000_000, None, None), (200, 20, 0, None, None)],
-        ("1 requests that failed are left out",),
+        ("requests that failed, left out: 1",),
     ),
     "vllm-custom.jsonl": (
         f"vllm-custom; {RATIO}",
         False,
         [(3, 10, 0, 1, None), (2, 256, 0, 2, None)],
-        ("1 answers whose length the file does not say have 256 tokens, vLLM's default",),
+        ("answers whose length the file does not say, 256 tokens as vLLM has it: 1",),
     ),
     "guidellm.json": (
         f"guidellm; {FROM_FILE}",
         True,
         [(256, 128, 5 * 10**8, None, None), (250, 100, 0, None, None), (8, 4, 60 * 10**9, None, None)],
-        ("1 incomplete and errored requests are left out",),
+        ("incomplete and errored requests, left out: 1",),
     ),
     "aiperf.jsonl": (
         f"aiperf; {FROM_FILE}",
         True,
         [(1000, 194, 1, 2, None), (500, 20, 0, 3, None)],
-        ("2 requests of the warm-up, failed or cancelled are left out",),
+        ("requests of the warm-up, failed or cancelled, left out: 2",),
     ),
     "aiperf-inputs.json": (
         f"aiperf-inputs; {RATIO}",
@@ -112,7 +112,7 @@ VALUES: dict[str, tuple[str, bool, list[Row], tuple[str, ...]]] = {
         f"genai-perf; {RATIO}",
         True,
         [(3, 3, 500, None, None), (2, 9, 0, None, None)],
-        ("1 requests without an answer are left out",),
+        ("requests without an answer, left out: 1",),
     ),
     "openai-batch.jsonl": (f"openai-batch; {RATIO}", False, [(3, 100, 0, 1, None), (4, 3, 0, 2, None)], ()),
 }
@@ -157,7 +157,7 @@ def test_a_limit_takes_the_first_and_counts_the_rest(name: str) -> None:
 def test_conversations_may_be_sessions() -> None:
     read = read_requests(SAMPLES / "sharegpt.json", named="sharegpt-sessions")
     assert rows(read) == [(6, 3, 0, 2, 1), (11, 3, 0, 2, 1), (2, 1, 0, 13, 2)]
-    assert read.notes == ("2 conversations without an answer are left out",)
+    assert read.notes == ("conversations without an answer, left out: 2",)
     assert len(read_requests(SAMPLES / "sharegpt.json", 2, named="sharegpt-sessions").requests) == 2
 
 
@@ -326,6 +326,14 @@ DOCUMENTS: dict[str, tuple[str, Callable[[Any], None], str, int]] = {
         r"line \d+, experiments\[0\].requests\[0\].request_inputs.payload.messages: messages or prompt or input is",
         1,
     ),
+    "genai-perf usage": (
+        "genai-perf.json",
+        lambda value: value["experiments"][0]["requests"][1]["response_outputs"][0].__setitem__(
+            "response", '{"usage": {"completion_tokens": -3}}'
+        ),
+        r"requests\[1\].response_outputs\[0\].response: the usage has -3 tokens; at most 10{9}$",
+        1,
+    ),
     "sharegpt": (
         "sharegpt.json",
         lambda value: value[0]["conversations"][0].__setitem__("value", None),
@@ -463,5 +471,5 @@ def test_a_run_says_what_it_took() -> None:
     source = opened(dataset=path, dataset_format="sharegpt-sessions", chars_per_token=2.0)
     said = "sharegpt-sessions; token counts estimated at 2 characters a token"
     assert source.described == f"3 requests of {path} in 2 sessions ({said})"
-    assert source.notes == ("2 conversations without an answer are left out", UNTIMED)
+    assert source.notes == ("conversations without an answer, left out: 2", UNTIMED)
     assert opened(dataset=SAMPLES / "azure-2023.csv").notes == ()

@@ -57,7 +57,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
 
     read_lines(path, rows, take)
     read = rows.result(from_first=True)
-    said = f"{left_out} requests of the warm-up, failed or cancelled are left out"
+    said = f"requests of the warm-up, failed or cancelled, left out: {left_out}"
     return replace(read, notes=(said,) if left_out else ())
 
 

@@ -46,7 +46,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
             with rows.record():
                 unanswered += not _take(experiment.object_at("requests", at), rows, reading.texts)
     read = rows.result(from_first=True)
-    return replace(read, notes=(f"{unanswered} requests without an answer are left out",) if unanswered else ())
+    return replace(read, notes=(f"requests without an answer, left out: {unanswered}",) if unanswered else ())
 
 
 def _take(request: Record, rows: Rows, texts: TextTokens) -> bool:
@@ -76,12 +76,17 @@ def _payload(request: Record) -> Record:
 
 def _answer(request: Record, texts: TextTokens) -> int:
     """Return the tokens of an answer: those that the server counted, or those of its texts."""
+    from orchestrator.workload import MOST_TOKENS
+
     said: list[str] = []
     for response in request.objects("response_outputs"):
         for part in _parts(response):
             usage = part.get("usage")
             if isinstance(usage, dict) and type(usage.get("completion_tokens")) is int:
-                return int(usage["completion_tokens"])
+                counted = int(usage["completion_tokens"])
+                if not 0 <= counted <= MOST_TOKENS:
+                    raise response.wrong(f"the usage has {counted} tokens", "response", f"at most {MOST_TOKENS}")
+                return counted
             said += _said(part)
     return texts.of("".join(said)).tokens if any(said) else 0
 

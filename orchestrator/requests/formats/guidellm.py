@@ -45,7 +45,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
             with rows.record():
                 _take(requests.object_at("successful", at), rows)
     read = rows.result(from_first=True)
-    return replace(read, notes=(f"{left_out} incomplete and errored requests are left out",) if left_out else ())
+    return replace(read, notes=(f"incomplete and errored requests, left out: {left_out}",) if left_out else ())
 
 
 def _take(request: Record, rows: Rows) -> None:

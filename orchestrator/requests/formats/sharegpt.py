@@ -65,7 +65,7 @@ def _read(path: Path, reading: Reading, take: Callable[[list[Turn], Rows, int | 
 
     read_elements(path, rows, take_one)
     read = rows.result(timed=False)
-    return replace(read, notes=(f"{without} conversations without an answer are left out",) if without else ())
+    return replace(read, notes=(f"conversations without an answer, left out: {without}",) if without else ())
 
 
 def _turns(record: Record, texts: TextTokens) -> Iterator[Turn]:

@@ -47,7 +47,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
 
     read_lines(path, rows, take)
     read = rows.result(timed=False)
-    said = f"{unsaid} answers whose length the file does not say have {DEFAULT_OUTPUT} tokens, vLLM's default"
+    said = f"answers whose length the file does not say, {DEFAULT_OUTPUT} tokens as vLLM has it: {unsaid}"
     return replace(read, notes=(said,) if unsaid else ())
 
 

@@ -49,7 +49,7 @@ def read(path: Path, reading: Reading) -> ReadWorkload:
         with rows.record():
             _take(result, at, rows, timed=timed)
     read = rows.result(from_first=timed, timed=timed)
-    return replace(read, notes=(f"{failed} requests that failed are left out",) if failed else ())
+    return replace(read, notes=(f"requests that failed, left out: {failed}",) if failed else ())
 
 
 def _take(result: Record, at: int, rows: Rows, *, timed: bool) -> None:

@@ -217,7 +217,7 @@ class _Reader:
         if self._columns.from_first:
             arrivals = counted_from_first(arrivals, lines, self._path, self._columns.arrival)
         table = RequestTable(np.arange(self._taken), prompts, outputs, arrivals, lines)
-        notes = (f"{self._failed} requests that failed (no output tokens) are left out",) if self._failed else ()
+        notes = (f"requests that failed (no output tokens), left out: {self._failed}",) if self._failed else ()
         return ReadWorkload(table, self._taken + self._beyond, timed=self._places[2] is not None, notes=notes)
 
     def _too_long(self, number: int) -> UserError:
