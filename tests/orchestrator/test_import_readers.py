@@ -84,7 +84,7 @@ def test_an_element_is_not_longer_than_a_record_may_be(tmp_path: Path, monkeypat
 
 CELLS = {
     "tokens": (TOKENS, st.integers(0, 2 * 10**9).map(str) | st.sampled_from(["", " 5", "+5", "1e2", "007", "9" * 30])),
-    "any": (ANY_WHOLE, st.integers(0, 2**64).map(str)),
+    "any": (ANY_WHOLE, st.integers(0, 2**64).map(str) | st.sampled_from(["", "x", "1.0", "9" * 20])),
     "only": (only(2, "two"), st.sampled_from(["2", "02", "3", ""])),
     "seconds": (
         SECONDS,
@@ -115,7 +115,6 @@ def test_many_cells_at_once_are_what_each_is_by_itself(name: str) -> None:
         ends = np.cumsum([len(text) + 1 for text in texts]) - 1
         starts = ends - [len(text) for text in texts]
         content = np.frombuffer(("\n".join(texts) + "\n").encode(), dtype=np.uint8)
-        assert kind.together is not None
         found = kind.together(Cells(content, starts, ends))
         if found is None:
             seen["apart"] += 1
@@ -124,7 +123,7 @@ def test_many_cells_at_once_are_what_each_is_by_itself(name: str) -> None:
         assert found.tolist() == [kind.convert(text) for text in texts]
 
     compare()
-    assert min(seen.values()) > 10
+    assert min(seen.values()) > 5
 
 
 LINES = st.one_of(

@@ -29,7 +29,6 @@ def columns() -> Columns:
         output="Response tokens",
         from_first=True,
         others=True,
-        failed=True,
     )
 
 

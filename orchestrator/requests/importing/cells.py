@@ -47,13 +47,10 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a column holds. `convert` raises `ValueError` with what is wrong, `; ` and what would be right.
-
-    Without `together` a block of lines is not parsed for this column: whatever it holds is right, and not kept.
-    """
+    """What a column holds. `convert` raises `ValueError` with what is wrong, `; ` and what would be right."""
 
     convert: Callable[[str], int]
-    together: Callable[[Cells], IntArray | None] | None = None
+    together: Callable[[Cells], IntArray | None]
 
 
 def whole(low: int, high: int) -> Kind:

@@ -8,7 +8,6 @@ is told with its line and column. Cells in quotes are not taken apart: no format
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -40,10 +39,10 @@ _WITHOUT = 0
 class Columns:
     """How the rows of a file become requests: `kinds` has the columns that its header must name, and what they hold.
 
-    `arrival`, `prompt` and `output` name the columns that are kept; the others are only checked. `others`: there may be
-    further columns, which hold anything; `untimed`: a file may be without arrivals. Arrivals are ns, from any beginning
-    where `from_first` counts them from the earliest. `failed`: a request without output tokens is one that failed; it
-    is left out, and counted.
+    `arrival`, `prompt` and `output` name the columns that are kept; the others are only checked. `others`: there
+    may be further columns, which hold anything; `untimed`: a file may be without arrivals. Arrivals are ns, from
+    any beginning where `from_first` counts them from the earliest. Where the kind of `output` allows 0, a request
+    without output tokens is one that failed; it is left out, and counted.
     """
 
     kinds: Mapping[str, Kind]
@@ -53,7 +52,6 @@ class Columns:
     from_first: bool = False
     others: bool = False
     untimed: bool = False
-    failed: bool = False
 
     def recognises(self, beginning: Beginning) -> bool:
         """Whether a file's first line names these columns."""
@@ -93,28 +91,27 @@ class _Reader:
         self._columns, self._path, self._reading = columns, path, reading
         self._names: list[str] = []
         self._kinds: list[Kind | None] = []
-        self._places: list[int | None] = []
+        self._prompt = self._output = 0
+        self._arrival: int | None = None
         self._kept: list[list[IntArray]] = [[], [], [], []]
         self._taken = self._beyond = self._failed = 0
         self._line = 2
 
     def read(self, stream: BufferedReader) -> ReadWorkload:
         """Read the whole file."""
-        size = os.fstat(stream.fileno()).st_size
         head = stream.readline(_LONGEST_LINE).removeprefix(_MARK)
-        columns = self._columns
-        self._names = Beginning(head).header()
-        self._kinds = columns.in_order(self._path, self._names)
-        kept = (columns.prompt, columns.output, columns.arrival)
-        self._places = [self._names.index(name) if name in self._names else None for name in kept]
-        self._read_blocks(stream, size)
+        columns, names = self._columns, Beginning(head).header()
+        self._names, self._kinds = names, columns.in_order(self._path, names)
+        self._prompt, self._output = names.index(columns.prompt), names.index(columns.output)
+        self._arrival = names.index(columns.arrival) if columns.arrival in names else None
+        self._read_blocks(stream)
         if not self._taken:
             what = f"the {WHAT} holds no requests"
             fix = f"all {self._failed} of its rows failed" if self._failed else "give rows below the header"
             raise UserError(what, path=self._path, fix=fix)
         return self._result()
 
-    def _read_blocks(self, stream: BufferedReader, size: int) -> None:
+    def _read_blocks(self, stream: BufferedReader) -> None:
         rest = b""
         while block := stream.read(_BLOCK):
             lines, newline, rest = (rest + block).rpartition(b"\n")
@@ -135,25 +132,24 @@ class _Reader:
         cells = _cells(block, len(self._names))
         if cells is None:
             return False
-        values: list[IntArray | None] = []
+        values: list[IntArray] = []
+        anything = np.zeros(len(cells[0].starts), dtype=np.int64)
         for kind, column in zip(self._kinds, cells, strict=True):
-            found = None if kind is None or kind.together is None else kind.together(column)
-            if found is None and kind is not None and kind.together is not None:
+            found = anything if kind is None else kind.together(column)
+            if found is None:
                 return False
             values.append(found)
-        prompts, outputs = (values[place] for place in self._places[:2] if place is not None)
-        if self._columns.failed and prompts is not None and outputs is not None and (prompts[outputs > 0] < 1).any():
+        prompts, outputs = values[self._prompt], values[self._output]
+        if (prompts[outputs > 0] < 1).any():
             return False
-        rows = len(cells[0].starts)
-        lines = np.arange(self._line, self._line + rows)
-        self._line += rows
-        kept = [np.full(rows, _WITHOUT) if place is None else values[place] for place in self._places]
-        self._keep([*(column for column in kept if column is not None), lines])
+        lines = np.arange(self._line, self._line + len(prompts))
+        self._line += len(prompts)
+        self._keep([prompts, outputs, anything if self._arrival is None else values[self._arrival], lines])
         return True
 
     def _take_lines(self, block: bytes) -> None:
         kept: list[list[int]] = []
-        wanted, output = self._wanted(), self._places[1]
+        wanted = self._wanted()
         for line in block.split(b"\n")[:-1]:
             number = self._line
             self._line += 1
@@ -170,8 +166,9 @@ class _Reader:
             except UserError as error:
                 self._reading.bad.take(error)
                 continue
-            kept.append([*(_WITHOUT if place is None else cells[place] for place in self._places), number])
-            if wanted is not None and not (self._columns.failed and output is not None and cells[output] == 0):
+            arrival = _WITHOUT if self._arrival is None else cells[self._arrival]
+            kept.append([cells[self._prompt], cells[self._output], arrival, number])
+            if wanted is not None and cells[self._output]:
                 wanted -= 1
         if kept:
             self._keep(list(np.array(kept, dtype=np.int64).T))
@@ -182,7 +179,7 @@ class _Reader:
 
     def _keep(self, columns: list[IntArray]) -> None:
         """Keep requests: prompt and output tokens, arrivals, lines. Rows after those asked for are only counted."""
-        fine = columns[1] > 0 if self._columns.failed else np.ones(len(columns[1]), dtype=np.bool_)
+        fine = columns[1] > 0
         wanted = self._wanted()
         if wanted is not None:
             seen = int(np.searchsorted(np.cumsum(fine), wanted)) + 1
@@ -206,9 +203,8 @@ class _Reader:
             except ValueError as error:
                 what, _, fix = str(error).partition("; ")
                 raise UserError(what, path=self._path, line=number, field=name, fix=fix) from None
-        prompt, output = (found[place] for place in self._places[:2] if place is not None)
-        if prompt < 1 <= output:
-            what = f"{prompt} is too small"
+        if found[self._prompt] < 1 <= found[self._output]:
+            what = f"{found[self._prompt]} is too small"
             raise UserError(what, path=self._path, line=number, field=self._columns.prompt, fix="at least 1")
         return found
 
@@ -218,7 +214,7 @@ class _Reader:
             arrivals = counted_from_first(arrivals, lines, self._path, self._columns.arrival)
         table = RequestTable(np.arange(self._taken), prompts, outputs, arrivals, lines)
         notes = (f"requests that failed (no output tokens), left out: {self._failed}",) if self._failed else ()
-        return ReadWorkload(table, self._taken + self._beyond, timed=self._places[2] is not None, notes=notes)
+        return ReadWorkload(table, self._taken + self._beyond, timed=self._arrival is not None, notes=notes)
 
     def _too_long(self, number: int) -> UserError:
         what = f"the line is longer than {_LONGEST_LINE} bytes"
