@@ -44,6 +44,10 @@ class HashedTokens(Sequence[int]):
         start, stop, step = place.indices(self._tokens)
         if step != 1:
             return self[:][place]
+        number, offset = divmod(start, self._block)
+        if start < stop <= (number + 1) * self._block:  # as blocks of a cache mostly are
+            first = self._hashes[number] * self._block + offset
+            return array("q", range(first, first + stop - start))
         ids = array("q")
         for part in self._runs(start, stop):
             ids.extend(part)

@@ -228,6 +228,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
     ),
     "vllm-custom type": ('{"prompt": 7}', r"line 2, prompt: 7 is neither a text nor a list; give a text or a list"),
     "vllm-custom part": ('{"prompt": [7, "a"]}', r"line 2, prompt\[0\]: 7 is no message; write its fields by name$"),
+    "vllm-custom several": ('{"prompt": ["a", "b"]}', r"line 2, prompt: 2 prompts in one request; write a request for"),
     "openai-batch": (
         '{"custom_id": "a", "body": {"messages": [{"content": "a"}]}}',
         r"line 2, body.max_completion_tokens: max_completion_tokens or max_tokens or max_output_tokens is missing; say",
@@ -247,7 +248,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
 GOOD = {
     "mooncake": '{"timestamp": 7, "input_length": 513, "output_length": 1, "hash_ids": [4, 5]}',
     "vllm-custom": '{"prompt": "a cat", "output_tokens": 3}',
-    "openai-batch": '{"custom_id": "a", "body": {"input": ["a", {"text": "b"}], "max_output_tokens": 4}}',
+    "openai-batch": '{"custom_id": "a", "body": {"input": [{"content": ["a"]}, {"text": "b"}], "max_tokens": 4}}',
     "aiperf": '{"metadata": {"request_start_ns": 5}, "metrics": {"input_sequence_length": {"value": 3}, '
     '"output_sequence_length": {"value": 2}}}',
 }

@@ -40,7 +40,7 @@ def output_of(body: Record) -> int:
 
 
 def _texts(body: Record, name: str, value: Any) -> Iterator[str]:
-    """Yield the texts of a prompt: a text, or a list of texts, of messages or of their parts."""
+    """Yield the texts of a prompt: a text, or a list of one, or of messages."""
     if isinstance(value, str):
         yield value
         return
@@ -48,6 +48,8 @@ def _texts(body: Record, name: str, value: Any) -> Iterator[str]:
         raise body.wrong(f"{brief(value)} is neither a text nor a list", name, "give a text or a list of messages")
     for at, one in enumerate(value):
         if isinstance(one, str):
+            if len(value) > 1:
+                raise body.wrong(f"{len(value)} prompts in one request", name, "write a request for each")
             yield one
         elif isinstance(one, dict):
             yield from _contents(one)
