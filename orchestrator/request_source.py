@@ -24,7 +24,7 @@ Holds = Callable[[Request], bool]
 """Whether there is room for a request, and so for all that are no longer."""
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
-UNTIMED = "the workload has no arrival times: all requests arrive at 0"
+UNTIMED = "the file has no arrival times: all requests arrive at 0"
 
 
 @dataclass(frozen=True, slots=True)

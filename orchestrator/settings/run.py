@@ -68,6 +68,11 @@ class WorkloadSettings:
         """A sample is small; whoever wants many requests writes them to a file, once."""
         if self.tokenizer is not None and self.chars_per_token is not None:
             yield Problem("chars_per_token", "--tokenizer counts tokens already", "leave one of the two out")
+        for name in (
+            ("dataset_format", "tokenizer", "chars_per_token", "skip_bad_records") if self.dataset is None else ()
+        ):
+            if getattr(self, name):
+                yield Problem(name, "there is no file to read", "give --dataset")
         if self.dataset is None and (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
             what = f"{self.req_num} requests of the sample, which has at most {MOST_SAMPLE_REQUESTS}"
             yield Problem("req_num", what, "write a workload with python -m orchestrator.workload_generator")
