@@ -30,7 +30,7 @@ def introduction(run: Run) -> list[str]:
 
 def notes(run: Run) -> list[str]:
     """Return what a user should know of the run, each in one sentence, before it begins."""
-    found = [*run.notes, *(note for one in run.kinds() for note in _notes(one, run))]
+    found = [*run.notes, *run.source.notes, *(note for one in run.kinds() for note in _notes(one, run))]
     if run.source.skipped:
         found.append(f"{run.source.skipped} requests that can never fit are skipped")
     return list(dict.fromkeys(found))

@@ -12,6 +12,8 @@ from foundation.errors import UserError
 from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.importing.reading import BadRecords, Reading
+from orchestrator.requests.importing.texts import TextTokens
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import SAMPLE_REQUESTS, WorkloadSettings
 from orchestrator.workload import ADAPTER_COLUMN, ReadWorkload
@@ -22,19 +24,23 @@ Holds = Callable[[Request], bool]
 """Whether there is room for a request, and so for all that are no longer."""
 SAMPLE_PROFILE = "sharegpt-like"
 SAMPLE_RATE = 10.0
+UNTIMED = "the file has no arrival times: all requests arrive at 0"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSource:
     """The requests that a run serves, of those called `name`; `skipped` others can never fit.
 
-    `rows`: as many requests there were to choose from.
+    `rows`: as many requests there were to choose from. `read_as`: which format a file has, and where its token counts
+    are from. `notes`: what a user should know of it.
     """
 
     name: str
     table: RequestTable
     skipped: int
     rows: int
+    read_as: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -46,7 +52,10 @@ class RequestSource:
         """The workload in a few words."""
         taken = self.count + self.skipped
         of = f" in {sessions} session{'s' if sessions > 1 else ''}" if (sessions := self._sessions()) else ""
-        return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}{of}"
+        read = f" ({self.read_as})" if self.read_as else ""
+        return (
+            f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}{of}{read}"
+        )
 
     def _sessions(self) -> int:
         """Return how many sessions there are."""
@@ -80,17 +89,26 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, r
         if unfit is not None and not fits.any():
             raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
     fits = table.reached(fits)
-    return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
+    return RequestSource(
+        name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows, read.described, _notes(read)
+    )
 
 
 def _read(workload: WorkloadSettings) -> ReadWorkload:
     if workload.dataset is not None:
-        return read_requests(workload.dataset, workload.req_num or None)
+        texts = TextTokens(workload.tokenizer, workload.chars_per_token)
+        reading = Reading(bad=BadRecords(workload.skip_bad_records), texts=texts)
+        return read_requests(workload.dataset, workload.req_num or None, named=workload.dataset_format, reading=reading)
     from orchestrator.workload_generator import generate
 
     count = workload.req_num or SAMPLE_REQUESTS
     table = RequestTable.of(islice(generate(SAMPLE_PROFILE, SAMPLE_RATE, workload.seed), count))
     return ReadWorkload(table, count)
+
+
+def _notes(read: ReadWorkload) -> tuple[str, ...]:
+    """Return what a user should know of a file that was read."""
+    return read.notes if read.timed else (*read.notes, UNTIMED)
 
 
 def _with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:

@@ -232,7 +232,7 @@ def _rows(
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest, but for what is
     # gathered of all, which is as much as all have.
     of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
-    mean = ceil_div(sum(tokens), len(tokens))
+    mean = ceil_div(sum(tokens), len(tokens) * shape.mesh.context)
     logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from foundation.settings import setting
 from foundation.settings.reading import Problem
+from orchestrator.requests.formats import request_formats
+from orchestrator.requests.importing.texts import DEFAULT_CHARS_PER_TOKEN
 
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
@@ -25,10 +27,26 @@ class WorkloadSettings:
 
     dataset: Path | None = setting(
         None,
-        "file of requests: TSV (input_toks output_toks arrival_time_ns), JSON Lines of LLMServingSim, or CSV of ReaLLM "
-        "or of the Azure traces",
+        "file of requests: TSV (input_toks output_toks arrival_time_ns), or a trace, data set or result of other tools",
         shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
     )
+    dataset_format: str | None = setting(
+        None, "what the file is", choices=request_formats, shown_default="what its content says"
+    )
+    tokenizer: Path | None = setting(
+        None,
+        "tokenizer.json, or the folder that has it, to count the tokens of texts in the file with",
+        shown_default="--chars_per_token",
+        folder=True,
+    )
+    chars_per_token: float | None = setting(
+        None,
+        "characters of a text that count as a token",
+        least=0.1,
+        most=1e6,
+        shown_default=f"{DEFAULT_CHARS_PER_TOKEN:g}",
+    )
+    skip_bad_records: bool = setting(False, "drop (and count) malformed records of the file")
     req_num: int | None = setting(
         None,
         "requests to take from the workload; 0: all",
@@ -48,6 +66,13 @@ class WorkloadSettings:
 
     def problems(self) -> Iterator[Problem]:
         """A sample is small; whoever wants many requests writes them to a file, once."""
+        if self.tokenizer is not None and self.chars_per_token is not None:
+            yield Problem("chars_per_token", "--tokenizer counts tokens already", "leave one of the two out")
+        for name in (
+            ("dataset_format", "tokenizer", "chars_per_token", "skip_bad_records") if self.dataset is None else ()
+        ):
+            if getattr(self, name):
+                yield Problem(name, "there is no file to read", "give --dataset")
         if self.dataset is None and (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
             what = f"{self.req_num} requests of the sample, which has at most {MOST_SAMPLE_REQUESTS}"
             yield Problem("req_num", what, "write a workload with python -m orchestrator.workload_generator")

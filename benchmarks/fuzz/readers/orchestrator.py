@@ -24,7 +24,7 @@ from orchestrator.replay.__main__ import main as replay_command
 from orchestrator.replay.case import read_case
 from orchestrator.replay.run import replay
 from orchestrator.requests.formats import read_requests
-from orchestrator.requests.formats.jsonl import read as read_jsonl
+from orchestrator.requests.importing.reading import BadRecords, Reading
 from orchestrator.settings.specification import from_flags
 from orchestrator.simulation import prepare
 from orchestrator.validation.comparison import compare
@@ -32,10 +32,22 @@ from orchestrator.validation.formats import read_recording
 from orchestrator.validation.formats.orrery_run import read_series as read_run_series
 from orchestrator.validation.formats.requests_jsonl import read_series
 from orchestrator.validation.page import render
-from orchestrator.workload import read_workload
+from orchestrator.workload import ReadWorkload, read_workload
 from orchestrator.workload_generator import read_flags
 
 _MOST_STEPS = 400
+_JSON_FORMATS = (
+    "aiperf",
+    "aiperf-inputs",
+    "genai-perf",
+    "guidellm",
+    "mooncake",
+    "openai-batch",
+    "sharegpt",
+    "sharegpt-sessions",
+    "vllm-custom",
+    "vllm-result",
+)
 _CASE = {
     "num_gpu_blocks": 64,
     "max_model_len": 512,
@@ -52,17 +64,35 @@ def _workload(path: Path) -> None:
 def _csv(path: Path) -> None:
     read = read_requests(path)
     assert read.rows == len(read.requests) >= 1 and read.requests.longest().prompt_tokens >= 1
-    assert read_requests(path, 1).rows == read.rows
+    assert read_requests(path, 1).rows >= read.rows  # what failed is not looked at beyond the first
 
 
 def _jsonl(path: Path) -> None:
     """Read a workload whatever its first line is; its rows have what belongs to them."""
-    read = read_jsonl(path, None)
+    read = read_requests(path, named="llmservingsim")
     table = read.requests
     assert read.rows == len(table) == sum(1 for _ in table.in_arrival_order()) >= 1
     assert all(len(one.prompt_token_ids or ()) in (0, one.prompt_tokens) for one in table)
     assert 1 <= len(table.openings()) <= len(table)
-    assert len(read_jsonl(path, 1).requests) == 1
+    assert len(read_requests(path, 1, named="llmservingsim").requests) == 1
+
+
+def _json(path: Path) -> None:
+    """Read a workload as each format of JSON, its malformed records skipped; and as what it seems to be."""
+    for name in _JSON_FORMATS:
+        with contextlib.suppress(UserError):
+            read = read_requests(path, named=name, reading=Reading(bad=BadRecords(skip=True)))
+            _check_read(read)
+            assert len(read_requests(path, 1, named=name, reading=Reading(bad=BadRecords(skip=True))).requests) == 1
+    _check_read(read_requests(path))
+
+
+def _check_read(read: ReadWorkload) -> None:
+    """Rows have what belongs to them."""
+    table = read.requests
+    assert read.rows == len(table) == sum(1 for _ in table.in_arrival_order()) >= 1
+    assert all(len(one.prompt_token_ids or ()) in (0, one.prompt_tokens) for one in table)
+    assert min(table.prompt_tokens.min(), table.output_tokens.min()) >= 1 and table.arrival_ns.min() >= 0
 
 
 def _reallm_system(path: Path) -> None:
@@ -145,7 +175,12 @@ def _series(path: Path) -> None:
 
 
 targets.register("workload_tsv")(Target("workloads in TSV", _workload, "workload.tsv"))
-targets.register("workload_csv")(Target("workloads in CSV: ReaLLM's, Azure's", _csv, "workload.csv"))
+targets.register("workload_csv")(
+    Target("workloads in CSV: ReaLLM's, Azure's, BurstGPT's, Vidur's", _csv, "workload.csv")
+)
+targets.register("workload_json")(
+    Target("workloads in JSON: conversations, traces, batches, results of benchmarks", _json, "workload.json")
+)
 targets.register("workload_jsonl")(Target("workloads in JSON Lines: LLMServingSim's", _jsonl, "workload.jsonl"))
 targets.register("reallm_system")(Target("system files of ReaLLM", _reallm_system, "system.yaml"))
 targets.register("run_yaml")(Target("run files in YAML", _run_file, "run.yaml"))
