@@ -11,6 +11,8 @@ from foundation.errors import UserError
 from orchestrator.deployment import Unfit
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.importing.reading import BadRecords, Reading
+from orchestrator.requests.importing.texts import TextTokens
 from orchestrator.requests.request import Request
 from orchestrator.settings.run import WorkloadSettings
 from orchestrator.workload import ADAPTER_COLUMN, ReadWorkload
@@ -19,19 +21,23 @@ Refuses = Callable[[Request], Unfit | None]
 """Why a request can never be served to its end; None: it can, or it is turned away at the door."""
 Holds = Callable[[Request], bool]
 """Whether there is room for a request, and so for all that are no longer."""
+UNTIMED = "the file has no arrival times: all requests arrive at 0"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSource:
     """The requests that a run serves, of those called `name`; `skipped` others can never fit.
 
-    `rows`: as many requests there were to choose from.
+    `rows`: as many requests there were to choose from. `read_as`: which format a file has, and where its token counts
+    are from. `notes`: what a user should know of it.
     """
 
     name: str
     table: RequestTable
     skipped: int
     rows: int
+    read_as: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -43,7 +49,10 @@ class RequestSource:
         """The workload in a few words."""
         taken = self.count + self.skipped
         of = f" in {sessions} session{'s' if sessions > 1 else ''}" if (sessions := self._sessions()) else ""
-        return f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}{of}"
+        read = f" ({self.read_as})" if self.read_as else ""
+        return (
+            f"{taken if taken == self.rows else f'the first {taken} of {self.rows}'} requests of {self.name}{of}{read}"
+        )
 
     def _sessions(self) -> int:
         """Return how many sessions there are."""
@@ -77,7 +86,9 @@ def open_source(workload: WorkloadSettings, refuses: Refuses, holds: Holds, *, r
         if unfit is not None and not fits.any():
             raise UserError(f"none of the {len(table)} requests fits", path=name, fix=unfit.fix)
     fits = table.reached(fits)
-    return RequestSource(name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows)
+    return RequestSource(
+        name, table.at(fits).in_arrival_order(), int((~fits).sum()), read.rows, read.described, _notes(read)
+    )
 
 
 def name_of(workload: WorkloadSettings) -> str:
@@ -94,13 +105,15 @@ def read_workload_of(workload: WorkloadSettings) -> ReadWorkload:
 
         table = Generator(workload.mixture, workload.seed, workload.count, workload.until_ns).table()
         return ReadWorkload(table, len(table))
-    read = read_requests(workload.dataset, workload.req_num or None)
+    texts = TextTokens(workload.tokenizer, workload.chars_per_token)
+    reading = Reading(bad=BadRecords(workload.skip_bad_records), texts=texts)
+    read = read_requests(workload.dataset, workload.req_num or None, named=workload.dataset_format, reading=reading)
     if workload.replaces_times:
         from orchestrator.requests.generators.generating import arrival_times
 
         requests = read.requests.openings()
         times = arrival_times(workload.mixture[0], workload.seed, len(requests), workload.dataset)
-        read = replace(read, requests=read.requests.arriving(times))
+        read = replace(read, requests=read.requests.arriving(times), timed=True)
     return read if workload.until_ns is None else replace(read, requests=_before(read.requests, workload.until_ns))
 
 
@@ -111,6 +124,11 @@ def _before(table: RequestTable, until_ns: int) -> RequestTable:
         fix = f"give more than {int(table.arrival_ns.min()) / 1e9:g}"
         raise UserError("no request arrives so early", field="--duration", fix=fix)
     return table.at(early)
+
+
+def _notes(read: ReadWorkload) -> tuple[str, ...]:
+    """Return what a user should know of a file that was read."""
+    return read.notes if read.timed else (*read.notes, UNTIMED)
 
 
 def with_adapters(table: RequestTable, workload: WorkloadSettings) -> RequestTable:

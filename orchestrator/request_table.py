@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.requests.hashed_tokens import HashedTokens
 from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
@@ -53,6 +54,31 @@ class TokenIds:
     def row(self, place: int) -> Sequence[int] | None:
         """Return the ids of a row, None where they are not known."""
         return self.values[int(self.begins[place]) : int(self.ends[place])] or None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockHashes:
+    """Hashes of the blocks of many prompts, in place of token ids: those of row i are ``values[begins[i] : ends[i]]``.
+
+    A hash stands for `block` tokens, the last one of a prompt for those that are left of its `prompt_tokens`.
+    """
+
+    values: array[int]
+    begins: IntArray
+    ends: IntArray
+    prompt_tokens: IntArray
+    block: int
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> BlockHashes:
+        """Return the hashes of the rows at `places`; the values stay where they are."""
+        return replace(
+            self, begins=self.begins[places], ends=self.ends[places], prompt_tokens=self.prompt_tokens[places]
+        )
+
+    def row(self, place: int) -> Sequence[int] | None:
+        """Return what stands for the token ids of a row, None where it has no hashes."""
+        hashes = self.values[int(self.begins[place]) : int(self.ends[place])]
+        return HashedTokens(hashes, self.block, int(self.prompt_tokens[place])) if hashes else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

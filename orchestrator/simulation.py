@@ -31,6 +31,7 @@ from orchestrator.deployment import Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
+from orchestrator.moved_arrivals import moved
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
 from orchestrator.observers.intervals import Interval, Intervals
@@ -112,6 +113,7 @@ def prepare(spec: RunSpec) -> Run:
         lambda longest: all(one.unfit(longest) is None for one in kinds),
         retrieved=spec.traffic.rag_tokens or 0,
     )
+    source = moved(source, spec.noise)
     check_times(source, spec.traffic)
     if len({one.computes_prompts for one in kinds}) > 1:
         raise UserError(

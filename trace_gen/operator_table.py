@@ -16,6 +16,7 @@ from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import ExpertSpread, Loads, Routing
 from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.perf_model import AttentionPart, ExpertPart, OperatorTable
+from trace_gen.precision import ceil_div
 from trace_gen.rank_sets import WAVE
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import TableEntry
@@ -164,8 +165,7 @@ def column_sizes(shape: TableShape, batches: Sequence[BatchShape], routing: Rout
             continue
         own = _expert_part(shape, part, load, rows)
         mem_bytes[own.columns] = own.mem_bytes.max(axis=1)
-        if load.tokens is not None:
-            experts.append(own)
+        experts.append(own)
     return ColumnSizes(
         rows=rows,
         flops=flops * rows,
@@ -229,8 +229,10 @@ def _rows(
     shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int], loads: Sequence[Loads | None]
 ) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
-    # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
+    # The last entry is found by `WAVE`: what members do together has the tokens of the largest, but for what is
+    # gathered of all, which is as much as all have.
     of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
+    mean = ceil_div(sum(tokens), len(tokens) * shape.mesh.context)
     logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]
@@ -243,9 +245,10 @@ def _rows(
         _portioned_rows(shape, batches, choices)
     for part, load in zip(shape.mixtures, loads, strict=True):
         spread, most = part.spread, of_member[part.member].item()
-        choices[Rows.OWN, part.columns] = spread.own_tokens(most)
+        gathered = mean if part.member == WAVE else most
+        choices[Rows.OWN, part.columns] = spread.own_tokens(gathered)
         choices[Rows.EXCHANGED, part.columns] = spread.own_copies(most)
-        choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(most)
+        choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(gathered)
         if load is not None:
             routed = load.copies.max(axis=1)[part.place]
             choices[Rows.ROUTED, part.columns] = routed
@@ -277,8 +280,16 @@ def _expert_part(shape: TableShape, part: MixtureColumns, load: Loads, rows: Int
     worked = np.where(routed, load.copies[place], rows[columns][:, None])
     flops, traffic, weight_traffic = (values[columns][:, None] for values in shape.per_row[:3])
     weights = np.rint(weight_traffic * load.active[place]).astype(np.int64)
-    tokens = np.zeros((0, 0, 0), dtype=np.int64) if load.tokens is None else load.tokens[place]
-    return ExpertPart(columns, tokens, flops * worked, traffic * worked + weights)
+    return ExpertPart(
+        columns,
+        place,
+        flops * worked,
+        traffic * worked + weights,
+        load.copies[place],
+        part.spread.experts.per_token,
+        load.active[place] * part.spread.held,
+        None if load.tokens is None else load.tokens[place],
+    )
 
 
 def _attention_columns(

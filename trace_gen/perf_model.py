@@ -42,17 +42,24 @@ class AttentionPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExpertPart:
-    """The matrices of experts whose ranks differ: some columns of an operator table, `c` of them, on `r` ranks.
+    """The matrices of experts: some columns of an operator table, `c` of them, on `r` ranks (1 where all are alike).
 
-    - `columns`: which columns of the table, all grouped matrix products;
-    - `tokens` ``[c, r, held]``: the tokens of each expert of each rank;
-    - `flops`, `mem_bytes` ``[c, r]``: of each rank. The table has the most of either that any rank has.
+    - `columns`: which columns of the table, all grouped matrix products; `layer` ``[c]``: those of one layer have the
+      same number;
+    - `flops`, `mem_bytes` ``[c, r]``: of each rank. The table has the most of either that any rank has;
+    - `copies` ``[c, r]``: copies of tokens that the rank's experts work on, `per_token` of them to a token;
+    - `active` ``[c, r]``: experts of the rank whose weights are read, of those that know only the mean a fraction;
+    - `tokens` ``[c, r, held]``: the tokens of each expert of each rank; None where only the mean is known.
     """
 
     columns: IntArray
-    tokens: IntArray
+    layer: IntArray
     flops: IntArray
     mem_bytes: IntArray
+    copies: IntArray
+    per_token: int
+    active: NDArray[np.float64]
+    tokens: IntArray | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +76,7 @@ class OperatorTable:
     - `whole` ``[m]``: the rank does the request's work alone (attention placed by request), not a share of it;
     - `flops`, `mem_bytes` ``[k, m]``: per rank; attention's sum over its requests;
     - `attention`: the columns of attention, by kind and batch;
-    - `experts`: the columns of experts' matrices where ranks differ, the slowest of which decides;
+    - `experts`: the columns of experts' matrices; where ranks differ, the slowest decides;
     - `batch`: the batch, or those of a wave one after another;
     - `tensor`: ranks that share the operators that are not `whole`.
     """

@@ -43,8 +43,8 @@ def prefix_sharing(table: RequestTable) -> Sharing | None:
     for request in looked:
         if request.prompt_token_ids is None:
             continue
-        prompt = np.asarray(request.prompt_token_ids, dtype=np.uint64)
-        answer = np.asarray(request.output_token_ids or (), dtype=np.uint64)
+        prompt = np.asarray(request.prompt_token_ids[:], dtype=np.uint64)
+        answer = np.asarray((request.output_token_ids or ())[:], dtype=np.uint64)
         hashes = _prefix_hashes(np.concatenate((prompt, answer)))
         for size in BLOCK_SIZES:
             ends = hashes[size - 1 :: size].tolist()

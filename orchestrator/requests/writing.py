@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from foundation.draws import below
 from foundation.errors import UserError
 from foundation.files import atomic_write
-from orchestrator.request_table import RequestTable
+from orchestrator.request_table import MOST_TOKEN_ID, RequestTable
 from orchestrator.requests.request import Request
 from orchestrator.workload import ADAPTER_COLUMN, COLUMNS
 
@@ -83,5 +84,10 @@ def _fields(request: Request) -> dict[str, object]:
         fields["priority"] = request.priority
     for name, ids in (("input_tok_ids", request.prompt_token_ids), ("output_tok_ids", request.output_token_ids)):
         if ids is not None:
-            fields[name] = list(ids)
+            fields[name] = [_narrow(one) for one in ids]
     return fields
+
+
+def _narrow(identity: int) -> int:
+    """Return a token id that readers take; those made of a block's hash are wider, and are hashed once more."""
+    return identity if identity <= MOST_TOKEN_ID else below(MOST_TOKEN_ID + 1, 0, "token id", identity)

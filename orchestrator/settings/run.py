@@ -9,9 +9,11 @@ from pathlib import Path
 
 from foundation.settings import records, setting
 from foundation.settings.reading import Problem
+from orchestrator.requests.formats import request_formats
 from orchestrator.requests.generators.arrivals import DEFAULT_RATE
 from orchestrator.requests.generators.arrivals.ramp import Ramp
 from orchestrator.requests.generators.clients import ClientSettings
+from orchestrator.requests.importing.texts import DEFAULT_CHARS_PER_TOKEN
 
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
@@ -32,11 +34,27 @@ class WorkloadSettings:
 
     dataset: Path | None = setting(
         None,
-        "file of requests: TSV (input_toks output_toks arrival_time_ns), JSON Lines of LLMServingSim, or CSV of ReaLLM "
-        "or of the Azure traces",
+        "file of requests: TSV (input_toks output_toks arrival_time_ns), or a trace, data set or result of other tools",
         aliases=("dataset_path",),
         shown_default="requests are made here: unless told otherwise the sample, 100 ShareGPT-like ones, 10 a second",
     )
+    dataset_format: str | None = setting(
+        None, "what the file is", choices=request_formats, shown_default="what its content says"
+    )
+    tokenizer: Path | None = setting(
+        None,
+        "tokenizer.json, or the folder that has it, to count the tokens of texts in the file with",
+        shown_default="--chars_per_token",
+        folder=True,
+    )
+    chars_per_token: float | None = setting(
+        None,
+        "characters of a text that count as a token",
+        least=0.1,
+        most=1e6,
+        shown_default=f"{DEFAULT_CHARS_PER_TOKEN:g}",
+    )
+    skip_bad_records: bool = setting(False, "drop (and count) malformed records of the file")
     req_num: int | None = setting(
         None,
         "requests to take from the workload; 0: all",
@@ -77,6 +95,7 @@ class WorkloadSettings:
 
     def problems(self) -> Iterator[Problem]:
         """Clients go together, and with the data set; no clock runs for a century."""
+        yield from self._unfit_reading()
         yield from self._unfit_clients()
         yield from self._endless()
         if self.dataset is None and self.duration is not None and not self.req_num:
@@ -96,6 +115,15 @@ class WorkloadSettings:
         if self.duration is not None and not self.req_num and self._expected(self.duration) > MOST_SAMPLE_REQUESTS:
             what = f"{self._expected(self.duration):.3g} requests, of which a run makes {MOST_SAMPLE_REQUESTS} at most"
             yield Problem("duration", what, "give less, or write a workload with orrery workload")
+
+    def _unfit_reading(self) -> Iterator[Problem]:
+        if self.tokenizer is not None and self.chars_per_token is not None:
+            yield Problem("chars_per_token", "--tokenizer counts tokens already", "leave one of the two out")
+        for name in (
+            ("dataset_format", "tokenizer", "chars_per_token", "skip_bad_records") if self.dataset is None else ()
+        ):
+            if getattr(self, name):
+                yield Problem(name, "there is no file to read", "give --dataset")
 
     def _unfit_clients(self) -> Iterator[Problem]:
         several = len(self.mixture) > 1

@@ -37,6 +37,8 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
     Role,
 )
+from orchestrator.settings.host import HostSettings
+from orchestrator.settings.noise import NoiseSettings
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from orchestrator.settings.tiers import TierSettings
@@ -75,6 +77,7 @@ class EngineSpec:
         title="Scheduling",
     )
     memory: MemorySettings = section(MemorySettings, "Scheduling")
+    host: HostSettings = section(HostSettings, "Host and graphs")
     tier: TierSettings = section(TierSettings, "Memory tiers")
     backend: BackendFactory = choice(backends, "embedded", "what simulates the graphs", title="Backend")
     cross_check: BackendFactory | None = choice(
@@ -163,6 +166,7 @@ class RunSpec:
     transfer: TransferSettings = section(TransferSettings, "Cluster")
     workload: WorkloadSettings = section(WorkloadSettings, "Workload", grouped=True)
     traffic: TrafficSettings = section(TrafficSettings, "Traffic")
+    noise: NoiseSettings = section(NoiseSettings, "Noise")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(

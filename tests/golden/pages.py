@@ -23,6 +23,8 @@ HELD = Path(__file__).resolve().with_name("pages")
 PAGES = {
     "main.help": ("orchestrator.cli", "--help"),
     "main.schema": ("orchestrator.cli", "--schema"),
+    "validate.help": ("orchestrator.cli", "validate", "--help"),
+    "calibrate.help": ("orchestrator.cli", "calibrate", "--help"),
     "analytical.help": ("analytical.__main__", "--help"),
     "converters.help": ("converters.__main__", "--help"),
     "trace_test.help": ("trace_test.__main__", "--help"),
@@ -36,7 +38,7 @@ PAGES = {
     "trace_test.rules": ("trace_test.__main__", "--list-rules"),
 }
 """The module and the words of each page."""
-_OWN_FORM = ("main.help", "analytical.help", "workload.help")
+_OWN_FORM = ("main.help", "validate.help", "calibrate.help", "analytical.help", "workload.help")
 """Pages that are ours from the first line on; argparse makes the others."""
 _COLUMNS = "120"
 

@@ -9,6 +9,7 @@ import pytest
 from generated import made
 
 from orchestrator.commands.workload import run
+from orchestrator.describing.sharing import prefix_sharing
 from orchestrator.request_source import read_workload_of
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
@@ -141,3 +142,15 @@ def test_adapters_go_into_the_file(tmp_path: Path) -> None:
     assert run([str(tmp_path / "w.tsv"), "--req_num", "4", "--lora_adapters", "3"]) == 0
     found = read_requests(tmp_path / "w.tsv").requests.adapter
     assert found is not None and found.tolist() == [1, 2, 3, 1]
+
+
+def test_block_hashes_become_token_ids_that_are_alike_where_they_are(tmp_path: Path) -> None:
+    """A Mooncake trace is written as LLMServingSim's lines, and as much is shared as before."""
+    trace, out = tmp_path / "mooncake.jsonl", tmp_path / "out.jsonl"
+    hashes = ([2**40, 5, 6], [2**40, 5, 7], [2**40, 8, 6])
+    rows = [{"timestamp": 9 * at, "input_length": 1500, "output_length": 3, "hash_ids": one}
+            for at, one in enumerate(hashes)]  # fmt: skip
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run([str(out), "--dataset", str(trace)]) == 0
+    shared = [prefix_sharing(read_requests(path).requests) for path in (trace, out)]
+    assert shared[0] == shared[1] and shared[0] is not None and shared[0].found_tokens[256] == 1024 + 512

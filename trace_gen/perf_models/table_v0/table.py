@@ -3,9 +3,7 @@
 The file is read as it is; where rows say the same operator twice, the first wins. The original stops at a size
 that has no row. Here:
 
-- between rows a latency is interpolated linearly, below the first it is the first's, above the last it goes on
-  with the slope of a straight line fitted to the upper half of the rows (the last two alone would extrapolate
-  measurement noise), never downwards;
+- what lies between rows and outside of them is `trace_gen.measured.curve`'s to say;
 - a chunk of ``n`` prompt tokens on ``c`` tokens of context, which the original does not know, takes the attention
   time of ``n + c`` tokens less that of ``c``, and never less than that of ``n``;
 - OPT's ``qk_matmul``, ``softmax`` and ``sv_matmul`` are summed: attention is one row a request.
@@ -34,6 +32,7 @@ from foundation.files import read_text
 from foundation.printable import brief
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
+from trace_gen.measured.curve import Curve
 from trace_gen.model_operators import ModelOperators, model_operators
 from trace_gen.perf_model import (
     AttentionGranularity,
@@ -52,25 +51,6 @@ _WHAT = "latency table"
 MOST_TOKENS, MOST_NS = 2**31, 1e15
 """Far more than any table has: a slip of the keyboard is refused before times are summed."""
 _Points = dict[tuple[int, int], float]
-
-
-class Curve:
-    """Latency (ns) over one size: linear between its points, see the module's docstring for what lies outside."""
-
-    def __init__(self, points: dict[int, float]) -> None:
-        self.sizes = np.array(sorted(points), dtype=np.float64)
-        self.values = np.array([points[int(size)] for size in self.sizes])
-        upper = slice(min(len(self.sizes) // 2, max(len(self.sizes) - 2, 0)), None)
-        sizes, values = self.sizes[upper], self.values[upper]
-        spread = sizes - sizes.mean()
-        variance = float((spread**2).sum())
-        self.slope = max(0.0, float((spread * values).sum()) / variance) if variance else 0.0
-
-    def at(self, sizes: IntArray) -> FloatArray:
-        """Return the latency at each of `sizes`."""
-        beyond = np.maximum(sizes - self.sizes[-1], 0.0)
-        result: FloatArray = np.interp(sizes, self.sizes, self.values) + beyond * self.slope
-        return result
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Times that were measured: reading tables of them, and looking up what lies between and beyond their rows."""

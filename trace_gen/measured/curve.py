@@ -1,0 +1,35 @@
+"""A time over one size, from measured points.
+
+Between points a time is interpolated linearly, below the first it is the first's, above the last it goes on with the
+slope of a straight line fitted to the upper half of the points (the last two alone would extrapolate measurement
+noise), never downwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class Curve:
+    """Times (ns) of the sizes in `points`; see the module's docstring for what lies between and outside."""
+
+    def __init__(self, points: Mapping[int, float]) -> None:
+        self.sizes = np.array(sorted(points), dtype=np.float64)
+        self.values = np.array([points[int(size)] for size in self.sizes])
+        upper = slice(min(len(self.sizes) // 2, max(len(self.sizes) - 2, 0)), None)
+        sizes, values = self.sizes[upper], self.values[upper]
+        spread = sizes - sizes.mean()
+        variance = float((spread**2).sum())
+        self.slope = max(0.0, float((spread * values).sum()) / variance) if variance else 0.0
+
+    def at(self, sizes: IntArray | FloatArray) -> FloatArray:
+        """Return the time of each of `sizes`."""
+        beyond = np.maximum(sizes - self.sizes[-1], 0.0)
+        result: FloatArray = np.interp(sizes, self.sizes, self.values) + beyond * self.slope
+        return result

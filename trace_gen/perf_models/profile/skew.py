@@ -1,0 +1,108 @@
+"""How much longer attention takes where contexts are unequal: the tail of the longest.
+
+A thread block works through the context of one request and head. Where the kernel does not split a context over
+blocks, the last block of the longest request runs on alone when all others are done, as fast as one block can read:
+
+    excess = tau (longest - mean)
+
+`skew.csv` holds batches of contexts of two lengths beside equal ones of the same mean; tau is the straight line through
+their excesses, for each number of decodes, alone and beside a prompt. It is near 0 where contexts are split (few
+decodes alone), and else nearly the same for every model and number of decodes on a device: 12 to 15 ns a token on an
+RTX PRO 6000. (The bundle's `skew_fit.csv` has a share of the way from the time at the mean to that at the longest, by
+buckets of sizes; docs/accuracy.md compares the two on a recorded server.)
+
+Longest contexts beyond 8,192 tokens are left out of the lines, as are batches whose caches are so large beside a prompt
+that heads no longer find them in the device's cache: what those take is in `attention.csv`'s own times.
+The times of `skew.csv` may be sums over iterations, where those of other tables are means: how many, the two tables'
+times of equal contexts say.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.digits import decimal_number
+from foundation.errors import UserError
+from foundation.files import read_text
+from foundation.printable import brief
+from trace_gen.measured.reading import MOST_US, WHAT
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+COLUMNS = ("n", "pc", "kv_big", "kv_mean", "t_mean_us", "t_skew_us")
+LONGEST = 8192
+CHUNKS = (128, 1024)
+MOST_CACHED = 180_000
+"""Tokens of all contexts beside a prompt up to which lines are fitted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Skew:
+    """Tau (ns a token of context) by number of decodes `counts` ``[c]``: `alone`, and `beside` a prompt."""
+
+    counts: FloatArray
+    alone: FloatArray
+    beside: FloatArray
+
+    def excess_ns(self, count: int, mean: FloatArray, most: IntArray, *, prompts: bool) -> FloatArray:
+        """Return what `count` unequal contexts take longer than equal ones at each step, ``[k]``."""
+        tau = np.interp(count, self.counts, self.beside if prompts else self.alone)
+        return tau * (most - mean)
+
+
+def read_skew(path: Path, alone_ns: Callable[[int, float], float]) -> Skew:
+    """Return the lines of a ``skew.csv``; what is wrong is a `UserError`.
+
+    `alone_ns`: the time of so many decodes on so much context each, alone, as measured elsewhere.
+    """
+    decodes, chunk, longest, mean, equal, unequal = np.array(_rows(path), dtype=np.float64).T
+    alone = chunk == 0
+    known = [alone_ns(int(count), context) for count, context in zip(decodes[alone], mean[alone], strict=True)]
+    iterations = float(np.median(equal[alone] * 1e3 / known)) if alone.any() else 1.0
+    fitted = longest <= LONGEST
+    fitted &= alone | ((chunk >= CHUNKS[0]) & (chunk <= CHUNKS[1]) & (decodes * mean <= MOST_CACHED))
+    longer, excess = longest - mean, (unequal - equal) * (1e3 / iterations)
+    counts = np.unique(decodes)
+    lines = [
+        [_slope(longer[own], excess[own]) for own in (fitted & kind & (decodes == count) for count in counts)]
+        for kind in (alone, ~alone)
+    ]
+    return Skew(counts, np.array(lines[0]), np.array(lines[1]))
+
+
+def _slope(longer: FloatArray, excess: FloatArray) -> float:
+    """Return the slope of the line through the origin that is nearest to the excesses, never below 0."""
+    squares = float((longer**2).sum())
+    return max(0.0, float((longer * excess).sum()) / squares) if squares else 0.0
+
+
+def _rows(path: Path) -> list[Sequence[float]]:
+    reader = csv.reader(io.StringIO(read_text(path, WHAT)), skipinitialspace=True)
+    header = [name.strip() for name in next(reader, [])]
+    if missing := [name for name in COLUMNS if name not in header]:
+        what = f"the {WHAT} lacks the column {', '.join(missing)}"
+        raise UserError(what, path=path, line=1, fix=f"expected {','.join(COLUMNS)}")
+    places = [header.index(name) for name in COLUMNS]
+    found: list[Sequence[float]] = []
+    for cells in reader:
+        if not cells:
+            continue
+        line = reader.line_num
+        if len(cells) < len(header):
+            raise UserError(f"{len(cells)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
+        numbers = [decimal_number(cells[place].strip()) for place in places]
+        for name, place, number in zip(COLUMNS, places, numbers, strict=True):
+            if number is None or not 0 <= number <= MOST_US:
+                fix = f"expected a number from 0 to {MOST_US:g}"
+                raise UserError(brief(cells[place].strip()), path=path, line=line, field=name, fix=fix)
+        found.append([number for number in numbers if number is not None])
+    if not found:
+        raise UserError(f"the {WHAT} has no rows", path=path, fix="measure it, or leave the file out")
+    return found
