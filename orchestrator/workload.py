@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +22,6 @@ from foundation.files import open_input, reason
 from foundation.printable import printable
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.importing.reading import BadRecords
-from orchestrator.requests.request import Request
 from orchestrator.settings.run import MOST_ADAPTERS
 
 IntArray = NDArray[np.int64]
@@ -79,19 +77,6 @@ def read_workload(path: str | Path, limit: int | None = None, bad: BadRecords | 
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError("the workload file changed while it was read", path=path, fix="give it when it is whole")
     return reader.result()
-
-
-def write_workload(path: str | Path, requests: Iterable[Request]) -> int:
-    """Write requests as a TSV file with a header row, whole or not at all; return how many there were."""
-    from foundation.files import atomic_write
-
-    count = 0
-    with atomic_write(path) as stream:
-        stream.write("\t".join(COLUMNS) + "\n")
-        for request in requests:
-            stream.write(f"{request.prompt_tokens}\t{request.output_tokens}\t{request.arrival_ns}\n")
-            count += 1
-    return count
 
 
 class _Reader:

@@ -17,9 +17,9 @@ from orchestrator.reallm.system_file import SystemFile, Traffic, read_system_fil
 from orchestrator.reallm.traffic import draw
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.writing import write_tables
 from orchestrator.settings.engine import NO_FABRIC
 from orchestrator.settings.specification import RunSpec
-from orchestrator.workload import write_workload
 from trace_gen.hardware import Hardware, load_hardware
 
 
@@ -155,7 +155,7 @@ def _write_workload(workload: _Workload, traffic: Traffic) -> None:
     if workload.drawn is None:
         return
     lengths, task, rate = workload.drawn
-    write_workload(workload.path, draw(lengths, traffic, task, rate))
+    write_tables(workload.path, [RequestTable.of(draw(lengths, traffic, task, rate))])
 
 
 def _network(folder: Path, system: SystemFile, engine: Engine, device: Hardware) -> dict[str, str]:

@@ -20,7 +20,7 @@ from orchestrator.workload import ADAPTER_COLUMN, COLUMNS
 TSV, JSONL = ".tsv", ".jsonl"
 
 
-def write_tables(path: Path, tables: Iterable[RequestTable], *, needs_json: bool) -> int:
+def write_tables(path: Path, tables: Iterable[RequestTable], *, needs_json: bool = False) -> int:
     """Write the requests of all tables, whole or not at all; return how many there were.
 
     The name's ending decides (.jsonl, else TSV). A TSV file that could not hold all (`needs_json`) is a `UserError`.

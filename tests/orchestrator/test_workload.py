@@ -15,8 +15,9 @@ from orchestrator import workload
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.generators.generating import Generator
 from orchestrator.requests.request import Request
+from orchestrator.requests.writing import write_tables
 from orchestrator.settings.specification import RunSpec
-from orchestrator.workload import read_workload, write_workload
+from orchestrator.workload import read_workload
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 
@@ -168,7 +169,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     made = list(generated("alpaca-like", 5.0, 3, 50))
-    assert write_workload(tmp_path / "w.tsv", made) == 50
+    assert write_tables(tmp_path / "w.tsv", [RequestTable.of(made)]) == 50
     assert [row[:3] for row in rows(tmp_path / "w.tsv")] == [
         (r.prompt_tokens, r.output_tokens, r.arrival_ns) for r in made
     ]
@@ -176,7 +177,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("profile", "count"), [("sharegpt-like", 100), ("sharegpt-like", 300), ("alpaca-like", 100)])
 def test_the_shipped_samples_are_what_the_generator_makes(tmp_path: Path, profile: str, count: int) -> None:
-    write_workload(tmp_path / "w.tsv", generated(profile, 10.0, 0, count))
+    write_tables(tmp_path / "w.tsv", [RequestTable.of(generated(profile, 10.0, 0, count))])
     assert (tmp_path / "w.tsv").read_bytes() == (WORKLOADS / f"{profile}-{count}-rate10.tsv").read_bytes()
 
 

@@ -7,7 +7,6 @@ A block has whole sessions only. Clients whose requests come at one time take tu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -248,13 +247,3 @@ def _until(rows: Rows, horizon: tuple[int, float, int]) -> int:
     end = int(np.searchsorted(rows.arrival_ns, time, side="right"))
     before = int(rows.client[0]) <= client
     return begin + int(np.searchsorted(rows.order[begin:end], order, side="right" if before else "left"))
-
-
-def mean_rate(clients: Sequence[ClientSettings]) -> float:
-    """Return the requests (or sessions) a second that the slowest client sends, inf where all come at once."""
-    total = sum(one.share or 0.0 for one in clients)
-    rates = [math.inf]
-    for one in clients:
-        if not one.at_once and one.request_rate is not None:
-            rates.append(one.request_rate * (one.share / total if one.share else 1.0))
-    return min(rates)
