@@ -217,6 +217,7 @@ class _Going:
                 _facts(run, ending),
                 figures.summary,
                 None if self._tiers is None else self._tiers.figures(),
+                None if run.spec.client is None else run.spec.client.terms(),
             ),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),

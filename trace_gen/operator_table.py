@@ -229,10 +229,9 @@ def _rows(
     shape: TableShape, batches: Sequence[BatchShape], tokens: Sequence[int], loads: Sequence[Loads | None]
 ) -> IntArray:
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
-    # The last entry is found by `WAVE`: what members do together has the tokens of the largest, but for what is
-    # gathered of all, which is as much as all have.
+    # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
     of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
-    mean = ceil_div(sum(tokens), len(tokens) * shape.mesh.context)
+    mean = ceil_div(sum(tokens), len(tokens) * shape.mesh.context)  # what is gathered is as much as all have
     logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]
@@ -245,10 +244,12 @@ def _rows(
         _portioned_rows(shape, batches, choices)
     for part, load in zip(shape.mixtures, loads, strict=True):
         spread, most = part.spread, of_member[part.member].item()
-        gathered = mean if part.member == WAVE else most
-        choices[Rows.OWN, part.columns] = spread.own_tokens(gathered)
+        choices[Rows.OWN, part.columns] = spread.own_tokens(most)
         choices[Rows.EXCHANGED, part.columns] = spread.own_copies(most)
-        choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(gathered)
+        choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(most)
+        shared = mean if part.member == WAVE else most
+        choices[Rows.SHARE, part.columns] = spread.own_tokens(shared)
+        choices[Rows.SHARES, part.columns] = spread.gathered_tokens(shared)
         if load is not None:
             routed = load.copies.max(axis=1)[part.place]
             choices[Rows.ROUTED, part.columns] = routed

@@ -23,6 +23,7 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
+from orchestrator.clients import ClientSettings, clients
 from orchestrator.cluster.admission import GateSettings, gates
 from orchestrator.cluster.affinity import SessionAffinity
 from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
@@ -153,6 +154,12 @@ class RunSpec:
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
     session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
+    client: ClientSettings | None = choice(
+        clients,
+        None,
+        "what a client sees besides the engine, in columns and figures of its own",
+        title="Traffic",
+    )
     admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
     autoscaler: ScalingSettings | None = choice(
         autoscalers, None, "how many of the instances are there at a time", title="Cluster"

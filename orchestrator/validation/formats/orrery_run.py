@@ -21,7 +21,7 @@ from foundation.errors import UserError
 from foundation.fields import Fields
 from foundation.files import read_text
 from foundation.printable import brief
-from orchestrator.observers.files import REQUEST_COLUMNS, THROUGHPUT_COLUMNS, companions
+from orchestrator.observers.files import CLIENT_REQUEST_COLUMNS, REQUEST_COLUMNS, THROUGHPUT_COLUMNS, companions
 from orchestrator.validation.formats import WHAT, RecordingFormat, recording_formats
 from orchestrator.validation.recording import ARRIVAL, QUEUED, Recording, TimeSeries
 
@@ -30,7 +30,9 @@ _INSTANCE = "instance id"
 _NO_ITL = "the simulation's CSV has no ITL lists (--itl list writes them)"
 _FIX = "give the file as the run left it"
 _KEPT = ("request id", "input", "output", "arrival", "queued", "first_token", "end_time")
-_HEADERS = (REQUEST_COLUMNS, (_INSTANCE, *REQUEST_COLUMNS))
+_HEADERS = tuple(
+    (*engine, *columns) for engine in ((), (_INSTANCE,)) for columns in (REQUEST_COLUMNS, CLIENT_REQUEST_COLUMNS)
+)
 
 
 def recognises(head: bytes) -> bool:
