@@ -61,7 +61,8 @@ class HostPricing:
     def price(self, wave: Sequence[Batch]) -> Cost:
         """See `orchestrator.pricing.interface.Pricing.price`."""
         cost = self._device.price(wave)
-        stages = np.diff(cost.finish_ns, axis=2, prepend=0)
+        stages = cost.finish_ns.copy()
+        stages[:, :, 1:] -= cost.finish_ns[:, :, :-1]
         added = np.stack([self._added(batch, own) for batch, own in zip(wave, stages, strict=True)])
         spent = added.sum(axis=2, keepdims=True)
         return Cost(cost.finish_ns + added.cumsum(axis=2), np.concatenate((cost.busy_ns, spent), axis=2))

@@ -39,7 +39,7 @@ class ClientSettings:
     )
     request_rate: float | None = setting(
         None,
-        "requests (or sessions) a second; inf: all at once",
+        "requests (or sessions) a second; infinitely many: all at once",
         above=0,
         most=1e9,
         infinite=True,

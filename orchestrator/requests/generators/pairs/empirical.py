@@ -42,7 +42,12 @@ class Empirical:
     input_scale: float = setting(1.0, "factor of the prompts' tokens", above=0, most=_MOST_SCALE)
     output_scale: float = setting(1.0, "factor of the answers' tokens", above=0, most=_MOST_SCALE)
     max_request_tokens: int | None = setting(
-        None, "tokens of a prompt and its answer at most; prompts are cut", unit="tokens", least=2, most=MOST_TOKENS
+        None,
+        "tokens of a prompt and its answer at most; prompts are cut",
+        unit="tokens",
+        least=2,
+        most=MOST_TOKENS,
+        shown_default="no limit",
     )
 
     def problems(self) -> Iterator[Problem]:
