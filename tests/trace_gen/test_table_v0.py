@@ -13,10 +13,10 @@ from foundation.errors import UserError
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import load_hardware
+from trace_gen.measured.curve import Curve
 from trace_gen.mesh import Mesh
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
-from trace_gen.measured.curve import Curve
 from trace_gen.trace import Trace
 
 HEADER = "hardware,model,layer_name,input,kv_cache,latency(ns)"

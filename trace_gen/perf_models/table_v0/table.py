@@ -157,6 +157,11 @@ def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model
     return TableV0Model(_layer_tables(wanted, points, table))
 
 
+def devices_of(table: Path) -> set[str]:
+    """Return the devices that the CSV file `table` has rows of."""
+    return {row.hardware for row in _read_rows(table)}
+
+
 class _Row(NamedTuple):
     hardware: str
     model: str
