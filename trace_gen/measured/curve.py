@@ -44,5 +44,6 @@ class Curve:
     def lookups(self, sizes: IntArray | FloatArray) -> LookupCounts:
         """Return how many of `sizes` were measured, and how many lie between and outside of what was."""
         outside = int(((sizes < self.sizes[0]) | (sizes > self.sizes[-1])).sum())
-        measured = int(np.isin(sizes, self.sizes).sum())
+        nearest = np.minimum(np.searchsorted(self.sizes, sizes), len(self.sizes) - 1)
+        measured = int((self.sizes[nearest] == sizes).sum())
         return LookupCounts(measured, sizes.size - measured - outside, outside)

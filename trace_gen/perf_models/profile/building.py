@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from foundation.errors import UserError, near_names
+from trace_gen.architecture import ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import ModelOperators, model_operators
+from trace_gen.operators import Rows
 from trace_gen.perf_model import PerfModelOptions
 from trace_gen.perf_models.profile.model import INSIDE_EXPERTS, ProfileModel
 from trace_gen.perf_models.profile.tables import Measured
@@ -32,7 +34,7 @@ def profile_model(options: PerfModelOptions, measured: Measured) -> ProfileModel
     operators = model_operators(options.architecture, Mesh(options.tensor), options.precision)
     check_operators(operators, measured)
     roofline = RooflineModel(options) if measured.roofline else None
-    return ProfileModel(measured, _coldest(operators, measured, options), _expert_flops(options), roofline)
+    return ProfileModel(measured, _coldest(operators, measured, options), _expert_flops(options.architecture), roofline)
 
 
 def operator_names(operators: ModelOperators) -> list[str]:
@@ -67,10 +69,10 @@ def _coldest(operators: ModelOperators, measured: Measured, options: PerfModelOp
     return {name: size / rate for name, size in weights.items() if size}
 
 
-def _expert_flops(options: PerfModelOptions) -> int:
-    """Return the operations on a token in the matrices of one whole expert; 0 without experts."""
-    for block in model_operators(options.architecture, Mesh(), options.precision).blocks:
-        grouped = [row.flops for row in block if row.kind is OperatorClass.GROUPED_GEMM]
-        if grouped:
-            return sum(grouped)
+def _expert_flops(model: ModelArchitecture) -> int:
+    """Return the operations on a token in the matrices of all its experts, each of them whole; 0 without experts."""
+    for block in model_operators(model).blocks:
+        if grouped := [row for row in block if row.kind is OperatorClass.GROUPED_GEMM]:
+            copies = model.mixtures[0].per_token
+            return sum(row.flops * (copies if row.work_rows is Rows.ROUTED else 1) for row in grouped)
     return 0

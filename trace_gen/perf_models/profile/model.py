@@ -49,7 +49,7 @@ class ProfileModel:
 
     - `measured`: one rank's tables;
     - `coldest`: the shortest time (ns) that reading an operator's weights takes, by its name;
-    - `expert_flops`: operations on a token in the matrices of one whole expert;
+    - `expert_flops`: operations on a token in the matrices of all its experts, each of them whole;
     - `roofline`: times the operators that were not measured (`Measured.roofline`).
     """
 
@@ -118,7 +118,7 @@ class ProfileModel:
             tokens, active = copies[busy] / part.per_token, part.active[own[0]][busy]
             self.lookups.count("experts", table.lookups(tokens, active))
             # Of its own experts a rank has the whole, or, where all ranks share all, a part.
-            shares = flops[:, busy].sum(axis=0) / (copies[busy] * self._expert_flops)
+            shares = flops[:, busy].sum(axis=0) / (tokens * self._expert_flops)
             times = table.at(tokens, active) * shares
             slowest = int(np.argmax(times))
             of_each = flops[:, busy][:, slowest]

@@ -1,8 +1,8 @@
 """How tools keep what they measured: one module a format, recognised by content.
 
 To add a format, write a module here that registers one; every module of this package is imported when a profile is
-read. What it reads becomes `trace_gen.perf_models.profile.tables.Measured`, and `profile.building.profile_model` makes the
-model of that.
+read. What it reads becomes `trace_gen.perf_models.profile.tables.Measured`, and `profile.building.profile_model` makes
+the model of that.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def _model(options: PerfModelOptions, folder: Path) -> ProfileModel:
         attention=_attention(options, folder / "attention.csv"),
         roofline=UNMEASURED,
         notes=(
-            f"{folder}: Vidur's tables name no device, and are taken for {options.hardware.name}'s; the roofline times LM "
-            "head and sampler, which are not in them",
+            f"{folder}: Vidur's tables name no device, and are taken for {options.hardware.name}'s; the roofline times "
+            "LM head and sampler, which are not in them",
         ),
     )
     return profile_model(options, measured)
