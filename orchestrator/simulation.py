@@ -31,6 +31,7 @@ from orchestrator.deployment import Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
+from orchestrator.lookups import lookup_figures
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
 from orchestrator.observers.intervals import Interval, Intervals
@@ -215,6 +216,7 @@ class _Going:
                 _facts(run, ending),
                 figures.summary,
                 None if self._tiers is None else self._tiers.figures(),
+                lookup_figures(run),
             ),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),

@@ -18,6 +18,7 @@ from orchestrator.settings.engine import (
 from orchestrator.settings.specification import EngineSpec
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.hardware import Hardware
+from trace_gen.perf_models import NamesDevice
 from trace_gen.quantization import ONLINE
 
 
@@ -26,7 +27,7 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
     shows = hardware.driver_memory_bytes if engine.scheduling.sees_driver_memory else hardware.memory_bytes
     made = replace(
         engine,
-        model=_numbers(engine.model, model).decided(device_name(engine), hardware.memory_bandwidth),
+        model=_numbers(engine.model, model).decided(device_source(engine)[1], hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
@@ -66,11 +67,18 @@ def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
         raise UserError(what, field="--data_parallel_size", fix=fix)
 
 
-def device_name(engine: EngineSpec) -> str:
-    """Return what `--hardware` takes for an engine's device: what was asked for, or its node's, or the default."""
+def device_source(engine: EngineSpec) -> tuple[str, str]:
+    """Return the flag that decides an engine's device, and what `--hardware` takes for it.
+
+    What was asked for goes before the node's device, and that before the one whose measured times are looked up.
+    """
     if engine.model.hardware is not None:
-        return engine.model.hardware
-    return DEFAULT_HARDWARE if engine.network.node is None else load_node(engine.network.node).hardware
+        return "--hardware", engine.model.hardware
+    if engine.network.node is not None:
+        return "--node", load_node(engine.network.node).hardware
+    if isinstance(engine.perf_model, NamesDevice) and (measured := engine.perf_model.device()) is not None:
+        return "--profile_dir", measured
+    return "--hardware", DEFAULT_HARDWARE
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:
