@@ -14,6 +14,7 @@ a model of many layers never finds them there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from trace_gen.perf_model import (
     OperatorTable,
     PerfModel,
 )
-from trace_gen.perf_models.profile.tables import KernelSizes, Measured
+from trace_gen.perf_models.profile.tables import AttentionTimes, KernelSizes, Measured
 from trace_gen.trace import OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
 
@@ -75,10 +76,12 @@ class ProfileModel:
         for part in operators.attention:
             if part.per_request:
                 requests = operators.request[part.columns] - part.first
-                result[:, part.columns] = self._requests_ns(part)[:, requests]
+                # A rank that does the whole of a request has all heads, as a single rank has.
+                times = self._whole_attention if operators.whole[part.columns[0]] else self.measured.attention
+                result[:, part.columns] = self._requests_ns(part, times)[:, requests]
             else:
                 everybody = np.arange(len(part.batch.new_tokens))
-                result[:, part.columns] = self._kernel_ns(part, everybody)[:, None]
+                result[:, part.columns] = self._kernel_ns(part, everybody, self.measured.attention)[:, None]
         return np.maximum(np.rint(result), 1).astype(np.int64)
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:
@@ -125,12 +128,16 @@ class ProfileModel:
             result[own] = times[slowest] * of_each / of_each.sum()
         return result
 
-    def _requests_ns(self, part: AttentionPart) -> FloatArray:
+    @cached_property
+    def _whole_attention(self) -> AttentionTimes:
+        return self.measured.whole_attention()
+
+    def _requests_ns(self, part: AttentionPart, times: AttentionTimes) -> FloatArray:
         """Return the time of a kernel for each request, ``[k, n]``."""
-        alone = [self._kernel_ns(part, np.array([request])) for request in range(len(part.batch.new_tokens))]
+        alone = [self._kernel_ns(part, np.array([request]), times) for request in range(len(part.batch.new_tokens))]
         return np.stack(alone, axis=1)
 
-    def _kernel_ns(self, part: AttentionPart, requests: IntArray) -> FloatArray:
+    def _kernel_ns(self, part: AttentionPart, requests: IntArray, times: AttentionTimes) -> FloatArray:
         """Return the time of one kernel over some of the requests at each step, ``[k]``."""
         contexts, window = part.batch.context_by_step()[:, requests], part.shape.window
         if window is not None:
@@ -140,5 +147,5 @@ class ProfileModel:
         sizes = KernelSizes(new_tokens[prompts], contexts[0, prompts], contexts[:, decodes])
         if sizes.empty:
             return np.zeros(len(contexts))
-        self.lookups.count("attention", self.measured.attention.lookups(sizes))
-        return self.measured.attention.kernel_ns(sizes)
+        self.lookups.count("attention", times.lookups(sizes))
+        return times.kernel_ns(sizes)

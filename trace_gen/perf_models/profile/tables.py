@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +57,7 @@ class Measured:
 
     - `source`: what notes call them; `notes`: what a user should know of them, one sentence each;
     - `curves`: times over tokens or sequences (an operator's `rows`) by the operator's name;
+    - `whole_attention`: reads the times of a rank that has all heads; raises `UserError` where none was measured;
     - `experts`: router and experts over tokens that have all their experts on the rank, and experts whose weights are
       read; None where the model has none;
     - `roofline`: operators that were not measured, and are timed by the roofline.
@@ -65,6 +66,7 @@ class Measured:
     source: str
     curves: Mapping[str, Curve]
     attention: AttentionTimes
+    whole_attention: Callable[[], AttentionTimes]
     experts: Lines | None = None
     roofline: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()

@@ -100,26 +100,36 @@ def read_rank(folder: Path, meta: Meta, tensor: int, *, experts: bool) -> Measur
 
     A degree that was not measured, a file that lacks or is malformed is a `UserError`.
     """
-    rank = folder / f"tp{tensor}"
-    if not rank.is_dir():
-        known = ", ".join(map(str, meta.degrees)) or "none"
-        what = f"nothing was measured for {tensor} tensor-parallel NPUs"
-        raise UserError(what, path=folder, field="--npu_num", fix=f"measured: {known}")
+    rank = _rank(folder, meta, tensor)
     layers = {
         **read_layers(rank / "per_sequence.csv", ("sequences",)),
         **read_layers(rank / "dense.csv", ("tokens",)),
     }
-    table = AttentionTable(read_measured(rank / "attention.csv", ATTENTION_AXES))
-    skew = None
-    if meta.uses_skew and (rank / "skew.csv").is_file():
-        skew = read_skew(rank / "skew.csv", table.alone_ns)
     # Experts are measured whole, on one NPU: how many of them an NPU has is its share of the tokens and weights.
     mixture = None
     if experts:
         moe = read_measured(folder / "tp1" / "moe.csv", ("tokens", "activated_experts"))
         mixture = Lines(moe.sizes, moe.times)
     curves = {name: Curve.of(table.sizes[:, 0], table.times) for name, table in layers.items()}
-    return Measured(str(folder), curves, UnequalAttention(table, skew), mixture)
+    attention = _attention(rank, meta)
+    return Measured(str(folder), curves, attention, lambda: _attention(_rank(folder, meta, 1), meta), mixture)
+
+
+def _rank(folder: Path, meta: Meta, tensor: int) -> Path:
+    """Return the folder of one of `tensor` ranks; a degree that was not measured is a `UserError`."""
+    rank = folder / f"tp{tensor}"
+    if not rank.is_dir():
+        known = ", ".join(map(str, meta.degrees)) or "none"
+        what = f"nothing was measured for {tensor} tensor-parallel NPUs"
+        raise UserError(what, path=folder, field="--npu_num", fix=f"measured: {known}")
+    return rank
+
+
+def _attention(rank: Path, meta: Meta) -> UnequalAttention:
+    table = AttentionTable(read_measured(rank / "attention.csv", ATTENTION_AXES))
+    if meta.uses_skew and (rank / "skew.csv").is_file():
+        return UnequalAttention(table, read_skew(rank / "skew.csv", table.alone_ns))
+    return UnequalAttention(table, None)
 
 
 def _check_fits(options: PerfModelOptions, meta: Meta) -> None:

@@ -17,7 +17,7 @@ Source of the format: vidur/profiling and vidur/execution_time_predictor of gith
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,7 @@ def _model(options: PerfModelOptions, folder: Path) -> ProfileModel:
         source=str(folder),
         curves=_curves(options, folder / "mlp.csv"),
         attention=_attention(options, folder / "attention.csv"),
+        whole_attention=lambda: _attention(replace(options, tensor=1), folder / "attention.csv"),
         roofline=UNMEASURED,
         notes=(
             f"{folder}: Vidur's tables name no device, and are taken for {options.hardware.name}'s; the roofline times "
