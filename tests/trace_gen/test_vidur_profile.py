@@ -76,8 +76,8 @@ def test_lm_head_and_sampler_are_the_rooflines_and_said_so(tmp_path: Path) -> No
         assert microseconds(trace, name) == microseconds(other, name)
     assert microseconds(trace, "qkv_proj") != microseconds(other, "qkv_proj")
     assert made.notes == (
-        f"{folder}: Vidur's tables name no device, and are taken for A100-80G's; the roofline times LM head and sampler, "
-        "which are not in them",
+        f"{folder}: Vidur's tables name no device, and are taken for A100-80G's; the roofline times LM head and "
+        "sampler, which are not in them",
     )
 
 

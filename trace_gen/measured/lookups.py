@@ -50,7 +50,7 @@ class Lookups:
         outside = {what: count for what, count in self.counts().items() if count.extrapolated}
         if not outside:
             return ()
-        parts = [f"{what} {100 * count.extrapolated / count.total:.2g} %" for what, count in outside.items()]
+        parts = [f"{what} {100 * count.extrapolated / count.total:.3g} %" for what, count in outside.items()]
         return (f"{self.source}: outside the measured sizes, so extrapolated, were {', '.join(parts)} of the lookups",)
 
 

@@ -100,7 +100,7 @@ def read_rank(folder: Path, meta: Meta, tensor: int, *, experts: bool) -> Measur
 
     A degree that was not measured, a file that lacks or is malformed is a `UserError`.
     """
-    rank = _rank(folder, meta, tensor)
+    rank = _rank(folder, tensor)
     layers = {
         **read_layers(rank / "per_sequence.csv", ("sequences",)),
         **read_layers(rank / "dense.csv", ("tokens",)),
@@ -112,14 +112,14 @@ def read_rank(folder: Path, meta: Meta, tensor: int, *, experts: bool) -> Measur
         mixture = Lines(moe.sizes, moe.times)
     curves = {name: Curve.of(table.sizes[:, 0], table.times) for name, table in layers.items()}
     attention = _attention(rank, meta)
-    return Measured(str(folder), curves, attention, lambda: _attention(_rank(folder, meta, 1), meta), mixture)
+    return Measured(str(folder), curves, attention, lambda: _attention(_rank(folder, 1), meta), mixture)
 
 
-def _rank(folder: Path, meta: Meta, tensor: int) -> Path:
+def _rank(folder: Path, tensor: int) -> Path:
     """Return the folder of one of `tensor` ranks; a degree that was not measured is a `UserError`."""
     rank = folder / f"tp{tensor}"
     if not rank.is_dir():
-        known = ", ".join(map(str, meta.degrees)) or "none"
+        known = ", ".join(sorted(path.name.removeprefix("tp") for path in folder.glob("tp*"))) or "nothing"
         what = f"nothing was measured for {tensor} tensor-parallel NPUs"
         raise UserError(what, path=folder, field="--npu_num", fix=f"measured: {known}")
     return rank
@@ -139,7 +139,7 @@ def _check_fits(options: PerfModelOptions, meta: Meta) -> None:
             f"{meta.hardware}, but {hardware.name} is simulated",
             path=meta.path,
             field="hardware",
-            fix="give --hardware, or tables that were measured on it",
+            fix=f"give --hardware {meta.hardware}, or tables that were measured on {hardware.name}",
         )
     widths = widths_of(meta.variant)
     if widths is not None and widths != (precision.weight_bits, precision.kv_bits):
