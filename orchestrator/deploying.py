@@ -16,7 +16,7 @@ from orchestrator.deployed_tiers import check_windows
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.schedulers.settings import Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
-from orchestrator.settings.decided import check_lock_step, decided, device_source, machine
+from orchestrator.settings.decided import check_lock_step, decided, device_flag, device_name, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from trace_gen.adapters import AdapterWork
@@ -70,9 +70,8 @@ class Deploying:
         asked = given.model
         with _about("--model_name"):
             model = self._model(asked)
-        flag, device = device_source(given)
-        with _about(flag):
-            hardware = self._hardware(device)
+        with _about(device_flag(given)):
+            hardware = self._hardware(device_name(given))
         engine = decided(given, model, hardware)
         check_lock_step(engine, model)
         configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)

@@ -27,7 +27,7 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
     shows = hardware.driver_memory_bytes if engine.scheduling.sees_driver_memory else hardware.memory_bytes
     made = replace(
         engine,
-        model=_numbers(engine.model, model).decided(device_source(engine)[1], hardware.memory_bandwidth),
+        model=_numbers(engine.model, model).decided(device_name(engine), hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(shows),
         network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
         memory=_memory(engine, model),
@@ -67,18 +67,26 @@ def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
         raise UserError(what, field="--data_parallel_size", fix=fix)
 
 
-def device_source(engine: EngineSpec) -> tuple[str, str]:
-    """Return the flag that decides an engine's device, and what `--hardware` takes for it.
+def device_name(engine: EngineSpec) -> str:
+    """Return what `--hardware` takes for an engine's device.
 
-    What was asked for goes before the node's device, and that before the one whose measured times are looked up.
+    What was asked for goes before the node's device, that before the one whose measured times are looked up, and that
+    before the default.
     """
     if engine.model.hardware is not None:
-        return "--hardware", engine.model.hardware
+        return engine.model.hardware
     if engine.network.node is not None:
-        return "--node", load_node(engine.network.node).hardware
-    if isinstance(engine.perf_model, NamesDevice) and (measured := engine.perf_model.device()) is not None:
-        return "--profile_dir", measured
-    return "--hardware", DEFAULT_HARDWARE
+        return load_node(engine.network.node).hardware
+    measured = engine.perf_model.device() if isinstance(engine.perf_model, NamesDevice) else None
+    return DEFAULT_HARDWARE if measured is None else measured
+
+
+def device_flag(engine: EngineSpec) -> str:
+    """Return the flag that names an engine's device, by which an error can name it."""
+    if engine.model.hardware is None and engine.network.node is not None:
+        return "--node"
+    named = engine.model.hardware is None and isinstance(engine.perf_model, NamesDevice)
+    return "--profile_dir" if named else "--hardware"
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:
