@@ -19,8 +19,9 @@ from random import Random
 from statistics import NormalDist
 from tempfile import TemporaryDirectory
 
+from orchestrator.request_table import RequestTable
 from orchestrator.requests.request import Request
-from orchestrator.workload import write_workload
+from orchestrator.requests.writing import write_tables
 
 ROOT = Path(__file__).parents[1]
 RATE = 10.0
@@ -73,11 +74,11 @@ def main() -> None:
         alone = 0.0
         for number in range(given.engines):
             one = Path(folder) / f"{number}.tsv"
-            write_workload(one, requests(given.requests // given.engines, RATE, number))
+            write_tables(one, [RequestTable.of(requests(given.requests // given.engines, RATE, number))])
             alone += cpu_seconds(one, 1, "round-robin", given.repeat)
         print(f"{given.engines} runs of {given.requests // given.engines} requests: {alone:.2f} s of CPU", flush=True)
         together = Path(folder) / "all.tsv"
-        write_workload(together, requests(given.requests, RATE * given.engines, 0))
+        write_tables(together, [RequestTable.of(requests(given.requests, RATE * given.engines, 0))])
         for router in given.router:
             spent = cpu_seconds(together, given.engines, router, given.repeat)
             print(f"{router:18s} {spent:8.2f} s  x {spent / alone:.2f}  (aim {AIM})", flush=True)

@@ -18,13 +18,14 @@ the columns of the graph are the very same arrays, so that backends can keep the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.carried_sizes import CarriedCollectives, CollectiveSizes
 from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWork, RankGraph
 from converters.graph_plan import GraphPlan, RankPlan, make_plan
 from converters.row_slots import row_slots
@@ -49,10 +50,14 @@ _STRUCTURE = ("op", "kind", "layer", "stage", "rank_set", "sub_batch", "comm_typ
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """The bytes that the nodes of some plans carry: by plan what they send, ``[n]``, and all that they move."""
+    """The bytes that the nodes of some plans carry: by plan what they send, ``[n]``, and all that they move.
+
+    `said`: what they send by the trace's account, where collectives have other sizes than it says.
+    """
 
     comm_size: tuple[IntArray, ...]
     moved: IntArray
+    said: tuple[IntArray, ...] | None = None
 
     @classmethod
     def of(cls, plans: Sequence[RankPlan], moved: IntArray) -> Sizes:
@@ -90,15 +95,15 @@ class WorkColumns:
 
 @dataclass(slots=True)
 class _Entry:
-    """The plan of one structure, where its nodes find their work, and their sizes by the byte counts of a trace."""
+    """The plan of one structure, where its nodes find their work, and their sizes by the byte counts of a trace.
+
+    `carried`: by plan the collectives that get other sizes than the trace's.
+    """
 
     plan: GraphPlan
     columns: WorkColumns
+    carried: tuple[CarriedCollectives, ...]
     sizes: Recent[Sizes] = field(default_factory=lambda: Recent(SIZES_KEPT))
-
-    @classmethod
-    def of(cls, plan: GraphPlan, trace: Trace) -> _Entry:
-        return cls(plan, WorkColumns.of(plan.rank_plans, trace))
 
 
 class Lowering:
@@ -107,14 +112,22 @@ class Lowering:
     `network_dims` is the network's ``npus_count``, dimension 0 first: a collective over the ranks of a dimension then
     names the dimension (`involved_dims`) and not a communicator group. `true_work` writes floating-point operations
     and bytes (at least 1 each) for backends that time operators themselves, in place of exact nanoseconds. `annotate`
-    adds ``orrery.*`` annotations: true work, layer and request of every node.
+    adds ``orrery.*`` annotations: true work, layer and request of every node. `collective_sizes` gives collectives,
+    each over dimensions of `network_dims`, other sizes than the trace's, with which the network takes for them what
+    they really take; the trace's own are then the annotation ``orrery.comm_size``.
     """
 
     def __init__(
-        self, *, network_dims: Sequence[int] | None = None, true_work: bool = False, annotate: bool = False
+        self,
+        *,
+        network_dims: Sequence[int] | None = None,
+        true_work: bool = False,
+        annotate: bool = False,
+        collective_sizes: CollectiveSizes | None = None,
     ) -> None:
         self._dims = None if network_dims is None else tuple(network_dims)
         self._filling = Filling(true_work, annotate)
+        self._collective_sizes = collective_sizes
         self._entries: Recent[_Entry] = Recent(PLANS_KEPT)
         self._recent: RecentByIdentity[tuple[_Entry, Sizes]] = RecentByIdentity(PLANS_KEPT)
 
@@ -139,9 +152,23 @@ class Lowering:
         return self._recent.get(columns, lambda: self._by_value(trace), key=trace.work.latency_ns.shape[1])
 
     def _by_value(self, trace: Trace) -> tuple[_Entry, Sizes]:
-        entry = self._entries.get(_structure_key(trace), lambda: _Entry.of(make_plan(trace, self._dims), trace))
+        entry = self._entries.get(_structure_key(trace), lambda: self._planned(trace))
         moved = moved_bytes(trace)
-        return entry, entry.sizes.get(moved.tobytes(), lambda: Sizes.of(entry.plan.rank_plans, moved))
+        return entry, entry.sizes.get(moved.tobytes(), lambda: self._sizes(entry, moved))
+
+    def _planned(self, trace: Trace) -> _Entry:
+        plan = make_plan(trace, self._dims)
+        plans = () if self._collective_sizes is None else plan.rank_plans
+        carried = tuple(CarriedCollectives.of(one, self._dims or ()) for one in plans)
+        return _Entry(plan, WorkColumns.of(plan.rank_plans, trace), carried)
+
+    def _sizes(self, entry: _Entry, moved: IntArray) -> Sizes:
+        sizes, sizes_for = Sizes.of(entry.plan.rank_plans, moved), self._collective_sizes
+        if sizes_for is None:
+            return sizes
+        pairs = zip(entry.carried, sizes.comm_size, strict=True)
+        carried = tuple(collectives.replaced(comm_size, sizes_for) for collectives, comm_size in pairs)
+        return replace(sizes, comm_size=carried, said=sizes.comm_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +181,24 @@ class Filling:
     def graphs(self, plans: Sequence[RankPlan], columns: WorkColumns, sizes: Sizes, trace: Trace) -> list[RankGraph]:
         """Return the nodes of `plans` with the durations of `trace`, of which, or of one like it, they were made."""
         num_ops, tensor_size = self._work(trace, sizes.moved)
+        said = sizes.said or (None,) * len(plans)
         return [
             RankGraph(
                 ranks=plan.ranks,
                 names=plan.names,
                 work=NodeWork(column, num_ops, tensor_size),
                 comm_size=comm_size,
-                annotations=_annotations(plan, trace) if self.annotate else {},
+                annotations=self._annotated(plan, trace, true_size),
                 **plan.columns,
             )
             if column.size
             else self.idle(plan.ranks, trace.steps)
-            for plan, column, comm_size in zip(plans, columns.of_plan, sizes.comm_size, strict=True)
+            for plan, column, comm_size, true_size in zip(plans, columns.of_plan, sizes.comm_size, said, strict=True)
         ]
+
+    def _annotated(self, plan: RankPlan, trace: Trace, true_size: IntArray | None) -> dict[str, IntArray]:
+        found = _annotations(plan, trace) if self.annotate else {}
+        return found if true_size is None else {**found, "orrery.comm_size": true_size}
 
     def _work(self, trace: Trace, moved: IntArray) -> tuple[IntArray, IntArray]:
         """Return the table that `WorkColumns` shows: operations, ``[k, m]``, and bytes, ``[k, m]`` or ``[1, m]``."""

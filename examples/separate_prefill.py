@@ -9,17 +9,12 @@ two tokens hardly varies; what it costs is the way of the KV cache, and a GPU th
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from orchestrator import RunSpec, Simulation
-from orchestrator.requests.request import Request
-from orchestrator.workload import write_workload
-from orchestrator.workload_generator import generate
 
 PLANS: dict[str, dict[str, Any]] = {
     "both do all": {"instances": 2},
@@ -28,24 +23,19 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-def long_prompts(rate: float, count: int) -> list[Request]:
-    """Return requests with prompts eight times as long as those of chats."""
-    drawn = islice(generate("sharegpt-like", rate, 0), count)
-    return [Request(one.id, one.arrival_ns, 8 * one.prompt_tokens, one.output_tokens) for one in drawn]
+LONG_PROMPTS = {"request_rate": 8, "req_num": 150, "input_mean": 1290, "input_cv": 1.2, "input_max": 8192}
+"""Prompts eight times as long as those of chats."""
 
 
 def main() -> None:
     """Print a line a plan."""
     print("                 TTFT P99      ITL P99     KV cache moved")
-    with TemporaryDirectory() as folder:
-        dataset = Path(folder, "long.tsv")
-        write_workload(dataset, long_prompts(rate=8, count=150))
-        for name, plan in PLANS.items():
-            spec = RunSpec.of(dataset=str(dataset), hardware="H100", scheduling="vllm", **plan)
-            summary = Simulation(spec).run().summary
-            assert summary.ttft_ms is not None and summary.itl_ms is not None
-            moved = f"{summary.transfers.bytes / 1e9:.1f} GB" if summary.transfers is not None else "none"
-            print(f"{name:12} {summary.ttft_ms['p99']:9.1f} ms {summary.itl_ms['p99']:9.1f} ms {moved:>15}")
+    for name, plan in PLANS.items():
+        spec = RunSpec.of(hardware="H100", scheduling="vllm", **LONG_PROMPTS, **plan)
+        summary = Simulation(spec).run().summary
+        assert summary.ttft_ms is not None and summary.itl_ms is not None
+        moved = f"{summary.transfers.bytes / 1e9:.1f} GB" if summary.transfers is not None else "none"
+        print(f"{name:12} {summary.ttft_ms['p99']:9.1f} ms {summary.itl_ms['p99']:9.1f} ms {moved:>15}")
 
 
 if __name__ == "__main__":

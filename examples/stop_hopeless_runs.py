@@ -9,16 +9,12 @@ they finish; once too many were late, nothing can save the run, so it is stopped
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from orchestrator import Observer, RunSpec, Simulation, Stop
 from orchestrator.observers.interface import FinishedRows, Run
-from orchestrator.workload import write_workload
-from orchestrator.workload_generator import generate
 
 LATEST_MS = 500.0
 SHARE = 0.95
@@ -43,14 +39,11 @@ class Deadline(Observer):
 
 def main() -> None:
     """Print one line a rate."""
-    with TemporaryDirectory() as folder:
-        for rate in (1, 2, 3, 4):
-            dataset = Path(folder, f"{rate}.tsv")
-            write_workload(dataset, islice(generate("sharegpt-like", rate, 0), REQUESTS))
-            spec = RunSpec.of(dataset=str(dataset), scheduling="vllm", max_num_seqs=24)
-            result = Simulation(spec, [Deadline()]).run()
-            verdict = "served" if result.complete else f"stopped: {result.stopped}"
-            print(f"{rate} requests/s: {result.summary.finished_requests:3} finished, {verdict}")
+    for rate in (1, 2, 3, 4):
+        spec = RunSpec.of(request_rate=rate, req_num=REQUESTS, scheduling="vllm", max_num_seqs=24)
+        result = Simulation(spec, [Deadline()]).run()
+        verdict = "served" if result.complete else f"stopped: {result.stopped}"
+        print(f"{rate} requests/s: {result.summary.finished_requests:3} finished, {verdict}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from statistics import NormalDist
 
 _BITS = 64
+_STANDARD = NormalDist()
 
 
 def draw(seed: int, purpose: str, *of: int) -> int:
@@ -21,3 +23,8 @@ def uniform(seed: int, purpose: str, *of: int) -> float:
 def below(count: int, seed: int, purpose: str, *of: int) -> int:
     """Return a whole number from 0 to `count` - 1. See `draw`."""
     return draw(seed, purpose, *of) * count >> _BITS
+
+
+def normal(seed: int, purpose: str, *of: int) -> float:
+    """Return a number of the standard normal distribution. See `draw`."""
+    return _STANDARD.inv_cdf(((draw(seed, purpose, *of) >> 12) + 0.5) * 2.0**-52)

@@ -18,11 +18,12 @@ from foundation.files import atomic_write
 from foundation.printable import brief
 from orchestrator.cluster.node_network import node_network
 from orchestrator.cluster.nodes import load_node
+from orchestrator.fabrics.carrying import ENDPOINT_DELAY_NS, CarriedCurves, carrying_system
+from orchestrator.fabrics.choosing import followed
 from orchestrator.settings.engine import ModelSettings, NetworkSettings, ParallelismSettings
 from trace_gen.hardware import Hardware
 from trace_gen.precision import Arithmetic
 
-ENDPOINT_DELAY_NS = 10
 DATASET_SPLITS = 4
 _LEAST_MEMORY_BANDWIDTH = 1.0
 """GB/s. Below 2/3 GB/s the backend's memory roof would stretch a node of 1 ns."""
@@ -33,11 +34,13 @@ _SHOWN_KEYS = 200
 
 @dataclass(frozen=True, slots=True)
 class Configurations:
-    """The three effective files."""
+    """The three effective files. `curves`: what collectives take, where a fabric says it; else `no_curves`: why not."""
 
     network: NetworkConfig
     system: SystemConfig
     memory: RemoteMemoryConfig
+    curves: CarriedCurves | None = None
+    no_curves: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -45,6 +48,8 @@ class Configurations:
         found = []
         dimensions = len(self.network.npus_count)
         short = [name for name, row in self.system.implementations.items() if len(row) < dimensions]
+        if self.no_curves:
+            found.append(f"collectives follow no measured curve but the links' figures: {self.no_curves}")
         if short:
             listed = ", ".join(f"{name}-implementation" for name in short)
             found.append(f"{listed} of the system file cover only the first of {dimensions} network dimensions")
@@ -75,28 +80,42 @@ def effective_configurations(
     hardware: Hardware,
     *,
     backend_decides: bool,
+    unfit: str = "",
 ) -> Configurations:
     """Return the effective files of an engine; a user's file that is wrong or does not fit is a `UserError`.
 
-    `backend_decides`: latencies are left to the backend's own roofline.
+    `backend_decides`: latencies are left to the backend's own roofline; `unfit`: why the backend could not follow a
+    fabric's curves, "" where it can.
     """
     memory = (
         RemoteMemoryConfig.from_file(given.remote_memory)
         if given.remote_memory
         else RemoteMemoryConfig(memory_type="PER_NPU_MEMORY_EXPANSION", remote_mem_bw=int(_decided(given.remote_bw)))
     )
-    network = _network(shared, given)
+    network = _network(shared, given, link_figures(given, hardware))
     system = _system(model, given, hardware, len(network.npus_count))
+    decides = "--perf_model backend leaves times to the network" if backend_decides else ""
+    curves = followed(shared, given, network, unfit or decides)
+    if isinstance(curves, CarriedCurves):
+        system = carrying_system(system, len(network.npus_count))
     _check_dimensions(given, network, system)
     if given.system is not None and shared.stage_size > 1:
         _check_collectives(given, shared, system)
     if not backend_decides:
         _check_exact(given, system)
         system = replace(system, roofline_enabled=True, peak_perf=1.0)
-    return Configurations(network, system, memory)
+    if isinstance(curves, CarriedCurves):
+        return Configurations(network, system, memory, curves)
+    return Configurations(network, system, memory, no_curves=curves.why)
 
 
-def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConfig:
+def link_figures(given: NetworkSettings, hardware: Hardware) -> tuple[float, float]:
+    """Return GB/s (2^30) and ns of a link: by hand or the device's own."""
+    bandwidth = hardware.link_bandwidth / 2**30 if given.link_bw is None else given.link_bw
+    return bandwidth, float(hardware.link_latency_ns) if given.link_latency is None else given.link_latency
+
+
+def _network(shared: ParallelismSettings, given: NetworkSettings, link: tuple[float, float]) -> NetworkConfig:
     axes = (shared.tensor, shared.context, shared.data, shared.stages)
     if given.network is None and given.node is not None:
         return node_network(load_node(given.node), axes, given.nodes)
@@ -105,8 +124,8 @@ def _network(shared: ParallelismSettings, given: NetworkSettings) -> NetworkConf
         return NetworkConfig(
             topology=("FullyConnected",) * len(dims),
             npus_count=dims,
-            bandwidth=(_decided(given.link_bw),) * len(dims),
-            latency=(_decided(given.link_latency),) * len(dims),
+            bandwidth=(link[0],) * len(dims),
+            latency=(link[1],) * len(dims),
         )
     network = NetworkConfig.from_file(given.network)
     ranks = shared.npus * shared.data
@@ -163,7 +182,7 @@ def _check_dimensions(given: NetworkSettings, network: NetworkConfig, system: Sy
 
 def _check_collectives(given: NetworkSettings, shared: ParallelismSettings, system: SystemConfig) -> None:
     """Refuse a user's system.json without what iterations of NPUs that share a stage need."""
-    gathered = shared.expert > 1 and shared.expert_exchange == "allgather"
+    gathered = shared.expert > 1 and shared.exchange == "allgather"
     needed = {"all-reduce": shared.tensor > 1, "all-gather": shared.member_size > 1 or gathered}
     needed["reduce-scatter"] = shared.context > 1 or (shared.tensor > 1 and shared.sequence_parallel) or gathered
     needed["all-to-all"] = shared.expert > 1 and not gathered

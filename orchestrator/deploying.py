@@ -13,6 +13,7 @@ from foundation.errors import InternalError, UserError
 from orchestrator.configurations import Configurations, effective_configurations
 from orchestrator.deployed_memory import kv_space, weights_beside
 from orchestrator.deployed_tiers import check_windows
+from orchestrator.fabrics.choosing import other_machine
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.schedulers.settings import Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
@@ -74,8 +75,10 @@ class Deploying:
             hardware = self._hardware(device_name(given))
         engine = decided(given, model, hardware)
         check_lock_step(engine, model)
-        configurations = self._configurations(engine.perf_model, engine.model, engine.parallelism, engine.network)
-        generator = self._generator(engine.perf_model, engine.model, engine.parallelism, engine.expert_routing)
+        unfit = other_machine([one for one in (engine.backend, engine.cross_check) if one is not None])
+        shared = engine.parallelism
+        configurations = self._configurations(engine.perf_model, engine.model, shared, engine.network, unfit)
+        generator = self._generator(engine.perf_model, engine.model, shared, engine.expert_routing)
         npu = machine(engine, model, hardware)
         share = engine.scheduling.memory_share(npu)
         layout = kv_layout(generator.memory, engine.block_size, whole=self._spec.hands_over)
@@ -184,10 +187,12 @@ class Deploying:
         settings: ModelSettings,
         shared: ParallelismSettings,
         network: NetworkSettings,
+        unfit: str,
     ) -> Configurations:
         source = self._perf_model(perf_model, settings, shared.tensor).latency_source
         hardware = self._device(settings)
-        return effective_configurations(settings, shared, network, hardware, backend_decides=source == "backend")
+        decides = source == "backend"
+        return effective_configurations(settings, shared, network, hardware, backend_decides=decides, unfit=unfit)
 
     def _new_generator(
         self,
@@ -215,7 +220,7 @@ class Deploying:
             self._perf_model(perf_model, settings, shared.tensor),
             precision=_precision(settings),
             attention_placement=shared.attention_placement,
-            expert_exchange=shared.expert_exchange,
+            expert_exchange=shared.exchange,
             routing=chosen.routing(model, self._spec.workload.seed),
             context_mode=shared.cp_mode,
             sequence_parallel=shared.sequence_parallel,

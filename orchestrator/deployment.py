@@ -22,8 +22,10 @@ from orchestrator.kv_memory.store import KVSpace
 from orchestrator.network_cards import bytes_per_s
 from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.host import HostPricing
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
+from orchestrator.pricing.jittered import JitteredPricing
 from orchestrator.pricing.layers import stage_layers
 from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
@@ -126,10 +128,11 @@ class Deployment:
         files = traces is not None or execution.interface != "memory"
         one_step = files or self.generator.routing.by_step
         lower = self._lower(stack, traces)
+        graphs = self.engine.host.graphs
 
         def priced(generator: TraceGenerator) -> TracedPricing:
             return TracedPricing(
-                generator.generate,
+                lambda shapes, step: generator.generate(graphs.padded(shapes), step),
                 lower,
                 backend,
                 mesh=generator.mesh,
@@ -144,6 +147,12 @@ class Deployment:
         speculation = self.engine.scheduling.speculation
         if self.drafter is not None and speculation is not None:
             pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
+        times = self.engine.host.times(self.engine.scheduling.host)
+        if times:
+            pricing = HostPricing(pricing, times, graphs, self.generator.launches())
+        noise = self.spec.noise
+        if noise.jitter_steps:
+            pricing = JitteredPricing(pricing, noise.jitter_steps / 100, noise.seed)
         members = self.engine.parallelism.data
         if members == 1:
             engines = [self._engine(number, pricing, between, tiers) for number in numbers]
@@ -251,9 +260,11 @@ class Deployment:
 
     def _lower(self, stack: ExitStack, traces: Path | None) -> Lower:
         execution = self.spec.execution
+        curves = self.configurations.curves
         lowering = Lowering(
             network_dims=self.configurations.network.npus_count,
             true_work=self.generator.perf_model.latency_source == "backend",
+            collective_sizes=None if curves is None else curves.sizes,
         )
         if traces is not None:
             self.configurations.write(traces)  # what the graphs were made for, and can be simulated with

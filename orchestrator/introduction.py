@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from astra_files.network import NetworkConfig
+from orchestrator.configurations import link_figures
 from orchestrator.deployed_tiers import described
 from orchestrator.deployment import Deployment
+from orchestrator.fabrics.carrying import CarriedCurves
+from orchestrator.fabrics.fabric import COLLECTIVES, SHARE
 from orchestrator.lookups import looked_up
 from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.interface import Run
@@ -28,7 +31,7 @@ def introduction(run: Run) -> list[str]:
 
 def notes(run: Run) -> list[str]:
     """Return what a user should know of the run, each in one sentence: before it begins, or until now."""
-    found = [*run.notes, *(note for one in run.kinds() for note in _notes(one, run))]
+    found = [*run.notes, *run.source.notes, *(note for one in run.kinds() for note in _notes(one, run))]
     if run.source.skipped:
         found.append(f"{run.source.skipped} requests that can never fit are skipped")
     for model in looked_up(run):
@@ -65,6 +68,8 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         yield f"LoRA adapters: {slots.count} of rank {slots.rank} in a step at most"
     if engine.parallelism.npus * engine.parallelism.data > 1:
         yield f"links: {_links(deployment)}"
+        if deployment.configurations.curves is not None:
+            yield f"collectives: {_collectives(deployment.configurations.curves)}"
 
 
 def _several(count: int, members: int) -> str:
@@ -81,12 +86,19 @@ def _links(deployment: Deployment) -> str:
     network, hardware = deployment.engine.network, deployment.hardware
     if network.network is not None:
         return f"those of {network.network}"
-    if network.link_bw is None:
+    if network.node is not None:
         return f"those of {network.node}: {_dimensions(deployment.configurations.network)}"
-    own = NetworkSettings().decided(hardware.link_bandwidth, hardware.link_latency_ns)
-    same = (network.link_bw, network.link_latency) == (own.link_bw, own.link_latency)
-    whose = f", {hardware.name}'s own" if same else ""
-    return f"{network.link_bw * 2**30 / 1e9:g} GB/s (1e9) a direction, {network.link_latency:g} ns{whose}"
+    bandwidth, latency = figures = link_figures(network, hardware)
+    whose = f", {hardware.name}'s own" if figures == link_figures(NetworkSettings(), hardware) else ""
+    return f"{bandwidth * 2**30 / 1e9:g} GB/s (1e9) a direction, {latency:g} ns{whose}"
+
+
+def _collectives(curves: CarriedCurves) -> str:
+    """Return whose curves collectives follow."""
+    fabric = curves.fabric
+    derived = " and ".join(name for name in COLLECTIVES if fabric.derives(name))
+    share = f"; {derived}: {SHARE:.2f} of the all_reduce's time" if derived else ""
+    return f"as measured on {fabric.name} ({fabric.device}; {fabric.origin}){share}"
 
 
 def _dimensions(network: NetworkConfig) -> str:

@@ -6,15 +6,27 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.requests.hashed_tokens import HashedTokens
 from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
 MOST_TOKEN_ID = 2**31 - 1
 _AT_ONCE = 4096
+
+
+class Ids(Protocol):
+    """Token ids of the rows of a table."""
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> Ids:
+        """Return those of the rows at `places`."""
+
+    def row(self, place: int) -> Sequence[int] | None:
+        """Return the ids of a row, None where they are not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +57,31 @@ class TokenIds:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BlockHashes:
+    """Hashes of the blocks of many prompts, in place of token ids: those of row i are ``values[begins[i] : ends[i]]``.
+
+    A hash stands for `block` tokens, the last one of a prompt for those that are left of its `prompt_tokens`.
+    """
+
+    values: array[int]
+    begins: IntArray
+    ends: IntArray
+    prompt_tokens: IntArray
+    block: int
+
+    def at(self, places: IntArray | NDArray[np.bool_]) -> BlockHashes:
+        """Return the hashes of the rows at `places`; the values stay where they are."""
+        return replace(
+            self, begins=self.begins[places], ends=self.ends[places], prompt_tokens=self.prompt_tokens[places]
+        )
+
+    def row(self, place: int) -> Sequence[int] | None:
+        """Return what stands for the token ids of a row, None where it has no hashes."""
+        hashes = self.values[int(self.begins[place]) : int(self.ends[place])]
+        return HashedTokens(hashes, self.block, int(self.prompt_tokens[place])) if hashes else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SessionColumns:
     """Which requests wait for others: columns ``[n]`` beside a table's.
 
@@ -72,7 +109,7 @@ class RequestTable:
 
     `adapter` is the number of the LoRA adapter that a request is served with, from 1 on (0: with none); None: nobody
     has one. `sessions`, `prompt_ids` and `output_ids` are None where no request has any. `retrieved`: so many of every
-    prompt's tokens are found for it on the way; they follow its own.
+    prompt's tokens are found for it on the way; they follow its own. `priority` None: that of all is 0.
     """
 
     id: IntArray
@@ -82,9 +119,10 @@ class RequestTable:
     line: IntArray
     adapter: IntArray | None = None
     sessions: SessionColumns | None = None
-    prompt_ids: TokenIds | None = None
-    output_ids: TokenIds | None = None
+    prompt_ids: Ids | None = None
+    output_ids: Ids | None = None
     retrieved: int = 0
+    priority: IntArray | None = None
 
     @classmethod
     def of(cls, requests: Iterable[Request]) -> RequestTable:
@@ -96,7 +134,7 @@ class RequestTable:
         return len(self.id)
 
     def __iter__(self) -> Iterator[Request]:
-        plain = self.sessions is None and self.prompt_ids is None and not self.retrieved
+        plain = self.sessions is None and self.prompt_ids is None and self.priority is None and not self.retrieved
         columns = (self.id, self.arrival_ns, self.prompt_tokens, self.output_tokens, self.line)
         for begin in range(0, len(self), _AT_ONCE):
             rows = zip(*(column[begin : begin + _AT_ONCE].tolist() for column in columns), strict=True)
@@ -115,6 +153,8 @@ class RequestTable:
             request.prompt_token_ids = self.prompt_ids.row(place)
         if self.output_ids is not None:
             request.output_token_ids = self.output_ids.row(place)
+        if self.priority is not None:
+            request.priority = int(self.priority[place])
         request.retrieved_tokens = self.retrieved
         return request
 
@@ -131,6 +171,7 @@ class RequestTable:
             None if self.prompt_ids is None else self.prompt_ids.at(places),
             None if self.output_ids is None else self.output_ids.at(places),
             self.retrieved,
+            None if self.priority is None else self.priority[places],
         )
 
     def with_retrieved(self, tokens: int) -> RequestTable:
@@ -155,6 +196,16 @@ class RequestTable:
         if bool((np.diff(self.arrival_ns) >= 0).all()):
             return self
         return self.at(np.argsort(self.arrival_ns, kind="stable"))
+
+    def arriving(self, times: IntArray) -> RequestTable:
+        """Return the requests with other arrival times, ascending, one for each that waits for no other.
+
+        They come in the order in which they came before; of equal arrivals in that of the rows.
+        """
+        opens = np.ones(len(self), dtype=np.bool_) if self.sessions is None else self.sessions.opens()
+        given = np.empty_like(times)
+        given[np.argsort(self.arrival_ns[opens], kind="stable")] = times
+        return replace(self, arrival_ns=given[np.cumsum(opens) - 1])
 
     def longest(self) -> Request:
         """Return a request as long as the longest prompt with the longest output."""

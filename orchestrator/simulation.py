@@ -32,6 +32,7 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
 from orchestrator.lookups import lookup_figures
+from orchestrator.moved_arrivals import moved
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
 from orchestrator.observers.intervals import Interval, Intervals
@@ -113,6 +114,7 @@ def prepare(spec: RunSpec) -> Run:
         lambda longest: all(one.unfit(longest) is None for one in kinds),
         retrieved=spec.traffic.rag_tokens or 0,
     )
+    source = moved(source, spec.noise)
     check_times(source, spec.traffic)
     if len({one.computes_prompts for one in kinds}) > 1:
         raise UserError(
@@ -217,6 +219,7 @@ class _Going:
                 figures.summary,
                 None if self._tiers is None else self._tiers.figures(),
                 lookup_figures(run),
+                None if run.spec.client is None else run.spec.client.terms(),
             ),
             columns=recorder.columns(),
             unfinished=recorder.unfinished(),

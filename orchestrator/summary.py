@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.clients import ClientTerms
 from orchestrator.observers.account import TimeAccount
 from orchestrator.observers.requests import RequestRecorder, Totals
 from orchestrator.statistics import Distribution, distribution
@@ -20,6 +21,8 @@ LATENCIES = {
     "queuing_delay_ms": "queuing delay",
 }
 """The latencies of a summary, by the names they have in files, and as people write them."""
+CLIENT_LATENCIES = {"client_ttft_ms": "TTFT at the client", "client_latency_ms": "end-to-end at the client"}
+"""Those that are there where a run says what a client sees besides the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +182,18 @@ class Summary:
     transfers: TransferFigures | None = None
     kv_tiers: TierFigures | None = None
     lookups: LookupFigures | None = None
+    client_ttft_ms: Figures | None = None
+    client_latency_ms: Figures | None = None
 
     def latency(self, name: str) -> Figures | None:
-        """Return the figures of one of `LATENCIES`."""
+        """Return the figures of one of `LATENCIES`, or of `CLIENT_LATENCIES`."""
         figures: Figures | None = getattr(self, name)
         return figures
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
         document = asdict(self)
-        for seldom in ("drafts", "traffic", "transfers", "kv_tiers", "lookups"):
+        for seldom in ("drafts", "traffic", "transfers", "kv_tiers", "lookups", *CLIENT_LATENCIES):
             if document[seldom] is None:
                 del document[seldom]
         return document
@@ -201,12 +206,14 @@ def summarise(
     traffic: TrafficFigures | None = None,
     kv_tiers: TierFigures | None = None,
     lookups: LookupFigures | None = None,
+    client: ClientTerms | None = None,
 ) -> Summary:
-    """Return the summary of what was recorded."""
+    """Return the summary of what was recorded; `client` says what a client waits for outside of the engine."""
     columns, totals = recorder.columns(), recorder.totals
     seconds = totals.end_ns / 1e9
     finished = len(columns["id"])
     several = columns["output"] > 1
+    outside = None if client is None else client.outside_ns(columns["input"]) - columns["arrival"]
     tpot = (columns["end"] - columns["first_token"])[several] / (columns["output"] - 1)[several]
 
     def per_second(amount: int) -> float | None:
@@ -243,6 +250,8 @@ def summarise(
         transfers=_transfers(totals),
         kv_tiers=kv_tiers,
         lookups=lookups,
+        client_ttft_ms=None if outside is None else _milliseconds(distribution(columns["first_token"] + outside)),
+        client_latency_ms=None if outside is None else _milliseconds(distribution(columns["end"] + outside)),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +21,7 @@ from foundation.errors import UserError
 from foundation.files import open_input, reason
 from foundation.printable import printable
 from orchestrator.request_table import RequestTable
-from orchestrator.requests.request import Request
+from orchestrator.requests.importing.reading import BadRecords
 from orchestrator.settings.run import MOST_ADAPTERS
 
 IntArray = NDArray[np.int64]
@@ -46,21 +45,28 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class ReadWorkload:
-    """What a file holds: the requests taken, and how many rows there are."""
+    """What a file holds: the requests taken, and how many rows there are.
+
+    `timed` False: it has no arrival times, and all requests are put at 0. `notes` are what a user should know of it;
+    `described` says in a few words which format it has, and where its token counts are from.
+    """
 
     requests: RequestTable
     rows: int
+    timed: bool = True
+    notes: tuple[str, ...] = ()
+    described: str = ""
 
 
-def read_workload(path: str | Path, limit: int | None = None) -> ReadWorkload:
+def read_workload(path: str | Path, limit: int | None = None, bad: BadRecords | None = None) -> ReadWorkload:
     """Read the first `limit` requests (None: all) of a TSV file, in the file's order, ids from 0.
 
     A missing file, an empty one, one that changes meanwhile, or a malformed row (not three whole numbers, or four where
     the first row has four; tokens below 1 or above `MOST_TOKENS`, an arrival below 0 or above `LATEST_ARRIVAL_NS`) is a
-    `UserError`, with the row's line.
+    `UserError`, with the row's line; a malformed row is not, where `bad` takes it.
     Rows after the first `limit` are counted but not looked at. A byte-order mark is skipped.
     """
-    reader = _Reader(Path(path), limit)
+    reader = _Reader(Path(path), limit, bad or BadRecords())
     with open_input(path, "workload file") as stream:
         try:
             before = os.fstat(stream.fileno())
@@ -73,25 +79,13 @@ def read_workload(path: str | Path, limit: int | None = None) -> ReadWorkload:
     return reader.result()
 
 
-def write_workload(path: str | Path, requests: Iterable[Request]) -> int:
-    """Write requests as a TSV file with a header row, whole or not at all; return how many there were."""
-    from foundation.files import atomic_write
-
-    count = 0
-    with atomic_write(path) as stream:
-        stream.write("\t".join(COLUMNS) + "\n")
-        for request in requests:
-            stream.write(f"{request.prompt_tokens}\t{request.output_tokens}\t{request.arrival_ns}\n")
-            count += 1
-    return count
-
-
 class _Reader:
     """Collects the rows of one file."""
 
-    def __init__(self, path: Path, limit: int | None) -> None:
+    def __init__(self, path: Path, limit: int | None, bad: BadRecords) -> None:
         self._path = path
         self._limit = limit
+        self._bad = bad
         self._rows: list[IntArray] = []
         self._lines: list[IntArray] = []
         self._taken = 0
@@ -147,8 +141,8 @@ class _Reader:
         lows, highs = np.array(_BOUNDS[: len(self._columns)], dtype=np.int64).T
         wrong = ((rows[:wanted] < lows) | (rows[:wanted] > highs)).any(axis=1)
         if wrong.any():
-            first = int(np.argmax(wrong))
-            self._check(rows[first].tolist(), self._line + first)
+            self._take_lines(block)
+            return
         self._keep(rows[:wanted], np.arange(self._line, self._line + wanted))
         self._line += len(rows)
         self._counted += len(rows) - wanted
@@ -162,8 +156,12 @@ class _Reader:
             if full:
                 self._counted += bool(fields)
             elif fields and not (not rows and not self._taken and self._is_header(fields)):
-                rows.append(self._parse(line, fields))
-                lines.append(self._line)
+                try:
+                    rows.append(self._parse(line, fields))
+                except UserError as error:
+                    self._bad.take(error)
+                else:
+                    lines.append(self._line)
             self._line += 1
         if rows:
             self._keep(np.array(rows, dtype=np.int64), np.array(lines, dtype=np.int64))

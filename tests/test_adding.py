@@ -78,6 +78,7 @@ def test_the_page_has_an_example_of_everything_that_is_added_by_a_file() -> None
         "a performance model",
         "a routing",
         "a backend",
+        "a workload format",
         "a model family",
     ]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from foundation.settings.catalogue import catalogue
+from orchestrator.commands.calibrate import CalibrateSettings
+from orchestrator.commands.validate import ValidateSettings
 from orchestrator.settings.specification import RunCommand
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +71,10 @@ def test_flags_of_the_main_job_that_pages_name_exist() -> None:
             if flag.replace("[no-]", "").replace("-", "_") not in {*known, *OTHERS}:
                 wrong.append(f"{page}: --{flag}")
     assert seen > 100 and not wrong
+
+
+def test_flags_of_commands_that_a_page_names_exist() -> None:
+    known = {name for one in (RunCommand, ValidateSettings, CalibrateSettings) for name in catalogue(one).spellings}
+    text = (ROOT / "docs" / "validation.md").read_text().replace("--save-result --save-detailed", "")
+    flags = set(re.findall(r"(?<![\w-])--([a-z][\w-]+)", text)) - {"save-detailed"}
+    assert len(flags) > 15 and flags <= known

@@ -45,7 +45,8 @@ class BatchShape:
     ``context_tokens + j`` tokens in the KV cache. `dummy_batch` and `empty_batch` are those of idle members of a wave.
 
     `padding`: tokens of no request that every operator but attention computes as well, each with its logits: of rows
-    that hold their place though they are done.
+    that hold their place though they are done. `graph_padding`: such tokens without logits, which fill up the graph
+    that a step was captured as.
     """
 
     request_ids: IntArray
@@ -56,11 +57,12 @@ class BatchShape:
     kv_evictions: tuple[KVTransfer, ...] = ()
     steps: int = field(default=1)
     padding: int = 0
+    graph_padding: int = 0
 
     @cached_property
     def total_tokens(self) -> int:
         """Tokens computed a step, summed over the batch: the rows of every linear operator."""
-        return int(self.new_tokens.sum()) + self.padding
+        return int(self.new_tokens.sum()) + self.padding + self.graph_padding
 
     @cached_property
     def sampled_tokens(self) -> int:
@@ -79,11 +81,11 @@ class BatchShape:
     @cached_property
     def decode_tokens(self) -> int:
         """Tokens that the requests which decode compute a step, and the padding."""
-        return int(self.new_tokens[self.decoding].sum()) + self.padding
+        return int(self.new_tokens[self.decoding].sum()) + self.padding + self.graph_padding
 
     def only(self, chosen: NDArray[np.bool_]) -> BatchShape:
         """Return the batch of the requests that are `chosen` ``[n]``, without what it moves, or its padding."""
-        if chosen.all() and not self.padding:
+        if chosen.all() and not (self.padding or self.graph_padding):
             return self
         return BatchShape(
             self.request_ids[chosen],
@@ -127,4 +129,5 @@ def concatenate(batches: Sequence[BatchShape]) -> BatchShape:
         kv_evictions=tuple(transfer for batch in batches for transfer in batch.kv_evictions),
         steps=batches[0].steps,
         padding=sum(batch.padding for batch in batches),
+        graph_padding=sum(batch.graph_padding for batch in batches),
     )

@@ -31,12 +31,12 @@ from trace_gen.mlp.experts import Experts
 from trace_gen.mlp.routing import BalancedRouting, ExpertSpread, Routing
 from trace_gen.model_operators import ModelOperators, model_operators, placed_by_request
 from trace_gen.operator_table import ColumnSizes, LayerFacts, TableShape, column_sizes, operator_table
-from trace_gen.operators import Portion
+from trace_gen.operators import Operator, Portion
 from trace_gen.perf_model import OperatorTable, PerfModel
 from trace_gen.precision import Precision
 from trace_gen.sequence import sequence_parallel as sequence_parallel_operators
 from trace_gen.streamed_weights import StreamedWeights
-from trace_gen.trace import NO_REQUEST, IntArray, RowKind, RowWork, Trace
+from trace_gen.trace import NO_REQUEST, IntArray, OperatorClass, RowKind, RowWork, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
 
 AttentionPlacement = Literal["heads", "requests"]
@@ -191,6 +191,16 @@ class TraceGenerator:
             attributes=self.attributes,
         )
 
+    def launches(self) -> tuple[int, ...]:
+        """Return how many operators each stage launches for one batch whose attention is one row."""
+        kinds = self.architecture.layer_kinds
+        blocks = [_launched(self.operators.blocks[kinds.index(layer)]) for layer in self.architecture.layers]
+        stages = self.mesh.stage_layers(self.architecture.num_layers)
+        found = [sum(blocks[layer] for layer in layers) for layers in stages]
+        found[0] += _launched(self.operators.head)
+        found[-1] += _launched(self.operators.tail)
+        return tuple(found)
+
     def _attributes(self, expert_exchange: ExpertExchange) -> dict[str, str]:
         mesh = self.mesh
         facts = {
@@ -323,6 +333,10 @@ def _warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:
     """Return what a user should know about dividing `architecture` by `tensor`, one sentence each."""
     told = [text for kind in architecture.layer_kinds for text in kind.attention.warnings(tensor)]
     return tuple(f"{architecture.name} has {text}" for text in dict.fromkeys(told))
+
+
+def _launched(operators: Sequence[Operator]) -> int:
+    return sum(operator.kind is not OperatorClass.COMMUNICATION for operator in operators)
 
 
 def _check(batches: Sequence[BatchShape], mesh: Mesh) -> None:

@@ -57,7 +57,10 @@ class Hardware:
     - `compute_units`: multiprocessors (or their like), over which attention's tiles are spread;
     - `link_bandwidth`, `link_latency_ns`: what the device's own interconnect suggests for ``--link_bw`` and
       ``--link_latency``;
-    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`.
+    - `attention_kernels`: ``fa2`` kernels work through a batch with a prompt as chunks, its decodes, too, at several
+      times what they cost alone; ``fa3`` kernels keep the two apart (FlashAttention's versions, and their like);
+    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`;
+    - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Hardware:
     link_latency_ns: int
     efficiencies: Mapping[str, Efficiency]
     sources: Mapping[str, str]
+    attention_kernels: str = "fa2"
+    fabric: str | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -86,13 +91,16 @@ EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
     "gemm": Efficiency(0.88, 0.94, 5200.0),
     "attention_prefill": Efficiency(0.70, 0.96, 6150.0, 5100.0),
     "attention_decode": Efficiency(1.0, 0.91, 12400.0, 2300.0),
+    "attention_decode_ungrouped": Efficiency(1.0, 0.91, 12400.0, 2300.0),
     "elementwise": Efficiency(1.0, 0.77, 2250.0),
     "embedding": Efficiency(1.0, 1.34, 3400.0),
     "sampler": Efficiency(1.0, 0.37, 17500.0),
 }
 """Efficiencies of a device whose file gives none: midway between the two devices that measurements were at hand for
-(`docs/performance_models.md`)."""
+(`docs/performance_models.md`). Decodes whose query heads share no KV head are as those that do where a file does not
+say otherwise."""
 
+ATTENTION_KERNELS = ("fa2", "fa3")
 DEFAULT_CACHE_SPEEDUP = 3.5
 MOST_SHOWN = 1.1
 """Of the datasheet's memory, what a driver shows at most: datasheets say GB and mean GiB."""
@@ -145,7 +153,17 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "memory_gib",
             "driver_memory_gib",
         }
-        | {"cache_mib", "cache_speedup", "compute_units", "link_gb_s", "link_latency_ns", "efficiency", "sources"}
+        | {
+            "cache_mib",
+            "cache_speedup",
+            "compute_units",
+            "link_gb_s",
+            "link_latency_ns",
+            "fabric",
+            "attention_kernels",
+            "efficiency",
+            "sources",
+        }
     )
     peaks = fields.object("peak_tflops")
     peaks.only(set(_DTYPES))
@@ -169,6 +187,8 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         link_latency_ns=fields.positive_int("link_latency_ns"),
         efficiencies=_read_efficiencies(fields.object("efficiency")),
         sources={name: sources.text(name) for name in sources.names()},
+        attention_kernels=fields.choice("attention_kernels", ATTENTION_KERNELS, default="fa2"),
+        fabric=fields.text("fabric", default=None),
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:
@@ -180,10 +200,10 @@ def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
     """Return every class's efficiency: the file's, and the defaults for what it leaves out."""
     fields.only(set(EFFICIENCY_CLASSES))
     result = dict(EFFICIENCY_CLASSES)
-    for name in fields.names():
+    for name in sorted(fields.names()):  # decodes before those without groups, which are as they unless said otherwise
         if name not in EFFICIENCY_CLASSES:
             continue
-        part, default = fields.object(name), EFFICIENCY_CLASSES[name]
+        part, default = fields.object(name), result[name]
         part.only({"compute", "memory", "overhead_ns", "tile_ns"})
         result[name] = Efficiency(
             part.positive_number("compute", high=MOST_EFFICIENT, default=default.compute),
@@ -191,6 +211,8 @@ def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
             part.positive_number("overhead_ns", default=default.overhead_ns),
             part.positive_number("tile_ns", default=default.tile_ns),
         )
+        if name == "attention_decode":
+            result["attention_decode_ungrouped"] = result[name]
     return result
 
 

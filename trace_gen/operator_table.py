@@ -16,6 +16,7 @@ from trace_gen.mesh import Mesh
 from trace_gen.mlp.routing import ExpertSpread, Loads, Routing
 from trace_gen.operators import Operator, Portion, Rows
 from trace_gen.perf_model import AttentionPart, ExpertPart, OperatorTable
+from trace_gen.precision import ceil_div
 from trace_gen.rank_sets import WAVE
 from trace_gen.trace import IntArray, OperatorClass
 from trace_gen.trace_structure import TableEntry
@@ -230,6 +231,7 @@ def _rows(
     """Return how many rows each column takes, works on, puts out and carries, ``[4, m]``."""
     # The last entry is found by `WAVE`: what members do together has the tokens of the largest.
     of_member = -(-np.array([*tokens, max(tokens)]) // shape.mesh.context)
+    mean = ceil_div(sum(tokens), len(tokens) * shape.mesh.context)  # what is gathered is as much as all have
     logits = -(-np.array([*(batch.sampled_tokens for batch in batches), 0]) // shape.mesh.context)
     choices = np.zeros((len(Rows), len(shape.member)), dtype=np.int64)
     choices[int(Rows.TOKENS)] = of_member[shape.member]
@@ -245,6 +247,9 @@ def _rows(
         choices[Rows.OWN, part.columns] = spread.own_tokens(most)
         choices[Rows.EXCHANGED, part.columns] = spread.own_copies(most)
         choices[Rows.GATHERED, part.columns] = spread.gathered_tokens(most)
+        shared = mean if part.member == WAVE else most
+        choices[Rows.SHARE, part.columns] = spread.own_tokens(shared)
+        choices[Rows.SHARES, part.columns] = spread.gathered_tokens(shared)
         if load is not None:
             routed = load.copies.max(axis=1)[part.place]
             choices[Rows.ROUTED, part.columns] = routed

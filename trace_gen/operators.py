@@ -66,6 +66,11 @@ class Rows(IntEnum):
     """Every token of prompts that all context-parallel ranks together pass on."""
     CARRIED = 13
     """Every copy that the rank that sends or gets most sends, or gets, to and from experts."""
+    SHARE = 14
+    """Every token that a rank sends where all ranks' are gathered, the mean of a wave's members: what is gathered is
+    not padded."""
+    SHARES = 15
+    """Those of all ranks."""
 
 
 class Portion(IntEnum):

@@ -74,16 +74,9 @@ class Meeting:
     def _solve(self, component: Component, size: int, entries: IntArray, solver: CollectiveSolver) -> IntArray:
         """Solve the ranks of one component, each distinct set of entries once."""
         first = entries.min(axis=1, keepdims=True)
-        if len(entries) == 1:
-            alone: IntArray = first + np.array(
-                self._exits(component, size, tuple((entries - first)[0].tolist()), solver)
-            )
-            return alone
-        distinct, which = np.unique(entries - first, axis=0, return_inverse=True)
-        solved = np.array(
-            [self._exits(component, size, tuple(row), solver) for row in distinct.tolist()], dtype=np.int64
-        )
-        left: IntArray = first + solved[which.reshape(-1)]
+        rows = list(map(tuple, (entries - first).tolist()))
+        exits = {row: self._exits(component, size, row, solver) for row in dict.fromkeys(rows)}
+        left: IntArray = first + np.array([exits[row] for row in rows], dtype=np.int64)
         return left
 
     def _exits(

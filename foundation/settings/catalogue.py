@@ -63,12 +63,16 @@ class Spelling:
 
 
 class Catalogue:
-    """The names of the record `root`; see the module's docstring. `lists` are its fields that hold several records."""
+    """The names of the record `root`; see the module's docstring. `lists` are its fields that hold several records.
+
+    `groups`: by the name of a section that is grouped, the names of its settings and lists.
+    """
 
     def __init__(self, root: type) -> None:
         self.entries: dict[str, Entry] = {}
         self.lists: dict[str, Records] = {}
         self.choices: dict[str, Choice] = {}
+        self.groups: dict[str, frozenset[str]] = {}
         self._walk(root, "General", None)
         self.spellings = dict(self._spellings())
         self._sizes = {name: len(choice.registry) for name, choice in self.choices.items()}
@@ -108,6 +112,9 @@ class Catalogue:
         for one in declared(record):
             if isinstance(one, Section):
                 self._walk(one.record, one.title or title, reader)
+                if one.grouped:
+                    within = Catalogue(one.record)
+                    self.groups[one.name] = frozenset({*within.entries, *within.lists})
             elif isinstance(one, Records):
                 self.lists[one.name] = one
                 self._walk(one.record, title, reader)
@@ -135,7 +142,7 @@ class Catalogue:
             entry.defaults[reader] = shown_default(declaration)
 
     def _spellings(self) -> Iterator[tuple[str, Spelling]]:
-        seen: set[str] = {*self.entries, *self.lists}
+        seen: set[str] = {*self.entries, *self.lists, *self.groups}
         for name, entry in self.entries.items():
             yield name, Spelling(name)
             others = {alias: alias.startswith("no_") for alias in entry.declaration.aliases}
@@ -180,4 +187,6 @@ def _shape(declaration: Setting | Choice) -> object:
     """Return what all declarations of one name must share: all but how it is explained, bounded and by default."""
     if isinstance(declaration, Choice):
         return declaration.registry
-    return replace(declaration, default=None, help="", least=None, most=None, above=None, like=(), shown_default="")
+    return replace(
+        declaration, default=None, optional=False, help="", least=None, most=None, above=None, like=(), shown_default=""
+    )

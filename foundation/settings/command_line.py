@@ -17,7 +17,7 @@ from foundation.printable import brief
 from foundation.settings.catalogue import Catalogue, Entry
 from foundation.settings.declare import Choice, Setting
 from foundation.settings.reading import Given
-from foundation.settings.values import expected
+from foundation.settings.values import INFINITE, expected
 
 _NAME_COLUMN = 24
 _WIDEST = 120
@@ -99,7 +99,9 @@ def _shown_flag(entry: Entry) -> str:
     choices = one.choices if isinstance(one, Setting) else one.registry
     if choices is not None:
         return f"--{one.name} {{{','.join(choices)}}}"
-    return f"--{one.name} {_METAVARIABLES[one.kind] if isinstance(one, Setting) else 'NAME'}"
+    if not isinstance(one, Setting):
+        return f"--{one.name} NAME"
+    return f"--{one.name} {_METAVARIABLES[one.kind]}{f'|{INFINITE}' if one.infinite else ''}"
 
 
 def _job(record: type) -> str:

@@ -31,7 +31,8 @@ class Setting:
     - `implies`: giving it makes the choice that reads it, where no other is made;
     - `like`: settings of other choices that ask for nearly the same;
     - `title`: the heading under which it is listed, where that is not its record's;
-    - `folder`: its path may be a folder's; one that ends with a slash is refused elsewhere.
+    - `folder`: its path may be a folder's; one that ends with a slash is refused elsewhere;
+    - `infinite`: a number may be ``inf``, too.
     """
 
     default: Any
@@ -48,6 +49,7 @@ class Setting:
     like: tuple[str, ...] = ()
     title: str = ""
     folder: bool = False
+    infinite: bool = False
     name: str = ""
     kind: Kind = "str"
     optional: bool = False
@@ -85,10 +87,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A record within a record; `title` heads its settings in lists (empty: those of the record around it)."""
+    """A record within a record; `title` heads its settings in lists (empty: those of the record around it).
+
+    `grouped`: in a file its settings and lists may also stand together, under the section's own name.
+    """
 
     record: type
     title: str = ""
+    grouped: bool = False
     name: str = ""
 
 
@@ -120,10 +126,25 @@ def setting(
     like: tuple[str, ...] = (),
     title: str = "",
     folder: bool = False,
+    infinite: bool = False,
 ) -> Any:
     """Declare a field of type int, float, str (or a `Literal` of texts), bool or Path, or one of these or None."""
     declaration = Setting(
-        default, help, unit, least, above, most, choices, aliases, shown_default, bearing, implies, like, title, folder
+        default,
+        help,
+        unit,
+        least,
+        above,
+        most,
+        choices,
+        aliases,
+        shown_default,
+        bearing,
+        implies,
+        like,
+        title,
+        folder,
+        infinite,
     )
     return field(default=default, metadata={_METADATA: declaration})
 
@@ -148,9 +169,9 @@ def choice(
     return field(default_factory=lambda: registry.get(chosen)(), metadata=metadata)
 
 
-def section(record: type, title: str = "") -> Any:
-    """Declare a field that holds a record of settings."""
-    return field(default_factory=record, metadata={_METADATA: Section(record, title)})
+def section(record: type, title: str = "", *, grouped: bool = False) -> Any:
+    """Declare a field that holds a record of settings. See `Section`."""
+    return field(default_factory=record, metadata={_METADATA: Section(record, title, grouped)})
 
 
 def records(record: type, help: str) -> Any:

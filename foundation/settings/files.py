@@ -27,24 +27,62 @@ def read_file(path: str | Path, known: Catalogue) -> Layers:
     for name in known.lists:
         if name in top:
             lists[name] = _entries(document, name, top.pop(name), known, problems)
+    groups = {name: top.pop(name) for name in known.groups if top.get(name) is not None}
     values = values_of(document, (), top, known, problems)
+    for name, group in groups.items():
+        _take_group(document, name, group, known, problems, values, lists)
     return Layers(file=values, lists=lists, problems=problems)
 
 
-def _entries(document: Document, name: str, value: Any, known: Catalogue, problems: list[UserError]) -> list[Values]:
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+def _take_group(
+    document: Document,
+    name: str,
+    group: Any,
+    known: Catalogue,
+    problems: list[UserError],
+    values: dict[str, Given],
+    lists: dict[str, list[Values]],
+) -> None:
+    """Add what stands under the name of a section to `values` and `lists`; what is no part of it is a problem."""
+    if not isinstance(group, dict):
+        what = f"{brief(group)} is not an object"
         line = document.line((name,))
+        problems.append(UserError(what, path=document.path, line=line, field=name, fix="write settings by name"))
+        return
+    within = dict(group)
+    for one in known.lists:
+        if one in known.groups[name] and one in within:
+            found = _entries(document, one, within.pop(one), known, problems, (name,))
+            if one in lists:
+                line = document.line((name, one))
+                field = shown_key_path((name, one))
+                problems.append(UserError("stands twice", path=document.path, line=line, field=field, fix="keep one"))
+            lists[one] = found
+    for setting, given in values_of(document, (name,), within, known, problems).items():
+        if setting in known.entries and setting not in known.groups[name]:
+            problems.append(given.problem(f"is no setting of {name}", "write it beside, not within"))
+        elif setting in values:
+            problems.append(given.problem(f"{values[setting].where} says it already", "leave one out"))
+        else:
+            values[setting] = given
+
+
+def _entries(
+    document: Document, name: str, value: Any, known: Catalogue, problems: list[UserError], place: KeyPath = ()
+) -> list[Values]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        line = document.line((*place, name))
         problems.append(
             UserError(
                 f"{brief(value)} is not a list of objects",
                 path=document.path,
                 line=line,
-                field=name,
+                field=shown_key_path((*place, name)),
                 fix="write what each has of its own: - name: value",
             )
         )
         return []
-    return [values_of(document, (name, index), item, known, problems) for index, item in enumerate(value)]
+    return [values_of(document, (*place, name, index), item, known, problems) for index, item in enumerate(value)]
 
 
 def values_of(

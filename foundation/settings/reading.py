@@ -187,14 +187,25 @@ class _Reading:
         return self._implied(one, given) or one.otherwise or None
 
     def _implied(self, one: Choice, given: Values) -> str | None:
-        """Return what a given setting implies; where a choice may be absent, one that no other choice reads."""
-        for name in given:
+        """Return what a given setting implies; where a choice may be absent, one that no like choice reads.
+
+        Of several settings, that which the fewest records read decides.
+        """
+        for name in sorted(given, key=self._count_readers):
             entry = self._known.entries.get(name)
             if entry and isinstance(entry.declaration, Setting) and entry.declaration.implies:
                 own = [reader.value for reader in entry.readers if reader.choice == one.name]
-                if own and not (one.optional and len(own) < len(entry.readers)):
+                if own and not (one.optional and any(self._must_make(reader.choice, one) for reader in entry.readers)):
                     return own[0]
         return None
+
+    def _must_make(self, name: str, like: Choice) -> bool:
+        """Whether a choice is between the same records as another, and may not be absent as that one may."""
+        choice = self._known.choices[name]
+        return choice.registry is like.registry and not choice.optional
+
+    def _count_readers(self, name: str) -> int:
+        return len(self._known.entries[name].readers) if name in self._known.entries else 0
 
     def _belongs(self, name: str, choice: str) -> bool:
         entry = self._known.entries.get(name)

@@ -6,11 +6,12 @@ Spellings other than a setting's one name are left out.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from foundation.settings.catalogue import Catalogue, Entry
 from foundation.settings.declare import Choice, Setting
-from foundation.settings.values import LARGEST, LARGEST_WHOLE
+from foundation.settings.values import INFINITE, LARGEST, LARGEST_WHOLE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean", "Path": "string"}
@@ -24,16 +25,32 @@ def json_schema(known: Catalogue, title: str) -> dict[str, Any]:
         name: {"type": "array", "minItems": 1, "description": one.help, "items": {"$ref": "#/$defs/settings"}}
         for name, one in known.lists.items()
     }
+    groups = {
+        name: {
+            "type": "object",
+            "properties": {**_referred(one for one in properties if one in within), **_chosen(lists, within)},
+            "additionalProperties": False,
+        }
+        for name, within in known.groups.items()
+    }
     return {
         "$schema": DIALECT,
         "title": title,
         "type": "object",
-        "properties": {**{name: {"$ref": f"#/$defs/settings/properties/{name}"} for name in properties}, **lists},
+        "properties": {**_referred(properties), **lists, **groups},
         "additionalProperties": False,
         "if": {"not": {"anyOf": [{"required": [name]} for name in lists]}} if lists else True,
         "then": {"allOf": rules},
         "$defs": {"settings": {"type": "object", "properties": properties, "additionalProperties": False}},
     }
+
+
+def _referred(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/$defs/settings/properties/{name}"} for name in names}
+
+
+def _chosen(lists: Mapping[str, Any], within: Collection[str]) -> dict[str, Any]:
+    return {name: one for name, one in lists.items() if name in within}
 
 
 def _property(entry: Entry) -> dict[str, Any]:
@@ -58,6 +75,8 @@ def _type(one: Setting) -> dict[str, Any]:
             found["exclusiveMinimum"] = one.above
         else:
             found["minimum"] = -largest if one.least is None else one.least
+        if one.infinite:
+            return {"anyOf": [found, {"const": INFINITE}]}
     elif one.kind in ("str", "Path"):
         found["minLength"] = 1
         if one.kind == "Path" and not one.folder:

@@ -6,6 +6,7 @@ what would be right.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ SMALLEST, LARGEST = 1e-15, 1e15
 """Numbers other than 0 lie between these (below, where a setting does not go further), so that their products and
 quotients stay finite."""
 _LONGEST_TEXT = 4096
+INFINITE = "inf"
+"""How a number that may be infinite is written then, in flags and in files."""
 
 
 class WrongValueError(ValueError):
@@ -30,6 +33,8 @@ def from_text(setting: Setting, text: str) -> Any:
     if setting.kind == "int":
         return _in_range(setting, whole_number(text), f"'{brief(text)[1:-1]}'")
     if setting.kind == "float":
+        if setting.infinite and text == INFINITE:
+            return math.inf
         return _in_range(setting, decimal_number(text), f"'{brief(text)[1:-1]}'")
     if setting.kind == "bool":
         raise WrongValueError(f"takes no value; leave {brief(text)} out")
@@ -44,6 +49,8 @@ def from_value(setting: Setting, value: Any) -> Any:
         if not isinstance(value, bool):
             raise WrongValueError(f"{brief(value)} is not true or false")
         return value
+    if setting.infinite and value in (INFINITE, math.inf):
+        return math.inf
     if setting.kind in ("int", "float"):
         return _from_number(setting, value)
     if isinstance(value, int | float) and str(value) in (setting.choices or ()):
@@ -60,13 +67,13 @@ def expected(setting: Setting) -> str:
     if setting.choices is not None:
         return f"one of {', '.join(setting.choices)}"
     if setting.kind in ("int", "float"):
-        return _range(setting)
+        return f"{_range(setting)}{f', or {INFINITE}' if setting.infinite else ''}"
     return "a path" if setting.kind == "Path" else "a text"
 
 
 def to_file(value: Any) -> Any:
     """Return a value as JSON and YAML can hold it."""
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path) or value == math.inf else value
 
 
 def _from_number(setting: Setting, value: Any) -> int | float:

@@ -16,6 +16,7 @@ from astra_files.network import MOST_LATENCY, MOST_NPUS, TOPOLOGIES
 from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
+from orchestrator.fabrics.reading import load_fabric
 from trace_gen.config_root import CONFIG_ROOT, is_file
 from trace_gen.hardware import load_hardware, plain_name
 
@@ -52,7 +53,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class NodeKind:
-    """One kind of node: its device, the dimensions within it, innermost first, and the links between such nodes."""
+    """One kind of node: its device, the dimensions within it, innermost first, and the links between such nodes.
+
+    `fabric`: what collectives within it take, by the name that ``--fabric`` takes; None where nobody measured it.
+    """
 
     name: str
     device: str
@@ -60,6 +64,7 @@ class NodeKind:
     dims: tuple[Dimension, ...]
     between: Link
     sources: Mapping[str, str]
+    fabric: str | None = None
 
     @property
     def npus(self) -> int:
@@ -97,7 +102,7 @@ def load_node(name_or_path: str) -> NodeKind:
 def read_node(path: Path) -> NodeKind:
     """Return the kind described in `path`."""
     fields = Fields.of(read_json(path, _WHAT))
-    fields.only({"name", "device", "aliases", "hardware", "dimensions", "between", "sources"})
+    fields.only({"name", "device", "aliases", "hardware", "dimensions", "fabric", "between", "sources"})
     fields.texts("aliases")
     name = fields.text("name", default=path.stem)
     sources = fields.object("sources")
@@ -108,6 +113,7 @@ def read_node(path: Path) -> NodeKind:
         dims=_dimensions(fields),
         between=_between(fields.object("between", required=True)),
         sources={one: sources.text(one) for one in sources.names()},
+        fabric=_fabric(fields),
     )
     fields.finish()
     return read
@@ -120,6 +126,16 @@ def _hardware(fields: Fields) -> str:
             load_hardware(name)
         except UserError as error:
             fields.problem(str(error), "hardware")
+    return name
+
+
+def _fabric(fields: Fields) -> str | None:
+    name = fields.text("fabric", default=None)
+    if name is not None and fields.sound("fabric"):
+        try:
+            load_fabric(name)
+        except UserError as error:
+            fields.problem(str(error), "fabric")
     return name
 
 

@@ -66,4 +66,5 @@ def known_tokens(request: Request) -> Sequence[int]:
             line=request.source_line,
             fix="give as many ids as tokens",
         )
-    return [*prompt] if output is None or request.retrieved_tokens else [*prompt, *output]
+    ids: Sequence[int] = prompt
+    return ids if output is None or request.retrieved_tokens else [*prompt, *output]

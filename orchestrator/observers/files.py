@@ -20,6 +20,7 @@ from foundation.errors import UserError
 from foundation.files import atomic_write
 from foundation.part_files import PartFile
 from foundation.printable import printable
+from orchestrator.clients import ClientTerms
 from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.history import History
 from orchestrator.observers.interface import FinishedRows, Observer, Run
@@ -32,6 +33,8 @@ REQUEST_COLUMNS = (
     "request id", "model", "input", "output", "arrival", "queued", "scheduled", "first_token", "end_time",
     "latency", "queuing_delay", "TTFT", "TPOT", "ITL",
 )  # fmt: skip
+CLIENT_REQUEST_COLUMNS = (*REQUEST_COLUMNS[:-1], "client_TTFT", "client_latency", REQUEST_COLUMNS[-1])
+"""Those of a run that says what a client sees besides the engine."""
 THROUGHPUT_COLUMNS = ("time_s", "prompt_tok_per_s", "generation_tok_per_s", "running", "waiting", "kv_used_percent")
 MOST_ITL_TOKENS = 1_000_000
 """Output tokens of a workload up to which ITL lists are written unless asked otherwise: some 10 MB."""
@@ -75,6 +78,7 @@ class ResultFiles(Observer):
         self._open: dict[Path, PartFile] = {}
         self._run: Run | None = None
         self._models: list[str] = []
+        self._client: ClientTerms | None = None
 
     def begin(self, run: Run) -> None:
         """Make the files whose rows come one by one; a place that cannot be written is a `UserError`."""
@@ -87,7 +91,9 @@ class ResultFiles(Observer):
             self._history.begin(run)
         self._models = [csv_cell(deployment.model.name) for deployment in run.deployments]
         several = len(run.deployments) > 1
-        header = (*(("instance id",) if several else ()), *REQUEST_COLUMNS)
+        self._client = None if run.spec.client is None else run.spec.client.terms()
+        columns = REQUEST_COLUMNS if self._client is None else CLIENT_REQUEST_COLUMNS
+        header = (*(("instance id",) if several else ()), *columns)
         try:
             self._start(self.output, ",".join(header))
             self._start(self._beside["throughput"], "\t".join(THROUGHPUT_COLUMNS))
@@ -107,7 +113,7 @@ class ResultFiles(Observer):
 
     def finished(self, rows: FinishedRows) -> None:
         """Write a row a request, times in ns, TPOT with three decimals; see docs/outputs.md."""
-        self._write(self.output, request_lines(rows, self._models, itl=self.wants_itl))
+        self._write(self.output, request_lines(rows, self._models, itl=self.wants_itl, client=self._client))
 
     def interval(self, interval: Interval) -> None:
         """Write a row an interval: its end in s, tokens/s in it, the state at its end."""
@@ -177,9 +183,12 @@ class ResultFiles(Observer):
             self._complain(error)
 
 
-def request_lines(rows: FinishedRows, models: list[str], *, itl: bool) -> Iterator[str]:
+def request_lines(
+    rows: FinishedRows, models: list[str], *, itl: bool, client: ClientTerms | None = None
+) -> Iterator[str]:
     """Yield the lines of the requests CSV; `models` are the engines' models, as cells; several get an engine column."""
     columns = {name: values.tolist() for name, values in rows.columns.items()}
+    outside = None if client is None else client.outside_ns(rows.columns["input"]).tolist()
     several = len(models) > 1
     for place, (identity, prompt, output, arrival, queued, scheduled, first, end, engine) in enumerate(
         zip(*(columns[name] for name in rows.columns), strict=True)
@@ -188,9 +197,10 @@ def request_lines(rows: FinishedRows, models: list[str], *, itl: bool) -> Iterat
         gaps = ""
         if itl and rows.itl is not None and output > 1:
             gaps = f'"{rows.itl[place].tolist()}"' if output > 2 else f"{rows.itl[place].tolist()}"
+        seen = "" if outside is None else f"{first - arrival + outside[place]},{end - arrival + outside[place]},"
         yield (
             f"{f'{engine},' if several else ''}{identity},{models[engine]},{prompt},{output},{arrival},{queued},"
-            f"{scheduled},{first},{end},{end - arrival},{scheduled - arrival},{first - arrival},{tpot},{gaps}\n"
+            f"{scheduled},{first},{end},{end - arrival},{scheduled - arrival},{first - arrival},{tpot},{seen}{gaps}\n"
         )
 
 

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from foundation.printable import printable
 from orchestrator.statistics import STATISTICS
-from orchestrator.summary import LATENCIES, Summary, TrafficFigures
+from orchestrator.summary import CLIENT_LATENCIES, LATENCIES, Summary, TrafficFigures
 
 Row = tuple[str, ...]
 _LONGEST = 60
@@ -42,7 +42,8 @@ def time_rows(summary: Summary) -> list[Row]:
 def latency_rows(summary: Summary) -> list[Row]:
     """Return each latency's label with its mean and percentiles in ms, dashes where there are none."""
     rows = []
-    for name, label in LATENCIES.items():
+    seen = {name: label for name, label in CLIENT_LATENCIES.items() if summary.latency(name) is not None}
+    for name, label in {**LATENCIES, **seen}.items():
         figures = summary.latency(name)
         rows.append((label, *(f"{figures[statistic]:.3f}" if figures else "-" for statistic in STATISTICS)))
     return rows

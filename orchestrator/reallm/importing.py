@@ -17,8 +17,9 @@ from orchestrator.reallm.system_file import SystemFile, Traffic, read_system_fil
 from orchestrator.reallm.traffic import draw
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.formats import read_requests
+from orchestrator.requests.writing import write_tables
+from orchestrator.settings.engine import NO_FABRIC
 from orchestrator.settings.specification import RunSpec
-from orchestrator.workload import write_workload
 from trace_gen.hardware import Hardware, load_hardware
 
 
@@ -154,13 +155,17 @@ def _write_workload(workload: _Workload, traffic: Traffic) -> None:
     if workload.drawn is None:
         return
     lengths, task, rate = workload.drawn
-    write_workload(workload.path, draw(lengths, traffic, task, rate))
+    write_tables(workload.path, [RequestTable.of(draw(lengths, traffic, task, rate))])
 
 
 def _network(folder: Path, system: SystemFile, engine: Engine, device: Hardware) -> dict[str, str]:
-    """Write the network of an engine where it is not the one that a run has anyway; return its settings."""
+    """Write the network of an engine where it is not the one that links make anyway; return its settings.
+
+    A ring is one over the device's links, whatever was measured on its fabric.
+    """
     if not needs_files(system.io_algorithm, engine.degrees):
-        return {}
+        measured = device.fabric is not None and engine.degrees.sharing * engine.degrees.context > 1
+        return {"fabric": NO_FABRIC} if measured else {}
     network, algorithms = network_files(system.io_algorithm, engine.degrees, device)
     stem = f"{system.io_algorithm}-{engine.degrees.text}"
     paths = {"network": folder / "networks" / f"{stem}.yml", "system": folder / "networks" / f"{stem}.json"}

@@ -24,7 +24,7 @@ _ALGORITHM = {"2d_ring": "ring", "multishot": "direct"}
 
 
 def needs_files(io_algorithm: str, degrees: Degrees) -> bool:
-    """Whether the network is another than the one that a run has anyway: rings over fully connected devices."""
+    """Whether the network is another than the one that links make anyway: rings over fully connected devices."""
     return io_algorithm in _ALGORITHM and degrees.sharing > 1
 
 

@@ -7,12 +7,14 @@ request's number alone, so traffic of one rate does not depend on which others a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from random import Random
 
 from orchestrator.reallm.system_file import Traffic
 from orchestrator.request_table import RequestTable
+from orchestrator.requests.generators.arrivals import ArrivalPlace
+from orchestrator.requests.generators.arrivals.poisson import Poisson
+from orchestrator.requests.generators.pairs.empirical import Rows
+from orchestrator.requests.generators.streams import Stream
 from orchestrator.requests.request import Request
 
 
@@ -21,12 +23,15 @@ def draw(lengths: RequestTable, traffic: Traffic, task: str, rate: float) -> Ite
 
     The first arrives one gap after 0, and none at `end_time` or later; there are `max_requests` at most.
     """
-    gaps, rows = (Random(f"{traffic.seed}/{task}/{rate:g}/{purpose}") for purpose in ("gap", "row"))
-    prompts, outputs = lengths.prompt_tokens.tolist(), lengths.output_tokens.tolist()
-    arrival_ns, last_ns = 0, traffic.end_time * 1e9
-    for identity in range(traffic.max_requests):
-        arrival_ns += round(-math.log(gaps.random() or 2.0**-54) / rate * 1e9)
-        if arrival_ns >= last_ns:
-            return
-        row = int(rows.random() * len(prompts))
-        yield Request(identity, arrival_ns, prompts[row], outputs[row])
+    seed = f"{traffic.seed}/{task}/{rate:g}"
+    place = ArrivalPlace(rate, 1.0, traffic.max_requests, False, None, lambda _: Stream(seed, "gap"))
+    rows = Rows(len(lengths), "drawn", Stream(seed, "row"))
+    identity, last_ns = 0, traffic.end_time * 1e9
+    for times in Poisson().times(place):
+        drawn = lengths.at(rows.next(len(times)))
+        columns = (times.tolist(), drawn.prompt_tokens.tolist(), drawn.output_tokens.tolist())
+        for arrival_ns, prompt, output in zip(*columns, strict=True):
+            if identity == traffic.max_requests or arrival_ns >= last_ns:
+                return
+            yield Request(identity, arrival_ns, prompt, output)
+            identity += 1

@@ -1,1 +1,1 @@
-"""Requests: as they arrive (`request`), and as they enter an engine (`admission`)."""
+"""Requests: as they arrive (`request`), as they enter an engine (`admission`), and files of them (`formats`)."""

@@ -61,6 +61,22 @@ class AdapterSlots:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerHost:
+    """What the host of a policy's server does for a step, times in microseconds.
+
+    `step_us` for any step, `request_us` more for each request in it, `launch_us` for every operator of a step that is
+    no captured graph; `hidden`: steps of decodes are prepared while the device runs the step before. `largest_graph`:
+    the tokens of the largest step that is captured as a graph, 0 where none is.
+    """
+
+    step_us: float
+    request_us: float
+    launch_us: float
+    hidden: bool
+    largest_graph: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """What a policy serves: the memory that is there, the model's layers and longest sequence (tokens), the stages.
 
@@ -115,6 +131,11 @@ class Policy(ABC):
     @property
     def adapter_slots(self) -> AdapterSlots | None:
         """The room for LoRA adapters; None: requests are served with none."""
+        return None
+
+    @property
+    def host(self) -> ServerHost | None:
+        """What the host does for a step, once the settings are decided; None: it takes no time."""
         return None
 
     @property

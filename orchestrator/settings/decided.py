@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from foundation.errors import UserError
 from orchestrator.cluster.nodes import load_node
+from orchestrator.fabrics.reading import load_fabric
 from orchestrator.schedulers.settings import Machine
 from orchestrator.settings.engine import (
     DEFAULT_HARDWARE,
@@ -29,11 +30,12 @@ def decided(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) ->
         engine,
         model=_numbers(engine.model, model).decided(device_name(engine), hardware.memory_bandwidth),
         parallelism=_parallelism(engine, model).decided(shows),
-        network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns),
+        network=engine.network.decided(hardware.link_bandwidth, hardware.link_latency_ns, _fabric(engine, hardware)),
         memory=_memory(engine, model),
         tier=engine.tier.decided(engine.parallelism.npus),
     )
-    return replace(made, scheduling=engine.scheduling.decided(machine(made, model, hardware)))
+    scheduling = engine.scheduling.decided(machine(made, model, hardware))
+    return replace(made, scheduling=scheduling, host=engine.host.decided(scheduling.host))
 
 
 def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
@@ -87,6 +89,21 @@ def device_flag(engine: EngineSpec) -> str:
         return "--node"
     named = engine.model.hardware is None and isinstance(engine.perf_model, NamesDevice)
     return "--profile_dir" if named else "--hardware"
+
+
+def _fabric(engine: EngineSpec, hardware: Hardware) -> str | None:
+    """Return the fabric that NPUs of a stage are joined by: their node's, or the device's where there is no node."""
+    if engine.parallelism.stage_size == 1:
+        return None
+    if engine.network.node is not None:
+        return load_node(engine.network.node).fabric
+    if hardware.fabric is None:
+        return None
+    try:
+        load_fabric(hardware.fabric)
+    except UserError as error:
+        raise UserError(error.what, field=f"fabric of {hardware.name}", fix=error.fix, path=error.path) from error
+    return hardware.fabric
 
 
 def machine(engine: EngineSpec, model: ModelArchitecture, hardware: Hardware) -> Machine:

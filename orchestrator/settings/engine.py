@@ -34,6 +34,9 @@ _SAID_BY = {
     "remote_bw": ("remote_memory",),
 }
 """Numbers, and the files that say the same."""
+_BESIDE_FABRICS = ("network", "system", "link_bw", "link_latency")
+"""What takes a fabric's place where it is given."""
+NO_FABRIC = "none"
 
 
 Role = Literal["both", "prefill", "decode"]
@@ -158,10 +161,11 @@ class ParallelismSettings:
         "spread whole experts over all NPUs of a stage, of all data-parallel engines, as vLLM says it",
         like=("ep_size",),
     )
-    expert_exchange: ExpertExchange = setting(
-        "alltoall",
+    expert_exchange: ExpertExchange | None = setting(
+        None,
         "how tokens reach whole experts on other NPUs: all-to-all there and back, or all-gather and reduce-scatter",
         choices=("alltoall", "allgather"),
+        shown_default="allgather between data-parallel engines, as vLLM has it, else alltoall",
     )
     redundant_experts: int = setting(
         0,
@@ -245,6 +249,11 @@ class ParallelismSettings:
         return self.stage_size if self.enable_expert_parallel else self.ep_size or 1
 
     @property
+    def exchange(self) -> ExpertExchange:
+        """How tokens reach experts; between data-parallel engines as vLLM has it (allgather_reducescatter)."""
+        return self.expert_exchange or ("allgather" if self.data > 1 else "alltoall")
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Layers of each stage; none: as equal as can be."""
         return tuple(int(count) for count in self.pp_layers.split(",")) if self.pp_layers else ()
@@ -269,6 +278,7 @@ class ParallelismSettings:
             data_parallel_size=self.data,
             ep_size=self.expert,
             enable_expert_parallel=False,
+            expert_exchange=self.exchange,
             npu_mem=self.npu_mem or memory_bytes / 1e9,
         )
 
@@ -347,16 +357,26 @@ class NetworkSettings:
     nodes: int | None = setting(
         None, "such nodes that the NPUs are spread over", least=1, most=MOST_NPUS, shown_default="as few as hold them"
     )
+    fabric: str | None = setting(
+        None,
+        "what collectives take: a shipped fabric by name, the path of a fabric file or of nccl-tests' output, or none "
+        "for the links' figures alone",
+        shown_default="the node's, else the hardware's; none beside --network, --system, --link_bw, --link_latency",
+    )
     network: Path | None = setting(None, "your network.yml, used as given", shown_default="made from the flags")
     system: Path | None = setting(
         None, "your system.json, used as given but for its roofline", shown_default="made from the flags"
     )
     remote_memory: Path | None = setting(None, "your memory.json, used as given", shown_default="made from the flags")
 
-    def decided(self, link_bandwidth: float, link_latency_ns: float) -> NetworkSettings:
-        """Return the same with what is made from numbers: the link's (bytes/s, ns) where nothing else is said."""
-        made = self
-        if self.network is None and self.node is None:
+    def decided(self, link_bandwidth: float, link_latency_ns: float, fabric: str | None = None) -> NetworkSettings:
+        """Return the same with what is made from numbers: the link's (bytes/s, ns) where nothing else is said.
+
+        `fabric` is what the engine's NPUs are joined by, if it is known; it leaves the link's numbers to the device.
+        """
+        by_hand = any(getattr(self, name) is not None for name in _BESIDE_FABRICS)
+        made = self if by_hand or self.fabric is not None else replace(self, fabric=fabric)
+        if self.network is None and self.node is None and made.fabric in (None, NO_FABRIC):
             bandwidth = link_bandwidth / 2**30 if self.link_bw is None else self.link_bw
             latency = float(link_latency_ns) if self.link_latency is None else self.link_latency
             made = replace(made, link_bw=bandwidth, link_latency=latency)
@@ -368,6 +388,10 @@ class NetworkSettings:
             said_by = [file for file in files if getattr(self, file) is not None]
             if getattr(self, name) is not None and said_by:
                 yield Problem(name, f"not read beside --{said_by[0]}, which says it", "leave one out")
+        beside = [name for name in _BESIDE_FABRICS if getattr(self, name) is not None]
+        if self.fabric not in (None, NO_FABRIC) and beside:
+            what = f"{brief(self.fabric)} beside --{beside[0]}, which says what collectives take"
+            yield Problem("fabric", what, "leave one out")
         if self.nodes is not None and self.node is None:
             yield Problem("nodes", "nobody says what nodes they are", "give --node")
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundation.settings import setting
+from foundation.settings import records, setting
 from foundation.settings.reading import Problem
+from orchestrator.requests.formats import request_formats
+from orchestrator.requests.generators.arrivals import DEFAULT_RATE
+from orchestrator.requests.generators.arrivals.ramp import Ramp
+from orchestrator.requests.generators.clients import ClientSettings
+from orchestrator.requests.importing.texts import DEFAULT_CHARS_PER_TOKEN
 
 DEFAULT_INTERVAL_S = 0.5
 SAMPLE_REQUESTS = 100
 MOST_SAMPLE_REQUESTS = 1_000_000
+MOST_GENERATED = 10**9
 MOST_ADAPTERS = 1_000_000
+MOST_YEARS = 1.4
+"""A hundredth of what 64 bits hold in ns: the arrivals of a bursty process may end later than its rate says."""
 NIC_GB_S = 50.0
 """A 400 Gb/s adapter for each GPU, as in DGX H100 (NVIDIA's data sheet: eight ConnectX-7 at up to 400 Gb/s)."""
 TRANSFER_LATENCY_NS = 5000
@@ -25,10 +34,27 @@ class WorkloadSettings:
 
     dataset: Path | None = setting(
         None,
-        "file of requests: TSV (input_toks output_toks arrival_time_ns), JSON Lines of LLMServingSim, or CSV of ReaLLM "
-        "or of the Azure traces",
-        shown_default="the sample: 100 ShareGPT-like requests, 10 a second",
+        "file of requests: TSV (input_toks output_toks arrival_time_ns), or a trace, data set or result of other tools",
+        aliases=("dataset_path",),
+        shown_default="requests are made here: unless told otherwise the sample, 100 ShareGPT-like ones, 10 a second",
     )
+    dataset_format: str | None = setting(
+        None, "what the file is", choices=request_formats, shown_default="what its content says"
+    )
+    tokenizer: Path | None = setting(
+        None,
+        "tokenizer.json, or the folder that has it, to count the tokens of texts in the file with",
+        shown_default="--chars_per_token",
+        folder=True,
+    )
+    chars_per_token: float | None = setting(
+        None,
+        "characters of a text that count as a token",
+        least=0.1,
+        most=1e6,
+        shown_default=f"{DEFAULT_CHARS_PER_TOKEN:g}",
+    )
+    skip_bad_records: bool = setting(False, "drop (and count) malformed records of the file")
     req_num: int | None = setting(
         None,
         "requests to take from the workload; 0: all",
@@ -36,7 +62,15 @@ class WorkloadSettings:
         aliases=("num_prompts",),
         shown_default=f"all of a dataset, {SAMPLE_REQUESTS} of the sample",
     )
-    seed: int = setting(0, "seed of the sample workload, and of what routings and routers draw")
+    duration: float | None = setting(
+        None,
+        "requests (and sessions) that arrive later are left out",
+        unit="s",
+        above=0,
+        most=1e9,
+        shown_default="no end",
+    )
+    seed: int = setting(0, "seed of generated workloads, and of what routings and routers draw")
     lora_adapters: int | None = setting(
         None,
         "LoRA adapters that requests are served with, each with the next one",
@@ -45,16 +79,92 @@ class WorkloadSettings:
         shown_default="none",
     )
     skip_unfit: bool = setting(False, "drop (and count) requests that can never fit")
+    mixture: tuple[ClientSettings, ...] = records(
+        ClientSettings, "clients whose requests come together, each with what it does not share"
+    )
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether nothing is said of the requests: they are then the sample."""
+        return self.dataset is None and self.mixture == (ClientSettings(),)
+
+    @property
+    def replaces_times(self) -> bool:
+        """Whether a data set's requests come at other times than the file says."""
+        return self.mixture[0].arrivals is not None or self.mixture[0].request_rate is not None
 
     def problems(self) -> Iterator[Problem]:
-        """A sample is small; whoever wants many requests writes them to a file, once."""
-        if self.dataset is None and (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
-            what = f"{self.req_num} requests of the sample, which has at most {MOST_SAMPLE_REQUESTS}"
-            yield Problem("req_num", what, "write a workload with python -m orchestrator.workload_generator")
+        """Clients go together, and with the data set; no clock runs for a century."""
+        yield from self._unfit_reading()
+        yield from self._unfit_clients()
+        yield from self._endless()
+        if self.dataset is None and self.duration is not None and not self.req_num:
+            if any(one.at_once for one in self.mixture):
+                yield Problem("duration", "all requests come at 0, and have no end", "give --req_num")
+            if any(isinstance(one.process, Ramp) for one in self.mixture):
+                yield Problem("duration", "a ramp ends with the last request", "give --req_num beside it")
+
+    def too_many(self) -> Iterator[Problem]:
+        """Yield why a run cannot hold the requests: they are made and kept in memory."""
+        if self.dataset is not None:
+            return
+        if (self.req_num or 0) > MOST_SAMPLE_REQUESTS:
+            kind = "the sample, which has" if self.is_sample else "a run that makes them itself,"
+            what = f"{self.req_num} requests of {kind} at most {MOST_SAMPLE_REQUESTS}"
+            yield Problem("req_num", what, "write a workload with orrery workload")
+        if self.duration is not None and not self.req_num and self._expected(self.duration) > MOST_SAMPLE_REQUESTS:
+            what = f"{self._expected(self.duration):.3g} requests, of which a run makes {MOST_SAMPLE_REQUESTS} at most"
+            yield Problem("duration", what, "give less, or write a workload with orrery workload")
+
+    def _unfit_reading(self) -> Iterator[Problem]:
+        if self.tokenizer is not None and self.chars_per_token is not None:
+            yield Problem("chars_per_token", "--tokenizer counts tokens already", "leave one of the two out")
+        for name in (
+            ("dataset_format", "tokenizer", "chars_per_token", "skip_bad_records") if self.dataset is None else ()
+        ):
+            if getattr(self, name):
+                yield Problem(name, "there is no file to read", "give --dataset")
+
+    def _unfit_clients(self) -> Iterator[Problem]:
+        several = len(self.mixture) > 1
+        if self.dataset is not None and several:
+            yield Problem("dataset", "has requests of its own, and there is a mixture of clients", "leave one out")
+            return
+        shares = [one.share is not None for one in self.mixture]
+        if not several and shares[0]:
+            yield Problem("share", "there is one client", "give it within mixture, or leave it out")
+        elif any(shares) and not all(shares):
+            yield Problem("share", "some clients of the mixture have one", "give each a share, or none")
+        for one in self.mixture:
+            yield from one.generates(self.dataset)
+
+    def _endless(self) -> Iterator[Problem]:
+        total = sum(one.share or 0.0 for one in self.mixture)
+        for one in self.mixture:
+            rate = (one.request_rate or math.inf) * ((one.share or 0.0) / total if one.share else 1.0)
+            years = (self.req_num or SAMPLE_REQUESTS) / rate / 3.2e7
+            if years > MOST_YEARS:
+                what = f"{one.request_rate:g} requests/s would spread them over {years:.3g} years"
+                yield Problem("request_rate", what, "give a higher rate")
+
+    def _expected(self, seconds: float) -> float:
+        rates = (one.request_rate or DEFAULT_RATE for one in self.mixture)
+        return seconds * (max(rates) if self.mixture[0].share is not None else sum(rates))
+
+    @property
+    def count(self) -> int:
+        """How many requests are made at most, where they are made here."""
+        return self.req_num or (SAMPLE_REQUESTS if self.duration is None else MOST_GENERATED)
+
+    @property
+    def until_ns(self) -> int | None:
+        """When the last requests arrive, ns; None: whenever."""
+        return None if self.duration is None else round(self.duration * 1e9)
 
     def decided(self) -> WorkloadSettings:
         """Return the same with as many requests of the sample as there are by default."""
-        return self if self.dataset is not None else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
+        left_open = self.dataset is not None or self.duration is not None
+        return self if left_open else replace(self, req_num=self.req_num or SAMPLE_REQUESTS)
 
 
 @dataclass(frozen=True)

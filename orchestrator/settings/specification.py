@@ -23,6 +23,7 @@ from foundation.settings.command_line import parse
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
+from orchestrator.clients import ClientSettings, clients
 from orchestrator.cluster.admission import GateSettings, gates
 from orchestrator.cluster.affinity import SessionAffinity
 from orchestrator.cluster.autoscaling import ScalingSettings, autoscalers
@@ -37,6 +38,8 @@ from orchestrator.settings.engine import (
     ParallelismSettings,
     Role,
 )
+from orchestrator.settings.host import HostSettings
+from orchestrator.settings.noise import NoiseSettings
 from orchestrator.settings.roles import wrong_roles
 from orchestrator.settings.run import ExecutionSettings, OutputSettings, TransferSettings, WorkloadSettings
 from orchestrator.settings.tiers import TierSettings
@@ -75,6 +78,7 @@ class EngineSpec:
         title="Scheduling",
     )
     memory: MemorySettings = section(MemorySettings, "Scheduling")
+    host: HostSettings = section(HostSettings, "Host and graphs")
     tier: TierSettings = section(TierSettings, "Memory tiers")
     backend: BackendFactory = choice(backends, "embedded", "what simulates the graphs", title="Backend")
     cross_check: BackendFactory | None = choice(
@@ -150,6 +154,12 @@ class RunSpec:
         routers, "round-robin", "which of several engines a request goes to", title="Cluster"
     )
     session_affinity: bool = setting(False, "requests of a session go where its first one went", title="Cluster")
+    client: ClientSettings | None = choice(
+        clients,
+        None,
+        "what a client sees besides the engine, in columns and figures of its own",
+        title="Traffic",
+    )
     admission: GateSettings | None = choice(gates, None, "which requests are rejected at the front", title="Cluster")
     autoscaler: ScalingSettings | None = choice(
         autoscalers, None, "how many of the instances are there at a time", title="Cluster"
@@ -161,8 +171,9 @@ class RunSpec:
         title="Cluster",
     )
     transfer: TransferSettings = section(TransferSettings, "Cluster")
-    workload: WorkloadSettings = section(WorkloadSettings, "Workload")
+    workload: WorkloadSettings = section(WorkloadSettings, "Workload", grouped=True)
     traffic: TrafficSettings = section(TrafficSettings, "Traffic")
+    noise: NoiseSettings = section(NoiseSettings, "Noise")
     execution: ExecutionSettings = section(ExecutionSettings, "Backend")
     output: OutputSettings = section(OutputSettings, "Output")
     plugin: Path | None = setting(
@@ -199,6 +210,7 @@ class RunSpec:
     def problems(self) -> Iterator[Problem]:
         """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
         yield from wrong_roles(self.engines)
+        yield from self.workload.too_many()
         if self.hands_over and self.has_tiers:
             what = "engines of the run have roles, and an engine has one connector: to others, or to a tier"
             yield Problem("kv_tier", what, "leave --kv_tier or --role out")

@@ -13,7 +13,6 @@ import converters.__main__
 import external.astra_sim.__main__
 import orchestrator.cli
 import orchestrator.replay.__main__
-import orchestrator.workload_generator
 import trace_test.__main__
 from foundation.arguments import Parser, whole
 from foundation.commands import run_command
@@ -25,7 +24,6 @@ COMMANDS: dict[str, Callable[[], int | None]] = {
     "external.astra_sim": external.astra_sim.__main__.main,
     "main.py": orchestrator.cli.main,
     "orchestrator.replay": orchestrator.replay.__main__.main,
-    "orchestrator.workload_generator": orchestrator.workload_generator.main,
     "trace_test": trace_test.__main__.main,
 }
 

@@ -23,11 +23,13 @@ HELD = Path(__file__).resolve().with_name("pages")
 PAGES = {
     "main.help": ("orchestrator.cli", "--help"),
     "main.schema": ("orchestrator.cli", "--schema"),
+    "validate.help": ("orchestrator.cli", "validate", "--help"),
+    "calibrate.help": ("orchestrator.cli", "calibrate", "--help"),
     "analytical.help": ("analytical.__main__", "--help"),
     "converters.help": ("converters.__main__", "--help"),
     "trace_test.help": ("trace_test.__main__", "--help"),
     "replay.help": ("orchestrator.replay.__main__", "--help"),
-    "workload_generator.help": ("orchestrator.workload_generator", "--help"),
+    "workload.help": ("orchestrator.cli", "workload", "--help"),
     "reallm.help": ("orchestrator.reallm.__main__", "--help"),
     "run_files.help": ("orchestrator.run_files", "--help"),
     "astra_sim.help": ("external.astra_sim.__main__", "--help"),
@@ -36,7 +38,7 @@ PAGES = {
     "trace_test.rules": ("trace_test.__main__", "--list-rules"),
 }
 """The module and the words of each page."""
-_OWN_FORM = ("main.help", "analytical.help", "workload_generator.help")
+_OWN_FORM = ("main.help", "validate.help", "calibrate.help", "analytical.help", "workload.help")
 """Pages that are ours from the first line on; argparse makes the others."""
 _COLUMNS = "120"
 

@@ -27,7 +27,6 @@ MODULES = {
     "converters": "converters.__main__",
     "trace_test": "trace_test.__main__",
     "replay": "orchestrator.replay.__main__",
-    "generator": "orchestrator.workload_generator",
     "reallm": "orchestrator.reallm.__main__",
     "run_files": "orchestrator.run_files",
 }
@@ -68,7 +67,7 @@ STEPS: dict[str, tuple[str, int, str | None]] = {
     "trace_test-broken": ("trace_test broken.txt", 1, None),
     "replay": ("replay case.json", 0, None),
     "replay-0.33": ("replay case.json --vllm_version 0.33", 0, None),
-    "generator": ("generator generated.tsv --req_num 12 --rate 3 --seed 2", 0, "generated.tsv"),
+    "generator": ("main workload generated.tsv --req_num 12 --request_rate 3 --seed 2", 0, "generated.tsv"),
     "reallm": ("reallm system.yaml runs --code lengths.csv", 0, _CHUNKED),
     "run_files": (
         f"run_files {_CHUNKED} runs/llama70b-tp8-continuous-code-rate2.yaml --table table.csv",

@@ -97,8 +97,8 @@ TURN = {"input_toks": 3, "output_toks": 2}
     ("line", "message"),
     [
         ("{", r"line 2: not valid JSON: .*; correct the syntax$"),
-        ("[1]", r"line 2: the line is \[1\], not an object of named fields; write a JSON object a line$"),
-        ("7", r"line 2: the line is 7, not an object"),
+        ("[1]", r"line 2: the record is \[1\], not an object; write its fields by name$"),
+        ("7", r"line 2: the record is 7, not an object"),
         ('{"a": 1, "a": 2}', 'line 2: the key "a" occurs twice; keep one$'),
         (flat(input_toks=None), r"line 2, input_toks: input_toks is missing; at least 1$"),
         (flat(input_toks=0), r"line 2, input_toks: 0 is too small; at least 1$"),
@@ -114,7 +114,7 @@ TURN = {"input_toks": 3, "output_toks": 2}
             flat(input_tok_ids=[1, 2]),
             r"line 2, input_tok_ids: 2 ids for 3 tokens; give as many as input_toks, or none$",
         ),
-        (flat(input_tok_ids="abc"), r'line 2, input_tok_ids: "abc" is no list; list token ids$'),
+        (flat(input_tok_ids="abc"), r'line 2, input_tok_ids: "abc" is no list; give a list$'),
         (
             flat(input_tok_ids=[1, 2, -3]),
             r"line 2, input_tok_ids\[2\]: -3 is no token id; give a whole number from 0 to",
@@ -126,8 +126,8 @@ TURN = {"input_toks": 3, "output_toks": 2}
             r"line 2, output_tok_ids: 3 ids for 2 tokens; give as many as output_toks, or",
         ),
         (session(), r"line 2, sub_requests: an empty list; give the session's requests in order$"),
-        (session(sub_requests=3), r"line 2, sub_requests: 3 is no list; give the session's requests in order$"),
-        (session(TURN, 5), r"line 2, sub_requests\[1\]: 5 is no object; write the request's fields by name$"),
+        (session(sub_requests=3), r"line 2, sub_requests: 3 is no list; give a list$"),
+        (session(TURN, 5), r"line 2, sub_requests\[1\]: 5 is no object; write its fields by name$"),
         (
             session(TURN, {"input_toks": 3}),
             r"line 2, sub_requests\[1\].output_toks: output_toks is missing; at least 1$",
@@ -153,8 +153,8 @@ def test_what_is_wrong_has_its_line_and_field(tmp_path: Path, line: str, message
 def test_bytes_that_are_no_text_and_files_without_requests(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: the workload file is not UTF-8 text; save it as UTF-8$"):
         read(tmp_path, FLAT.encode() + b'\n{"a": "\xff"}\n')
-    with pytest.raises(UserError, match=r"the workload file holds no requests; give a JSON object a line$"):
-        read(tmp_path, "{}", limit=0)
+    with pytest.raises(UserError, match=r"the workload file holds no requests; give at least one$"):
+        read(tmp_path, FLAT, limit=0)
 
 
 def test_the_limits_from_the_accepted_side(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_sessions_with_a_turn_that_can_never_fit_are_skipped_from_there(tmp_path
         open_source(WorkloadSettings(dataset=path), refuses, lambda longest: False)
     found = open_source(WorkloadSettings(dataset=path, skip_unfit=True), refuses, lambda longest: False)
     assert (found.table.id.tolist(), found.skipped, found.count) == ([0, 3], 2, 2)
-    assert found.described == f"4 requests of {path} in 1 session"
+    assert found.described == f"4 requests of {path} in 1 session (llmservingsim; token counts from the file)"
 
 
 def test_retrieved_tokens_lengthen_every_prompt_and_have_no_ids(tmp_path: Path) -> None:

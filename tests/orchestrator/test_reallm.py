@@ -244,6 +244,16 @@ def test_what_must_be_there(workplace: Path) -> None:
         assert f"system: {name} is missing" in str(error.value)
 
 
+@pytest.mark.parametrize(("algorithm", "fabric"), [("ring", "none"), ("multishot", None)])
+def test_a_ring_is_over_links_whatever_was_measured(workplace: Path, algorithm: str, fabric: str | None) -> None:
+    given = system(SHORT)
+    traffic = "trace_gen:\n  tasks: [code]\n  request_rates: [1]\n"
+    given.write_text(f"{SHORT}  io_algo: {algorithm}\n{traffic}")
+    (run,) = import_system(Given(given, Path("runs"), {"code": Path("lengths.csv")})).run_files
+    network = from_flags(["--settings", str(run)]).engine.network
+    assert network.fabric == fabric and (network.network is None) == (fabric == "none")
+
+
 # --- combinations ---------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foundation.errors import UserError
 from orchestrator.requests.formats import read_requests, request_formats
-from orchestrator.requests.formats.azure import timestamp
+from orchestrator.requests.importing.cells import timestamp
 from orchestrator.workload import LATEST_ARRIVAL_NS, MOST_TOKENS
 
 REALLM = "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"

@@ -212,12 +212,16 @@ def test_what_model_and_device_decide_is_written_down_once_and_for_all(hardware:
     plain = decided(RunSpec.of(hardware=hardware, npu_num=4).engine, model, device)
     assert round(plain.parallelism.npu_mem * 1e9) == device.memory_bytes
     assert first.model.local_bw * 1e9 == pytest.approx(device.memory_bandwidth, rel=1e-15)
-    assert first.network.link_bw * 2**30 == pytest.approx(device.link_bandwidth, rel=1e-15)
-    assert (first.network.link_latency, first.memory.max_model_len) == (device.link_latency_ns, 1024)
+    by_links = decided(RunSpec.of(hardware=hardware, npu_num=4, fabric="none").engine, model, device).network
+    assert by_links.link_bw * 2**30 == pytest.approx(device.link_bandwidth, rel=1e-15)
+    assert (by_links.link_latency, first.memory.max_model_len) == (device.link_latency_ns, 1024)
+    network = first.network
+    assert network.fabric == device.fabric and (network.link_bw is None) == (device.fabric is not None)
     written = repeating(RunSpec((first,)))
     assert None not in written.values() and RunSpec.of(**written).engine == first
     open_still = {name for name in KNOWN.entries if name not in written}
-    assert not open_still & {"npu_mem", "local_bw", "npu_num", "npu_group", "link_bw", "block_size", "max_model_len"}
+    assert not open_still & {"npu_mem", "local_bw", "npu_num", "npu_group", "block_size", "max_model_len"}
+    assert len(open_still & {"fabric", "link_bw"}) == 1
 
 
 @pytest.mark.parametrize("off", [True, False])

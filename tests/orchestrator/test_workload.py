@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -12,14 +10,21 @@ import pytest
 from helpers.reached import Reached, reaches
 from hypothesis import strategies as st
 
-from foundation.commands import run_command
 from foundation.errors import UserError
 from orchestrator import workload
 from orchestrator.request_table import RequestTable
-from orchestrator.workload import read_workload, write_workload
-from orchestrator.workload_generator import PROFILES, generate, main
+from orchestrator.requests.generators.generating import Generator
+from orchestrator.requests.request import Request
+from orchestrator.requests.writing import write_tables
+from orchestrator.settings.specification import RunSpec
+from orchestrator.workload import read_workload
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
+
+
+def generated(profile: str, rate: float, seed: int, count: int) -> list[Request]:
+    clients = RunSpec.of(profile=profile, request_rate=rate).workload.mixture
+    return list(Generator(clients, seed, count).table())
 
 
 def rows(path: Path, limit: int | None = None) -> list[tuple[int, int, int, int | None]]:
@@ -144,7 +149,7 @@ def test_what_may_never_end_is_not_read(path: str) -> None:
 
 
 def test_a_table_is_its_requests(tmp_path: Path) -> None:
-    made = list(islice(generate("alpaca-like", 5.0, 3), 9000))
+    made = list(generated("alpaca-like", 5.0, 3, 9000))
     table = RequestTable.of(made)
     assert [(r.id, r.arrival_ns, r.prompt_tokens, r.output_tokens) for r in table] == [
         (r.id, r.arrival_ns, r.prompt_tokens, r.output_tokens) for r in made
@@ -163,8 +168,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    made = list(islice(generate("alpaca-like", 5.0, 3), 50))
-    assert write_workload(tmp_path / "w.tsv", made) == 50
+    made = list(generated("alpaca-like", 5.0, 3, 50))
+    assert write_tables(tmp_path / "w.tsv", [RequestTable.of(made)]) == 50
     assert [row[:3] for row in rows(tmp_path / "w.tsv")] == [
         (r.prompt_tokens, r.output_tokens, r.arrival_ns) for r in made
     ]
@@ -172,86 +177,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("profile", "count"), [("sharegpt-like", 100), ("sharegpt-like", 300), ("alpaca-like", 100)])
 def test_the_shipped_samples_are_what_the_generator_makes(tmp_path: Path, profile: str, count: int) -> None:
-    write_workload(tmp_path / "w.tsv", islice(generate(profile, 10.0, 0), count))
+    write_tables(tmp_path / "w.tsv", [RequestTable.of(generated(profile, 10.0, 0, count))])
     assert (tmp_path / "w.tsv").read_bytes() == (WORKLOADS / f"{profile}-{count}-rate10.tsv").read_bytes()
-
-
-def test_seeds_differ_and_a_longer_workload_begins_with_the_shorter() -> None:
-    def first(count: int, seed: int) -> list[tuple[int, int, int]]:
-        made = islice(generate("sharegpt-like", 10.0, seed), count)
-        return [(r.prompt_tokens, r.output_tokens, r.arrival_ns) for r in made]
-
-    assert first(20, 1)[:10] == first(10, 1)
-    assert first(10, 1) != first(10, 2)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_means_are_the_published_ones_and_arrivals_are_poisson(profile: str) -> None:
-    made = list(islice(generate(profile, 10.0, 7), 20_000))
-    prompts, outputs = PROFILES[profile]
-    assert fmean(r.prompt_tokens for r in made) == pytest.approx(prompts.mean, rel=0.05)
-    assert fmean(r.output_tokens for r in made) == pytest.approx(outputs.mean, rel=0.05)
-    gaps = [(b.arrival_ns - a.arrival_ns) / 1e9 for a, b in pairwise(made)]
-    assert fmean(gaps) == pytest.approx(0.1, rel=0.03)
-    assert fmean((gap - 0.1) ** 2 for gap in gaps) == pytest.approx(0.01, rel=0.08), "exponential: variance = mean^2"
-
-
-def test_rate_zero_means_all_at_once() -> None:
-    assert {r.arrival_ns for r in islice(generate("alpaca-like", 0, 0), 5)} == {0}
-
-
-def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "made.tsv"
-    monkeypatch.setattr("sys.argv", ["x", str(path), "--req-num", "5", "--profile", "alpaca-like"])
-    assert main() == 0
-    assert len(rows(path)) == 5
-    monkeypatch.setattr("sys.argv", ["x", str(path), "--profile", "alpaca"])
-    with pytest.raises(UserError, match="did you mean alpaca-like"):
-        main()
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ("w.tsv --rate 1e-300", "--rate: '1e-300' is too close to 0; at least 1e-15"),
-        ("w.tsv --rate 1e-9", "--rate: 1e-09 requests/s would spread them over 3.12e+03 years; give a higher rate"),
-        ("w.tsv --rate -1", "--rate: '-1' is not a number of at least 0"),
-        ("w.tsv --rate nan", "--rate: 'nan' is not a number"),
-        ("w.tsv --req_num 0", "--req_num: '0' is not a whole number from 1 to 1000000000"),
-        ("w.tsv --profle x", "--profle: unknown flag; did you mean --profile?"),
-        ("w.tsv other.tsv", '"other.tsv" belongs to no flag'),
-        ("", "--output: no file is named; give the TSV file to write"),
-        ("none/\0/w.tsv", "not a path that can be used"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line(
-    flags: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["x", *flags.split(" ")] if flags else ["x"])
-    assert run_command(main) == 2
-    assert said in (err := capsys.readouterr().err) and err.count("\n") == 1
-
-
-def test_the_commands_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["x", "--help"])
-    assert main() == 0
-    said = capsys.readouterr().out
-    for words in (
-        "workload_generator OUTPUT",
-        "--profile {sharegpt-like,alpaca-like}",
-        "requests/s",
-        "(default: 10.0)",
-    ):
-        assert words in said
-
-
-@pytest.mark.parametrize(
-    ("profile", "least", "most"), [("sharegpt-like", (4, 4), (1024, 1024)), ("alpaca-like", (4, 2), (512, 512))]
-)
-def test_draws_stay_within_their_limits(profile: str, least: tuple[int, int], most: tuple[int, int]) -> None:
-    for lengths, low, high in zip(PROFILES[profile], least, most, strict=True):
-        assert (lengths.draw(2.0**-54), lengths.draw(1 - 2.0**-53)) == (low, high)
-        assert lengths.draw(0.5) == round(lengths.mean / (1 + lengths.variation**2) ** 0.5), "the median"
 
 
 @pytest.mark.parametrize("first", ["input_toks\toutput_toks\tarrival_time_ns\n", ""])
@@ -259,11 +186,6 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path, first: str) -> None:
     path = tmp_path / "marked.tsv"
     path.write_text(f"\ufeff{first}10\t5\t0\n", encoding="utf-8")
     assert [(r.prompt_tokens, r.output_tokens) for r in read_workload(path).requests] == [(10, 5)]
-
-
-def test_unknown_profiles_are_named_from_python_too() -> None:
-    with pytest.raises(UserError, match=r"--profile: unknown profile 'sharegpt'; did you mean sharegpt-like"):
-        next(generate("sharegpt", 1.0, 0))
 
 
 @pytest.mark.parametrize("block", [6, 7, 8, 9, 1000])

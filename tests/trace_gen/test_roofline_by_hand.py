@@ -152,6 +152,7 @@ def test_a_device_without_figures_of_its_own_takes_the_defaults(tmp_path: Path) 
         "gemm": (0.88, 0.94, 5200.0, 0.0),
         "attention_prefill": (0.70, 0.96, 6150.0, 5100.0),
         "attention_decode": (1.0, 0.91, 12400.0, 2300.0),
+        "attention_decode_ungrouped": (1.0, 0.91, 12400.0, 2300.0),
         "elementwise": (1.0, 0.77, 2250.0, 0.0),
         "embedding": (1.0, 1.34, 3400.0, 0.0),
         "sampler": (1.0, 0.37, 17500.0, 0.0),

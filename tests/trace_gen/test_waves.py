@@ -142,7 +142,7 @@ def test_what_members_do_together(wave: list[BatchShape], tensor: int, exchange:
     trace = waved(TINY, tensor, members, expert_exchange=exchange).generate(wave)
     tokens = [shape.total_tokens for shape in wave]
     width, most = 2 * HIDDEN, max(tokens)
-    copies, own, exchanged = ceil(sum(tokens) * CHOSEN, ranks), ceil(most, tensor), ceil(most * CHOSEN, tensor)
+    copies, exchanged = ceil(sum(tokens) * CHOSEN, ranks), ceil(most * CHOSEN, tensor)
     everyone = tuple(range(ranks))
     together = {"expert_gate_up_proj", "expert_act_fn", "expert_down_proj", "expert_dispatch", "expert_combine"}
     together |= {"expert_sum"} if exchange == "allgather" else set()
@@ -155,7 +155,8 @@ def test_what_members_do_together(wave: list[BatchShape], tensor: int, exchange:
             kind, size = CommType.ALLTOALL, exchanged
             if exchange == "allgather":
                 kind = CommType.ALLGATHER if first else CommType.REDUCESCATTER
-                size = own if first else ranks * own
+                share = ceil(ceil(sum(tokens), members), tensor)  # as many tokens as there are, not the largest's
+                size = share if first else ranks * share
             assert (trace.comm_type[row], trace.comm_bytes[row]) == (kind, size * width)
         if name == "expert_gate_up_proj":
             assert trace.flops[0, row] == 2 * copies * HIDDEN * 2 * WIDTH

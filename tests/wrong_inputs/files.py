@@ -29,6 +29,9 @@ PROFILES = {
 Files = Iterator[tuple[str, str | bytes]]
 
 WORKLOADS: dict[str, str | bytes] = {
+    "late.tsv": "10\t5\t2000000000\n",
+    "jsonlpriority.jsonl": '{"input_toks": 1, "output_toks": 1, "arrival_time_ns": 0, "priority": 1.5}\n',
+    "once.tsv": "10\t5\t7\n20\t3\t7\n",
     "good.tsv": HEADER + "10\t5\t0\n20\t3\t10\n30\t2\t20\n",
     "empty.tsv": "",
     "header.tsv": HEADER,
@@ -58,6 +61,21 @@ WORKLOADS: dict[str, str | bytes] = {
     "longline.tsv": "1" * 100_000,
     "quoted.tsv": '"10"\t"5"\t"0"\n',
     "jsonl.jsonl": '{"prompt": 10}\n',
+    "no.jsonl": '{"tokens": 10}\n',
+    "empty_prompt.jsonl": '{"prompt": "a"}\n{"prompt": ""}\n',
+    "mooncake.jsonl": '{"timestamp": 0, "input_length": 600, "output_length": 1, "hash_ids": [1]}\n',
+    "batch.jsonl": '{"custom_id": "a", "body": {"messages": [{"content": "hello"}]}}\n',
+    "aiperf.jsonl": '{"metadata": {"request_start_ns": -1}, "metrics": {}}\n',
+    "sharegpt.json": '[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": 3}]}]',
+    "cut.json": '[{"conversations": [\n',
+    "unlike.json": '{"input_lens": [5, 6], "output_lens": [1]}',
+    "totals.json": '{"completed": 5, "total_input_tokens": 9}',
+    "guidellm.json": '{"benchmarks": [\n{"requests": {"successful": [\n{"prompt_tokens": 0}]}}]}',
+    "inputs.json": '{"data": [{"payload": []}, {}]}',
+    "genai.json": '{"experiments": [{"requests": 3}]}',
+    "burst.csv": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,0,9,9,API log\n",
+    "failed.csv": "Timestamp,Model,Request tokens,Response tokens\n5,ChatGPT,3,0\n",
+    "vidur.csv": "arrived_at,num_prefill_tokens,num_decode_tokens\n1.0,5,x\n",
     "headeronly2.tsv": "10\t5\t0\n" + HEADER,
     "badheader.tsv": "in\tout\tarr\n1\t2\t3\n",
     "long.tsv": "10\t5\t0\n900000\t5\t0\n",
@@ -176,6 +194,7 @@ HARDWARE_FIELDS = (
     "compute_units",
 )
 HARDWARE: dict[str, dict[str, Any]] = {
+    "fabric": {"fabric": "h1000"},
     "nobw": {"memory_bandwidth_gb_s": None},
     "bw0": {"memory_bandwidth_gb_s": 0},
     "bwneg": {"memory_bandwidth_gb_s": -3},
@@ -385,6 +404,16 @@ RUN_FILES: dict[str, str | bytes] = {
     "tierrole.yaml": _PAIR + "  - {role: prefill, kv_tier: host}\n  - {role: decode}\n",
     "enginesrun.yaml": "engines:\n  - npu_num: 2\n    req_num: 3\n",
     "endless.yaml": "req_num: 4294967296\n",
+    "mixdataset.yaml": "dataset: good.tsv\nworkload:\n  mixture: [{share: 1}, {share: 2}]\n",
+    "mixshare.yaml": "workload:\n  mixture:\n  - {share: 1}\n  - {priority: 2}\n",
+    "mixtwice.yaml": "workload:\n  mixture: [{priority: 1}, {priority: 2}]\nmixture: [{priority: 1}, {priority: 2}]\n",
+    "mixname.yaml": "workload:\n  mixture:\n  - {share: 1}\n  - {share: 1, bursstiness: 2}\n",
+    "mixrate.yaml": "workload:\n  mixture:\n  - {request_rate: 1}\n  - {request_rate: fast}\n",
+    "groupname.yaml": "workload:\n  npu_num: 4\n  reqest_rate: 3\n",
+    "grouptext.yaml": "workload: sharegpt\n",
+    "grouptwice.yaml": "request_rate: 3\nworkload: {request_rate: 4}\n",
+    "grouplist.yaml": "workload:\n  mixture: 4\n",
+    "groupin.yaml": "workload: {engines: [{npu_num: 1}]}\n",
     "twice.yaml": "model: gpt2\nmodel_name: gpt2\n",
     "enginesmodel.yaml": "fp: 16\nengines:\n  - model_name: gpt2\n  - model_name: gpt-5\n  - hardware: H1000\n",
     "enginestp.yaml": "engines:\n  - {}\n  - {}\n  - npu_num: 6\n    tensor_parallel_size: 4\n",
@@ -448,9 +477,48 @@ NODES: dict[str, dict[str, Any]] = {
     "nodims": {"dimensions": []},
     "many": {"dimensions": [{"topology": "Ring", "npus": 2, "link_gb_s": 1, "latency_ns": 1}] * 4},
     "device": {"hardware": "H1000"},
+    "fabric": {"fabric": "h1000-nvlink"},
     "between": {"between": None},
     "unknown": {"racks": 4},
     "links": {"between": {"link_gb_s": 50, "links": 0.5, "latency_ns": 1}},
+}
+
+CURVE = {"collective": "all_reduce", "ranks": 2, "points": [[1024, 5000], [2048, 6000]]}
+FABRICS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "nocurves": {"curves": []},
+    "bare": {"curves": None},
+    "empty": {"curves": [CURVE | {"points": []}]},
+    "nopoints": {"curves": [{"collective": "all_reduce", "ranks": 2}]},
+    "noranks": {"curves": [{"collective": "all_reduce", "points": [[1, 1]]}]},
+    "one": {"curves": [CURVE | {"points": [[1024]]}]},
+    "negative": {"curves": [CURVE | {"points": [[1024, -5]]}]},
+    "zero": {"curves": [CURVE | {"points": [[0, 5]]}]},
+    "twice": {"curves": [CURVE | {"points": [[1024, 5], [1024, 6]]}]},
+    "falls": {"curves": [CURVE | {"points": [[1024, 5], [512, 6]]}]},
+    "again": {"curves": [CURVE, CURVE]},
+    "kind": {"curves": [CURVE | {"collective": "allreduce"}]},
+    "lone": {"curves": [CURVE | {"ranks": 1}]},
+    "source": {"curves": [CURVE | {"source": "me"}], "sources": {"mine": "me"}},
+    "unknown": {"curve": []},
+}
+RANKS = "".join(f"#  Rank  {rank} Group  0 Pid  7 on  host device  {rank} [0x0{rank}] A40\n" for rank in (0, 1))
+COLUMNS = "#  size  count  type  redop  root  time  algbw  busbw #wrong  time  algbw  busbw #wrong\n"
+ROW = "  1024  256  float  sum  -1  {time}  0.09  0.13  0  11.30  0.09  0.14  0\n"
+FABRIC_TEXTS: dict[str, str | bytes] = {
+    "nan.json": json.dumps({"curves": [CURVE]}).replace("5000", "NaN"),
+    "list.json": "[]",
+    "all_reduce.txt": RANKS + COLUMNS + ROW.format(time="11.5"),
+    "measured.txt": RANKS + COLUMNS + ROW.format(time="11.5"),
+    "all_reduce-time.txt": RANKS + COLUMNS + ROW.format(time="soon"),
+    "all_reduce-zero.txt": RANKS + COLUMNS + ROW.format(time="0.00"),
+    "all_reduce-short.txt": RANKS + COLUMNS + "  1024  256  float  sum\n",
+    "all_reduce-head.txt": RANKS + ROW.format(time="11.5"),
+    "all_reduce-ranks.txt": COLUMNS + ROW.format(time="11.5"),
+    "all_reduce-rows.txt": RANKS + COLUMNS,
+    "none/readme.md": "nothing",
+    "empty.txt": "",
+    "prose.txt": "not measured\n",
 }
 
 REQUEST = {"id": "a", "arrival": 0, "prompt_len": 20, "output_len": 2}
@@ -529,6 +597,85 @@ def write_all(folder: Path) -> None:
         changed.write_text(changed.read_text().replace(old, new, 1))
 
 
+_ROW = '0,gpt2,9,3,0,0,0,100,300,300,0,100,100.000,"[100, 100]"\n1,gpt2,8,1,50,60,60,200,200,150,10,150,,\n'
+_HEADER = (
+    "request id,model,input,output,arrival,queued,scheduled,first_token,end_time,latency,queuing_delay,TTFT,TPOT,ITL\n"
+)
+_SERVED = [
+    {
+        "request_id": f"bench-{place}",
+        "input_toks": 9 - place,
+        "output_toks": 3 - 2 * place,
+        "arrival_time": 1.7e9,
+        "queued_ts": 5.0,
+        "scheduled_ts": 5.0,
+        "first_token_ts": 5.5 + place,
+        "last_token_ts": 6.5,
+    }
+    for place in (0, 1)
+]
+_CLIENT = {
+    "endpoint_type": "openai",
+    "duration": 2.5,
+    "request_throughput": 0.8,
+    "input_lens": [9, 8],
+    "output_lens": [3, 1],
+    "ttfts": [0.5, 1.5],
+    "itls": [[0.5, 0.5], []],
+    "errors": ["", ""],
+}
+
+
+def _served(**values: Any) -> str:
+    """Return two recorded requests, the second with `values`; None takes a field out."""
+    return "".join(json.dumps(one) + "\n" for one in (_SERVED[0], _with(_SERVED[1], values)))
+
+
+def _validation() -> Files:
+    """Yield runs and recordings, right ones and wrong ones."""
+    yield "v/run.csv", _HEADER + _ROW
+    yield "v/none.csv", _HEADER
+    yield "v/cells.csv", _HEADER + "0,gpt2,9,3,0,0,0,100\n"
+    yield "v/twice.csv", _HEADER + _ROW.replace("\n1,", "\n0,")
+    yield "v/back.csv", _HEADER + _ROW.replace(",200,200,", ",55,200,")
+    yield "v/word.csv", _HEADER + _ROW.replace(",200,200,", ",soon,200,")
+    yield "v/itl.csv", _HEADER + _ROW.replace("[100, 100]", "[100, x]")
+    rows = {
+        "good": {},
+        "noqueue": {"queued_ts": None},
+        "order": {"last_token_ts": 1.5},
+        "zero": {"output_toks": 0, "input_toks": "8"},
+        "other": {"input_toks": 900},
+    }
+    for name, values in rows.items():
+        yield f"v/{name}/requests.jsonl", _served(**values)
+    yield "v/broken/requests.jsonl", _served() + "{\n"
+    yield "v/list/requests.jsonl", _served() + "[1]\n"
+    yield "v/others/requests.jsonl", "".join(json.dumps(_with(one, {"input_toks": 900})) + "\n" for one in _SERVED)
+    for name, text in {
+        "header": "t,running\n",
+        "text": _SERIES + "1,2,3,few,5,6\n",
+        "back": _SERIES + 2 * _TICK,
+    }.items():
+        yield f"v/{name}/requests.jsonl", _served()
+        yield f"v/{name}/timeseries.csv", text
+    yield "v/meta/requests.jsonl", _served()
+    yield "v/meta/meta.json", '{"kv_cache": {"num_gpu_blocks": "many"}}'
+    clients: dict[str, dict[str, Any]] = {
+        "good": {},
+        "brief": dict.fromkeys(("input_lens", "output_lens", "ttfts", "itls", "errors")),
+        "short": {"ttfts": [0.5]},
+        "itls": {"itls": [[0.5, "x"], []]},
+        "negative": {"ttfts": [0.5, -1]},
+        "failed": {"errors": ["timeout", "timeout"]},
+    }
+    yield from _changed("b", _CLIENT, clients, {"lines": json.dumps(_CLIENT) + "\n" + json.dumps(_CLIENT)})
+
+
+_SERIES = "t,prompt_throughput,gen_throughput,running,waiting,kv_cache_pct\n"
+_TICK = "1.0,10,20,2,0,5.5\n"
+
+
 def _files() -> Files:
     hardware = json.loads((ROOT / "configs" / "hardware" / "H100.json").read_text())
     yield from WORKLOADS.items()
@@ -551,8 +698,11 @@ def _files() -> Files:
     yield from ((f"k/{name}.json", text) for name, text in CLUSTER_TEXTS.items())
     yield from _changed("e", ENGINE, ENGINES, {"list": "[1]", "broken": "{"})
     yield from _changed("o", NODE, NODES, {"list": "[]"})
+    yield from _changed("fa", {"curves": [CURVE]}, FABRICS, {})
+    yield from ((f"fa/{name}", text) for name, text in FABRIC_TEXTS.items())
     yield from _changed("c", CASE, CASES, CASE_TEXTS)
     yield from OTHERS.items()
+    yield from _validation()
 
 
 def _changed(

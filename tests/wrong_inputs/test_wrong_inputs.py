@@ -36,6 +36,10 @@ GOOD = (
     "main --req_num 2 --cluster_config k/good.json",
     "main --req_num 2 --engine_config e/good.json",
     "main --req_num 2 --model_name gpt2 --node o/good.json --npu_num 8",
+    "main --req_num 2 --model_name gpt2 --fabric fa/good.json --npu_num 2",
+    "main --req_num 2 --model_name gpt2 --fabric fa/all_reduce.txt --npu_num 2",
+    "main validate --recorded v/good/requests.jsonl --simulated v/run.csv",
+    "main validate --recorded b/good.json --simulated v/run.csv",
 )
 
 

@@ -17,12 +17,13 @@ DeepSpeed-TED (Singh et al. 2023, "A Hybrid Tensor-Expert-Data Parallelism Appro
 Training"). The data-parallel members of a wave run what stands between the bars together, on all ranks of the stage.
 
 How tokens travel: to the ranks of the experts they chose and back (ALLTOALL; vLLM with DeepEP and the like), or to
-every rank, whose partial sums come back (ALLGATHER and REDUCESCATTER; vLLM's default between data-parallel ranks).
+every rank, whose partial sums come back (ALLGATHER and REDUCESCATTER; vLLM's default between data-parallel ranks, which
+sends as many tokens as each rank has: collectives carry the mean).
 
 `comm_size` is in ASTRA-sim's meaning: of an ALLTOALL a rank's full buffer, ``T k / ranks`` hidden states, the part
 that stays included; of an ALLGATHER each rank's part, ``T / ranks``; of a REDUCESCATTER all parts together. Collectives
-need equal sizes on all ranks: members of a wave take part with the tokens of the largest, padded, and an ALLTOALL has
-the buffer of the rank that sends or gets most. What experts compute is not padded.
+need equal sizes on all ranks: members of a wave take part in an ALLTOALL with the buffer of the rank that sends or gets
+most, and in what is gathered with the mean of all. What experts compute is not padded.
 
 How many copies reach which rank is the routing's to say (`trace_gen.mlp.routing`). Redundant experts, second copies of
 popular ones, take the place of more experts on every rank.
@@ -159,12 +160,13 @@ class _Part:
 
     def gathered(self, source: str) -> list[Operator]:
         """Every rank gets all tokens, its experts work on those that chose them, and partial sums are reduced."""
-        to = with_rows(self._exchange("expert_dispatch", source, CommType.ALLGATHER), Rows.OWN, Rows.GATHERED)
+        to = self._exchange("expert_dispatch", source, CommType.ALLGATHER)
+        to = with_rows(to, Rows.OWN, Rows.GATHERED, Rows.SHARE)
         up, act, down = self._matrices(to.name)
         up = replace(up, input_rows=Rows.GATHERED, worked_rows=Rows.ROUTED)
         total = self._sum(down.name, Rows.ROUTED, Rows.GATHERED)
         back = self._exchange("expert_combine", total.name, CommType.REDUCESCATTER)
-        back = with_rows(back, Rows.GATHERED, Rows.OWN, Rows.GATHERED)
+        back = with_rows(back, Rows.GATHERED, Rows.OWN, Rows.SHARES)
         return [*_together(to, up, act, down, total, back), *self._spread_again(back.name)]
 
     def _spread_again(self, source: str) -> list[Operator]:

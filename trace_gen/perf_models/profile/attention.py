@@ -6,7 +6,9 @@
 The table has *slices*, one for each pair of chunk and decodes that was measured, and in each a grid over the two
 contexts (of two measurements joined, a grid that is not full: what lacks is interpolated along `kv_decode`, over which
 times are straight lines). Between slices and within them times are interpolated linearly; below the first size they
-are the first's, above the last they go on with the last two points' slope, never downwards.
+are the first's, above the last they go on with the last two points' slope, never downwards. Only over chunks from
+`SQUARES_FROM` tokens on it is the time a token that is interpolated, for a chunk attends to itself: with every second
+chunk left out, times in between come out 0.2 % too long in the mean on an RTX 4090, by straight lines 10 %.
 
 What the table does not have a column for:
 
@@ -32,6 +34,8 @@ from trace_gen.perf_models.profile.tables import KernelSizes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+SQUARES_FROM = 256
+"""Tokens of a chunk from which its time grows with the square, below it is the launching and the tiles that show."""
 AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 
 
@@ -98,12 +102,12 @@ class AttentionTable:
         """
         if not len(chunks):
             return self._decodes_ns(0, 0.0, count, decode)
-        least = int((self._beside if count else self._alone)[0])
-        base = self._chunk_ns(least, 0.0, count, decode)
-        total = base
-        for chunk, context in zip(chunks.tolist(), contexts.tolist(), strict=True):
-            total = total + (self._chunk_ns(chunk, float(context), count, decode) - base)
-        return total
+        base = self._decodes_ns(int(self._chunks(count)[0]), 0.0, count, decode)
+        more = (
+            self._beyond_base(chunk, float(context), count, decode, base)
+            for chunk, context in zip(chunks.tolist(), contexts.tolist(), strict=True)
+        )
+        return sum(more, base)
 
     def alone_ns(self, count: int, context: float) -> float:
         """Return the time of `count` decodes on `context` tokens each, without any prompt."""
@@ -113,7 +117,7 @@ class AttentionTable:
         """See `AttentionTimes.lookups`."""
         steps, count, decode = len(sizes.decoding), sizes.decoding.shape[1], sizes.mean_context()
         prompts = list(zip(sizes.chunks.tolist(), sizes.contexts.tolist(), strict=True))
-        least, (most_chunk, most_context, most_count, _) = (self._beside if count else self._alone)[0], self._most
+        least, (most_chunk, most_context, most_count, _) = self._chunks(count)[0], self._most
         if count > most_count or any(
             not least <= chunk <= most_chunk or context > most_context for chunk, context in prompts
         ):
@@ -126,15 +130,22 @@ class AttentionTable:
             measured = int(np.isin(decode, found.decode).sum())
         return LookupCounts(measured, steps - measured - outside, outside)
 
-    def _chunk_ns(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
-        """Return the times of one chunk of a prompt beside `count` decodes."""
-        chunks = self._beside if count else self._alone
+    def _chunks(self, count: int) -> FloatArray:
+        """Return the chunks that were measured beside decodes, or alone."""
+        return self._beside if count else self._alone
+
+    def _beyond_base(self, chunk: int, context: float, count: int, decode: FloatArray, base: FloatArray) -> FloatArray:
+        """Return what one chunk takes beyond the smallest one, beside `count` decodes."""
+        chunks = self._chunks(count)
         low, high, share = _bracket(chunks, chunk)
-        return _mixed(
-            self._decodes_ns(int(chunks[low]), context, count, decode),
-            self._decodes_ns(int(chunks[high]), context, count, decode),
-            share,
-        )
+        smaller, larger = int(chunks[low]), int(chunks[high])
+        least = self._decodes_ns(smaller, context, count, decode) - base
+        if not share:
+            return least
+        most = self._decodes_ns(larger, context, count, decode) - base
+        if smaller < SQUARES_FROM:
+            return _mixed(least, most, share)
+        return chunk * _mixed(least / smaller, most / larger, share)
 
     def _decodes_ns(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
         """Return the times of a chunk that was measured (0: none) beside `count` decodes."""

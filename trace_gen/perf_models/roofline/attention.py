@@ -14,6 +14,12 @@ leaves units idle, and decodes beside a prefill cost far more than alone:
 
 Decodes never take longer than they would as chunks.
 
+That is what FlashAttention-2 does. FlashAttention-3 and its like keep decodes and prompts apart in one kernel
+(`Hardware.attention_kernels`): what the decodes take alone, and what the prompts take as chunks.
+
+Where no query heads share a KV head, decodes have an efficiency of their own: kernels that put the queries of a KV head
+side by side into a tile then have one query in it.
+
 Where all query heads share one KV head and stand in one tile (`AttentionShape.tile_heads`: absorbed latent attention),
 a decode is near the ridge: what it computes counts, too, at the rate of chunks, and is combined with what it moves as
 the rest of the roofline does.
@@ -26,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.hardware import Hardware
+from trace_gen.hardware import Efficiency, Hardware
 from trace_gen.perf_model import AttentionPart
 
 FloatArray = NDArray[np.float64]
@@ -44,25 +50,34 @@ class AttentionRoofline:
 
     def batch_ns(self, part: AttentionPart) -> FloatArray:
         """Return the time of one kernel over the whole batch at each step, shape ``[k]``."""
+        prompts = part.batch.new_tokens > 1
+        if prompts.any() and not prompts.all() and self.hardware.attention_kernels == "fa3":
+            own: FloatArray = self._chunks_ns(part, np.flatnonzero(prompts)[None, :])[:, 0]
+            beside: FloatArray = own + self._decode_ns(part)[:, ~prompts].sum(axis=1)
+            return beside
         together = np.arange(len(part.batch.new_tokens))[None, :]
         chunks: FloatArray = self._chunks_ns(part, together)[:, 0]
-        if (part.batch.new_tokens > 1).any():
+        if prompts.any():
             return chunks
-        overhead = self.hardware.efficiencies["attention_decode"].overhead_ns
-        decodes: FloatArray = self._decode_ns(part).sum(axis=1) + overhead
+        decodes: FloatArray = self._decode_ns(part).sum(axis=1) + self._decode(part).overhead_ns
         return np.minimum(chunks, decodes)
 
     def requests_ns(self, part: AttentionPart) -> FloatArray:
         """Return the time of one kernel for each request at each step, shape ``[k, n]``."""
-        overhead = self.hardware.efficiencies["attention_decode"].overhead_ns
+        overhead = self._decode(part).overhead_ns
         alone = np.arange(len(part.batch.new_tokens))[:, None]
         chunks = self._chunks_ns(part, alone)
         decodes = np.minimum(chunks, self._decode_ns(part) + overhead)
         return np.where(part.batch.new_tokens == 1, decodes, chunks)
 
+    def _decode(self, part: AttentionPart) -> Efficiency:
+        """Return the efficiency of decodes with the heads of `part`."""
+        grouped = part.shape.query_heads > part.shape.kv_heads
+        return self.hardware.efficiencies["attention_decode" if grouped else "attention_decode_ungrouped"]
+
     def _decode_ns(self, part: AttentionPart) -> FloatArray:
         """Return what each request adds to a kernel of decodes, ``[k, n]``."""
-        efficiency = self.hardware.efficiencies["attention_decode"]
+        efficiency = self._decode(part)
         memory = part.work.mem_bytes * (1e9 / (self.bandwidth * efficiency.memory))
         if part.shape.tile_heads > 1:
             rate = self.peak * self.hardware.efficiencies["attention_prefill"].compute
