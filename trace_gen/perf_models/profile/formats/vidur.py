@@ -97,9 +97,9 @@ def _model(options: PerfModelOptions, folder: Path) -> ProfileModel:
         raise UserError(what, path=folder, field=FLAG, fix="use --perf_model roofline, or leave --dtype out")
     measured = Measured(
         source=str(folder),
-        curves=_curves(options, folder / "mlp.csv"),
-        attention=_attention(options, folder / "attention.csv"),
-        whole_attention=lambda: _attention(replace(options, tensor=1), folder / "attention.csv"),
+        curves=read_curves(options, folder / "mlp.csv"),
+        attention=read_attention(options, folder / "attention.csv"),
+        whole_attention=lambda: read_attention(replace(options, tensor=1), folder / "attention.csv"),
         roofline=UNMEASURED,
         notes=(
             f"{folder}: Vidur's tables name no device, and are taken for {options.hardware.name}'s; the roofline times "
@@ -109,7 +109,8 @@ def _model(options: PerfModelOptions, folder: Path) -> ProfileModel:
     return profile_model(options, measured)
 
 
-def _curves(options: PerfModelOptions, path: Path) -> dict[str, Curve]:
+def read_curves(options: PerfModelOptions, path: Path) -> dict[str, Curve]:
+    """Return the times over tokens in ``mlp.csv``, by our operators' names."""
     model = options.architecture
     header = read_header(path)
     norms = [op for op in NORMS if _median(op) in header]
@@ -128,7 +129,8 @@ def _curves(options: PerfModelOptions, path: Path) -> dict[str, Curve]:
     return {**curves, "layernorm": _curve(tokens, norm)}
 
 
-def _attention(options: PerfModelOptions, path: Path) -> SeparateAttention:
+def read_attention(options: PerfModelOptions, path: Path) -> SeparateAttention:
+    """Return the times in ``attention.csv``."""
     model = options.architecture
     heads = _named(model, {"n_q_head": "num_attention_heads", "n_kv_head": "num_key_value_heads"})
     wanted = {**heads, "n_embd": model.hidden_size, DEGREE: options.tensor}
