@@ -17,7 +17,7 @@ from orchestrator.fabrics.choosing import other_machine
 from orchestrator.kv_memory.layout import kv_layout
 from orchestrator.schedulers.settings import Place
 from orchestrator.schedulers.speculation import EAGLE, Speculation
-from orchestrator.settings.decided import check_lock_step, decided, device_name, machine
+from orchestrator.settings.decided import check_lock_step, decided, device_flag, device_name, machine
 from orchestrator.settings.engine import DEFAULT_MODEL, ModelSettings, NetworkSettings, ParallelismSettings
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from trace_gen.adapters import AdapterWork
@@ -71,7 +71,7 @@ class Deploying:
         asked = given.model
         with _about("--model_name"):
             model = self._model(asked)
-        with _about("--node" if asked.hardware is None and given.network.node is not None else "--hardware"):
+        with _about(device_flag(given)):
             hardware = self._hardware(device_name(given))
         engine = decided(given, model, hardware)
         check_lock_step(engine, model)

@@ -10,6 +10,7 @@ from orchestrator.deployed_tiers import described
 from orchestrator.deployment import Deployment
 from orchestrator.fabrics.carrying import CarriedCurves
 from orchestrator.fabrics.fabric import COLLECTIVES, SHARE
+from orchestrator.lookups import looked_up
 from orchestrator.network_cards import bytes_per_s, latency_ns
 from orchestrator.observers.interface import Run
 from orchestrator.requests.request import Request
@@ -29,10 +30,12 @@ def introduction(run: Run) -> list[str]:
 
 
 def notes(run: Run) -> list[str]:
-    """Return what a user should know of the run, each in one sentence, before it begins."""
+    """Return what a user should know of the run, each in one sentence: before it begins, or until now."""
     found = [*run.notes, *run.source.notes, *(note for one in run.kinds() for note in _notes(one, run))]
     if run.source.skipped:
         found.append(f"{run.source.skipped} requests that can never fit are skipped")
+    for model in looked_up(run):
+        found += [*model.notes, *model.lookups.notes()]
     return list(dict.fromkeys(found))
 
 

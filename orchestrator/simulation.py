@@ -31,6 +31,7 @@ from orchestrator.deployment import Deployment, Started
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
+from orchestrator.lookups import lookup_figures
 from orchestrator.moved_arrivals import moved
 from orchestrator.observers.account import TimeRecorder
 from orchestrator.observers.interface import FinishedRows, Observer, Run, Stop, hooks
@@ -217,6 +218,7 @@ class _Going:
                 _facts(run, ending),
                 figures.summary,
                 None if self._tiers is None else self._tiers.figures(),
+                lookup_figures(run),
                 None if run.spec.client is None else run.spec.client.terms(),
             ),
             columns=recorder.columns(),

@@ -119,14 +119,26 @@ class TierFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class LookupFigures:
+    """Times that were looked up in measured tables, what was remembered not counted again: at sizes that were measured,
+    between them, and outside of them; and the same for each of the `operators`.
+    """
+
+    measured: int
+    interpolated: int
+    extrapolated: int
+    operators: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a run: latencies in ms (None where there are none), throughput over the makespan.
 
     Up to `error` they are what `RunFacts` says.
     `step_limits`: what a step of every engine holds at most, by what is counted (requests, tokens), as far as there is
     a limit that all share. `simulated_time_s`: where the engines' time went, summed over them: classes of work,
-    ``waiting``, ``idle``, ``asleep``. `drafts`, `transfers` and `kv_tiers` are None where there were none, `traffic`
-    where there is nothing to tell.
+    ``waiting``, ``idle``, ``asleep``. `drafts`, `transfers`, `kv_tiers` and `lookups` are None where there were none,
+    `traffic` where there is nothing to tell.
     """
 
     model: str
@@ -169,6 +181,7 @@ class Summary:
     traffic: TrafficFigures | None = None
     transfers: TransferFigures | None = None
     kv_tiers: TierFigures | None = None
+    lookups: LookupFigures | None = None
     client_ttft_ms: Figures | None = None
     client_latency_ms: Figures | None = None
 
@@ -180,7 +193,7 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Return the summary as its file holds it."""
         document = asdict(self)
-        for seldom in ("drafts", "traffic", "transfers", "kv_tiers", *CLIENT_LATENCIES):
+        for seldom in ("drafts", "traffic", "transfers", "kv_tiers", "lookups", *CLIENT_LATENCIES):
             if document[seldom] is None:
                 del document[seldom]
         return document
@@ -192,6 +205,7 @@ def summarise(
     facts: RunFacts,
     traffic: TrafficFigures | None = None,
     kv_tiers: TierFigures | None = None,
+    lookups: LookupFigures | None = None,
     client: ClientTerms | None = None,
 ) -> Summary:
     """Return the summary of what was recorded; `client` says what a client waits for outside of the engine."""
@@ -235,6 +249,7 @@ def summarise(
         traffic=traffic,
         transfers=_transfers(totals),
         kv_tiers=kv_tiers,
+        lookups=lookups,
         client_ttft_ms=None if outside is None else _milliseconds(distribution(columns["first_token"] + outside)),
         client_latency_ms=None if outside is None else _milliseconds(distribution(columns["end"] + outside)),
     )

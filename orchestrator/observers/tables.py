@@ -79,7 +79,7 @@ def _run_rows(summary: Summary) -> list[Row]:
     if (moved := summary.transfers) is not None:
         times = f"mean {moved.mean_ms:.3f} ms, of which {moved.mean_waiting_ms:.3f} ms in line"
         rows.append(("KV transfers", f"{moved.transfers}, {moved.bytes / 1e9:.3f} GB; {times}"))
-    rows += _tiers(summary)
+    rows += [*_tiers(summary), *_lookups(summary)]
     if summary.error:
         rows.append(("ended early", printable(summary.error)[:_LONGEST]))
     return rows
@@ -112,6 +112,16 @@ def _tiers(summary: Summary) -> list[Row]:
     moved = f"{tier.written_bytes / 1e9:.3f} GB written, {tier.loaded_bytes / 1e9:.3f} GB loaded"
     held = f"{tier.peak_bytes / 1e9:.3f} GB at most, {tier.evicted_blocks} blocks evicted"
     return [("KV tier", moved), ("KV tier holds", held), ("tokens found in the KV tier", str(tier.hit_tokens))]
+
+
+def _lookups(summary: Summary) -> list[Row]:
+    """Return where in measured tables times were looked up."""
+    found = summary.lookups
+    if found is None:
+        return []
+    parts = {"measured": found.measured, "interpolated": found.interpolated, "extrapolated": found.extrapolated}
+    total = max(1, sum(parts.values()))
+    return [("times looked up", ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items()))]
 
 
 def _limits(summary: Summary) -> list[Row]:

@@ -19,6 +19,7 @@ from orchestrator.settings.engine import (
 from orchestrator.settings.specification import EngineSpec
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.hardware import Hardware
+from trace_gen.perf_models import NamesDevice
 from trace_gen.quantization import ONLINE
 
 
@@ -69,10 +70,25 @@ def check_lock_step(engine: EngineSpec, model: ModelArchitecture) -> None:
 
 
 def device_name(engine: EngineSpec) -> str:
-    """Return what `--hardware` takes for an engine's device: what was asked for, or its node's, or the default."""
+    """Return what `--hardware` takes for an engine's device.
+
+    What was asked for goes before the node's device, that before the one whose measured times are looked up, and that
+    before the default.
+    """
     if engine.model.hardware is not None:
         return engine.model.hardware
-    return DEFAULT_HARDWARE if engine.network.node is None else load_node(engine.network.node).hardware
+    if engine.network.node is not None:
+        return load_node(engine.network.node).hardware
+    measured = engine.perf_model.device() if isinstance(engine.perf_model, NamesDevice) else None
+    return DEFAULT_HARDWARE if measured is None else measured
+
+
+def device_flag(engine: EngineSpec) -> str:
+    """Return the flag that names an engine's device, by which an error can name it."""
+    if engine.model.hardware is None and engine.network.node is not None:
+        return "--node"
+    named = engine.model.hardware is None and isinstance(engine.perf_model, NamesDevice)
+    return "--profile_dir" if named else "--hardware"
 
 
 def _fabric(engine: EngineSpec, hardware: Hardware) -> str | None:

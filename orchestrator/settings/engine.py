@@ -61,7 +61,9 @@ class ModelSettings:
         None, "ONNX file that holds the model, in place of --model_name", shown_default="the model by its name"
     )
     hardware: str | None = setting(
-        None, "shipped device, or the path of a hardware file", shown_default=f"the --node's, else {DEFAULT_HARDWARE}"
+        None,
+        "shipped device, or the path of a hardware file",
+        shown_default=f"the --node's, that of --profile_dir, else {DEFAULT_HARDWARE}",
     )
     fp: int | None = setting(
         None, "bits of weights, activations and KV cache", choices=("4", "8", "16", "32"), shown_default="16"

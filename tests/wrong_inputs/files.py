@@ -8,10 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from helpers.small_profile import bundle
+
 ROOT = Path(__file__).parents[2]
 HEADER = "input_toks\toutput_toks\tarrival_time_ns\n"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 REALLM = "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
+PROFILES = {
+    "good": ("meta.yaml", "", ""),
+    "column": ("tp1/dense.csv", "tokens", "token"),
+    "nan": ("tp1/attention.csv", "0,0,1,16,10.508", "0,0,1,16,nan"),
+    "negative": ("tp1/dense.csv", "embedding,8,", "embedding,8,-"),
+    "twice": ("tp1/dense.csv", "embedding,8,", "embedding,1,"),
+    "order": ("tp1/per_sequence.csv", "lm_head,4,", "lm_head,40,"),
+    "device": ("meta.yaml", "RTX4090", "RTX4095"),
+    "variant": ("meta.yaml", "bf16", "fp8"),
+    "meta": ("meta.yaml", '"RTX4090"', "5"),
+}
+"""Measured tables, each with one text in one file changed."""
 Files = Iterator[tuple[str, str | bytes]]
 
 WORKLOADS: dict[str, str | bytes] = {
@@ -578,6 +592,9 @@ def write_all(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name, (file, old, new) in PROFILES.items():
+        changed = bundle(folder / "q" / name) / file
+        changed.write_text(changed.read_text().replace(old, new, 1))
 
 
 _ROW = '0,gpt2,9,3,0,0,0,100,300,300,0,100,100.000,"[100, 100]"\n1,gpt2,8,1,50,60,60,200,200,150,10,150,,\n'

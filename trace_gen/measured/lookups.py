@@ -1,27 +1,65 @@
-"""How many times were looked up among measured ones, and how many of those lay beyond them."""
+"""How many times were looked up among measured ones: at sizes that were measured, between them, and outside of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(slots=True)
+class LookupCounts:
+    """Lookups whose sizes were measured, lay between measured ones, and lay below the least or above the largest."""
+
+    measured: int = 0
+    interpolated: int = 0
+    extrapolated: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.measured + self.interpolated + self.extrapolated
+
+    def add(self, other: LookupCounts) -> None:
+        """Count the lookups of `other`, too."""
+        self.measured += other.measured
+        self.interpolated += other.interpolated
+        self.extrapolated += other.extrapolated
 
 
 class Lookups:
-    """Counts lookups by what was looked up: those within the measured sizes, and those beyond the largest."""
+    """Counts lookups in the tables called `source`, by what was looked up.
 
-    def __init__(self) -> None:
-        self.within: Counter[str] = Counter()
-        self.beyond: Counter[str] = Counter()
+    What a model remembers it does not look up again.
+    """
 
-    def count(self, what: str, times: int, beyond: int) -> None:
-        """Count `times` lookups of `what`, `beyond` of them beyond the measured sizes."""
-        self.within[what] += times - beyond
-        if beyond:
-            self.beyond[what] += beyond
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._counts: dict[str, LookupCounts] = {}
 
-    def notes(self, source: str) -> Sequence[str]:
+    def count(self, what: str, found: LookupCounts) -> None:
+        """Count lookups of `what`."""
+        self._counts.setdefault(what, LookupCounts()).add(found)
+
+    def counts(self) -> Mapping[str, LookupCounts]:
+        """Return the counts by what was looked up."""
+        return dict(sorted(self._counts.items()))
+
+    def notes(self) -> tuple[str, ...]:
         """Return one sentence on what was extrapolated, none where nothing was."""
-        if not self.beyond:
+        outside = {what: count for what, count in self.counts().items() if count.extrapolated}
+        if not outside:
             return ()
-        parts = [f"{what} {100 * n / (n + self.within[what]):.2g} %" for what, n in sorted(self.beyond.items())]
-        return (f"{source}: beyond the measured sizes, so extrapolated, were {', '.join(parts)} of the lookups",)
+        parts = [f"{what} {100 * count.extrapolated / count.total:.3g} %" for what, count in outside.items()]
+        return (f"{self.source}: outside the measured sizes, so extrapolated, were {', '.join(parts)} of the lookups",)
+
+
+@runtime_checkable
+class TellsOfLookups(Protocol):
+    """A performance model that looks times up in tables.
+
+    `notes`: what a user should know of the tables themselves, one sentence each, from the start.
+    """
+
+    lookups: Lookups
+    notes: tuple[str, ...]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.digits import decimal_number, whole_number
+from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.files import read_text
 from foundation.printable import brief
@@ -25,8 +25,63 @@ IntArray = NDArray[np.int64]
 WHAT = "table of measured times"
 MOST = 2**31
 """Of a size: far more than any table has."""
-MOST_US = 1e12
+MOST_TIME = 1e12
+"""Of a time, be it in microseconds or milliseconds."""
 TIME = "time_us"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some `columns` of a file: `cells` ``[n][columns]`` as they are written, and the line of each row."""
+
+    path: Path
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    lines: Sequence[int]
+
+    def texts(self, column: str) -> list[str]:
+        """Return the cells of a column."""
+        place = self.columns.index(column)
+        return [row[place] for row in self.cells]
+
+    def sizes(self, columns: Sequence[str]) -> IntArray:
+        """Return columns of whole numbers (written ``16`` or ``16.0``), ``[n, columns]``."""
+        return self._numbers(columns, _is_size, f"a whole number from 0 to {MOST}").astype(np.int64)
+
+    def times(self, columns: Sequence[str], unit: str) -> FloatArray:
+        """Return columns of times above 0, ``[n, columns]``, as they are; `unit` is what an error calls them."""
+        return self._numbers(columns, _is_time, f"{unit} above 0, at most {MOST_TIME:g}")
+
+    def amounts(self, columns: Sequence[str]) -> FloatArray:
+        """Return columns of numbers that are not negative, ``[n, columns]``."""
+        return self._numbers(columns, _is_amount, f"a number from 0 to {MOST_TIME:g}")
+
+    def only(self, chosen: Sequence[int]) -> Rows:
+        """Return some of the rows."""
+        return Rows(self.path, self.columns, [self.cells[row] for row in chosen], [self.lines[row] for row in chosen])
+
+    def _numbers(self, columns: Sequence[str], fits: Callable[[float], bool], expected: str) -> FloatArray:
+        result = np.empty((len(self.cells), len(columns)))
+        for column, name in enumerate(columns):
+            for row, cell in enumerate(self.texts(name)):
+                number = decimal_number(cell)
+                if number is None or not fits(number):
+                    what, line = brief(cell), self.lines[row]
+                    raise UserError(what, path=self.path, line=line, field=name, fix=f"expected {expected}")
+                result[row, column] = number
+        return result
+
+
+def _is_size(number: float) -> bool:
+    return 0 <= number <= MOST and number == int(number)
+
+
+def _is_time(number: float) -> bool:
+    return 0 < number <= MOST_TIME
+
+
+def _is_amount(number: float) -> bool:
+    return 0 <= number <= MOST_TIME
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,80 +93,64 @@ class MeasuredTable:
     times: FloatArray
 
 
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns of a CSV file."""
+    _, header = next(_csv_rows(path), (1, []))
+    return header
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Rows:
+    """Return `columns` of a CSV file; one that lacks, a short row, or no rows at all are a `UserError`."""
+    rows = _csv_rows(path)
+    _, header = next(rows, (1, []))
+    if missing := [name for name in columns if name not in header]:
+        what = f"the {WHAT} lacks the column {', '.join(missing)}"
+        raise UserError(what, fix=f"expected {','.join(columns)}", path=path, line=1)
+    places = [header.index(name) for name in columns]
+    cells, lines = [], []
+    for line, row in rows:
+        if len(row) <= max(places):
+            raise UserError(f"{len(row)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
+        cells.append([row[place] for place in places])
+        lines.append(line)
+    if not cells:
+        raise UserError(f"the {WHAT} has no rows", path=path, fix="measure it, or leave the file out")
+    return Rows(path, tuple(columns), cells, lines)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not empty, with its line."""
+    reader = csv.reader(io.StringIO(read_text(path, WHAT)))
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        what = f"the {WHAT} is no CSV file: {error}"
+        raise UserError(what, path=path, line=reader.line_num) from None
+
+
 def read_measured(path: Path, axes: Sequence[str]) -> MeasuredTable:
     """Return the table of a file whose columns `axes` are whole numbers that grow, the first the slowest."""
-    header, rows = _rows(path, (*axes, TIME))
-    places = [header.index(name) for name in (*axes, TIME)]
-    return _table(path, [([cells[place] for place in places], line) for cells, line in rows], axes)
+    return _table(read_rows(path, (*axes, TIME)), axes)
 
 
 def read_layers(path: Path, axes: Sequence[str], layer: str = "layer") -> dict[str, MeasuredTable]:
     """Return a table for each name in the column `layer`, of a file whose other columns are as in `read_measured`."""
-    header, rows = _rows(path, (layer, *axes, TIME))
-    named, places = header.index(layer), [header.index(name) for name in (*axes, TIME)]
-    found: dict[str, list[tuple[list[str], int]]] = {}
-    for cells, line in rows:
-        found.setdefault(cells[named].strip(), []).append(([cells[place] for place in places], line))
-    return {name: _table(path, own, axes, f" of {name}") for name, own in found.items()}
+    rows = read_rows(path, (layer, *axes, TIME))
+    found: dict[str, list[int]] = {}
+    for row, name in enumerate(rows.texts(layer)):
+        found.setdefault(name, []).append(row)
+    return {name: _table(rows.only(own), axes, f" of {name}") for name, own in found.items()}
 
 
-def _rows(path: Path, wanted: Sequence[str]) -> tuple[list[str], list[tuple[list[str], int]]]:
-    """Return the header and the cells of each row with its line."""
-    reader = csv.reader(io.StringIO(read_text(path, WHAT)), skipinitialspace=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        missing = [name for name in wanted if name not in header]
-        if missing:
-            what = f"the {WHAT} lacks the column {', '.join(missing)}"
-            raise UserError(what, fix=f"expected {','.join(wanted)}", path=path, line=1)
-        rows = [(cells, reader.line_num) for cells in reader if cells]
-    except csv.Error as error:
-        raise UserError(f"the {WHAT} is no CSV file: {error}", path=path, line=reader.line_num) from None
-    if not rows:
-        raise UserError(f"the {WHAT} has no rows", path=path, fix="measure it, or leave the file out")
-    width = len(header)
-    for cells, line in rows:
-        if len(cells) < width:
-            raise UserError(f"{len(cells)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
-    return header, rows
+def _table(rows: Rows, axes: Sequence[str], of: str = "") -> MeasuredTable:
+    sizes, times = rows.sizes(axes), rows.times((TIME,), "microseconds")
+    _check_order(rows, sizes, axes, of)
+    return MeasuredTable(rows.path, sizes, times[:, 0] * 1e3)
 
 
-def _table(path: Path, rows: list[tuple[list[str], int]], axes: Sequence[str], of: str = "") -> MeasuredTable:
-    try:
-        numbers = np.array([cells for cells, _ in rows], dtype=np.float64)
-    except ValueError:
-        numbers = np.full((len(rows), len(axes) + 1), np.nan)
-    sizes, times = numbers[:, :-1], numbers[:, -1]
-    sound = (sizes >= 0) & (sizes <= MOST) & (sizes == np.floor(sizes))
-    if not sound.all() or not ((times > 0) & (times <= MOST_US)).all():
-        _explain(path, rows, axes)
-    whole = sizes.astype(np.int64)
-    _check_order(path, whole, rows, axes, of)
-    return MeasuredTable(path, whole, times * 1e3)
-
-
-def _explain(path: Path, rows: list[tuple[list[str], int]], axes: Sequence[str]) -> None:
-    """Raise the error of the first row that has a wrong cell."""
-    for cells, line in rows:
-        for name, cell in zip(axes, cells, strict=False):
-            if _size(cell) is None:
-                fix = f"expected a whole number from 0 to {MOST}"
-                raise UserError(f"{brief(cell.strip())}", path=path, line=line, field=name, fix=fix)
-        time = decimal_number(cells[-1].strip())
-        if time is None or not 0 < time <= MOST_US:
-            fix = f"expected microseconds above 0, at most {MOST_US:g}"
-            raise UserError(f"{brief(cells[-1].strip())}", path=path, line=line, field=TIME, fix=fix)
-
-
-def _size(cell: str) -> int | None:
-    """Return the whole number that a cell has, be it written ``16`` or ``16.0``."""
-    number = decimal_number(cell.strip())
-    if number is None or number != int(number):
-        return None
-    return whole_number(str(int(number)), 0, MOST)
-
-
-def _check_order(path: Path, sizes: IntArray, rows: list[tuple[list[str], int]], axes: Sequence[str], of: str) -> None:
+def _check_order(rows: Rows, sizes: IntArray, axes: Sequence[str], of: str) -> None:
     """Refuse sizes that come twice, or out of order."""
     steps = np.diff(sizes, axis=0)
     leading = np.array([next((step for step in row if step), 0) for row in steps.tolist()])
@@ -123,4 +162,4 @@ def _check_order(path: Path, sizes: IntArray, rows: list[tuple[list[str], int]],
     twice = not leading[wrong[0]]
     what = f"{shown}{of} comes twice" if twice else f"{shown}{of} comes after larger sizes"
     fix = "leave one of the rows out" if twice else f"sort the rows by {', '.join(axes)}"
-    raise UserError(what, path=path, line=rows[place][1], fix=fix)
+    raise UserError(what, path=rows.path, line=rows.lines[place], fix=fix)

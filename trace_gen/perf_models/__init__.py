@@ -7,7 +7,7 @@ it. `trace_gen.perf_model` has the contract of the model itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from foundation.registry import Registry
 
@@ -23,6 +23,14 @@ class PerfModelSettings(Protocol):
 
     def model(self, options: PerfModelOptions) -> PerfModel:
         """Return the model; raises `foundation.errors.UserError` when a file is missing or wrong."""
+
+
+@runtime_checkable
+class NamesDevice(Protocol):
+    """Settings of a performance model that was measured on a device."""
+
+    def device(self) -> str | None:
+        """Return what `--hardware` takes for that device; None where it is not known. Raises `UserError`."""
 
 
 perf_models: Registry[type[PerfModelSettings]] = Registry("performance model", package="trace_gen.perf_models")

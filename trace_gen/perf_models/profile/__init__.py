@@ -13,17 +13,16 @@ from foundation.settings.reading import Problem
 from trace_gen.perf_models import perf_models
 
 if TYPE_CHECKING:
-    from trace_gen.perf_model import PerfModelOptions
-    from trace_gen.perf_models.profile.model import ProfileModel
+    from trace_gen.perf_model import PerfModel, PerfModelOptions
 
 
 @perf_models.register("profile")
 @dataclass(frozen=True)
 class ProfileSettings:
-    """Tables that were measured on a device. See `trace_gen.perf_models.profile.bundle`."""
+    """Tables that were measured on a device. See `trace_gen.perf_models.profile.formats`."""
 
     profile_dir: Path | None = setting(
-        None, "folder of measured tables, such as meta.yaml and tp1/attention.csv", implies=True
+        None, "what was measured on a device: a folder of LLMServingSim's profiler or Vidur's, or a CSV", implies=True
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -31,10 +30,19 @@ class ProfileSettings:
         if self.profile_dir is None:
             yield Problem("perf_model", "profile needs measured tables", "give their folder: --profile_dir DIR")
 
-    def model(self, options: PerfModelOptions) -> ProfileModel:
-        """Return the model of the tables; what is wrong with them, or does not fit, is a `UserError`."""
-        from trace_gen.perf_models.profile.loading import load_profile
+    def device(self) -> str | None:
+        """Return what `--hardware` takes for the device that was measured; None where the files do not say."""
+        from trace_gen.perf_models.profile.formats import format_of
 
+        return format_of(self._path()).device(self._path())
+
+    def model(self, options: PerfModelOptions) -> PerfModel:
+        """Return the model of the tables; what is wrong with them, or does not fit, is a `UserError`."""
+        from trace_gen.perf_models.profile.formats import format_of
+
+        return format_of(self._path()).model(options, self._path())
+
+    def _path(self) -> Path:
         if self.profile_dir is None:
             raise UserError("profile needs measured tables", fix="give their folder", field="--profile_dir")
-        return load_profile(options, self.profile_dir)
+        return self.profile_dir

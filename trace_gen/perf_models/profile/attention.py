@@ -20,14 +20,17 @@ What the table does not have a column for:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_gen.measured.reading import MeasuredTable
+from foundation.errors import UserError
+from trace_gen.measured.lookups import LookupCounts
+from trace_gen.measured.reading import WHAT, MeasuredTable
 from trace_gen.perf_models.profile.skew import Skew
+from trace_gen.perf_models.profile.tables import KernelSizes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -67,92 +70,116 @@ class Slice:
 
 
 class AttentionTable:
-    """Looks batches up; see the module's docstring."""
+    """Looks up kernels of which every request that decodes has the same context; see the module's docstring.
+
+    Raises `UserError` where prompts alone, decodes alone or both together were not measured.
+    """
 
     def __init__(self, table: MeasuredTable) -> None:
-        self.skew: Skew | None = None
-        """What unequal contexts take longer; None: nothing."""
-        self.most = table.sizes.max(axis=0)
         self._slices: dict[int, dict[int, Slice]] = {}
+        self._most = table.sizes.max(axis=0).tolist()
+        decoding = table.sizes[table.sizes[:, 2] > 0, 3]
+        self._contexts = (int(decoding.min()), int(decoding.max())) if len(decoding) else (0, 0)
         pairs, own = np.unique(table.sizes[:, [0, 2]], axis=0, return_inverse=True)
         for place, (chunk, decodes) in enumerate(pairs.tolist()):
             rows = own.ravel() == place
             self._slices.setdefault(chunk, {})[decodes] = Slice.of(table.sizes[rows][:, [1, 3]], table.times[rows])
-        self._counts = {chunk: np.array(sorted(slices), dtype=np.float64) for chunk, slices in self._slices.items()}
-        self._chunks = {
-            beside: np.array(
-                sorted(chunk for chunk, counts in self._slices.items() if chunk and self._has(counts, beside))
-            )
-            for beside in (False, True)
-        }
+        self._counts = {chunk: _sorted(filter(None, slices)) for chunk, slices in self._slices.items()}
+        self._alone = _sorted(chunk for chunk, slices in self._slices.items() if chunk and 0 in slices)
+        self._beside = _sorted(chunk for chunk, counts in self._counts.items() if chunk and len(counts))
+        for what, sizes in (
+            ("no decodes without a prompt", self._counts.get(0, _sorted(()))),
+            ("no prompts without decodes", self._alone),
+            ("no decodes beside a prompt", self._beside),
+        ):
+            if not len(sizes):
+                raise UserError(f"the {WHAT} has {what}", path=table.path, fix="measure them, too")
 
-    @staticmethod
-    def _has(counts: dict[int, Slice], beside: bool) -> bool:
-        return any(counts) if beside else 0 in counts
+    def equal_ns(self, chunks: IntArray, contexts: IntArray, count: int, decode: FloatArray) -> FloatArray:
+        """Return the times where each of `count` requests decodes on `decode` ``[k]`` tokens, beside prompts or none.
 
-    def batch_ns(self, chunks: IntArray, contexts: IntArray, decoding: IntArray) -> FloatArray:
-        """Return the time of a kernel at each step, ``[k]``.
-
-        `chunks`, `contexts` ``[c]``: tokens computed and cached of each prompt; `decoding` ``[k, n]``: tokens in the
-        cache of each request that decodes.
+        `chunks`, `contexts` ``[c]``: tokens computed and cached of each prompt. Something of either there must be.
         """
-        count = decoding.shape[1]
-        mean = decoding.mean(axis=1) if count else np.zeros(len(decoding))
-        at_mean = self._kernel(chunks, contexts, count, mean)
-        if count < 2 or self.skew is None:
-            return at_mean
-        return at_mean + self.skew.excess_ns(count, mean, decoding.max(axis=1), prompts=len(chunks) > 0)
-
-    def alone_ns(self, count: int, context: float) -> float:
-        """Return the time of `count` decodes on `context` tokens each, without any prompt."""
-        return float(self._beside(0, 0.0, count, np.array([context]))[0])
-
-    def beyond(self, chunks: IntArray, contexts: IntArray, decoding: IntArray) -> int:
-        """Return at how many steps some size is larger than any that was measured; arguments as in `batch_ns`."""
-        chunk, context, count, decode = self.most.tolist()
-        if decoding.shape[1] > count or (chunks > chunk).any() or (contexts > context).any():
-            return len(decoding)
-        return int((decoding.mean(axis=1) > decode).sum()) if decoding.shape[1] else 0
-
-    def _kernel(self, chunks: IntArray, contexts: IntArray, count: int, decode: FloatArray) -> FloatArray:
-        """Return the times of a kernel whose decodes have `decode` ``[k]`` tokens of context each."""
         if not len(chunks):
-            return self._beside(0, 0.0, count, decode)
-        base = self._beside(int(self._chunks[count > 0][0]), 0.0, count, decode)
+            return self._decodes_ns(0, 0.0, count, decode)
+        base = self._decodes_ns(int(self._chunks(count)[0]), 0.0, count, decode)
         more = (
             self._beyond_base(chunk, float(context), count, decode, base)
             for chunk, context in zip(chunks.tolist(), contexts.tolist(), strict=True)
         )
         return sum(more, base)
 
+    def alone_ns(self, count: int, context: float) -> float:
+        """Return the time of `count` decodes on `context` tokens each, without any prompt."""
+        return float(self._decodes_ns(0, 0.0, count, np.array([context]))[0])
+
+    def lookups(self, sizes: KernelSizes) -> LookupCounts:
+        """See `AttentionTimes.lookups`."""
+        steps, count, decode = len(sizes.decoding), sizes.decoding.shape[1], sizes.mean_context()
+        prompts = list(zip(sizes.chunks.tolist(), sizes.contexts.tolist(), strict=True))
+        least, (most_chunk, most_context, most_count, _) = self._chunks(count)[0], self._most
+        if count > most_count or any(
+            not least <= chunk <= most_chunk or context > most_context for chunk, context in prompts
+        ):
+            return LookupCounts(extrapolated=steps)
+        outside = int(((decode < self._contexts[0]) | (decode > self._contexts[1])).sum()) if count else 0
+        chunk, context = prompts[0] if prompts else (0, 0)
+        found = self._slices.get(chunk, {}).get(count)
+        measured = 0
+        if found is not None and len(prompts) < 2 and context in found.prompt:
+            measured = int(np.isin(decode, found.decode).sum())
+        return LookupCounts(measured, steps - measured - outside, outside)
+
+    def _chunks(self, count: int) -> FloatArray:
+        """Return the chunks that were measured beside decodes, or alone."""
+        return self._beside if count else self._alone
+
     def _beyond_base(self, chunk: int, context: float, count: int, decode: FloatArray, base: FloatArray) -> FloatArray:
         """Return what one chunk takes beyond the smallest one, beside `count` decodes."""
-        chunks = self._chunks[count > 0]
+        chunks = self._chunks(count)
         low, high, share = _bracket(chunks, chunk)
         smaller, larger = int(chunks[low]), int(chunks[high])
-        least = self._beside(smaller, context, count, decode) - base
+        least = self._decodes_ns(smaller, context, count, decode) - base
         if not share:
             return least
-        most = self._beside(larger, context, count, decode) - base
+        most = self._decodes_ns(larger, context, count, decode) - base
         if smaller < SQUARES_FROM:
             return _mixed(least, most, share)
         return chunk * _mixed(least / smaller, most / larger, share)
 
-    def _beside(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
-        slices = self._slices[chunk]
+    def _decodes_ns(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
+        """Return the times of a chunk that was measured (0: none) beside `count` decodes."""
+        slices, counts = self._slices[chunk], self._counts[chunk]
         if not count:
             return slices[0].at(context, decode)
-        counts = self._counts[chunk]
-        counts = counts[counts > 0]
         low, high, share = _bracket(counts, count)
         return _mixed(
             slices[int(counts[low])].at(context, decode), slices[int(counts[high])].at(context, decode), share
         )
 
 
-def _has(slices: Mapping[int, Slice], beside: bool) -> bool:
-    """Whether there are slices with decodes beside the chunk, or one without."""
-    return any(slices) if beside else 0 in slices
+@dataclass(frozen=True, slots=True, eq=False)
+class UnequalAttention:
+    """`AttentionTimes` of a table, and of what contexts of unequal length take longer (None: nothing)."""
+
+    table: AttentionTable
+    skew: Skew | None
+
+    def kernel_ns(self, sizes: KernelSizes) -> FloatArray:
+        """See `AttentionTimes.kernel_ns`."""
+        count, mean = sizes.decoding.shape[1], sizes.mean_context()
+        equal = self.table.equal_ns(sizes.chunks, sizes.contexts, count, mean)
+        if count < 2 or self.skew is None:
+            return equal
+        return equal + self.skew.excess_ns(count, mean, sizes.decoding.max(axis=1), prompts=len(sizes.chunks) > 0)
+
+    def lookups(self, sizes: KernelSizes) -> LookupCounts:
+        """See `AttentionTimes.lookups`."""
+        return self.table.lookups(sizes)
+
+
+def _sorted(sizes: Iterable[int]) -> FloatArray:
+    return np.array(sorted(sizes), dtype=np.float64)
 
 
 def _bracket(sizes: NDArray[np.generic], size: float) -> tuple[int, int, float]:

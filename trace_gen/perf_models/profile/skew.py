@@ -19,24 +19,19 @@ times of equal contexts say.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.digits import decimal_number
-from foundation.errors import UserError
-from foundation.files import read_text
-from foundation.printable import brief
-from trace_gen.measured.reading import MOST_US, WHAT
+from trace_gen.measured.reading import read_rows
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-COLUMNS = ("n", "pc", "kv_big", "kv_mean", "t_mean_us", "t_skew_us")
+BATCH = ("n", "pc", "kv_big", "kv_mean")
+TIMES = ("t_mean_us", "t_skew_us")
 LONGEST = 8192
 CHUNKS = (128, 1024)
 MOST_CACHED = 180_000
@@ -62,7 +57,9 @@ def read_skew(path: Path, alone_ns: Callable[[int, float], float]) -> Skew:
 
     `alone_ns`: the time of so many decodes on so much context each, alone, as measured elsewhere.
     """
-    decodes, chunk, longest, mean, equal, unequal = np.array(_rows(path), dtype=np.float64).T
+    rows = read_rows(path, (*BATCH, *TIMES))
+    decodes, chunk, longest, mean = rows.amounts(BATCH).T
+    equal, unequal = rows.times(TIMES, "microseconds").T
     alone = chunk == 0
     known = [alone_ns(int(count), context) for count, context in zip(decodes[alone], mean[alone], strict=True)]
     iterations = float(np.median(equal[alone] * 1e3 / known)) if alone.any() else 1.0
@@ -81,28 +78,3 @@ def _slope(longer: FloatArray, excess: FloatArray) -> float:
     """Return the slope of the line through the origin that is nearest to the excesses, never below 0."""
     squares = float((longer**2).sum())
     return max(0.0, float((longer * excess).sum()) / squares) if squares else 0.0
-
-
-def _rows(path: Path) -> list[Sequence[float]]:
-    reader = csv.reader(io.StringIO(read_text(path, WHAT)), skipinitialspace=True)
-    header = [name.strip() for name in next(reader, [])]
-    if missing := [name for name in COLUMNS if name not in header]:
-        what = f"the {WHAT} lacks the column {', '.join(missing)}"
-        raise UserError(what, path=path, line=1, fix=f"expected {','.join(COLUMNS)}")
-    places = [header.index(name) for name in COLUMNS]
-    found: list[Sequence[float]] = []
-    for cells in reader:
-        if not cells:
-            continue
-        line = reader.line_num
-        if len(cells) < len(header):
-            raise UserError(f"{len(cells)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
-        numbers = [decimal_number(cells[place].strip()) for place in places]
-        for name, place, number in zip(COLUMNS, places, numbers, strict=True):
-            if number is None or not 0 <= number <= MOST_US:
-                fix = f"expected a number from 0 to {MOST_US:g}"
-                raise UserError(brief(cells[place].strip()), path=path, line=line, field=name, fix=fix)
-        found.append([number for number in numbers if number is not None])
-    if not found:
-        raise UserError(f"the {WHAT} has no rows", path=path, fix="measure it, or leave the file out")
-    return found

@@ -33,6 +33,7 @@ from foundation.printable import brief
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
 from trace_gen.measured.curve import Curve
+from trace_gen.measured.lookups import LookupCounts, Lookups
 from trace_gen.model_operators import ModelOperators, model_operators
 from trace_gen.perf_model import (
     AttentionGranularity,
@@ -75,6 +76,13 @@ class LayerTable:
         alone, through, before = self.by_input.at(np.array([tokens, tokens + context, context]))
         return float(max(alone, through - before)) if attends and context else float(alone)
 
+    def lookups(self, tokens: int, context: int) -> LookupCounts:
+        """Return what `chunk` looks up: a row, or the prompt whose last tokens these are."""
+        if (tokens, context) in self.points:
+            return LookupCounts(measured=1)
+        found = self.by_input.lookups(np.array([tokens + context]))
+        return LookupCounts(interpolated=1) if found.measured else found
+
 
 class TableV0Model:
     """Looks operators up in a v0.2.1 table; see the module's docstring."""
@@ -83,8 +91,10 @@ class TableV0Model:
     attention_granularity: AttentionGranularity = "request"
     latency_source: LatencySource = "model"
 
-    def __init__(self, layers: dict[str, list[LayerTable]]) -> None:
+    def __init__(self, layers: dict[str, list[LayerTable]], source: str) -> None:
         self.layers = layers
+        self.lookups = Lookups(source)
+        self.notes: tuple[str, ...] = ()
         self._plain: dict[tuple[str, int], int] = {}
 
     def latency_ns(self, operators: OperatorTable) -> IntArray:
@@ -108,6 +118,7 @@ class TableV0Model:
         found = self._plain.get((name, rows))
         if found is None:
             found = round(sum(layer.chunk(rows, 0, attends=False) for layer in self.layers[name]))
+            self.lookups.count(name, self.layers[name][0].lookups(rows, 0))
             self._plain[name, rows] = found
         return found
 
@@ -116,6 +127,11 @@ class TableV0Model:
         context = batch.context_by_step()
         times = np.zeros(context.shape)
         chunks = np.flatnonzero(batch.new_tokens > 1).tolist()
+        decodes = batch.new_tokens <= 1
+        self.lookups.count(name, self.layers[name][0].by_context.lookups(context[:, decodes]))
+        for position in chunks:
+            sizes = int(batch.new_tokens[position]), int(batch.context_tokens[position])
+            self.lookups.count(name, self.layers[name][0].lookups(*sizes))
         for layer in self.layers[name]:
             part = layer.by_context.at(context)
             for position in chunks:
@@ -154,7 +170,12 @@ def load_table_v0(options: PerfModelOptions, table: Path | None) -> TableV0Model
     for row in of_model:
         points.setdefault(row.layer, {}).setdefault((row.tokens, row.context), row.latency)
     wanted = model_operators(options.architecture, precision=options.precision, vocabulary=SPLIT)
-    return TableV0Model(_layer_tables(wanted, points, table))
+    return TableV0Model(_layer_tables(wanted, points, table), str(table))
+
+
+def devices_of(table: Path) -> set[str]:
+    """Return the devices that the CSV file `table` has rows of."""
+    return {row.hardware for row in _read_rows(table)}
 
 
 class _Row(NamedTuple):
