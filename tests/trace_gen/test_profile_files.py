@@ -86,7 +86,9 @@ MALFORMED = [
     ),
     ("tp1/skew.csv", column("kv_big"), "skew.csv, line 1: the table of measured times lacks the column kv_big"),
     ("tp1/skew.csv", cell(2, 5, "-1"), 'skew.csv, line 2, t_skew_us: "-1"; expected microseconds above 0'),
-    ("tp1/skew.csv", cell(2, 0, "nan"), 'skew.csv, line 2, n: "nan"; expected a number from 0'),
+    ("tp1/skew.csv", cell(2, 0, "nan"), 'skew.csv, line 2, n: "nan"; expected a whole number from 1'),
+    ("tp1/skew.csv", cell(2, 0, "0"), 'skew.csv, line 2, n: "0"; expected a whole number from 1'),
+    ("tp1/skew.csv", cell(2, 3, "-3"), 'skew.csv, line 2, kv_mean: "-3"; expected a number from 0'),
     ("meta.yaml", lambda lines: ["hardware: 5"], "meta.yaml"),
     ("meta.yaml", lambda lines: ["a: ["], "meta.yaml"),
 ]

@@ -44,9 +44,13 @@ class Rows:
         place = self.columns.index(column)
         return [row[place] for row in self.cells]
 
-    def sizes(self, columns: Sequence[str]) -> IntArray:
-        """Return columns of whole numbers (written ``16`` or ``16.0``), ``[n, columns]``."""
-        return self._numbers(columns, _is_size, f"a whole number from 0 to {MOST}").astype(np.int64)
+    def sizes(self, columns: Sequence[str], least: int = 0) -> IntArray:
+        """Return columns of whole numbers (written ``16`` or ``16.0``) from `least` on, ``[n, columns]``."""
+
+        def fits(number: float) -> bool:
+            return least <= number <= MOST and number == int(number)
+
+        return self._numbers(columns, fits, f"a whole number from {least} to {MOST}").astype(np.int64)
 
     def times(self, columns: Sequence[str], unit: str) -> FloatArray:
         """Return columns of times above 0, ``[n, columns]``, as they are; `unit` is what an error calls them."""
@@ -70,10 +74,6 @@ class Rows:
                     raise UserError(what, path=self.path, line=line, field=name, fix=f"expected {expected}")
                 result[row, column] = number
         return result
-
-
-def _is_size(number: float) -> bool:
-    return 0 <= number <= MOST and number == int(number)
 
 
 def _is_time(number: float) -> bool:
