@@ -63,7 +63,11 @@ MALFORMED = [
     ("tp1/dense.csv", cell(4, 1, "5"), "dense.csv, line 4: tokens 5 of embedding comes after larger sizes; sort the"),
     ("tp1/dense.csv", lambda lines: lines[:1], "dense.csv: the table of measured times has no rows"),
     ("tp1/dense.csv", lambda lines: [], "dense.csv, line 1: the table of measured times lacks the column layer, tok"),
-    ("tp1/dense.csv", lambda lines: [*lines[:5], "act_fn", *lines[5:]], "dense.csv, line 6: 1 columns; expected"),
+    (
+        "tp1/dense.csv",
+        lambda lines: [*lines[:5], "act_fn", *lines[5:]],
+        "line 6: 1 columns; expected 3, as in line 1",
+    ),
     ("tp1/dense.csv", lambda lines: [*lines[:5], "act_fn,\0", *lines[5:]], "dense.csv"),
     ("tp1/per_sequence.csv", column("sequences"), "per_sequence.csv, line 1: the table of measured times lacks"),
     ("tp1/attention.csv", column("kv_decode"), "attention.csv, line 1: the table of measured times lacks the colu"),

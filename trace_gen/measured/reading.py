@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.files import read_text
-from foundation.printable import brief
+from foundation.printable import brief, shorten
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -110,7 +110,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Rows:
     cells, lines = [], []
     for line, row in rows:
         if len(row) <= max(places):
-            raise UserError(f"{len(row)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
+            raise UserError(f"{len(row)} columns", fix=f"expected {len(header)}, as in line 1", path=path, line=line)
         cells.append([row[place] for place in places])
         lines.append(line)
     if not cells:
@@ -141,7 +141,7 @@ def read_layers(path: Path, axes: Sequence[str], layer: str = "layer") -> dict[s
     found: dict[str, list[int]] = {}
     for row, name in enumerate(rows.texts(layer)):
         found.setdefault(name, []).append(row)
-    return {name: _table(rows.only(own), axes, f" of {name}") for name, own in found.items()}
+    return {name: _table(rows.only(own), axes, f" of {shorten(name)}") for name, own in found.items()}
 
 
 def _table(rows: Rows, axes: Sequence[str], of: str = "") -> MeasuredTable:
