@@ -15,6 +15,7 @@ from helpers.small_profile import (
     experts_us,
     operator_us,
     small_model,
+    table,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from trace_gen.mlp.routings import routings
 from trace_gen.models import load_model
 from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.perf_models.profile.model import ProfileModel
+from trace_gen.perf_models.profile.skew import read_skew
 from trace_gen.trace import Trace
 
 
@@ -163,6 +165,16 @@ def test_unequal_contexts_have_the_tail_that_was_planted(
     trace = traced(perf, model, batch([64, 1, 1, 1, 1], [0, *unequal]))
     assert microseconds(trace, "attention") == pytest.approx(attention_us(64, 0, 4, 400) + 0.004 * 600, abs=6e-4)
     assert microseconds(traced(perf, model, batch([1], [1000])), "attention") == attention_us(0, 0, 1, 1000)
+
+
+def test_a_number_of_decodes_without_rows_to_fit_takes_its_neighbours_tail(tmp_path: Path) -> None:
+    rows = [(4, 0, 1000, 400, 30, 36), (16, 0, 9000, 800, 30, 90), (64, 0, 1000, 400, 30, 42)]
+    path = table(tmp_path / "skew.csv", "n,pc,kv_big,kv_mean,t_mean_us,t_skew_us", rows)
+    skew = read_skew(path, lambda count, context: 30_000)
+    means, longest = np.array([400.0]), np.array([1000])
+    excess = [skew.excess_ns(count, means, longest, prompts=False)[0] for count in (2, 4, 34, 64, 90)]
+    assert excess == pytest.approx([6000, 6000, 9000, 12000, 12000])
+    assert skew.excess_ns(4, means, longest, prompts=True)[0] == 0, "nothing was measured beside prompts"
 
 
 def test_meta_turns_the_tail_off(tmp_path: Path, model: ModelArchitecture) -> None:

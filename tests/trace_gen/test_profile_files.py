@@ -63,7 +63,11 @@ MALFORMED = [
     ("tp1/dense.csv", cell(4, 1, "5"), "dense.csv, line 4: tokens 5 of embedding comes after larger sizes; sort the"),
     ("tp1/dense.csv", lambda lines: lines[:1], "dense.csv: the table of measured times has no rows"),
     ("tp1/dense.csv", lambda lines: [], "dense.csv, line 1: the table of measured times lacks the column layer, tok"),
-    ("tp1/dense.csv", lambda lines: [*lines[:5], "act_fn", *lines[5:]], "dense.csv, line 6: 1 columns; expected"),
+    (
+        "tp1/dense.csv",
+        lambda lines: [*lines[:5], "act_fn", *lines[5:]],
+        "line 6: 1 columns; expected 3, as in line 1",
+    ),
     ("tp1/dense.csv", lambda lines: [*lines[:5], "act_fn,\0", *lines[5:]], "dense.csv"),
     ("tp1/per_sequence.csv", column("sequences"), "per_sequence.csv, line 1: the table of measured times lacks"),
     ("tp1/attention.csv", column("kv_decode"), "attention.csv, line 1: the table of measured times lacks the colu"),
@@ -86,7 +90,9 @@ MALFORMED = [
     ),
     ("tp1/skew.csv", column("kv_big"), "skew.csv, line 1: the table of measured times lacks the column kv_big"),
     ("tp1/skew.csv", cell(2, 5, "-1"), 'skew.csv, line 2, t_skew_us: "-1"; expected microseconds above 0'),
-    ("tp1/skew.csv", cell(2, 0, "nan"), 'skew.csv, line 2, n: "nan"; expected a number from 0'),
+    ("tp1/skew.csv", cell(2, 0, "nan"), 'skew.csv, line 2, n: "nan"; expected a whole number from 1'),
+    ("tp1/skew.csv", cell(2, 0, "0"), 'skew.csv, line 2, n: "0"; expected a whole number from 1'),
+    ("tp1/skew.csv", cell(2, 3, "-3"), 'skew.csv, line 2, kv_mean: "-3"; expected a number from 0'),
     ("meta.yaml", lambda lines: ["hardware: 5"], "meta.yaml"),
     ("meta.yaml", lambda lines: ["a: ["], "meta.yaml"),
 ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foundation.digits import decimal_number
 from foundation.errors import UserError
 from foundation.files import read_text
-from foundation.printable import brief
+from foundation.printable import brief, shorten
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -44,9 +44,13 @@ class Rows:
         place = self.columns.index(column)
         return [row[place] for row in self.cells]
 
-    def sizes(self, columns: Sequence[str]) -> IntArray:
-        """Return columns of whole numbers (written ``16`` or ``16.0``), ``[n, columns]``."""
-        return self._numbers(columns, _is_size, f"a whole number from 0 to {MOST}").astype(np.int64)
+    def sizes(self, columns: Sequence[str], least: int = 0) -> IntArray:
+        """Return columns of whole numbers (written ``16`` or ``16.0``) from `least` on, ``[n, columns]``."""
+
+        def fits(number: float) -> bool:
+            return least <= number <= MOST and number == int(number)
+
+        return self._numbers(columns, fits, f"a whole number from {least} to {MOST}").astype(np.int64)
 
     def times(self, columns: Sequence[str], unit: str) -> FloatArray:
         """Return columns of times above 0, ``[n, columns]``, as they are; `unit` is what an error calls them."""
@@ -70,10 +74,6 @@ class Rows:
                     raise UserError(what, path=self.path, line=line, field=name, fix=f"expected {expected}")
                 result[row, column] = number
         return result
-
-
-def _is_size(number: float) -> bool:
-    return 0 <= number <= MOST and number == int(number)
 
 
 def _is_time(number: float) -> bool:
@@ -110,7 +110,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Rows:
     cells, lines = [], []
     for line, row in rows:
         if len(row) <= max(places):
-            raise UserError(f"{len(row)} columns", fix=f"expected {','.join(header)}", path=path, line=line)
+            raise UserError(f"{len(row)} columns", fix=f"expected {len(header)}, as in line 1", path=path, line=line)
         cells.append([row[place] for place in places])
         lines.append(line)
     if not cells:
@@ -141,7 +141,7 @@ def read_layers(path: Path, axes: Sequence[str], layer: str = "layer") -> dict[s
     found: dict[str, list[int]] = {}
     for row, name in enumerate(rows.texts(layer)):
         found.setdefault(name, []).append(row)
-    return {name: _table(rows.only(own), axes, f" of {name}") for name, own in found.items()}
+    return {name: _table(rows.only(own), axes, f" of {shorten(name)}") for name, own in found.items()}
 
 
 def _table(rows: Rows, axes: Sequence[str], of: str = "") -> MeasuredTable:

@@ -52,7 +52,11 @@ def _attention(path: Path) -> None:
 
 
 def _skew(path: Path) -> None:
-    skew = read_skew(path, lambda count, context: 10_000 + count * context)
+    def alone_ns(count: int, context: float) -> float:
+        assert count >= 1
+        return 10_000 + count * context
+
+    skew = read_skew(path, alone_ns)
     excess = skew.excess_ns(3, DECODING.mean(axis=1), DECODING.max(axis=1), prompts=True)
     assert np.isfinite(excess).all() and (excess >= 0).all()
 

@@ -30,7 +30,8 @@ from trace_gen.measured.reading import read_rows
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-BATCH = ("n", "pc", "kv_big", "kv_mean")
+BATCH = ("n", "pc")
+CONTEXTS = ("kv_big", "kv_mean")
 TIMES = ("t_mean_us", "t_skew_us")
 LONGEST = 8192
 CHUNKS = (128, 1024)
@@ -39,17 +40,27 @@ MOST_CACHED = 180_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Skew:
-    """Tau (ns a token of context) by number of decodes `counts` ``[c]``: `alone`, and `beside` a prompt."""
+class Tail:
+    """Tau (ns a token of context) by number of decodes: `taus` at `counts`, ``[c]``, of those with rows to fit."""
 
     counts: FloatArray
-    alone: FloatArray
-    beside: FloatArray
+    taus: FloatArray
+
+    def tau(self, count: int) -> float:
+        """Return tau of `count` decodes; 0 where nothing was fitted."""
+        return float(np.interp(count, self.counts, self.taus)) if len(self.counts) else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Skew:
+    """The tails of decodes `alone`, and `beside` a prompt."""
+
+    alone: Tail
+    beside: Tail
 
     def excess_ns(self, count: int, mean: FloatArray, most: IntArray, *, prompts: bool) -> FloatArray:
         """Return what `count` unequal contexts take longer than equal ones at each step, ``[k]``."""
-        tau = np.interp(count, self.counts, self.beside if prompts else self.alone)
-        return tau * (most - mean)
+        return (self.beside if prompts else self.alone).tau(count) * (most - mean)
 
 
 def read_skew(path: Path, alone_ns: Callable[[int, float], float]) -> Skew:
@@ -57,21 +68,23 @@ def read_skew(path: Path, alone_ns: Callable[[int, float], float]) -> Skew:
 
     `alone_ns`: the time of so many decodes on so much context each, alone, as measured elsewhere.
     """
-    rows = read_rows(path, (*BATCH, *TIMES))
-    decodes, chunk, longest, mean = rows.amounts(BATCH).T
+    rows = read_rows(path, (*BATCH, *CONTEXTS, *TIMES))
+    decodes, chunk = rows.sizes(BATCH[:1], least=1)[:, 0], rows.sizes(BATCH[1:])[:, 0]
+    longest, mean = rows.amounts(CONTEXTS).T
     equal, unequal = rows.times(TIMES, "microseconds").T
     alone = chunk == 0
-    known = [alone_ns(int(count), context) for count, context in zip(decodes[alone], mean[alone], strict=True)]
+    known = [alone_ns(count, context) for count, context in zip(decodes[alone].tolist(), mean[alone], strict=True)]
     iterations = float(np.median(equal[alone] * 1e3 / known)) if alone.any() else 1.0
     fitted = longest <= LONGEST
     fitted &= alone | ((chunk >= CHUNKS[0]) & (chunk <= CHUNKS[1]) & (decodes * mean <= MOST_CACHED))
     longer, excess = longest - mean, (unequal - equal) * (1e3 / iterations)
+    return Skew(*(_tail(decodes[own], longer[own], excess[own]) for own in (fitted & alone, fitted & ~alone)))
+
+
+def _tail(decodes: IntArray, longer: FloatArray, excess: FloatArray) -> Tail:
     counts = np.unique(decodes)
-    lines = [
-        [_slope(longer[own], excess[own]) for own in (fitted & kind & (decodes == count) for count in counts)]
-        for kind in (alone, ~alone)
-    ]
-    return Skew(counts, np.array(lines[0]), np.array(lines[1]))
+    taus = [_slope(longer[own], excess[own]) for own in (decodes == count for count in counts)]
+    return Tail(counts.astype(np.float64), np.array(taus))
 
 
 def _slope(longer: FloatArray, excess: FloatArray) -> float:

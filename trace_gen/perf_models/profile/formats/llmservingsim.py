@@ -22,6 +22,7 @@ from pathlib import Path
 from foundation.documents import read_yaml
 from foundation.errors import UserError
 from foundation.fields import Fields
+from foundation.printable import shorten
 from trace_gen.hardware import plain_name
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines
@@ -136,10 +137,10 @@ def _check_fits(options: PerfModelOptions, meta: Meta) -> None:
     hardware, precision = options.hardware, options.precision
     if plain_name(meta.hardware) not in {plain_name(hardware.name), plain_name(hardware.device)}:
         raise UserError(
-            f"{meta.hardware}, but {hardware.name} is simulated",
+            f"{shorten(meta.hardware)}, but {hardware.name} is simulated",
             path=meta.path,
             field="hardware",
-            fix=f"give --hardware {meta.hardware}, or tables that were measured on {hardware.name}",
+            fix=f"give --hardware {shorten(meta.hardware)}, or tables that were measured on {hardware.name}",
         )
     widths = widths_of(meta.variant)
     if widths is not None and widths != (precision.weight_bits, precision.kv_bits):
@@ -164,7 +165,7 @@ def _check_sequence(options: PerfModelOptions, folder: Path, meta: Meta) -> None
     """Refuse a block catalogue that has an operator which the model has not."""
     wanted = operator_names(model_operators(options.architecture))
     if other := [name for name in _sequence(folder, meta) if name not in wanted]:
-        what = f"the block catalogue has {', '.join(other)}, which the model has not"
+        what = f"the block catalogue has {', '.join(map(shorten, other[:3]))}, which the model has not"
         raise UserError(what, path=folder, field=FLAG, fix="give the tables of this model")
 
 

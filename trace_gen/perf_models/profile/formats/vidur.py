@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
+from foundation.printable import shorten
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines
@@ -143,7 +144,7 @@ def read_attention(options: PerfModelOptions, path: Path) -> SeparateAttention:
     rows = _of_model(read_rows(path, (*medians.values(), *sizes, *wanted, *kinds)), wanted, model)
     for kind in kinds:
         if len(several := sorted({*rows.texts(kind)})) > 1:
-            what, fix = f"rows of {' and '.join(several)}", "leave those of one in"
+            what, fix = f"rows of {' and '.join(map(shorten, several[:3]))}", "leave those of one in"
             raise UserError(what, path=path, field=kind, fix=fix)
     chunk, batch, context = rows.sizes(sizes).T
     saves = None
