@@ -27,7 +27,11 @@ class ServerPolicy(Policy):
         None, "share of an NPU's memory that the engine takes", above=0, most=1, shown_default="0.9"
     )
     num_gpu_blocks_override: int | None = setting(
-        None, "KV blocks, whatever memory there is; one stays empty", least=2, shown_default="as many as fit"
+        None,
+        "KV blocks, whatever memory there is; one stays empty",
+        least=2,
+        aliases=("num_gpu_blocks",),
+        shown_default="as many as fit",
     )
 
     @property
