@@ -32,7 +32,7 @@ def check_form(options: PerfModelOptions) -> None:
 def profile_model(options: PerfModelOptions, measured: Measured) -> ProfileModel:
     """Return the model of `measured`; tables that lack an operator of the simulated model are a `UserError`."""
     operators = model_operators(options.architecture, Mesh(options.tensor), options.precision)
-    check_operators(operators, measured)
+    _check_operators(operators, measured)
     roofline = RooflineModel(options) if measured.roofline else None
     return ProfileModel(measured, _coldest(operators, measured, options), _expert_flops(options.architecture), roofline)
 
@@ -43,7 +43,7 @@ def operator_names(operators: ModelOperators) -> list[str]:
     return list(dict.fromkeys("moe" if _is_experts(name) else name for name in timed))
 
 
-def check_operators(operators: ModelOperators, measured: Measured) -> None:
+def _check_operators(operators: ModelOperators, measured: Measured) -> None:
     """Refuse tables that lack one of `operators`."""
     known = {*measured.curves, *measured.roofline, "attention", *(["moe"] if measured.experts is not None else [])}
     if missing := [name for name in operator_names(operators) if name not in known]:
