@@ -36,7 +36,8 @@ def reaches(
 ) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Make a property of ``body(reached, **drawn)``, which calls `reached` where it compares; `share` of cases must.
 
-    `examples` and `strategies` are Hypothesis's, always with the same draws.
+    `examples` and `strategies` are Hypothesis's. Draws are the same again in the same process; Hypothesis mixes in
+    constants of the modules that are loaded, so that they differ a little by which tests ran before: leave room.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[[], None]:
