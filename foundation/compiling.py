@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SWITCH = "ORRERY_COMPILE"
@@ -34,5 +34,5 @@ def compiled(function: Function) -> Function:
         return function
     import numba
 
-    made: Function = numba.njit(cache=True, error_model="numpy")(function)
-    return made
+    made: Any = numba.njit(cache=True, error_model="numpy")(function)
+    return cast(Function, made)

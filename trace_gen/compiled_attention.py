@@ -20,5 +20,5 @@ class CompiledAttention(NamedTuple):
     kind: int
     ints: NDArray[np.int64]
     floats: NDArray[np.float64]
-    index: NDArray[np.int64]
+    places: NDArray[np.int64]
     table: NDArray[np.float64]
