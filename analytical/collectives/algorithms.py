@@ -64,6 +64,15 @@ class PacketToggle:
         return False, reduced, send_back
 
 
+def reduced_packets(phase: Phase, later: int, packets: int) -> int:
+    """Return how many of so many packets `PacketToggle` has reduced, of rounds with one first packet."""
+    rounds, left = divmod(packets, 1 + later)
+    partial = max(left - 1, 0)
+    if phase.collective is RS:
+        return rounds * later + partial
+    return (rounds + 1) // 2 * later + partial * (rounds % 2 == 0) if phase.collective is AR else 0
+
+
 class PacketRun:
     """The part that ring, direct and halving-doubling share: packets over the bus, sends and receives, the end."""
 

@@ -11,8 +11,10 @@ reducing) from there on is done event by event, so that it keeps its place among
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from analytical.collectives.algorithms import (
     direct_window,
     halving_doubling_steps,
     message_bytes,
+    reduced_packets,
     ring_steps,
 )
 from analytical.collectives.plan import AR, Kind, Phase
@@ -79,11 +82,45 @@ class PhaseModel:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One exchange: position i receives from ``sources[i]`` after ``delays[i]`` ns, then takes `bus` ns."""
+    """So many exchanges alike, one after the other: position i receives from ``sources[i]`` after ``delays[i]`` ns.
+
+    `bus` is what all of them take on the bus, together.
+    """
 
     sources: NDArray[np.int64]
     delays: IntArray
     bus: int
+    times: int = 1
+    _jumps: list[tuple[NDArray[np.int64], IntArray]] = field(default_factory=list)
+
+    def after(self, ready: IntArray) -> IntArray:
+        """Return when each position is ready after all exchanges, from when it is before them.
+
+        An exchange brings what the source had, or keeps what was there: after n of them a position has the latest of
+        what lay 0 to n sources behind it. With 0 to m in hand a look h <= m + 1 sources back makes it 0 to m + h.
+        """
+        latest = ready
+        for sources, delays in self._looks():
+            latest = np.maximum(latest[sources] + delays, latest)
+        return latest + self.bus
+
+    def carried(self, order: IntArray) -> IntArray:
+        """Return the number that has come to each position, from those that set out."""
+        for sources, _ in self._looks():
+            order = order[sources]
+        return order
+
+    def _looks(self) -> Iterator[tuple[NDArray[np.int64], IntArray]]:
+        """Yield looks back 1, 2, 4, ... exchanges, and those that are left: (source, delay on the way) by position."""
+        doublings = (self.times + 1).bit_length() - 1
+        if not self._jumps:
+            self._jumps.append((self.sources, self.delays))
+        while len(self._jumps) < doublings:
+            sources, delays = self._jumps[-1]
+            self._jumps.append((sources[sources], delays + delays[sources]))
+        yield from self._jumps[:doublings]
+        left = self.times + 1 - (1 << doublings)
+        yield from (self._jumps[bit] for bit in range(left.bit_length()) if left >> bit & 1)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +128,9 @@ class SteppedPhase(PhaseModel):
     """Ring and halving-doubling: one message at a time, step after step."""
 
     steps: list[Exchange]
+    last_bus: int
+    """What of the last step's bus lies behind the last arrival."""
+
     uniform_ns: int | None = None
     """Entry to last arrival where all ranks are alike and enter together; None where their delays differ."""
 
@@ -98,35 +138,42 @@ class SteppedPhase(PhaseModel):
         if self.uniform_ns is not None and not entries.any():
             return np.full(len(entries), self.uniform_ns)
         ready = entries + self.bus
-        arrival = ready
         for step in self.steps:
-            arrival = np.maximum(ready[step.sources] + step.delays, ready)
-            ready = arrival + step.bus
-        return arrival
+            ready = step.after(ready)
+        return ready - self.last_bus
 
     def _rank_order(self, entries: IntArray) -> IntArray:
         order = np.empty(len(entries), dtype=np.int64)
         order[np.argsort(entries, kind="stable")] = np.arange(len(entries))
         for step in self.steps:
-            order = order[step.sources]
+            order = step.carried(order)
         return order
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class DirectPhase(PhaseModel):
-    """Direct with all peers at once. ``delays[i, k]``: from the k-th rank before position i, counted from 0.
+    """Direct with all peers at once. ``delays[i, k]``: from the k-th rank before position i, counted from 0; one row
+    where all positions are alike. `direction`: 1 where a rank sends to those after it, else -1.
 
     An all-reduce sends the second half's messages as the first half's are reduced, but none before all have come.
     """
 
     delays: IntArray
-    sources: NDArray[np.int64]
+    direction: int
     reduction: int
     halves: int
 
     def _arrivals(self, entries: IntArray) -> IntArray:
+        if len(self.delays) == 1 and not entries.any():
+            # What one position hears is what all hear.
+            return np.repeat(self._heard(entries[:1], np.zeros(self.delays.shape, dtype=np.int64)), len(entries))
+        behind = self.direction * (1 + np.arange(self.delays.shape[1]))
+        return self._heard(entries, (np.arange(len(entries))[:, None] - behind) % len(entries))
+
+    def _heard(self, entries: IntArray, sources: NDArray[np.int64]) -> IntArray:
+        """Return the last arrival at each of some positions; ``sources[i, k]``: which of them is k-th before i."""
         sent = entries + self.bus
-        first = np.maximum(sent[self.sources] + self.delays, sent[:, None])
+        first = np.maximum(sent[sources] + self.delays, sent[:, None])
         complete: IntArray = first.max(axis=1)
         if self.halves == 1:
             return complete
@@ -137,7 +184,7 @@ class DirectPhase(PhaseModel):
         second = np.maximum(ready, after.min(axis=1)[:, None])
         # second[j, k]: when j sends to the k-th rank after it, which receives it as from the k-th rank before.
         columns = np.arange(second.shape[1])
-        received = np.maximum(second[self.sources, columns] + self.delays, second)
+        received = np.maximum(second[sources, columns] + self.delays, second)
         if (received.min(axis=1) + self.bus <= ready[:, -1]).any():
             # What comes in the second half would set off what the first half still holds back.
             raise AmbiguousOrderError
@@ -147,6 +194,15 @@ class DirectPhase(PhaseModel):
     def _rank_order(self, entries: IntArray) -> IntArray:
         first = int(np.argmin(entries))
         return (np.arange(len(entries)) - first - 1) % len(entries)
+
+
+class _Messages(NamedTuple):
+    """So many messages of every rank, one after the other, and the bytes of the packets that they become."""
+
+    sources: NDArray[np.int64]
+    size: int
+    times: int
+    following: int
 
 
 class AmbiguousOrderError(Exception):
@@ -186,52 +242,58 @@ class PhaseModels:
     def _bus(self, phase: Phase) -> int:
         return FAST_NS if phase.ring.fast else self._endpoint
 
-    def _ring_messages(self, phase: Phase) -> list[tuple[NDArray[np.int64], int]]:
-        count = len(phase.ring.ranks)
+    def _ring_messages(self, phase: Phase) -> list[_Messages]:
+        count, size = len(phase.ring.ranks), message_bytes(phase)
         sources = (np.arange(count) - (1 if phase.clockwise else -1)) % count
-        return [(sources, message_bytes(phase))] * (ring_steps(phase) + 1)
+        return [_Messages(sources, size, ring_steps(phase), size)]
 
-    def _halving_messages(self, phase: Phase) -> list[tuple[NDArray[np.int64], int]]:
+    def _halving_messages(self, phase: Phase) -> list[_Messages]:
         count = len(phase.ring.ranks)
         positions = np.arange(count)
         steps = halving_doubling_steps(phase)
-        return [((positions ^ distance) % count, size) for distance, size in steps]
+        return [
+            _Messages((positions ^ distance) % count, size, 1, following)
+            for (distance, size), (_, following) in pairwise(steps)
+        ]
 
-    def _stepped(self, phase: Phase, messages: list[tuple[NDArray[np.int64], int]]) -> PhaseModel | None:
-        """Return the model of (source of each position, bytes) a packet; the last packet is not sent any more."""
+    def _stepped(self, phase: Phase, messages: list[_Messages]) -> PhaseModel | None:
+        """Return the model of so many messages."""
         count = len(phase.ring.ranks)
         later = count - 1 if phase.algorithm.kind is Kind.RING else count.bit_length() - 2
-        toggle = PacketToggle(1, later, phase)
-        reductions = [reduction_ns(self._system, size) if toggle.next()[1] else None for _, size in messages]
-        bus = self._bus(phase)
+        places = np.array(phase.ring.ranks)
+        bus, packets, last_reduction = self._bus(phase), 1, None
         steps, volume, longest = [], [0] * len(self._delays.counts), 0
-        known: dict[tuple[bytes, int], tuple[IntArray, list[int], int]] = {}
-        for (sources, size), reduction in zip(messages[:-1], reductions[1:], strict=True):
-            if size < 1:
+        for sent in messages:
+            if sent.size < 1:
                 return None
-            key = (sources.tobytes(), size)
-            if key not in known:
-                known[key] = self._charge(phase.ring.ranks, sources, size)
-            delays, charged, latest = known[key]
-            volume = [total + more for total, more in zip(volume, charged, strict=True)]
-            steps.append(Exchange(sources, delays, bus + (reduction or 0)))
-            longest += latest + steps[-1].bus
+            packets += sent.times
+            reduced = reduced_packets(phase, later, packets) - reduced_packets(phase, later, packets - sent.times)
+            reduction = reduction_ns(self._system, sent.following) if reduced else 0
+            last = reduced_packets(phase, later, packets) - reduced_packets(phase, later, packets - 1)
+            last_reduction = reduction if last else None
+            delays, charged, latest = self._charge(places[sent.sources], places, sent.size)
+            volume = [total + more * sent.times for total, more in zip(volume, charged, strict=True)]
+            steps.append(Exchange(sent.sources, delays, sent.times * bus + reduced * reduction, sent.times))
+            longest += sent.times * latest + steps[-1].bus
         if longest > LONGEST_RUN_NS // 2:
             return None  # message by message, in integers of any size
-        model = SteppedPhase(bus, reductions[-1], tuple(volume), steps=steps)
-        if all((delays == delays[0]).all() for delays, *_ in known.values()):
-            model.uniform_ns = bus + sum(int(step.delays[0]) + step.bus for step in steps) - steps[-1].bus
+        last_bus = bus + (last_reduction or 0)
+        model = SteppedPhase(bus, last_reduction, tuple(volume), steps=steps, last_bus=last_bus)
+        if all((step.delays == step.delays[0]).all() for step in steps):
+            model.uniform_ns = bus + sum(int(step.delays[0]) * step.times + step.bus for step in steps) - last_bus
         return model
 
-    def _charge(self, ranks: tuple[int, ...], sources: NDArray[np.int64], size: int) -> tuple[IntArray, list[int], int]:
-        """Return the delay into each position, the bytes charged on each dimension, and the longest delay."""
-        volume = [0] * len(self._delays.counts)
-        delays = []
-        for position, source in enumerate(sources.tolist()):
-            dim, distance = self._delays.dimension(ranks[source], ranks[position])
-            volume[dim] += size
+    def _charge(self, senders: IntArray, receivers: IntArray, size: int) -> tuple[IntArray, list[int], int]:
+        """Return the delay of each message, the bytes charged on each dimension, and the longest delay."""
+        dims, distances = self._delays.dimensions(senders, receivers)
+        width = len(self._delays.counts)
+        ways, which, often = np.unique(distances * width + dims, return_inverse=True, return_counts=True)
+        volume, delays = [0] * width, []
+        for way, messages in zip(ways.tolist(), often.tolist(), strict=True):
+            distance, dim = divmod(way, width)
+            volume[dim] += size * messages
             delays.append(self._delays.charge(dim, distance, size))
-        return np.array(delays, dtype=np.int64), volume, max(delays)
+        return np.array(delays, dtype=np.int64)[which], volume, max(delays)
 
     def _direct(self, phase: Phase) -> PhaseModel | None:
         ranks, count, size = phase.ring.ranks, len(phase.ring.ranks), message_bytes(phase)
@@ -243,15 +305,19 @@ class PhaseModels:
         reduced = [toggle.next()[1] for _ in range((1 + halves) * others)]
         reduction = reduction_ns(self._system, size) if any(reduced) else 0
         direction = 1 if phase.clockwise else -1
-        sources = (np.arange(count)[:, None] - direction * (1 + np.arange(others))) % count
-        columns = [self._charge(ranks, sources[:, at], size) for at in range(others)]
-        volume = np.sum([charged for _, charged, _ in columns], axis=0) * halves
+        receivers = np.array(ranks[:1] if self._delays.is_dimension(ranks) else ranks)
+        positions = np.arange(len(receivers))
+        columns = [
+            self._charge(np.array(ranks)[(positions - direction * behind) % count], receivers, size)
+            for behind in range(1, count)
+        ]
+        volume = np.sum([charged for _, charged, _ in columns], axis=0) * (halves * count // len(receivers))
         return DirectPhase(
             self._bus(phase),
             reduction if reduced[-1] else None,
             tuple(int(total) for total in volume),
             delays=np.stack([delays for delays, *_ in columns], axis=1),
-            sources=sources,
+            direction=direction,
             reduction=reduction if reduced[others] else 0,
             halves=halves,
         )

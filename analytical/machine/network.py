@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+import numpy as np
+
 from analytical.machine.event_queue import Action, EventQueue
 from analytical.machine.limits import LONGEST_NS
 from astra_files.network import NetworkConfig
+from converters.execution_graph import IntArray
 from foundation.errors import InternalError, SimulationError, UserError
 
 
@@ -45,6 +48,27 @@ class DelayModel:
             src //= count
             dst //= count
         raise InternalError("a rank has no distance to itself")
+
+    def dimensions(self, src: IntArray, dst: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the same of many messages at once, none of them to its own sender."""
+        dims, distances = np.full(src.shape, -1), np.zeros(src.shape, dtype=np.int64)
+        stride = 1
+        for dim, count in enumerate(self.counts):
+            distance = dst // stride % count - src // stride % count
+            here = (dims < 0) & (distance != 0)
+            dims[here], distances[here] = dim, distance[here]
+            stride *= count
+        return dims, distances
+
+    def is_dimension(self, ranks: tuple[int, ...]) -> bool:
+        """Whether `ranks` are all those along one dimension, in order: then a delay depends on how far it is only."""
+        stride = 1
+        for count in self.counts:
+            first = ranks[0]
+            if first // stride % count == 0 and ranks == tuple(range(first, first + count * stride, stride)):
+                return True
+            stride *= count
+        return False
 
     def delay(self, src: int, dst: int, size: int) -> int:
         """Return ns from sending to arrival."""

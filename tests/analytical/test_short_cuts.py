@@ -340,7 +340,7 @@ def test_phases_that_may_take_too_long_for_64_bits_have_no_model(
     room: int, solved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = phase_model()
-    longest = sum(int(step.delays.max()) + step.bus for step in model.steps)
+    longest = sum(step.times * int(step.delays.max()) + step.bus for step in model.steps)
     monkeypatch.setattr("analytical.collectives.phases.LONGEST_RUN_NS", 2 * (longest + room))
     assert (phase_model() is not None) is solved
 
