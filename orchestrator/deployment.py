@@ -22,6 +22,9 @@ from orchestrator.kv_memory.store import KVSpace
 from orchestrator.network_cards import bytes_per_s
 from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
+from orchestrator.pricing.compiled.covering import traced_because
+from orchestrator.pricing.compiled.pricing import CompiledPricing, counted
+from orchestrator.pricing.compiled.tables import PriceTables
 from orchestrator.pricing.host import HostPricing
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
@@ -54,6 +57,24 @@ class Started:
     engines: list[Engine]
     waves: list[Waves]
     statistics: Callable[[], dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What batches cost: `pricing`, which is `device` (the model on its NPUs) and what comes on top of it.
+
+    `drafts` prices the passes of a model that guesses tokens; `backend_statistics`: what the backend has counted.
+    """
+
+    pricing: Pricing
+    device: TracedPricing | CompiledPricing
+    drafts: TracedPricing | CompiledPricing | None
+    backend_statistics: Callable[[], dict[str, int]]
+
+    def statistics(self) -> dict[str, int]:
+        """Return what has been counted: by the backend, and, where tables did not do for all, priced iterations."""
+        by_tables = [one for one in (self.device, self.drafts) if isinstance(one, CompiledPricing)]
+        return {**self.backend_statistics(), **counted(by_tables)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,55 +143,68 @@ class Deployment:
         `traces`: the folder that every iteration's files are left in; `between`: what engines have between them;
         `tiers`: those of the run, where there are any.
         """
-        execution = self.spec.execution
+        prices = self.prices(stack, stopwatch, traces)
+        pricing, members = prices.pricing, self.engine.parallelism.data
+        if members == 1:
+            engines = [self._engine(number, pricing, between, tiers) for number in numbers]
+            return Started(engines, [], prices.statistics)
+        groups = [self._group(numbers[at : at + members], pricing) for at in range(0, len(numbers), members)]
+        engines = [member for group in groups for member in group.members]
+        return Started(engines, groups, prices.statistics)
+
+    def prices(self, stack: ExitStack, stopwatch: Stopwatch, traces: Path | None = None) -> Prices:
+        """Return how batches of these engines are priced, the backend started; `stack` and `traces` as for `start`."""
+        execution, graphs = self.spec.execution, self.engine.host.graphs
         backend = self._backend()
         stack.callback(backend.close)
-        files = traces is not None or execution.interface != "memory"
-        one_step = files or self.generator.routing.by_step
         lower = self._lower(stack, traces)
-        graphs = self.engine.host.graphs
+        one_step = execution.makes_files or self.generator.routing.by_step
 
-        def priced(generator: TraceGenerator) -> TracedPricing:
-            return TracedPricing(
+        def device(generator: TraceGenerator) -> TracedPricing | CompiledPricing:
+            traced = TracedPricing(
                 lambda shapes, step: generator.generate(graphs.padded(shapes), step),
                 lower,
                 backend,
                 mesh=generator.mesh,
                 classes=self._classes(),
-                max_steps=1 if one_step else execution.macro_steps,
+                max_steps=1 if one_step else execution.steps_at_once,
                 stopwatch=stopwatch,
             )
+            if self.traced_because is not None:
+                return traced
+            return CompiledPricing(traced, lambda: PriceTables(generator, traced, graphs, self._classes()))
 
-        pricing: Pricing = priced(self.generator)
+        own = device(self.generator)
+        pricing: Pricing = own
         if self.adapters is not None:
             pricing = AdapterPricing(pricing, self.adapters)
         speculation = self.engine.scheduling.speculation
-        if self.drafter is not None and speculation is not None:
-            pricing = SpeculativePricing(pricing, priced(self.drafter), speculation)
+        drafts = None if self.drafter is None else device(self.drafter)
+        if drafts is not None and speculation is not None:
+            pricing = SpeculativePricing(pricing, drafts, speculation)
         times = self.engine.host.times(self.engine.scheduling.host)
         if times:
             pricing = HostPricing(pricing, times, graphs, self.generator.launches())
         noise = self.spec.noise
         if noise.jitter_steps:
             pricing = JitteredPricing(pricing, noise.jitter_steps / 100, noise.seed)
-        members = self.engine.parallelism.data
-        if members == 1:
-            engines = [self._engine(number, pricing, between, tiers) for number in numbers]
-            return Started(engines, [], getattr(backend, "statistics", dict))
-        groups = [self._group(numbers[at : at + members], pricing) for at in range(0, len(numbers), members)]
-        engines = [member for group in groups for member in group.members]
-        return Started(engines, groups, getattr(backend, "statistics", dict))
+        return Prices(pricing, own, drafts, getattr(backend, "statistics", dict))
+
+    @property
+    def traced_because(self) -> str | None:
+        """Why every iteration is traced and simulated (one clause); None: times come from tables where they can."""
+        return traced_because(self.spec.execution, self.engine)
 
     def _group(self, numbers: Sequence[int], pricing: Pricing) -> Waves:
         """Return the data-parallel engines with these numbers, in lock step."""
-        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
+        steps, policy = self.spec.execution.steps_at_once, self.engine.scheduling
         group = Waves(pricing, max_steps=steps)
         group.admit([Member(policy.scheduler(self.place), group, number=n, max_steps=steps) for n in numbers])
         return group
 
     def _engine(self, number: int, pricing: Pricing, between: Disaggregation | None, tiers: Tiers | None) -> Engine:
         """Return engine `number`, with a connector to others where there is something between them, or to its tier."""
-        steps, policy, tier = self.spec.execution.macro_steps, self.engine.scheduling, self.engine.tier
+        steps, policy, tier = self.spec.execution.steps_at_once, self.engine.scheduling, self.engine.tier
         if between is not None:
             return self._peer(number, pricing, between)
         if tiers is None or not tier.given:
@@ -194,7 +228,7 @@ class Deployment:
 
     def _peer(self, number: int, pricing: Pricing, between: Disaggregation) -> Engine:
         """Return engine `number` with a connector to others."""
-        steps, policy = self.spec.execution.macro_steps, self.engine.scheduling
+        steps, policy = self.spec.execution.steps_at_once, self.engine.scheduling
         peer = between.peer(
             number,
             self.engine.role,

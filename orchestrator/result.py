@@ -42,6 +42,7 @@ class RunResult:
     - `itl_ns`: every distinct time between two tokens of a request, ascending, and how often it occurred;
     - `turned_away`: requests that were rejected or given up;
     - `backend`: what the backend counted (cache hits, runs of an external program), which depends on what ran before;
+      where tables of prices were used, but not for all iterations, how many were traced;
     - `stopped`: why an observer ended the run, `error`: what failed; None for a run that went to its end;
     - `wall_ms`: wall-clock milliseconds of the simulator itself, by component; the only figures that differ between two
       runs of the same specification.

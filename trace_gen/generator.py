@@ -37,7 +37,7 @@ from trace_gen.precision import Precision
 from trace_gen.sequence import sequence_parallel as sequence_parallel_operators
 from trace_gen.streamed_weights import StreamedWeights
 from trace_gen.trace import NO_REQUEST, IntArray, OperatorClass, RowKind, RowWork, Trace
-from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey
+from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey, TableEntry
 
 AttentionPlacement = Literal["heads", "requests"]
 ExpertExchange = Literal["alltoall", "allgather"]
@@ -191,6 +191,15 @@ class TraceGenerator:
             attributes=self.attributes,
         )
 
+    def structure(self, batches: Sequence[BatchShape]) -> tuple[Structure, TableShape]:
+        """Return the rows of the trace of `batches` without their sizes, and what these are worked out by."""
+        key = tuple(map(self._member_key, batches))
+        return self.structures.get(key, lambda: self._structure(key))
+
+    def table_shape(self, entries: Sequence[TableEntry]) -> TableShape:
+        """Return the shape of an operator table of the columns `entries`."""
+        return TableShape.of(entries, self._facts, self.by_request, self.mesh, self.division)
+
     def launches(self) -> tuple[int, ...]:
         """Return how many operators each stage launches for one batch whose attention is one row."""
         kinds = self.architecture.layer_kinds
@@ -266,7 +275,7 @@ class TraceGenerator:
 
     def _structure(self, key: StructureKey) -> tuple[Structure, TableShape]:
         structure = self._builder.build(key)
-        return structure, TableShape.of(structure.entries, self._facts, self.by_request, self.mesh, self.division)
+        return structure, self.table_shape(structure.entries)
 
     def _size_key(self, key: StructureKey, batches: Sequence[BatchShape], step: int) -> tuple[object, ...]:
         """Return all that the sizes of the rows of `key` depend on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from trace_gen.hardware import Hardware
 from trace_gen.perf_models import perf_models
 from trace_gen.precision import Precision
 from trace_gen.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from trace_gen.compiled_attention import CompiledAttention
 
 IntArray = NDArray[np.int64]
 AttentionGranularity = Literal["request", "batch"]
@@ -110,6 +113,22 @@ class PerfModel(Protocol):
 
     def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return the time of each operator at each step, at least 1 ns, shape ``[k, m]``."""
+
+
+@runtime_checkable
+class TimesAttention(Protocol):
+    """A performance model that can be asked for attention alone."""
+
+    def attention_ns(self, shape: AttentionShape, batch: BatchShape) -> IntArray:
+        """Return what `latency_ns` gives a row of attention of `shape` for the whole `batch` at each step, ``[k]``."""
+
+
+@runtime_checkable
+class CompilesAttention(Protocol):
+    """A performance model whose times of attention are also to be had as numbers for compiled functions."""
+
+    def compiled_attention(self, shape: AttentionShape) -> CompiledAttention | None:
+        """Return the numbers of attention of `shape`; None where they are not covered."""
 
 
 @dataclass(frozen=True, slots=True)

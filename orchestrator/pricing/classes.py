@@ -91,6 +91,15 @@ class WorkClasses:
         self.names = (*self._computing, COMMUNICATION, MEMORY, *([STREAMING] if streams else []))
         self._ranks: RecentByIdentity[_Ranks] = RecentByIdentity(_KEPT)
 
+    @property
+    def communication(self) -> int:
+        """Where among the names exposed communication stands."""
+        return len(self._computing)
+
+    def place(self, kind: OperatorClass) -> int:
+        """Return where among the names operators of `kind` stand, where the trace's latencies are what they take."""
+        return self.names.index(_NAMES.get(kind, COMMUNICATION))
+
     def busy_ns(self, trace: Trace, result: IterationResult, slowest: IntArray, own_ns: IntArray) -> IntArray:
         """Return ``[k, stages, classes]`` ns of stages that took `own_ns` ``[k, stages]``.
 

@@ -11,6 +11,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trace_gen.batch_shape import BatchShape
 
 
@@ -23,6 +26,14 @@ class CapturedGraphs:
     def hold(self, tokens: int) -> bool:
         """Whether a step of so many tokens runs as a graph."""
         return bool(self.sizes) and tokens <= self.sizes[-1]
+
+    def sizes_for(self, most: int) -> NDArray[np.int64]:
+        """Return the tokens that a step of 0, 1, ... `most` tokens runs as."""
+        tokens = np.arange(most + 1)
+        sizes = np.array(self.sizes, dtype=np.int64)
+        captured = tokens[1 : max(self.sizes, default=0) + 1]
+        tokens[1 : len(captured) + 1] = sizes[np.searchsorted(sizes, captured)]
+        return tokens
 
     def padded(self, batches: Sequence[BatchShape]) -> Sequence[BatchShape]:
         """Return the batches of a wave, or the one batch, with the padding of their graph."""

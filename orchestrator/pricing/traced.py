@@ -55,20 +55,32 @@ class TracedPricing:
         try:
             with self._stopwatch.measure("trace generation"):
                 trace = self._generate([batch.shape() for batch in wave], max(batch.serial for batch in wave))
-            with self._stopwatch.measure("graph conversion"):
-                graph = self._lower(trace)
-            with self._stopwatch.measure("backend"):
-                result = self._backend.simulate(graph)
+            result = self._simulate(trace)
         except SimulationError as error:
             raise SimulationError(f"batch {wave[0].serial}: {error}") from error
         slowest = self._slowest(result)
-        finishes = chosen(result.finish_ns, slowest).reshape(trace.steps, self.stages, -1)
-        np.maximum.accumulate(finishes, axis=1, out=finishes)
+        finishes = self._finishes(result, slowest)
         own = finishes.copy()
         own[:, 1:] -= finishes[:, :-1]
         busy = self._classes.busy_ns(trace, result, slowest, own.reshape(trace.steps, -1))
         busy = busy.reshape(*finishes.shape, -1).sum(axis=1)
         return Cost(finishes.transpose(2, 0, 1), busy.transpose(1, 0, 2))
+
+    def finish_ns(self, trace: Trace) -> IntArray:
+        """Return when each stage of each member is done with each step of `trace`, ``[k, stages, members]``."""
+        result = self._simulate(trace)
+        return self._finishes(result, self._slowest(result))
+
+    def _simulate(self, trace: Trace) -> IterationResult:
+        with self._stopwatch.measure("graph conversion"):
+            graph = self._lower(trace)
+        with self._stopwatch.measure("backend"):
+            return self._backend.simulate(graph)
+
+    def _finishes(self, result: IterationResult, slowest: IntArray) -> IntArray:
+        """Return the finish of the `slowest` ranks, ``[k, stages, members]``; it never falls from stage to stage."""
+        finishes = chosen(result.finish_ns, slowest).reshape(len(result.finish_ns), self.stages, -1)
+        return np.maximum.accumulate(finishes, axis=1, out=finishes)
 
     def _slowest(self, result: IterationResult) -> IntArray:
         """Return the column of `result` that the slowest rank is in of each stage of each member.

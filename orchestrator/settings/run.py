@@ -213,6 +213,44 @@ class ExecutionSettings:
         least=1,
         bearing="way",
     )
+    pricing: str | None = setting(
+        None,
+        "how iterations get their times: by tables filled from traced ones, or each by its own trace",
+        choices=("compiled", "traced"),
+        bearing="way",
+        shown_default="compiled with the embedded backend, where no other backend checks it and no files are made",
+    )
+    exact_steps: bool = setting(
+        False, "trace and simulate every iteration by itself: --pricing traced and --macro_steps 1", bearing="way"
+    )
+
+    @property
+    def steps_at_once(self) -> int:
+        """Like decode iterations that are simulated at once at most."""
+        return 1 if self.exact_steps else self.macro_steps
+
+    @property
+    def asks_for_traces(self) -> bool:
+        """Whether every iteration is to be traced because that was said."""
+        return self.exact_steps or self.pricing == "traced"
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether every iteration's graph goes through files, or is left in them."""
+        return self.trace_dir is not None or self.interface != "memory"
+
+    def problems(self) -> Iterator[Problem]:
+        """Who wants to see every iteration does not have tables."""
+        if self.pricing != "compiled":
+            return
+        if self.exact_steps:
+            yield Problem("exact_steps", "conflicts with --pricing compiled", "leave one out")
+        if self.trace_dir is not None:
+            yield Problem(
+                "trace_dir", "has files of every iteration, which --pricing compiled does not trace", "leave one out"
+            )
+        if self.interface != "memory":
+            yield Problem("interface", f"{self.interface} conflicts with --pricing compiled", "leave one out")
 
 
 @dataclass(frozen=True)

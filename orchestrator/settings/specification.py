@@ -211,6 +211,10 @@ class RunSpec:
         """Roles have their counterparts; there are as many instances as an autoscaler never drops, and may start."""
         yield from wrong_roles(self.engines)
         yield from self.workload.too_many()
+        if self.execution.pricing == "compiled" and any(one.cross_check is not None for one in self.engines):
+            yield Problem(
+                "cross_check", "checks every iteration, which --pricing compiled does not trace", "leave one out"
+            )
         if self.hands_over and self.has_tiers:
             what = "engines of the run have roles, and an engine has one connector: to others, or to a tier"
             yield Problem("kv_tier", what, "leave --kv_tier or --role out")

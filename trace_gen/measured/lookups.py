@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,6 +41,15 @@ class Lookups:
     def count(self, what: str, found: LookupCounts) -> None:
         """Count lookups of `what`."""
         self._counts.setdefault(what, LookupCounts()).add(found)
+
+    @contextmanager
+    def apart(self) -> Iterator[dict[str, LookupCounts]]:
+        """Count what the block looks up into what is yielded, and not here."""
+        own, self._counts = self._counts, {}
+        try:
+            yield self._counts
+        finally:
+            self._counts = own
 
     def counts(self) -> Mapping[str, LookupCounts]:
         """Return the counts by what was looked up."""

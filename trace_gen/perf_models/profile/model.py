@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from foundation.errors import UserError
 from foundation.recent import RecentByIdentity
+from trace_gen.attention.work import AttentionShape
+from trace_gen.batch_shape import BatchShape
 from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import Lookups
 from trace_gen.perf_model import (
@@ -83,6 +85,12 @@ class ProfileModel:
                 everybody = np.arange(len(part.batch.new_tokens))
                 result[:, part.columns] = self._kernel_ns(part, everybody, self.measured.attention)[:, None]
         return np.maximum(np.rint(result), 1).astype(np.int64)
+
+    def attention_ns(self, shape: AttentionShape, batch: BatchShape) -> IntArray:
+        """See `trace_gen.perf_model.TimesAttention`."""
+        part = AttentionPart(np.zeros(1, dtype=np.int64), False, shape, batch, shape.work(batch))
+        times = self._kernel_ns(part, np.arange(len(batch.new_tokens)), self.measured.attention)
+        return np.maximum(np.rint(times), 1).astype(np.int64)
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:
         """Return the time of every operator but attention, whose place holds 0, shape ``[m]``."""

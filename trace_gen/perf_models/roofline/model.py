@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.recent import RecentByIdentity
+from trace_gen.attention.work import AttentionShape
+from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import Hardware
 from trace_gen.perf_model import (
     AttentionGranularity,
+    AttentionPart,
     ExpertPart,
     IntArray,
     LatencySource,
@@ -79,6 +82,11 @@ class RooflineModel:
             else:
                 result[:, part.columns] = self.attention.batch_ns(part)[:, None]
         return np.maximum(np.rint(result), 1).astype(np.int64)
+
+    def attention_ns(self, shape: AttentionShape, batch: BatchShape) -> IntArray:
+        """See `trace_gen.perf_model.TimesAttention`."""
+        part = AttentionPart(np.zeros(1, dtype=np.int64), False, shape, batch, shape.work(batch))
+        return np.maximum(np.rint(self.attention.batch_ns(part)), 1).astype(np.int64)
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:
         """Return the time of every operator but attention, whose place holds 0, shape ``[m]``."""
