@@ -80,8 +80,11 @@ def _lines(models: Models, graph: ExecutionGraph, command: Command) -> Iterator[
     lines = _by_chains(models, graph) if nodes > NODES_WORTH_IT and not path else None
     if lines is not None:
         return lines
-    solve = False if _messages(graph, models.machine.system) <= MESSAGES_WORTH_IT else None
-    simulation = EventRunner(models).run_step(graph, solve=solve)
+    many = _messages(graph, models.machine.system) > MESSAGES_WORTH_IT
+    lines = _by_actors(models, graph) if many and not path else None
+    if lines is not None:
+        return lines
+    simulation = EventRunner(models).run_step(graph, solve=None if many else False)
     if path:
         write_timeline(path, len(simulation.rank_runs), timeline(simulation))
     return report(simulation)
@@ -94,11 +97,18 @@ def _by_chains(models: Models, graph: ExecutionGraph) -> Iterator[str] | None:
     return report_chains(models, graph)
 
 
+def _by_actors(models: Models, graph: ExecutionGraph) -> Iterator[str] | None:
+    """Return the report of a graph of many messages, without an event for every phase of every rank."""
+    from analytical.output.actor_report import report_actors
+
+    return report_actors(models, graph)
+
+
 def _messages(graph: ExecutionGraph, system: SystemConfig) -> int:
     """Return about how many messages a run takes."""
-    total = 0
+    total, num_ranks = 0, graph.num_ranks
     for one in graph.rank_graphs:
         groups = one.comm_group[one.node_type == NodeType.COMM_COLL].tolist()
-        members = sum(len(graph.groups.get(group, ())) or graph.num_ranks for group in groups)
+        members = sum(len(graph.groups.get(group, ())) or num_ranks for group in groups)
         total += len(one.ranks) * (one.nodes + 2 * members * max(system.preferred_dataset_splits, 1))
     return total

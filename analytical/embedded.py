@@ -31,8 +31,9 @@ class EmbeddedBackend:
     """Simulates graphs on one machine.
 
     Graphs of chains are evaluated without an event queue (`chains`), others by an order of events found once for like
-    graphs and steps (`ordered`), and what keeps no order that can be proven is run: event by event with whole phases
-    solved at once, or message by message where the order of events could decide something that this cannot know.
+    graphs and steps (`ordered`), and what keeps no order that can be proven is run: with collectives as a whole and
+    ranks that are alike as one (`actors`), for every rank with whole phases solved at once, or message by message where
+    the order of events could decide something that these cannot know.
     All ways give the same answers.
     """
 
@@ -70,10 +71,12 @@ class EmbeddedBackend:
         try:
             return self.chains.evaluate(planned.plan, graph, planned.solver)
         except (NotAChainError, SimulationError):
-            return self.events.simulate(graph)  # which knows better, or says where it is stuck
+            return self._by_events(graph)  # which knows better, or says where it is stuck
 
     def _by_events(self, graph: ExecutionGraph) -> IterationResult:
-        return self.events.simulate(graph)
+        from analytical.actors.runner import ActorRunner
+
+        return ActorRunner(self._models, graph).simulate() or self.events.simulate(graph)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 # A package's rooms in order: a room may import those before it, and only modules beside the rooms import any.
-ROOMS = {"analytical": ("machine", "collectives", "events", "chains", "ordered", "output")}
+ROOMS = {"analytical": ("machine", "collectives", "events", "chains", "actors", "ordered", "output")}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -51,7 +51,7 @@ class Meeting:
             streams = solver.streams(self.components[0].ranks[0], self.collective, size, self.involved, self.group)
             ends: set[int] = set()
             for component in self.components:
-                ends.update(self._exits(component, size, (0,) * len(component.ranks), solver))
+                ends.update(self.component_exits(component, size, (0,) * len(component.ranks), solver))
             if len(self.durations) > DURATIONS_KEPT:
                 self.durations.clear()
             found = self.durations[size] = (ends.pop() if len(ends) == 1 else -1, len(streams))
@@ -75,13 +75,17 @@ class Meeting:
         """Solve the ranks of one component, each distinct set of entries once."""
         first = entries.min(axis=1, keepdims=True)
         rows = list(map(tuple, (entries - first).tolist()))
-        exits = {row: self._exits(component, size, row, solver) for row in dict.fromkeys(rows)}
+        exits = {row: self.component_exits(component, size, row, solver) for row in dict.fromkeys(rows)}
         left: IntArray = first + np.array([exits[row] for row in rows], dtype=np.int64)
         return left
 
-    def _exits(
+    def component_exits(
         self, component: Component, size: int, entries: tuple[int, ...], solver: CollectiveSolver
     ) -> tuple[int, ...]:
+        """Return when each rank of a component leaves; `entries`, of which the earliest is 0, and exits in its order.
+
+        Raises `SimulationError` if that takes too long for a sum of 64 bits.
+        """
         found = solver.exits(component.ranks, self.collective, size, self.involved, self.group, entries)
         if max(found) - max(entries) > SHORT_NS:
             raise SimulationError("a collective takes longer than the fast ways count")

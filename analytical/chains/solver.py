@@ -42,6 +42,17 @@ class CollectiveSolver:
         memory = self._planner.rank_planner(rank)
         return [phases for _, phases in self._planner.plan(memory, collective, size, involved, group, 0)]
 
+    def last_ns(self, rank: int, collective: CollectiveType, size: int, involved: int, group: int) -> int | None:
+        """Return the ns of the event that ends a collective: the reduction or bus of its last packet.
+
+        None where it is of several phases, or of one that goes message by message. Raises as `streams`.
+        """
+        streams = self.streams(rank, collective, size, involved, group)
+        model = self._models.phases.model(streams[0][0]) if len(streams[0]) == 1 else None
+        if model is None or self._models.machine.options.rendezvous_protocol:
+            return None
+        return model.bus if model.last_reduction is None else model.last_reduction
+
     def exits(
         self, ranks: tuple[int, ...], collective: CollectiveType, size: int, involved: int, group: int, entries: Entries
     ) -> Entries:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from analytical.chains.evaluator import ChainEvaluator, NotAChainError
 from analytical.chains.meetings import Meeting
 from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, SoloRun, plan_chains
 from analytical.chains.solver import CollectiveSolver
+from analytical.chains.volume import CollectiveVolume
 from analytical.collectives.models import Models
-from analytical.collectives.plan import Kind, Phase
 from analytical.events.program import compile_graph
 from analytical.machine.network import DelayModel
 from analytical.machine.validation import check_graph
@@ -59,8 +58,7 @@ class _Volume:
     def __init__(self, models: Models, graph: ExecutionGraph, solver: CollectiveSolver) -> None:
         self._models = models
         self._graph = graph
-        self._solver = solver
-        self._meetings: dict[tuple[int, int], list[int] | None] = {}
+        self._collectives = CollectiveVolume(models, solver)
 
     def of(self, plan: ChainPlan) -> list[int] | None:
         """Return the bytes by dimension; None where a phase's messages are only known by running it."""
@@ -71,7 +69,7 @@ class _Volume:
             elif isinstance(stop, SoloRun | CollectiveStop):
                 for meeting, index, at in _meetings(stop):
                     size = int(self._graph.rank_graphs[index].comm_size[plan.sets[index].stop_rows[at]])
-                    sent = self._meeting(meeting, size)
+                    sent = self._collectives.of(meeting, size)
                     if sent is None:
                         return None
                     total += sent
@@ -86,27 +84,6 @@ class _Volume:
             sent[delays.dimension(rank, rank + stop.delta)[0]] += size
         return sent
 
-    def _meeting(self, meeting: Meeting, size: int) -> list[int] | None:
-        key = (id(meeting), size)
-        if key not in self._meetings:
-            self._meetings[key] = self._all_components(meeting, size)
-        return self._meetings[key]
-
-    def _all_components(self, meeting: Meeting, size: int) -> list[int] | None:
-        """A component's rings along a dimension carry the same: those of one member, times their number."""
-        total = [0] * len(self._models.delays.counts)
-        for component in meeting.components:
-            streams = self._solver.streams(
-                component.ranks[0], meeting.collective, size, meeting.involved, meeting.group
-            )
-            for phase in (phase for phases in streams for phase in phases):
-                model = self._models.phases.model(_all_peers(phase))
-                if model is None:
-                    return None
-                rings = len(component.ranks) // len(phase.ring.ranks)
-                total = [before + rings * sent for before, sent in zip(total, model.volume, strict=True)]
-        return total
-
 
 def _meetings(stop: SoloRun | CollectiveStop) -> Iterator[tuple[Meeting, int, int]]:
     """Yield each collective of a stop, with the set and number of one of its entries."""
@@ -115,10 +92,3 @@ def _meetings(stop: SoloRun | CollectiveStop) -> Iterator[tuple[Meeting, int, in
             yield meeting, stop.index, at
     else:
         yield stop.meeting, *stop.members[0]
-
-
-def _all_peers(phase: Phase) -> Phase:
-    """A window delays the messages of a direct phase; it does not change them."""
-    if phase.algorithm.kind is not Kind.DIRECT:
-        return phase
-    return replace(phase, algorithm=replace(phase.algorithm, window=None))

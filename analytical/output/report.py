@@ -19,7 +19,7 @@ def report(simulation: Simulation) -> Iterator[str]:
     for run in simulation.finish_order:
         finished = run.finished_ns
         assert finished is not None  # the order is that in which they finished
-        statistics = _statistics(run, machine.system)
+        statistics = run_statistics(run, machine.system)
         yield from rank_lines(run.rank, finished, finished - run.gpu_ns, statistics)
     wall = max(run.finished_ns or 0 for run in simulation.rank_runs)
     yield from network_lines(machine.network, simulation.transport.volume, wall)
@@ -47,7 +47,8 @@ def network_lines(network: NetworkConfig, volume: Sequence[int], wall: int) -> I
         )
 
 
-def _statistics(run: RankRun, system: SystemConfig) -> RankStatistics:
+def run_statistics(run: RankRun, system: SystemConfig) -> RankStatistics:
+    """Return the statistics of a finished run."""
     start = np.frombuffer(run.start, dtype=np.int64)
     end = np.frombuffer(run.end, dtype=np.int64)
     return rank_statistics(run.program, 0, start, end, system)

@@ -208,12 +208,16 @@ def test_large_graphs_that_are_no_chains_are_run(
     assert by_chains == [False] and capsys.readouterr().out == usual
 
 
-@pytest.mark.parametrize(("worth_it", "solve"), [(140, False), (139, None)])
-def test_many_messages_are_solved_as_phases(
-    worth_it: int, solve: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("worth_it", "bus", "expected"), [(140, 0, [False]), (139, 1, [None]), (139, 0, [])])
+def test_many_messages_are_solved_as_phases_or_by_actors(
+    worth_it: int, bus: int, expected: list[bool | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4 ranks of 3 nodes, of which two are collectives in 2 chunks over 4 members: about 4 * (3 + 2 * 2 * 4 * 2)."""
+    """4 ranks of 3 nodes, of which two are collectives in 2 chunks over 4 members: about 4 * (3 + 2 * 2 * 4 * 2).
+
+    A shared bus is not for actors.
+    """
     case = healthy()
+    case["system"]["model-shared-bus"] = bus
     case["groups"] = {"1": [0, 1, 2, 3]}
     add_all({**case["ranks"][0][1], "id": 5, "group": 1})(case)
     arguments = files(case, tmp_path)
@@ -229,4 +233,4 @@ def test_many_messages_are_solved_as_phases(
     groups = tmp_path / "groups.json"
     groups.write_text('{"1": [0, 1, 2, 3]}')
     assert command.main([*arguments, f"--comm-group-configuration={groups}"]) == 0
-    assert asked == [solve]
+    assert asked == expected

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ways_agree import pipeline
 
+from analytical.actors.simulation import ActorSimulation
 from analytical.chains.evaluator import _Run
 from analytical.chains.lone_collective import LoneCollective
 from analytical.chains.plan import ChainPlan
@@ -195,7 +196,7 @@ def test_collectives_in_a_row_are_one_sum_while_ranks_are_in_step(monkeypatch: p
 @pytest.mark.parametrize(("ns", "events"), [(SHORT_NS, 0), (SHORT_NS + 1, 1)])
 def test_sums_go_so_far_without_events(ns: int, events: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node of 2.4 hours, computed or loaded; the event queue takes a longer one."""
-    counted = Counted(monkeypatch, Simulation, "__init__")
+    counted = Counted(monkeypatch, ActorSimulation, "__init__")
     for node in ({"num_ops": 1000 * ns + 500}, {"type": "MEM_LOAD", "num_ops": None, "tensor_size": 25 * (ns - 100)}):
         case = healthy()
         both(first(**node), add_all({**COLLECTIVE, "id": 2, "deps": [1]}))(case)
