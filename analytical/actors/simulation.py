@@ -52,7 +52,7 @@ class _WatchedEvents(LocalEvents):
         time = now + delay
         if time in self._ends and self._ends[time] in (None, now):
             raise NotActorsError
-        super().after(delay, action, argument)
+        self._add(time, action, argument)
 
     def expect(self, end: int, scheduled: int | None) -> None:
         """Announce the end of a collective, and when it will be scheduled; None where no other event may tie."""
@@ -65,7 +65,7 @@ class _WatchedEvents(LocalEvents):
 
     def end(self, delay: int, action: Action, argument: Any) -> None:
         """Schedule an announced end."""
-        super().after(delay, action, argument)
+        self._add(self.queue.now + delay, action, argument)
 
 
 class ActorSimulation:

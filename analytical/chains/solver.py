@@ -6,6 +6,8 @@ One phase a chunk is solved directly; several are simulated (`lone_collective`),
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from analytical.collectives.models import Models
 from analytical.collectives.phases import AmbiguousOrderError, PhaseModel
 from analytical.collectives.plan import CollectivePlanner, Phase
@@ -17,6 +19,17 @@ Entries = tuple[int, ...]
 
 KEPT = 4096
 """So many solutions are kept."""
+
+
+PHASES_KEPT = 256
+
+
+class _LonePhase(NamedTuple):
+    """A collective whose `chunks` are one phase each (else `model` is None): the place of each rank of its ring."""
+
+    model: PhaseModel | None
+    order: list[int]
+    chunks: int
 
 
 class CollectiveSolver:
@@ -36,6 +49,7 @@ class CollectiveSolver:
         )
         self._concurrency = machine.concurrency
         self._solved: Recent[Entries] = Recent(KEPT)
+        self._lone_phases: Recent[_LonePhase] = Recent(PHASES_KEPT)
 
     def streams(self, rank: int, collective: CollectiveType, size: int, involved: int, group: int) -> list[list[Phase]]:
         """Return the phases of each chunk, as `rank` runs them. Raises `SimulationError` if it cannot be planned."""
@@ -47,9 +61,8 @@ class CollectiveSolver:
 
         None where it is of several phases, or of one that goes message by message. Raises as `streams`.
         """
-        streams = self.streams(rank, collective, size, involved, group)
-        model = self._models.phases.model(streams[0][0]) if len(streams[0]) == 1 else None
-        if model is None or self._models.machine.options.rendezvous_protocol:
+        model = self._lone_phase((rank,), collective, size, involved, group).model
+        if model is None:
             return None
         return model.bus if model.last_reduction is None else model.last_reduction
 
@@ -71,11 +84,9 @@ class CollectiveSolver:
     def _solve(
         self, ranks: tuple[int, ...], collective: CollectiveType, size: int, involved: int, group: int, entries: Entries
     ) -> Entries:
-        streams = self.streams(ranks[0], collective, size, involved, group)
-        model = self._models.phases.model(streams[0][0]) if len(streams[0]) == 1 else None
-        found = None
-        if model is not None and not self._models.machine.options.rendezvous_protocol:
-            found = self._by_model(model, streams[0][0], len(streams), ranks, entries)
+        key = (ranks, collective, size, involved, group)
+        lone = self._lone_phases.get(key, lambda: self._lone_phase(*key))
+        found = None if lone.model is None else self._by_model(lone.model, lone, entries)
         if found is None:
             from analytical.chains.lone_collective import LoneCollective  # which many a run does without
 
@@ -83,16 +94,23 @@ class CollectiveSolver:
             found = alone.exits(self._models, self._groups, entries)
         return found
 
-    def _by_model(
-        self, model: PhaseModel, phase: Phase, chunks: int, ranks: tuple[int, ...], entries: Entries
-    ) -> Entries | None:
-        """Solve chunk after chunk: each starts on a rank where the one `concurrency` before it has ended."""
+    def _lone_phase(
+        self, ranks: tuple[int, ...], collective: CollectiveType, size: int, involved: int, group: int
+    ) -> _LonePhase:
+        """Return what a collective's chunks consist of."""
+        streams = self.streams(ranks[0], collective, size, involved, group)
+        phase = streams[0][0]
+        alone = len(streams[0]) == 1 and not self._models.machine.options.rendezvous_protocol
         place = {rank: at for at, rank in enumerate(ranks)}
-        order = [place[rank] for rank in phase.ring.ranks]
+        order = [place[rank] for rank in phase.ring.ranks] if alone and len(place) == len(phase.ring.ranks) else []
+        return _LonePhase(self._models.phases.model(phase) if alone else None, order, len(streams))
+
+    def _by_model(self, model: PhaseModel, lone: _LonePhase, entries: Entries) -> Entries | None:
+        """Solve chunk after chunk: each starts on a rank where the one `concurrency` before it has ended."""
         end = model.bus + (model.last_reduction or 0)
-        starts = [entries[at] for at in order]
+        starts = [entries[at] for at in lone.order]
         ends: list[list[int]] = []
-        for chunk in range(chunks):
+        for chunk in range(lone.chunks):
             if chunk >= self._concurrency:
                 starts = ends[chunk - self._concurrency]
             first = min(starts)
@@ -101,7 +119,7 @@ class CollectiveSolver:
             except AmbiguousOrderError:
                 return None
             ends.append([first + arrival + end for arrival in solution.arrivals])
-        result = [0] * len(ranks)
-        for at, time in zip(order, ends[-1], strict=True):
+        result = [0] * len(lone.order)
+        for at, time in zip(lone.order, ends[-1], strict=True):
             result[at] = time
         return tuple(result)

@@ -16,6 +16,7 @@ from analytical.events.program import COMMUNICATE, COMPUTE, CPU, FREE, Program, 
 from analytical.machine.event_queue import LocalEvents
 from foundation.errors import SimulationError
 
+RUN, COLLECTIVE = int(Task.RUN), int(Task.COLLECTIVE)  # compared for every node, which is slow with members of an enum
 UNSET = -1
 NO_ROW = 2**62
 
@@ -44,12 +45,16 @@ class RankRun:
 
     __slots__ = (
         "_busy",
+        "_children",
         "_fresh",
         "_in_flight",
+        "_offsets",
         "_parents",
         "_ready",
         "_runtime",
         "_services",
+        "_slot",
+        "_task",
         "completed",
         "end",
         "events",
@@ -76,6 +81,8 @@ class RankRun:
         self._services = services
         self._runtime = runtime
         self._parents = array("q", program.parents)
+        self._task, self._slot = program.task, program.slot
+        self._offsets, self._children = program.child_offsets, program.children
         self._busy = [False, False, False, False]
         self._ready: list[list[int]] = [[], [], [], []]
         self._fresh: list[int] = []
@@ -94,11 +101,10 @@ class RankRun:
         """A node has ended: free its slot, release its children, issue what can be issued."""
         self.last_row = row
         self._end(row)
-        for child in self._fresh:
-            heappush(self._ready[self.program.slot[child]], child)
-        self._fresh.clear()
+        self._release()
         self._pass()
-        self._check_finished()
+        if not self._in_flight:
+            self._check_finished()
 
     def waiting_rows(self) -> list[int]:
         """Return the rows that were issued and have not ended, oldest first."""
@@ -113,30 +119,39 @@ class RankRun:
         """Issue ready nodes by ascending row. Rows freed on the way (`_fresh`) join only afterwards."""
         ready, busy = self._ready, self._busy
         while True:
-            slot, lowest = -1, NO_ROW
+            slot, lowest, found = -1, NO_ROW, 0
             for candidate in (COMMUNICATE, COMPUTE, FREE, CPU):
                 heap = ready[candidate]
-                if heap and not busy[candidate] and heap[0] < lowest:
-                    slot, lowest = candidate, heap[0]
-            if slot < 0:
+                if heap and not busy[candidate]:
+                    found += 1
+                    if heap[0] < lowest:
+                        slot, lowest = candidate, heap[0]
+            if not found:
                 break
             heappop(ready[slot])
             self._issue(lowest, slot)
-        for row in self._fresh:
-            heappush(ready[self.program.slot[row]], row)
-        self._fresh.clear()
+            if found == 1 and busy[slot]:
+                break
+        self._release()
+
+    def _release(self) -> None:
+        """Let the rows that wait for nothing any more join the ready ones."""
+        if self._fresh:
+            for row in self._fresh:
+                heappush(self._ready[self._slot[row]], row)
+            self._fresh.clear()
 
     def _issue(self, row: int, slot: int) -> None:
         self.start[row] = self.events.queue.now
         self._in_flight += 1
         self._busy[slot] = slot != FREE
-        task = self.program.task[row]
-        if task == Task.RUN:
+        task = self._task[row]
+        if task == RUN:
             runtime = self._runtime[row]
             if self.program.gpu[row]:
                 self.gpu_ns += runtime
             self.events.after(runtime, self.complete, row)
-        elif task == Task.COLLECTIVE:
+        elif task == COLLECTIVE:
             self._services.issue_collective(self, row)
         elif task == Task.RECEIVE:
             self._services.issue_receive(self, row)
@@ -150,13 +165,12 @@ class RankRun:
             self._end(row)
 
     def _end(self, row: int) -> None:
-        program = self.program
-        self._busy[program.slot[row]] = False
+        self._busy[self._slot[row]] = False
         self._in_flight -= 1
         self.end[row] = self.events.queue.now
         self.completed += 1
-        parents = self._parents
-        for child in program.children[program.child_offsets[row] : program.child_offsets[row + 1]]:
+        parents, offsets = self._parents, self._offsets
+        for child in self._children[offsets[row] : offsets[row + 1]]:
             parents[child] -= 1
             if not parents[child]:
                 self._fresh.append(child)

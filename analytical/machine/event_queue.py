@@ -69,7 +69,9 @@ class LocalEvents:
 
     def after(self, delay: int, action: Action, argument: Any) -> None:
         """Call ``action(argument)`` `delay` ns from now."""
-        time = self.queue.now + delay
+        self._add(self.queue.now + delay, action, argument)
+
+    def _add(self, time: int, action: Action, argument: Any) -> None:
         tick = self._ticks.get(time)
         if tick is None:
             self._ticks[time] = [(action, argument)]

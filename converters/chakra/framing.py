@@ -55,7 +55,9 @@ def _messages(stream: BinaryIO, size: int, path: str | Path) -> Iterator[tuple[i
             if not buffer:
                 return
         offset = base + position
-        length, start = _length(buffer, position, offset, path)
+        length, start = buffer[position], position + 1
+        if length > 0x7F:  # most are of one byte
+            length, start = _length(buffer, position, offset, path)
         end = start + length
         if end > len(buffer):
             if base + end > size:
