@@ -307,16 +307,15 @@ class PhaseModels:
         direction = 1 if phase.clockwise else -1
         receivers = np.array(ranks[:1] if self._delays.is_dimension(ranks) else ranks)
         positions = np.arange(len(receivers))
-        columns = [
-            self._charge(np.array(ranks)[(positions - direction * behind) % count], receivers, size)
-            for behind in range(1, count)
-        ]
-        volume = np.sum([charged for _, charged, _ in columns], axis=0) * (halves * count // len(receivers))
+        behind = direction * np.arange(1, count)
+        senders = np.array(ranks)[(positions[:, None] - behind) % count]
+        delays, charged, _ = self._charge(senders.ravel(), np.repeat(receivers, others), size)
+        volume = np.array(charged) * (halves * count // len(receivers))
         return DirectPhase(
             self._bus(phase),
             reduction if reduced[-1] else None,
             tuple(int(total) for total in volume),
-            delays=np.stack([delays for delays, *_ in columns], axis=1),
+            delays=delays.reshape(senders.shape),
             direction=direction,
             reduction=reduction if reduced[others] else 0,
             halves=halves,

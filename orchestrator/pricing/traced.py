@@ -55,7 +55,7 @@ class TracedPricing:
         try:
             with self._stopwatch.measure("trace generation"):
                 trace = self._generate([batch.shape() for batch in wave], max(batch.serial for batch in wave))
-            result = self._simulate(trace)
+            result = self._simulate(self.lower(trace))
         except SimulationError as error:
             raise SimulationError(f"batch {wave[0].serial}: {error}") from error
         slowest = self._slowest(result)
@@ -66,14 +66,21 @@ class TracedPricing:
         busy = busy.reshape(*finishes.shape, -1).sum(axis=1)
         return Cost(finishes.transpose(2, 0, 1), busy.transpose(1, 0, 2))
 
-    def finish_ns(self, trace: Trace) -> IntArray:
-        """Return when each stage of each member is done with each step of `trace`, ``[k, stages, members]``."""
-        result = self._simulate(trace)
+    def lower(self, trace: Trace) -> ExecutionGraph:
+        """Return the graph of `trace`."""
+        with self._stopwatch.measure("graph conversion"):
+            return self._lower(trace)
+
+    def finish_ns(self, graph: ExecutionGraph) -> IntArray:
+        """Return when each stage of each member is done with each step of `graph`, ``[k, stages, members]``."""
+        result = self._simulate(graph)
         return self._finishes(result, self._slowest(result))
 
-    def _simulate(self, trace: Trace) -> IterationResult:
-        with self._stopwatch.measure("graph conversion"):
-            graph = self._lower(trace)
+    def stage_of(self, rank: int) -> int:
+        """Return the pipeline stage that `rank` works for."""
+        return self._mesh.stages_of([rank]).pop()
+
+    def _simulate(self, graph: ExecutionGraph) -> IterationResult:
         with self._stopwatch.measure("backend"):
             return self._backend.simulate(graph)
 

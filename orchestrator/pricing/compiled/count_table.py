@@ -47,6 +47,7 @@ class CountTable:
         sizes = self._blocks.get(block)
         if sizes is None:
             sizes = self._blocks[block] = self._columns.sizes(range(first, first + self._block))
+            self._rows.expect(sizes, self._communication)
         if not self._rows.communicates:
             del self._blocks[block]
             self._grow(first + self._block - 1)
@@ -94,6 +95,11 @@ class _RowsOf:
     def communicates(self) -> bool:
         """Whether there is a collective or a message whose size is that of the columns."""
         return bool(self._collectives) or any(at >= 0 for at in self._sends)
+
+    def expect(self, sizes: CountedSizes, communication: Communication) -> None:
+        """Prepare for the collectives of many values."""
+        for place, kind, _ in self._collectives:
+            communication.expect(kind, sizes.comm_bytes[:, place])
 
     def communication_ns(self, sizes: CountedSizes, communication: Communication) -> IntArray:
         """Return the time of all collectives and messages on each stage, ``[s]``; `sizes` are those of one value."""

@@ -12,6 +12,7 @@ from typing import cast
 
 import numpy as np
 
+from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses
@@ -93,7 +94,12 @@ class PriceTables:
         self.layers = tuple(
             AttentionLayers(part.shape, part.portion, self._layers(trace, part.columns)) for part in shape.attention
         )
-        communication = Communication(trace, lambda one: self._traced.finish_ns(one)[0, :, 0])
+        traced = self._traced
+
+        def finish_ns(graph: ExecutionGraph) -> IntArray:
+            return traced.finish_ns(graph)[0, :, 0]
+
+        communication = Communication(trace, traced.lower, finish_ns, traced.stage_of)
         for count in Count:
             columns = SizedColumns(self.generator, structure, count)
             if columns.columns.size or count in most:
