@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from analytical.machine.options import LARGEST_SCALE, MOST_QUEUES
+from foundation.records import dataclass
 from foundation.settings import section, setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse

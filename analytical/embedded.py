@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from astra_files.system import SystemConfig
 from converters.execution_graph import ExecutionGraph, IterationResult
 from converters.metadata import without_metadata
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 if TYPE_CHECKING:
     from analytical.events.runner import EventRunner

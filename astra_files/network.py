@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from foundation.digits import decimal_number, whole_number
 from foundation.documents import Document, parse_yaml, read_yaml
 from foundation.fields import Fields
+from foundation.records import dataclass
 
 WHAT = "network configuration"
 TOPOLOGIES = ("Ring", "FullyConnected", "Switch")

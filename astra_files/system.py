@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from astra_files.numbers import integer, number, switch
 from foundation.documents import Document, parse_json, read_json
 from foundation.fields import Fields
 from foundation.printable import brief
+from foundation.records import dataclass
 
 WHAT = "system configuration"
 POLICIES = ("LIFO", "FIFO", "EXPLICIT")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from converters.execution_graph import ABSENT, CollectiveType
 from converters.graph_plan import RankPlan
 from foundation.errors import InternalError
+from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 CollectiveSizes = Callable[[CollectiveType, tuple[int, ...], IntArray], IntArray]

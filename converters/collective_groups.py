@@ -7,12 +7,12 @@ algorithm; a communicator group smaller than the system is always one logical ri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 from converters.execution_graph import ABSENT
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.mesh import lines
 
 MAX_DIMS = 4

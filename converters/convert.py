@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from converters.chakra import GROUPS_SUFFIX, write_graph
@@ -15,6 +14,7 @@ from converters.text import RecordStream, collect, is_placed, open_text, place, 
 from converters.text.gathering import gather
 from foundation.errors import UserError
 from foundation.files import atomic_write
+from foundation.records import dataclass
 
 _FAMILIES = (frozenset({"orca"}), frozenset({"colocated", "prefill", "decode"}), frozenset({"event"}))
 

@@ -15,11 +15,13 @@ for a system with ``peak-perf: 1``: trunc((1000 ns + 500) / 1e12 * 1e9) = ns on 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 

@@ -7,7 +7,7 @@ whole trace and plans it block by block; `make_plan` does both for a trace at ha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from converters.node_layout import BlockTransfers, Carry, IntArray, Layout, depe
 from converters.row_slots import COLL, COMMUNICATION_SLOTS, COMP, MEMORY_SLOTS, SLOT_NODE_TYPES, SUFFIXES, BoolArray
 from converters.trace_survey import NEVER, BlockRows, Survey
 from converters.transfers import Transfer, boundary_transfers, crossing_transfers, passing_transfers
+from foundation.records import dataclass
 from trace_gen.trace import NO_LAYER, CommType, Trace, parts_of
 
 INPUT, WEIGHT, OUTPUT, COMM, TRANSFERS = range(5)

@@ -18,7 +18,7 @@ the columns of the graph are the very same arrays, so that backends can keep the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,7 @@ from converters.execution_graph import ABSENT, ExecutionGraph, NodeType, NodeWor
 from converters.graph_plan import GraphPlan, RankPlan, make_plan
 from converters.row_slots import row_slots
 from foundation.recent import Recent, RecentByIdentity
+from foundation.records import dataclass
 from trace_gen.trace import Trace
 
 IntArray = NDArray[np.int64]

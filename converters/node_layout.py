@@ -7,13 +7,14 @@ for) is a `Carry`; a trace in one block begins and ends with an empty one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.row_slots import CLOSE, COLL, COMP, LOAD_INPUT, LOAD_WEIGHT, RECV, SEND, SLOTS, STORE, BoolArray
 from converters.transfers import Transfer
+from foundation.records import dataclass
 from trace_gen.trace import Trace
 
 IntArray = NDArray[np.int64]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from converters.text import RecordStream
 from foundation.printable import printable
+from foundation.records import dataclass
 from trace_gen.trace import CommType, Location, RowKind
 
 

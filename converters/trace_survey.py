@@ -8,13 +8,14 @@ which rows of a block become nodes; both passes over a trace ask it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.row_slots import COLL, MEMORY_SLOTS, BoolArray, row_slots
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.trace import CommType, RowKind, Trace, parts_of
 
 IntArray = NDArray[np.int64]

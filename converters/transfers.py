@@ -11,7 +11,7 @@ bytes where it has some without a collective (the KV blocks of a prefill operato
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from converters.trace_survey import Span, Survey
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.trace import CommType, Trace
 
 IntArray = NDArray[np.int64]

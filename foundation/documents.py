@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from foundation.bounds import CONFIGURATION_BYTES, YAML_BYTES
 from foundation.errors import UserError
 from foundation.files import decode, read_bytes
 from foundation.key_paths import KeyPath
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

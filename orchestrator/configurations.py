@@ -7,7 +7,7 @@ compute node's `num_ops` says its nanoseconds exactly (see `converters.execution
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from astra_files.memory import RemoteMemoryConfig
@@ -16,6 +16,7 @@ from astra_files.system import COLLECTIVES, SystemConfig
 from foundation.errors import InternalError, UserError
 from foundation.files import atomic_write
 from foundation.printable import brief
+from foundation.records import dataclass
 from orchestrator.cluster.node_network import node_network
 from orchestrator.cluster.nodes import load_node
 from orchestrator.fabrics.carrying import ENDPOINT_DELAY_NS, CarriedCurves, carrying_system

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
+from foundation.records import dataclass
 from orchestrator.backends import backends
 from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.tiers import Tiers

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import OrreryError
+from foundation.records import dataclass
 from orchestrator.observers.account import TimeAccount
 from orchestrator.observers.intervals import Interval
 from orchestrator.settings.specification import RunSpec

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
+from foundation.records import dataclass
 from orchestrator.clients import ClientTerms
 from orchestrator.observers.account import TimeAccount
 from orchestrator.observers.requests import RequestRecorder, Totals

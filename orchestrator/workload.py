@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +19,7 @@ from foundation.digits import whole_number
 from foundation.errors import UserError
 from foundation.files import open_input, reason
 from foundation.printable import printable
+from foundation.records import dataclass
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.importing.reading import BadRecords
 from orchestrator.settings.run import MOST_ADAPTERS

@@ -12,11 +12,10 @@ every token goes through; routers, experts and the LM head are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from foundation.recent import Recent
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import dummy_batch
 from trace_gen.mesh import Mesh

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
+from foundation.records import dataclass
 from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import Attention
 from trace_gen.attention.latent import LatentAttention

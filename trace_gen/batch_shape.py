@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.trace import NO_REQUEST
 
 IntArray = NDArray[np.int64]

@@ -27,9 +27,10 @@ the cache holds of it on one rank, copied on tensor-parallel ranks or not. Laten
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from foundation.records import dataclass
 from trace_gen.attention.work import AttentionShape
 from trace_gen.operators import Operator, Portion, Rows, exchange_row, with_rows
 from trace_gen.precision import Precision

@@ -14,13 +14,14 @@ a trace may be written to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from foundation.errors import InternalError, UserError
 from foundation.recent import Recent
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.divided import ContextDivision
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate

@@ -7,12 +7,12 @@ direction for links), GB (1e9 bytes) or GiB (2^30), MiB, ns. Files of other tool
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
+from foundation.records import dataclass
 from trace_gen.config_root import CONFIG_ROOT, is_file
 from trace_gen.hardware_formats import hardware_formats
 from trace_gen.precision import Arithmetic

@@ -11,9 +11,10 @@ window, or compressed. Every group has blocks of its own. Context-parallel ranks
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.mesh import Mesh

@@ -17,13 +17,13 @@ vLLM does with expert parallelism (its group is data x context x tensor). docs/p
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
 
 import numpy as np
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 
 Ranks = tuple[int, ...]
 AXES = ("tp", "cp", "dp", "pp")

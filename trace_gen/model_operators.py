@@ -7,8 +7,9 @@ two come from `trace_gen.attention` and `trace_gen.mlp`. Names are the vocabular
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from foundation.records import dataclass
 from trace_gen.architecture import BlockForm, Layer, ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.mlp.experts import check_spread

@@ -8,10 +8,11 @@ they need, which never decides their time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from typing import Literal
 
+from foundation.records import dataclass
 from trace_gen.precision import Arithmetic, Precision
 from trace_gen.quantization import Scheme, Schemes
 from trace_gen.trace import CommType, OperatorClass

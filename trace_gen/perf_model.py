@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.work import AttentionShape, AttentionWork
 from trace_gen.batch_shape import BatchShape

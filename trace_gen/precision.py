@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 
 WIDTHS = (4, 8, 16, 32)
 

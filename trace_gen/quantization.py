@@ -6,9 +6,8 @@ matrices are stored differently are of different kinds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.precision import Arithmetic, ceil_div
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "q_a_proj", "q_b_proj", "kv_a_proj", "kv_b_proj", "o_proj")

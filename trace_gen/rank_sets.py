@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.mesh import Mesh, Ranks
 from trace_gen.operators import Axis
 from trace_gen.trace import IntArray

@@ -12,13 +12,14 @@ of one member of a wave, so that `column_sizes` and the performance model see on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.recent import Recent
+from foundation.records import dataclass
 from trace_gen.batch_shape import BatchShape
 from trace_gen.generator import TraceGenerator
 from trace_gen.measured.lookups import TellsOfLookups

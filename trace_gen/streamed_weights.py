@@ -11,11 +11,12 @@ operators before and before this one, so nothing of the load is hidden.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.operators import Operator
 
 

@@ -19,11 +19,13 @@ from the last row of a stage to the first row of the next (see `converters.lower
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 NO_LAYER = -1

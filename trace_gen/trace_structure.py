@@ -29,13 +29,14 @@ A member without tokens has no rows of its own and takes part in these alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.mesh import Mesh
 from trace_gen.model_operators import ModelOperators

@@ -20,9 +20,10 @@ logits element by element; there, rotary embedding and attention are rows of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from trace_gen.trace import OperatorClass, RowKind
 
 ROLES: Mapping[str, OperatorClass] = {

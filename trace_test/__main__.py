@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from foundation.arguments import Parser, whole
 from foundation.commands import run_command
 from foundation.errors import UserError
 from foundation.printable import printable
+from foundation.records import dataclass
 from trace_gen.precision import WIDTHS
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ with every routing that needs no file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 from typing import Literal
 
 import numpy as np
 
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.absorption import Absorption
 from trace_gen.batch_shape import BatchShape, IntArray, KVTransfer, dummy_batch, empty_batch

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Literal
 
 from converters.execution_graph import ExecutionGraph
+from foundation.records import dataclass
 from foundation.registry import Registry
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.batch_shape import BatchShape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from glob import escape as glob_escape
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from converters.text import collect, open_text, place
 from converters.text.records import RecordStream
 from foundation.errors import UserError
 from foundation.files import names_in
+from foundation.records import dataclass
 from trace_gen.attention.absorption import absorption_named
 from trace_gen.models import load_model
 from trace_gen.precision import Precision

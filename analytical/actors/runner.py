@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from analytical.events.program import Program, Task, compact, compile_graph
 from analytical.events.rank_run import RankRun
 from analytical.machine.messages import WRAPPING_GROUPS
 from converters.execution_graph import ExecutionGraph, IterationResult, RankGraph
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ for the simulation of every rank and phase.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from analytical.actors.collectives import Collectives, NotActorsError
@@ -23,6 +22,7 @@ from analytical.machine.event_queue import Action, EventQueue, LocalEvents
 from analytical.machine.remote_memory import RemoteMemory
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 ENDS_KEPT = 64
 """So many announced ends an actor keeps before it drops those that are past."""

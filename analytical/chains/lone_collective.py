@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from analytical.events.program import Program, compile_graph
 from analytical.events.simulation import Simulation
 from converters.execution_graph import ABSENT, CollectiveType, IntArray, NodeType, NodeWork, RankGraph
 from foundation.errors import InternalError
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from analytical.chains.solver import CollectiveSolver
 from analytical.chains.stretches import SHORT_NS
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, IntArray
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 DURATIONS_KEPT = 4096
 """So many durations a collective of a plan keeps."""

@@ -8,7 +8,6 @@ is that order; it depends on the graph's structure only and is kept for graphs t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -19,6 +18,7 @@ from analytical.chains.stretches import MOST_PIECES, OwnNodes, Shares, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
 from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
+from foundation.records import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ once: a stretch is so many times this kind of work and so many times that (`_Kin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from analytical.machine.compute import roofline_ns
 from analytical.machine.description import Machine
 from converters.execution_graph import IntArray, NodeType, NodeWork, RankGraph
 from foundation.recent import RecentByIdentity
+from foundation.records import dataclass
 
 Runtimes = NDArray[np.float64]
 """Whole ns as doubles, which are exact as far as they are used here and never wrap around."""

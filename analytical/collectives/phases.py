@@ -12,7 +12,7 @@ reducing) from there on is done event by event, so that it keeps its place among
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ from analytical.machine.limits import LONGEST_RUN_NS
 from analytical.machine.network import DelayModel
 from astra_files.system import SystemConfig
 from converters.execution_graph import IntArray
+from foundation.records import dataclass
 
 SOLUTIONS_KEPT = 4096
 """So many solutions a phase keeps: ranks that are not in step may enter in ever other ways."""

@@ -7,7 +7,6 @@ CommunicatorGroup.cc of ASTRA-sim. A chunk becomes a stream; a phase is one algo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from string import digits
 
@@ -15,6 +14,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, CollectiveType
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 AR, AG, RS, A2A = (
     CollectiveType.ALL_REDUCE,

@@ -5,12 +5,11 @@ Chunks alternate between two trees over the same ranks. The whole chunk goes up,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from analytical.collectives.algorithms import Endpoint
 from analytical.collectives.plan import Phase
 from analytical.machine.event_queue import Action
 from foundation.errors import InternalError
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ it depends on the rank, in `validation`.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -18,6 +17,7 @@ from astra_files.system import SystemConfig
 from converters.execution_graph import CollectiveType, IntArray, NodeType, RankGraph
 from foundation.errors import SimulationError
 from foundation.printable import shorten
+from foundation.records import dataclass
 
 
 class Task(IntEnum):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from analytical.machine.bus import endpoint_ns
 from analytical.machine.options import Options
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from analytical.machine.bus import Done, EndpointBus
 from analytical.machine.event_queue import LocalEvents
 from astra_files.system import SystemConfig
+from foundation.records import dataclass
 
 MEMORY_G = 0.0038
 """ns a byte of the memory bus, whatever the system configuration says."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError, near_names
+from foundation.records import dataclass
 
 OPTION_NAMES = ("congestion", "num_queues_per_dim", "injection_scale", "rendezvous_protocol", "metadata")
 MOST_QUEUES = 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from analytical.ordered.finding import Log
 from analytical.ordered.order import Action, Check, Gathered, Order, SetOrder, Waits
 from analytical.ordered.structure import TIMED, SetStructure, Structure
 from converters.execution_graph import IntArray
+from foundation.records import dataclass
 
 COMPARISONS = 64
 """So many segments are compared with each on average at most; a graph that is wider is for the event queue."""

@@ -6,7 +6,6 @@ Ends are ``[segments, k, columns]``: one column while the ranks of a set are in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from analytical.ordered.finding import Kind
 from analytical.ordered.order import Action, Check, Order, Waits
 from analytical.ordered.structure import Structure
 from converters.execution_graph import ExecutionGraph, IntArray
+from foundation.records import dataclass
 
 Mask = NDArray[np.bool_]
 

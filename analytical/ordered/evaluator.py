@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from analytical.ordered.results import Results
 from analytical.ordered.structure import Structure, structure_of
 from converters.execution_graph import ExecutionGraph, IntArray, IterationResult, RankGraph
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 ORDERS_KEPT = 8
 """Of a structure, the latest."""

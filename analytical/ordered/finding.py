@@ -8,7 +8,6 @@ is for the check to say (`evaluating.keeps`), which no order escapes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -22,6 +21,7 @@ from analytical.machine.event_queue import Action, EventQueue, LocalEvents
 from analytical.ordered.structure import Key, Structure
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 
 
 class Kind(Enum):

@@ -20,7 +20,7 @@ are served in the order in which they are posted, which is checked too (`posted`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from analytical.chains.meetings import Meeting
 from analytical.chains.stretches import Shares
 from analytical.ordered.finding import Kind
 from converters.execution_graph import IntArray
+from foundation.records import dataclass
 
 Waits = tuple[int, int, tuple[int, ...]]
 """A segment, the one before it on its slot (0: none), and the others that it waits for."""

@@ -6,8 +6,6 @@ graph's sets of like ranks; where the ranks of a set do not stay in step, each h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from analytical.chains.meetings import Meeting, MeetingFinder
@@ -16,6 +14,7 @@ from analytical.events.program import Program, Task, compile_graph
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
 from converters.execution_graph import ExecutionGraph, IntArray
+from foundation.records import dataclass
 
 TIMED = (Task.RUN, Task.MEMORY, Task.BROADCAST)
 """Tasks that take a time of their own, whatever others do."""

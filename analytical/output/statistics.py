@@ -7,7 +7,6 @@ upstream's are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from analytical.machine.remote_memory import transfer_ns
 from astra_files.memory import RemoteMemoryConfig
 from astra_files.system import SystemConfig
 from converters.execution_graph import IntArray, NodeType
+from foundation.records import dataclass
 
 GPU, COMM, CPU, REMOTE, INVALID = "GPU time", "Comm time", "CPU time", "Remote mem time", "Invalid time"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from converters.chakra.nodes import SCHEMA_VERSION
 from converters.execution_graph import ABSENT, ExecutionGraph, RankGraph
 from foundation.files import atomic_write
 from foundation.recent import RecentByIdentity
+from foundation.records import dataclass
 
 HEADER = wire.frame(wire.field(1, SCHEMA_VERSION.encode()))
 """How every file begins: its GlobalMetadata."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.text.records import Operand, Record, RecordStream
+from foundation.records import dataclass
 from trace_gen.trace import NPU, IntArray, RowKind, RowWork, Trace, parts_of
 from trace_gen.vocabulary import class_of
 

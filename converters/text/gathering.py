@@ -8,13 +8,14 @@ equally many ranks, rows on some ranks of a stage outside a section, groups side
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from converters.text.columns import records
 from converters.text.records import NO_NODE, Operand, Record, RecordStream
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.trace import CommType, Location, RowKind, Trace
 
 _MOVES = (RowKind.MEM_LOAD, RowKind.MEM_STORE)

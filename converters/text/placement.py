@@ -10,12 +10,13 @@ loaded and only the last row's **input size** is stored. The later formats are p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 from converters.text.records import Operand, Record, RecordStream
 from converters.text.table import KNOWN_ROWS
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.mesh import Mesh
 from trace_gen.trace import CommType, Location, RowKind
 

@@ -7,9 +7,9 @@ and the columns of a `Trace`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from foundation.records import dataclass
 from trace_gen.trace import NO_LAYER, NO_REQUEST, CommType, Location, RowKind
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from converters.text.lines import MAX_NS, Lines, shorten
 from converters.text.records import CHANNEL, NO_NODE, Operand, Record
+from foundation.records import dataclass
 from trace_gen.trace import NO_REQUEST, CommType, Location, RowKind
 
 COLUMNS = (

@@ -17,7 +17,7 @@ Lead and tail are GPU compute: they lengthen the finish time and the compute tim
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import SystemConfig
 from converters.execution_graph import ABSENT, ExecutionGraph, IntArray, NodeType, NodeWork, RankGraph
 from foundation.errors import SimulationError, UserError
+from foundation.records import dataclass
 
 _EXACT_DOUBLE = 2**53
 """Beyond this a double no longer holds every integer, and a duration is garbage anyway."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analytical.machine.options import LARGEST_SCALE, MOST_QUEUES
+from foundation.records import dataclass
 from foundation.settings import setting
 
 if TYPE_CHECKING:

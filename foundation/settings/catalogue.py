@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from foundation.settings.declare import Choice, Records, Section, Setting, declared
 
 

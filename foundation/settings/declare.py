@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, get_args
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 Kind = Literal["int", "float", "str", "bool", "Path"]

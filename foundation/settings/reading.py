@@ -7,12 +7,13 @@ list, and flags win over a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from foundation.errors import UserError, near_names, raise_all
 from foundation.printable import brief, shorten
+from foundation.records import dataclass
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.declare import Choice, Records, Section, Setting, declared
 from foundation.settings.values import WrongValueError, from_text, from_value, to_file

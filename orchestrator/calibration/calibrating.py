@@ -8,13 +8,14 @@ run as it is -> disturbed runs (noise) -> fit of all terms -> is each of them to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import OrreryError
+from foundation.records import dataclass
 from orchestrator.calibration.fit import Fit, fit
 from orchestrator.calibration.identify import NO_EFFECT, Precision, precision, unidentified
 from orchestrator.calibration.residuals import Residuals

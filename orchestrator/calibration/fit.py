@@ -12,10 +12,11 @@ say. A step is that of least squares with each residual weighted by how far out 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 FloatArray = NDArray[np.float64]
 Model = Callable[[FloatArray], FloatArray]

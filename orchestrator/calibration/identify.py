@@ -14,11 +14,11 @@ together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.calibration.fit import Fit
 
 FloatArray = NDArray[np.float64]

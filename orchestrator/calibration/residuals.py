@@ -10,12 +10,12 @@ half a percent at least, below which nothing is modelled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 from orchestrator.validation.matching import Pairs
 from orchestrator.validation.recording import Recording
 

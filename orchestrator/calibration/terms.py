@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from foundation.digits import decimal_number
 from foundation.errors import UserError, near_names, raise_all
 from foundation.printable import brief
+from foundation.records import dataclass
 from foundation.settings import Setting
 from foundation.settings.catalogue import catalogue
 from orchestrator.settings.specification import RunSpec

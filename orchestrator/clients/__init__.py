@@ -10,9 +10,9 @@ a module into this package that registers a record of its settings under a name,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.clients import ClientTerms, clients
 

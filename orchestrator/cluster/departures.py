@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from foundation.records import dataclass
 from orchestrator.cluster.clock import GOES, Told
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.records import FRONT, Aborted

@@ -7,9 +7,10 @@ it goes to. At equal times instances are started and dropped first, then retriev
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from foundation.records import dataclass
 from orchestrator.cluster.admission import Gate
 from orchestrator.cluster.autoscaling import ScalingSettings
 from orchestrator.cluster.clock import ARRIVES, Actor, OfRequests, Told

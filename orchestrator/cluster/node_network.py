@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from operator import mul
 
 from astra_files.network import NetworkConfig
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.cluster.nodes import Dimension, NodeKind
 
 MOST_DIMENSIONS = 4

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from astra_files.network import MOST_LATENCY, MOST_NPUS, TOPOLOGIES
 from foundation.documents import read_json
 from foundation.errors import UserError, near_names
 from foundation.fields import Fields
+from foundation.records import dataclass
 from orchestrator.fabrics.reading import load_fabric
 from trace_gen.config_root import CONFIG_ROOT, is_file
 from trace_gen.hardware import load_hardware, plain_name

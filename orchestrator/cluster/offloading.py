@@ -11,10 +11,11 @@ the request itself only, after it has lost its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Protocol
 
+from foundation.records import dataclass
 from orchestrator.cluster.tier_link import TierLink
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.vllm.connector import NO_MATCH, KVConnector, Match

@@ -8,9 +8,10 @@ as it has blocks for it, and only once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
+from foundation.records import dataclass
 from orchestrator.cluster.resources import Port
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.vllm.connector import NO_MATCH, KVConnector, Match

@@ -11,8 +11,7 @@ Every layer is taken to keep as many bytes of a token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from orchestrator.cluster.peer import Peer
 from orchestrator.cluster.resources import send
 from orchestrator.engine.records import CompletedBatch

@@ -10,9 +10,9 @@ long as it is not asleep an instance is paid for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from foundation.records import dataclass
 from orchestrator.cluster.autoscaling import PoolState, ScalingRule, ScalingSettings
 from orchestrator.cluster.pool import Pool
 from orchestrator.engine.engine import Engine

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from foundation.records import dataclass
 from orchestrator.cluster.clock import Told
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import CompletedBatch, Rejected

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from orchestrator.cluster.resources import Passage, Port, send
 from orchestrator.kv_memory.second_tier import SecondTier
 

@@ -8,10 +8,10 @@ name one group share its tier, room and channels both.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from orchestrator.cluster.clock import LANDS, Actor, Told
 from orchestrator.cluster.offloading import OffloadingConnector
 from orchestrator.cluster.resources import Port

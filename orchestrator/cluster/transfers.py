@@ -7,10 +7,10 @@ an engine has the prompt computed, elsewhere, and its layers are written into it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from orchestrator.cluster.clock import LANDS, Actor, Told
 from orchestrator.cluster.peer import Peer
 from orchestrator.cluster.pushing import Push

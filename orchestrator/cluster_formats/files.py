@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 

@@ -10,7 +10,7 @@ are the device's, or the user's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from foundation.documents import Document, read_json
 from foundation.errors import UserError
 from foundation.fields import Fields
 from foundation.key_paths import shown_key_path
+from foundation.records import dataclass
 from foundation.settings.reading import Given, Layers, Values
 from orchestrator.settings.engine import MOST_NPUS
 

@@ -7,8 +7,8 @@ what is heavy is imported by the command when it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 

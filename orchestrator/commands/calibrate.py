@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse

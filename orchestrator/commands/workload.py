@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.settings import section, setting
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text, parse

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.describing.sharing import BLOCK_SIZES, Sharing, prefix_sharing
 from orchestrator.request_table import RequestTable
 from orchestrator.statistics import Distribution, distribution

@@ -6,11 +6,10 @@ finds depends on its memory, its router, and on who is still under way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.request_table import RequestTable
 
 BLOCK_SIZES = (16, 64, 256)

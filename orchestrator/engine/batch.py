@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.requests.request import Request
 from trace_gen.batch_shape import BatchShape, KVTransfer
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.engine.records import NO_GAP, CompletedBatch, Gap, Seen, UsageLine
 from orchestrator.requests.request import Request

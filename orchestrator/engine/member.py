@@ -13,11 +13,11 @@ scheduling they run ahead of the tokens as they do in any engine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.engine.engine import MAX_STEPS, Engine
 from orchestrator.engine.in_flight import InFlight

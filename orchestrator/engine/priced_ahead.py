@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.interface import Pricing
 from trace_gen.trace import NO_REQUEST

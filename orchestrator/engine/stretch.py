@@ -12,12 +12,12 @@ standing that were made before t::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.priced_ahead import Steps
 from orchestrator.engine.records import UsageLine
 from orchestrator.engine.stages import Passage, StageClock

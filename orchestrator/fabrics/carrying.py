@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from astra_files.network import NetworkConfig
 from astra_files.system import COLLECTIVES as IMPLEMENTED
 from astra_files.system import SystemConfig
 from converters.execution_graph import CollectiveType
+from foundation.records import dataclass
 from orchestrator.fabrics.fabric import COLLECTIVES, Fabric
 
 IntArray = NDArray[np.int64]

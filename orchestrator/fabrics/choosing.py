@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from astra_files.network import NetworkConfig
 from converters.execution_graph import CollectiveType
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.fabrics.carrying import HOPS, CarriedCurves
 from orchestrator.fabrics.fabric import Fabric
 from orchestrator.fabrics.reading import load_fabric

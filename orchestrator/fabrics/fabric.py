@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError, raise_all
 from foundation.files import names_in, read_text
 from foundation.printable import brief
+from foundation.records import dataclass
 from orchestrator.fabrics.fabric import Curve, Fabric, whole
 
 _WHAT = "output of nccl-tests"

@@ -10,7 +10,8 @@ next token could attend to is given back::
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from foundation.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

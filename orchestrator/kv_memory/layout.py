@@ -10,8 +10,8 @@ layers, each with a block table of its own, as vLLM does (`vllm/v1/core/kv_cache
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from foundation.records import dataclass
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from trace_gen.memory import KVGroup, ModelMemory
 

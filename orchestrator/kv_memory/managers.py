@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 
 Content = Hashable
 COMING = -1

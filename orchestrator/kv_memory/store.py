@@ -7,8 +7,9 @@ together step after step (`KVCohort`) the store says beforehand what each step t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from foundation.records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

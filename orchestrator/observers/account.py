@@ -13,8 +13,9 @@ pipeline the classes may add up to more than the time in which the engine was bu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from foundation.records import dataclass
 from orchestrator.engine.records import CompletedBatch, DummyPass
 from orchestrator.observers.interface import Observer
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.schedulers.interface import KVUsage

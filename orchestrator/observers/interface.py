@@ -17,11 +17,12 @@ them may raise `Stop`, which ends the run in order: what finished until then is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 if TYPE_CHECKING:
     from orchestrator.deployment import Deployment

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from foundation.records import dataclass
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer
 from orchestrator.schedulers.interface import KVUsage

@@ -7,10 +7,10 @@ Wall-clock time decides when something is said, never what is simulated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
+from foundation.records import dataclass
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.result import RunResult

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen, Transferred
 from orchestrator.observers.interface import FinishedRows, Observer
 from orchestrator.statistics import WeightedValues

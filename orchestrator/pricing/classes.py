@@ -15,13 +15,13 @@ take, they are one class, `COMPUTE`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.execution_graph import IterationResult
 from foundation.recent import RecentByIdentity
+from foundation.records import dataclass
 from trace_gen.trace import CommType, Location, OperatorClass, RowKind, Trace
 
 IntArray = NDArray[np.int64]

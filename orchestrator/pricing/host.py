@@ -13,11 +13,11 @@ Which of a step's time is the host's is told as a class of work of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.graphs import CapturedGraphs
 from orchestrator.pricing.interface import Cost, Pricing

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from foundation.records import dataclass
 
 KINDS = ("ep", "tp", "pp", "cp")
 _PART = re.compile(r"(ep|tp|pp|cp|dp)([0-9]{1,6})")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import UserError
 from foundation.files import atomic_write
+from foundation.records import dataclass
 from orchestrator.deploying import Deploying
 from orchestrator.reallm.network import needs_files, network_files
 from orchestrator.reallm.runs import Engine, notes, plan

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import starmap
 from typing import Any
 
+from foundation.records import dataclass
 from orchestrator.reallm.degrees import Degrees
 from orchestrator.reallm.network import why_not
 from orchestrator.reallm.system_file import MIXTURES, MODELS, POLICIES, SystemFile

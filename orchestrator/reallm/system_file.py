@@ -6,7 +6,6 @@ Where ReaLLM takes one model, number of devices, parallelism, policy or chunk, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,7 @@ from foundation.documents import read_yaml
 from foundation.errors import near_names
 from foundation.fields import Fields
 from foundation.printable import brief
+from foundation.records import dataclass
 from orchestrator.reallm.degrees import Degrees, read_degrees
 from orchestrator.settings.engine import MOST_NPUS
 

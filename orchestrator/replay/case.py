@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from foundation.bounds import DATA_BYTES
 from foundation.documents import read_json
 from foundation.errors import UserError
 from foundation.fields import LARGEST, Fields
+from foundation.records import dataclass
 from orchestrator.kv_memory.groups import FULL, LayerGroup
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.acceptance import RecordedAcceptance

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from foundation.records import dataclass
 
 MOST_LOG_TICKS = 7
 LINEAR_STEPS = 5

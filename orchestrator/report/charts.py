@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.report.axes import Axis, linear_axis, log_axis, tick_text
 from orchestrator.report.markup import escape
 

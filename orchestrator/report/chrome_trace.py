@@ -9,7 +9,7 @@ the other, in slots likewise. Times are simulated. Events are written one by one
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from heapq import heappop, heappush
 from typing import IO
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.trace_events import Slice, counter, mark, process_name, span, thread_name, write_events
+from foundation.records import dataclass
 from orchestrator.engine.records import Transferred
 from orchestrator.observers.history import DECODE, History, kind_of
 from orchestrator.result import RunResult

@@ -6,12 +6,12 @@ Everything on it follows from the settings and the workload; wall-clock time sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from orchestrator.observers.history import DECODE, MIXED, PREFILL, History
 from orchestrator.observers.intervals import Interval
 from orchestrator.observers.tables import latency_rows, rate, time_rows, traffic_rows

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from orchestrator.requests.request import Request
 
 

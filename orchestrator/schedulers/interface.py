@@ -26,9 +26,10 @@ the engine tells it (`ended`). Memory that runs out is not an error: a policy pr
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from foundation.records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.kv_memory.store import NOW, KVStore, Later
 from orchestrator.requests.request import Request

@@ -7,8 +7,9 @@ loses its place without being swapped, all tokens that are known by then are its
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.kv_memory.store import KVStore
 from orchestrator.requests.admission import Admission

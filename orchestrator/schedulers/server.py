@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.schedulers.settings import Machine, MemoryShare, Policy
 from orchestrator.schedulers.shared_settings import Queueing

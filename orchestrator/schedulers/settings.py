@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import choice, setting
 from orchestrator.kv_memory.managers import KVManager, kv_managers
 from orchestrator.schedulers.orders import ORDERS, Order

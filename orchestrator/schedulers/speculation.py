@@ -7,9 +7,9 @@ KV slots of the others are written anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from foundation.records import dataclass
 from orchestrator.requests.request import Request
 
 NGRAM, DRAFT_MODEL, EAGLE, MTP = "ngram", "draft_model", "eagle", "mtp"

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch, Outcome
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request

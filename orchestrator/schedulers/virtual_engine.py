@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from itertools import chain
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Outcome
 from orchestrator.kv_memory.store import KVStore
 from orchestrator.requests.request import Request

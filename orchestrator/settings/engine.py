@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from astra_files.network import LEAST_BANDWIDTH, MOST_BANDWIDTH, MOST_LATENCY
 from foundation.digits import whole_number
 from foundation.printable import brief
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 

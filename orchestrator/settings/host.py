@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from foundation.digits import whole_number
 from foundation.printable import brief
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 

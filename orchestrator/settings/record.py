@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from foundation.records import dataclass
 from foundation.settings import Choice, Records, Section, Setting, declared
 from foundation.settings.reading import flat
 from foundation.settings.values import to_file

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from foundation.records import dataclass
 from foundation.settings import records, setting
 from foundation.settings.reading import Problem
 from orchestrator.requests.formats import request_formats

@@ -11,12 +11,13 @@ list holds for all that do not say otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from converters.backend import BackendFactory
 from foundation.errors import InternalError, UserError
+from foundation.records import dataclass
 from foundation.settings import Setting, choice, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import parse

@@ -7,9 +7,10 @@ drive, or the one network card of a store, is what all share.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 from orchestrator.settings.run import NIC_GB_S, TRANSFER_LATENCY_NS

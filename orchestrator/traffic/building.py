@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.cluster.departures import Patience
 from orchestrator.cluster.front import FrontRules
 from orchestrator.cluster.retrieval import Retrieval

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from foundation.records import dataclass
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.observers.interface import Run
 from orchestrator.statistics import distribution

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TextIO
 
+from foundation.records import dataclass
 from orchestrator.observers.tables import print_table
 from orchestrator.statistics import STATISTICS
 from orchestrator.validation.errors import COUNTED_STATISTICS, Figure, Name, beyond, figures, origin_of, worst

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.statistics import STATISTICS, distribution
 from orchestrator.validation.matching import Pairs
 from orchestrator.validation.recording import Recording

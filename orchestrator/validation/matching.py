@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.validation.recording import Recording
 
 IntArray = NDArray[np.int64]

@@ -7,10 +7,10 @@ and small changes grow where requests wait, are preempted, or share batches by c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from foundation.records import dataclass
 from orchestrator.validation.errors import Name, figures
 from orchestrator.validation.matching import match
 from orchestrator.validation.recording import Recording

@@ -8,8 +8,9 @@ Dimensions that the ranks do not divide are rounded up: the numbers are those of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from foundation.records import dataclass
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape
 from trace_gen.operators import NORM_FLOPS, ROTARY_FLOPS, Operator, OperatorMaker, Portion

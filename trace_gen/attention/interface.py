@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from foundation.records import dataclass
 from trace_gen.attention.work import AttentionShape
 from trace_gen.operators import Operator, OperatorMaker, Portion
 from trace_gen.precision import Precision

@@ -21,8 +21,9 @@ they load a model; they are weights that a rank holds, but no parameters of the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from foundation.records import dataclass
 from trace_gen.attention.absorption import Absorption
 from trace_gen.attention.interface import KVKind, KVLayer
 from trace_gen.attention.work import AttentionShape

@@ -8,11 +8,10 @@ ones written once (queries read and outputs written, too). With a sliding window
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.batch_shape import BatchShape
 
 IntArray = NDArray[np.int64]

@@ -7,10 +7,10 @@ read that is not of our own fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundation.fields import Fields
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from trace_gen.operators import ACTIVATION_FLOPS, Operator, OperatorMaker
 from trace_gen.precision import ceil_div
 from trace_gen.trace import CommType

@@ -34,9 +34,10 @@ those of the routed experts where these are reduced, too; else they have an all-
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.mlp.dense import shared_mlp
 from trace_gen.operators import ACTIVATION_FLOPS, Operator, OperatorMaker, Rows, exchange_row, with_rows
 from trace_gen.precision import ceil_div

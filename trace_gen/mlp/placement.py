@@ -7,10 +7,10 @@ has least to do among those with room. Here a rank that has no copy of the exper
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

@@ -18,12 +18,12 @@ where tokens come back, so the slowest decides: rows have the sizes of the rank 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.mlp.experts import Experts
 from trace_gen.precision import ceil_div
 

@@ -10,9 +10,10 @@ Scores may be made by products and a softmax, or by a fused operator of ONNX or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
+from foundation.records import dataclass
 from trace_gen.architecture import NormKind
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.mlp.dense import DenseMlp

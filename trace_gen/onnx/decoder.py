@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import UserError
 from foundation.printable import printable
+from foundation.records import dataclass
 from trace_gen.architecture import Layer, ModelArchitecture, layer_runs, quantized
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.families import MOST_LAYERS

@@ -12,10 +12,11 @@ whatever its name. So branches with equal numbers are equal graphs: the repeated
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 from foundation.fields import LARGEST
+from foundation.records import dataclass
 from trace_gen.onnx.graph import FLOATS, INTEGERS, MICROSOFT, NARROW, Graph, Node, refusal
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "MatMulNBits", "MatMulInteger", "QLinearMatMul"})

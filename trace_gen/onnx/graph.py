@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 
 MICROSOFT = "com.microsoft"
 """The domain of onnxruntime's own operators; that of ONNX's is empty."""

@@ -7,9 +7,10 @@ are counted as they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from foundation.fields import LARGEST
+from foundation.records import dataclass
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.onnx.flow import Flow
 from trace_gen.onnx.graph import FLOATS, NARROW, Graph, Node, refusal

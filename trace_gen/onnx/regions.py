@@ -7,8 +7,8 @@ operators of a region become the one operator that an engine fuses them into; wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from foundation.records import dataclass
 from trace_gen.architecture import NormKind
 from trace_gen.onnx.evaluation import Evaluation
 from trace_gen.onnx.flow import FUSED_ATTENTION, PRODUCTS, Flow

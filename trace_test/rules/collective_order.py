@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from converters.collective_groups import spanned
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, RankGraph
+from foundation.records import dataclass
 from trace_test.rule import Rule, Subject, Violation
 
 Collectives = list[tuple[int, int, int]]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+from foundation.records import dataclass
 from trace_gen.attention.work import AttentionShape
 from trace_gen.batch_shape import BatchShape
 from trace_gen.operators import Portion

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from foundation.records import dataclass
 from trace_gen.architecture import Layer, ModelArchitecture
 from trace_gen.attention.grouped import GroupedAttention
 from trace_gen.attention.latent import LatentAttention

@@ -6,9 +6,9 @@ by the time between two requests, a whole number of ns, with each one that is le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.admission import gates
 

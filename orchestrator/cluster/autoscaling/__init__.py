@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 from foundation.settings import setting
 from foundation.settings.reading import Problem

@@ -6,8 +6,7 @@ rounded up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.autoscaling import PoolState, ScalingSettings, autoscalers
 

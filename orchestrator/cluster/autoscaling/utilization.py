@@ -6,9 +6,9 @@ rounded up; nothing changes while their ratio is within a tenth of 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.autoscaling import PoolState, ScalingSettings, autoscalers
 

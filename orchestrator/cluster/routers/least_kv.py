@@ -8,9 +8,9 @@ turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from orchestrator.cluster.fewest import Turns
 from orchestrator.cluster.router import RouterPlace, routers
 

@@ -6,9 +6,9 @@ Among equal ones the next in turn, as nginx's least_conn does. What engines have
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from orchestrator.cluster.fewest import Turns, outstanding
 from orchestrator.cluster.router import RouterPlace, routers
 

@@ -7,10 +7,10 @@ it power_of_two, Envoy's LEAST_REQUEST is it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foundation.draws import below
+from foundation.records import dataclass
 from orchestrator.cluster.fewest import outstanding
 from orchestrator.cluster.router import RouterPlace, routers
 

@@ -15,9 +15,9 @@ engines are asked, as of the very moment: what they find is what an admission at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.fewest import Turns, outstanding
 from orchestrator.cluster.router import RouterPlace, routers

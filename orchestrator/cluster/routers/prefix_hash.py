@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.fewest import Turns, outstanding
 from orchestrator.cluster.router import RouterPlace, routers

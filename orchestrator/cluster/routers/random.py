@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foundation.draws import below
+from foundation.records import dataclass
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ starts at 0. That it waits up to 50 ms more for engines that report out of step 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.cluster.router import RouterPlace, routers
 

@@ -7,12 +7,12 @@ is taken and pays for all. Weights 5,1,1 make 0 0 1 0 2 0 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from foundation.digits import decimal_number
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 from orchestrator.cluster.router import RouterPlace, routers

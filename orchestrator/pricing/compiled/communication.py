@@ -12,12 +12,13 @@ lowered once; for other sizes those of the graph's nodes are replaced. What size
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.execution_graph import ExecutionGraph, NodeType
+from foundation.records import dataclass
 from trace_gen.trace import CommType, IntArray, RowWork, Trace
 
 SMALL = 1

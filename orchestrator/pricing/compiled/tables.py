@@ -6,7 +6,6 @@ one for every `BLOCK` values of a count, are priced both ways. Where the two dif
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.compiled.communication import Communication

@@ -8,11 +8,12 @@ and when help lists the names. So what is heavy is imported in the functions tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.registry import Registry
 from orchestrator.requests.importing.beginning import WHAT, Beginning, beginning_of
 

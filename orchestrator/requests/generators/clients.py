@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from foundation.records import dataclass
 from foundation.settings import choice, section, setting
 from foundation.settings.reading import Problem
 from orchestrator.requests.generators.arrivals import DEFAULT_RATE, ArrivalProcess, arrival_processes

@@ -8,13 +8,14 @@ A block has whole sessions only. Clients whose requests come at one time take tu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.request_table import RequestTable, SessionColumns
 from orchestrator.requests.generators.arrivals import ArrivalPlace
 from orchestrator.requests.generators.clients import ClientSettings

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from foundation.registry import Registry
 from foundation.settings import Setting, declared
 from foundation.settings.reading import Problem

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.draws import draw
+from foundation.records import dataclass
 from orchestrator.requests.generators.clients import ClientSettings
 from orchestrator.requests.generators.prefixes import NO_PREFIX
 

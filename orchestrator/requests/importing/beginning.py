@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import UserError
 from foundation.files import open_input, reason
+from foundation.records import dataclass
 
 WHAT = "workload file"
 _LOOKED_AT = 1 << 20

@@ -7,7 +7,6 @@ them: then each is converted by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from foundation.digits import decimal_number, whole_number
 from foundation.printable import brief
+from foundation.records import dataclass
 from orchestrator.workload import LATEST_ARRIVAL_NS, MOST_TOKENS
 
 IntArray = NDArray[np.int64]

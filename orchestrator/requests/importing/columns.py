@@ -9,7 +9,6 @@ is told with its line and column. Cells in quotes are not taken apart: no format
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from foundation.errors import UserError
 from foundation.files import open_input, reason
 from foundation.printable import shorten
+from foundation.records import dataclass
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.importing.beginning import WHAT, Beginning
 from orchestrator.requests.importing.cells import Cells, Kind

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from orchestrator.requests.importing.texts import TextTokens
 
 

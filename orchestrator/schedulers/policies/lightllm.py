@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.schedulers.settings import Place, policies
 from orchestrator.schedulers.shared_settings import Queueing

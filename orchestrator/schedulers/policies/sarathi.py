@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.schedulers.server import WatermarkPolicy
 from orchestrator.schedulers.settings import Machine, Place, policies

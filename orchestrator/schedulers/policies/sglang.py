@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.schedulers.settings import Machine, MemoryShare, Place, Policy, policies
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from foundation.digits import decimal_number
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 from orchestrator.schedulers.server import ServerPolicy

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.schedulers.server import WatermarkPolicy
 from orchestrator.schedulers.settings import Machine, Place, policies

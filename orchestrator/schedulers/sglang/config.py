@@ -6,9 +6,8 @@ sequence may get, and how long a prompt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foundation.errors import UserError
+from foundation.records import dataclass
 
 POLICIES = ("fcfs", "lpm", "dfs-weight", "lof", "random")
 _LEAST_ROWS, _MOST_ROWS = 2048, 4096

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.ledger import Flight

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from foundation.records import dataclass
 from orchestrator.schedulers.sglang.entry import Entry
 
 

@@ -11,9 +11,9 @@ others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
+from foundation.records import dataclass
 from orchestrator.kv_memory.radix import RadixKV
 from orchestrator.schedulers.sglang.config import SglangConfig
 from orchestrator.schedulers.sglang.entry import CLIPPED, Entry

@@ -8,7 +8,7 @@ more than 60 GiB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from foundation.records import dataclass
 
 MIB = 2**20
 _LEAST_CHUNK = 2048

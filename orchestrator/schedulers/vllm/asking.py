@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 
+from foundation.records import dataclass
 from orchestrator.kv_memory.store import NO_HIT, Hit, KVStore
 from orchestrator.schedulers.vllm.config import VllmSchedulerConfig
 from orchestrator.schedulers.vllm.connector import NO_MATCH, Match

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foundation.errors import UserError, near_names
+from foundation.records import dataclass
 from orchestrator.schedulers.speculation import METHODS, Speculation
 from orchestrator.schedulers.vllm.rules import RULES, Rules
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 
+from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.cohort import Cohort

@@ -14,9 +14,10 @@ A pass that computes nothing is over at once, so an engine with nothing else to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from foundation.errors import InternalError
+from foundation.records import dataclass
 from orchestrator.kv_memory.store import KVStore
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.ledger import Flight

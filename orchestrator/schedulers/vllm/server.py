@@ -13,7 +13,7 @@ allocator (CUDA context and graphs, and NCCL's buffers where there are several r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from foundation.records import dataclass
 
 GIB = 2**30
 _LARGE, _LARGEST = 70 * GIB, 160 * GIB

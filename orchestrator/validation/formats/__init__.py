@@ -6,11 +6,11 @@ To add a format, write a module here that registers one; every module of this pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import UserError
 from foundation.files import open_input, reason
+from foundation.records import dataclass
 from foundation.registry import Registry
 from orchestrator.validation.recording import Recording
 

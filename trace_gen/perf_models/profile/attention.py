@@ -21,12 +21,12 @@ What the table does not have a column for:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UserError
+from foundation.records import dataclass
 from trace_gen.measured.lookups import LookupCounts
 from trace_gen.measured.reading import WHAT, MeasuredTable
 from trace_gen.perf_models.profile.skew import Skew

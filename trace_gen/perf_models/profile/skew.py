@@ -20,12 +20,12 @@ times of equal contexts say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.measured.reading import read_rows
 
 FloatArray = NDArray[np.float64]

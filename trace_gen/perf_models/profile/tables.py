@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import LookupCounts

@@ -27,11 +27,10 @@ the rest of the roofline does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.records import dataclass
 from trace_gen.hardware import Efficiency, Hardware
 from trace_gen.perf_model import AttentionPart
 

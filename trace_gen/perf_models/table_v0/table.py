@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from foundation.digits import decimal_number, whole_number
 from foundation.errors import UserError, near_names
 from foundation.files import read_text
 from foundation.printable import brief
+from foundation.records import dataclass
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import plain_name
 from trace_gen.measured.curve import Curve

@@ -6,10 +6,10 @@ A lone client's first request comes at 0. Those of a mixture begin a gap later, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ period, each with the value at its middle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 

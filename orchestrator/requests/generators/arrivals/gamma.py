@@ -7,9 +7,9 @@ coefficient of variation is ``burstiness ** -0.5`` (Vidur's `cv`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 

@@ -7,9 +7,9 @@ exponential (a Markov-modulated process), or always the same. It begins with a t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 

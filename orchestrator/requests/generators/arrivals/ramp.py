@@ -7,9 +7,9 @@ The i-th of n gaps is drawn at the rate start + (end - start) x i / (n - 1), or 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 from orchestrator.requests.generators.arrivals.gamma import BURSTINESS, gamma_gaps

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 
 if TYPE_CHECKING:

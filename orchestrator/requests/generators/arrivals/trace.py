@@ -7,10 +7,10 @@ has, its times come again, a mean gap after its last.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.arrivals import ArrivalPlace, arrival_processes
 

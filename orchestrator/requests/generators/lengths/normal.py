@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 from orchestrator.requests.generators.lengths import MOST_TOKENS, Role, distributions

@@ -6,9 +6,9 @@ special tokens of a tokenizer, which vLLM takes off the prompt's length, are non
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.lengths import MOST_TOKENS, Role, distributions
 

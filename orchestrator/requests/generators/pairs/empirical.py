@@ -6,10 +6,10 @@ A prompt and its answer are of one row: in recorded traffic they belong together
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from foundation.settings.reading import Problem
 from orchestrator.requests.generators.lengths import MOST_TOKENS

@@ -9,9 +9,9 @@ not published, so the coefficients of variation below are our choice, as are the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import choice, setting
 from foundation.settings.reading import Problem
 from orchestrator.requests.generators.lengths import LengthDistribution, Published, Role

@@ -5,9 +5,9 @@ Vidur's uniform and Zipf lengths are of this kind: the answer has ceil(total / (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import choice, setting
 from orchestrator.requests.generators.lengths import Published, Role
 from orchestrator.requests.generators.pairs import TITLE, PairPlace, length_pairs

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ result, and arrives when the tool is done. So a turn of the user is one request 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.sessions import session_kinds
 from orchestrator.requests.generators.sessions.multi_turn import MOST_TURNS, MultiTurn

@@ -7,9 +7,9 @@ are more than `--max_history`, and then the user's new tokens, which the lengths
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foundation.records import dataclass
 from foundation.settings import setting
 from orchestrator.requests.generators.sessions import session_kinds
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from foundation.digits import whole_number
 from foundation.errors import UserError
 from foundation.files import read_text
 from foundation.printable import brief
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.mlp.experts import Experts
 

@@ -8,12 +8,12 @@ the model of that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
 from foundation.printable import brief
+from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:

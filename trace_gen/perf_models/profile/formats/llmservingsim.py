@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.documents import read_yaml
 from foundation.errors import UserError
 from foundation.fields import Fields
 from foundation.printable import shorten
+from foundation.records import dataclass
 from trace_gen.hardware import plain_name
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines

@@ -17,7 +17,7 @@ Source of the format: vidur/profiling and vidur/execution_time_predictor of gith
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import UserError
 from foundation.printable import shorten
+from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines
