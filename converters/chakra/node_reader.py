@@ -10,6 +10,7 @@ protobuf whole, which gives the same row (tests compare).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -86,7 +87,7 @@ class NodeReader:
             **numbers,
         )
 
-    def _tail(self, node_type: int, tail: bytes) -> tuple[NodeRow, dict[str, int]] | None:
+    def _tail(self, node_type: int, tail: bytes) -> tuple[NodeRow, dict[str, Any]] | None:
         """Return the row of a node that has a type and the attributes of `tail`, and what of it is to be replaced.
 
         None if `tail` holds anything else.
@@ -105,13 +106,13 @@ class NodeReader:
         return None if row is None else (row, numbers)
 
 
-def _without_numbers(tail: bytes) -> tuple[bytes, dict[str, int]]:
+def _without_numbers(tail: bytes) -> tuple[bytes, dict[str, Any]]:
     """Return the attributes of `tail` that are not `_NUMBERS`, and the values of those that are.
 
     Raises `ValueError` or `IndexError` where it is not attributes throughout, or has a number twice.
     """
     rest, at = b"", 0
-    numbers: dict[str, int] = {}
+    numbers: dict[str, Any] = {}
     while at < len(tail):
         if tail[at] != _ATTRIBUTE:
             raise ValueError("a field behind the attributes")
