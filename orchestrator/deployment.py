@@ -173,7 +173,7 @@ class Deployment:
             )
             if self.traced_because is not None:
                 return traced
-            return CompiledPricing(traced, lambda: PriceTables(generator, traced, graphs, self._classes()))
+            return CompiledPricing(traced, lambda: PriceTables(generator, traced, graphs))
 
         own = device(self.generator)
         pricing: Pricing = own

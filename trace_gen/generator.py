@@ -24,6 +24,7 @@ from foundation.recent import Recent
 from foundation.records import dataclass
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.attention.divided import ContextDivision
+from trace_gen.attention.work import AttentionShape
 from trace_gen.batch_shape import BatchShape, KVTransfer, concatenate
 from trace_gen.context import ContextMode, ContextOperators
 from trace_gen.memory import ModelMemory
@@ -39,6 +40,7 @@ from trace_gen.sequence import sequence_parallel as sequence_parallel_operators
 from trace_gen.streamed_weights import StreamedWeights
 from trace_gen.trace import NO_REQUEST, IntArray, OperatorClass, RowKind, RowWork, Trace
 from trace_gen.trace_structure import MemberKey, Structure, StructureBuilder, StructureKey, TableEntry
+from trace_gen.wave_check import check_wave
 
 AttentionPlacement = Literal["heads", "requests"]
 ExpertExchange = Literal["alltoall", "allgather"]
@@ -146,7 +148,7 @@ class TraceGenerator:
         collectives over network dimensions by their number, so ranks that meet must have run equally many. With
         several steps, the same number for all, the trace is that of as many decode iterations.
         """
-        _check(batches, self.mesh)
+        check_wave(batches, self.mesh)
         if self.routing.by_step and batches[0].steps > 1:
             raise InternalError(f"{self.routing.name} routing differs by step: a trace has one")
         key = tuple(map(self._member_key, batches))
@@ -200,6 +202,15 @@ class TraceGenerator:
     def table_shape(self, entries: Sequence[TableEntry]) -> TableShape:
         """Return the shape of an operator table of the columns `entries`."""
         return TableShape.of(entries, self._facts, self.by_request, self.mesh, self.division)
+
+    def attention_shapes(self) -> dict[AttentionShape, IntArray]:
+        """Return each shape of attention on one rank, and how many layers of each stage have it, ``[stages]``."""
+        kinds, found = self.architecture.layer_kinds, dict[AttentionShape, IntArray]()
+        for stage, layers in enumerate(self.mesh.stage_layers(self.architecture.num_layers)):
+            for layer in layers:
+                shape = self._facts[kinds.index(self.architecture.layers[layer])].shape_for(Portion.ALL)
+                found.setdefault(shape, np.zeros(self.mesh.pipeline, dtype=np.int64))[stage] += 1
+        return found
 
     def launches(self) -> tuple[int, ...]:
         """Return how many operators each stage launches for one batch whose attention is one row."""
@@ -347,33 +358,6 @@ def _warnings(architecture: ModelArchitecture, tensor: int) -> tuple[str, ...]:
 
 def _launched(operators: Sequence[Operator]) -> int:
     return sum(operator.kind is not OperatorClass.COMMUNICATION for operator in operators)
-
-
-def _check(batches: Sequence[BatchShape], mesh: Mesh) -> None:
-    if len(batches) != mesh.data:
-        raise InternalError(f"{len(batches)} batches for {mesh.data} data-parallel members")
-    empty = sum(not len(batch.request_ids) for batch in batches)
-    if empty == len(batches):
-        raise InternalError("a trace has at least one request")
-    if empty and mesh.expert > 1 and mesh.member_size > 1:
-        raise InternalError("a member of several ranks that shares experts runs a dummy batch, not an empty one")
-    if any(batch.steps != batches[0].steps for batch in batches):
-        raise InternalError("the batches of a wave have the same number of steps")
-    for batch in batches:
-        _check_batch(batch)
-
-
-def _check_batch(batch: BatchShape) -> None:
-    new, samples = batch.new_tokens, batch.samples
-    if batch.total_tokens == batch.sampled_tokens == len(new) and (samples == 1).all() and (new == 1).all():
-        return  # decodes, by far the most common
-    if (new < 1).any():
-        raise InternalError("each request of a batch computes at least one token")
-    if ((samples < 0) | (samples > new)).any():
-        raise InternalError("a request samples at least none and at most all of the tokens it computes")
-    real = batch.request_ids != NO_REQUEST
-    if batch.steps > 1 and not ((new == 1).all() and (samples[real] == 1).all()):
-        raise InternalError("a batch of several steps holds decodes only")
 
 
 def _transfers(batches: Sequence[BatchShape]) -> tuple[KVTransfer, ...]:

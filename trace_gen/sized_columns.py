@@ -63,6 +63,10 @@ class CountedSizes:
     comm_bytes: IntArray
     output_bytes: IntArray
 
+    def among(self, values: slice) -> CountedSizes:
+        """Return the sizes for some of the values."""
+        return CountedSizes(self.latency_ns[values], self.comm_bytes[values], self.output_bytes[values])
+
 
 class SizedColumns:
     """The columns of `structure`, which `generator` made for one batch, that `count` decides anything of.

@@ -42,7 +42,7 @@ class TracedPricing:
         self.stages = mesh.pipeline
         self.max_steps = max_steps
         self.classes = classes.names
-        self._classes = classes
+        self.work = classes
         self._generate = generate
         self._lower = lower
         self._backend = backend
@@ -62,7 +62,7 @@ class TracedPricing:
         finishes = self._finishes(result, slowest)
         own = finishes.copy()
         own[:, 1:] -= finishes[:, :-1]
-        busy = self._classes.busy_ns(trace, result, slowest, own.reshape(trace.steps, -1))
+        busy = self.work.busy_ns(trace, result, slowest, own.reshape(trace.steps, -1))
         busy = busy.reshape(*finishes.shape, -1).sum(axis=1)
         return Cost(finishes.transpose(2, 0, 1), busy.transpose(1, 0, 2))
 

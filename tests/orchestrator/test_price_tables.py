@@ -168,6 +168,10 @@ def test_tables_that_are_wrong_are_found_out_and_not_used(monkeypatch: pytest.Mo
 def test_a_loop_finds_what_it_needs_in_the_arrays() -> None:
     pricing = pricing_of(model_name=LLAMA, hardware="H100", npu_num=4, npu_group=2, cudagraph_capture_sizes="1,8,64")
     tables = pricing.tables
+    shapes = pricing.tables.generator.attention_shapes()
+    assert [(part.shape, part.layers.tolist()) for part in tables.layers] == [
+        (shape, layers.tolist()) for shape, layers in shapes.items()
+    ]
     assert tables.padded[[0, 1, 2, 8, 9, 64, 65]].tolist() == [0, 1, 8, 8, 64, 64, 65]
     assert tables.samples_ns[0].tolist() == [0, 0]
     for tokens, samples in ((3, 3), (200, 4), (5000, 0)):

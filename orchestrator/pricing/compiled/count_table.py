@@ -50,11 +50,13 @@ class CountTable:
             self._rows.expect(sizes, self._communication)
         if not self._rows.communicates:
             del self._blocks[block]
-            self._grow(first + self._block - 1)
-            self._set(slice(first, first + self._block), sizes, np.zeros((self._block, self.ns.shape[1]), np.int64))
+            room = min(self._block, len(self.ns) - first)
+            self._set(
+                slice(first, first + room), sizes.among(slice(room)), np.zeros((room, self.ns.shape[1]), np.int64)
+            )
             return
         at = slice(value - first, value - first + 1)
-        own = CountedSizes(sizes.latency_ns[at], sizes.comm_bytes[at], sizes.output_bytes[at])
+        own = sizes.among(at)
         self._set(slice(value, value + 1), own, self._rows.communication_ns(own, self._communication)[None, :])
 
     def _set(self, values: slice, sizes: CountedSizes, talking_ns: IntArray) -> None:

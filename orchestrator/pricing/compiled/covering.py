@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine.batch import Batch
 from trace_gen.generator import TraceGenerator
-from trace_gen.perf_model import TimesAttention
+from trace_gen.perf_model import CompilesAttention, TimesAttention
 
 if TYPE_CHECKING:
     from orchestrator.settings.run import ExecutionSettings
@@ -43,6 +43,21 @@ def uncovered(generator: TraceGenerator) -> str | None:
     if generator.streamed.operators:
         return "weights are streamed from host memory"
     return None if isinstance(model, TimesAttention) else "the performance model has no times of attention alone"
+
+
+def lacks(generator: TraceGenerator) -> str | None:
+    """Return why a compiled loop cannot price iterations of `generator` by tables (one clause), or None."""
+    reason = uncovered(generator)
+    if reason is not None:
+        return reason
+    if generator.portioned:
+        return "prompts and decodes have operators of their own"
+    model = generator.perf_model
+    if not isinstance(model, CompilesAttention):
+        return "the performance model has no attention that compiles"
+    if any(model.compiled_attention(shape) is None for shape in generator.attention_shapes()):
+        return "the performance model has no such attention that compiles"
+    return None
 
 
 def covers(wave: Sequence[Batch]) -> bool:

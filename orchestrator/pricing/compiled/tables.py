@@ -15,10 +15,9 @@ from converters.execution_graph import ExecutionGraph
 from foundation.errors import SimulationError
 from foundation.records import dataclass
 from orchestrator.engine.batch import Batch
-from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.compiled.communication import Communication
 from orchestrator.pricing.compiled.count_table import BLOCK, CountTable
-from orchestrator.pricing.compiled.covering import uncovered
+from orchestrator.pricing.compiled.covering import lacks, uncovered
 from orchestrator.pricing.compiled.remembered import RememberedLookups
 from orchestrator.pricing.graphs import CapturedGraphs
 from orchestrator.pricing.interface import Cost
@@ -56,8 +55,8 @@ class PriceTables:
 
     A compiled loop reads them as arrays: `tokens_ns`, `samples_ns` ``[values, stages]`` (negative where not worked out
     yet), `tokens_busy`, `samples_busy` ``[values, classes]``, `padded` ``[values]``: the tokens that a step of so many
-    runs as, and `attention`. `fill` may put larger arrays in their place. `reason` says why such a loop has no use for
-    them, `unfit` why nobody has (one clause each, None: there is none).
+    runs as, and `attention`. They have room for so many `tokens` and `samples`, and stay the same arrays until there
+    are more. `reason` says why such a loop has no use for them, `unfit` why nobody has (one clause each, or None).
     """
 
     def __init__(
@@ -65,12 +64,10 @@ class PriceTables:
         generator: TraceGenerator,
         traced: TracedPricing,
         graphs: CapturedGraphs,
-        classes: WorkClasses,
-        *,
-        most_tokens: int = MOST_VALUES,
-        most_samples: int = MOST_VALUES,
+        tokens: int = MOST_VALUES,
+        samples: int = MOST_VALUES,
     ) -> None:
-        self.classes, self.stages = classes.names, traced.stages
+        self.classes, self.stages = traced.classes, traced.stages
         self.layers: tuple[AttentionLayers, ...] = ()
         self.generator, self._traced, self._graphs = generator, traced, graphs
         self._tables: dict[Count, CountTable] = {}
@@ -78,11 +75,11 @@ class PriceTables:
         self._looked_up = RememberedLookups(generator.perf_model)
         self.unfit = uncovered(generator)
         if self.unfit is None:
-            self.attention_class = classes.place(OperatorClass.ATTENTION)
+            self.attention_class = traced.work.place(OperatorClass.ATTENTION)
             with self._looked_up.apart():
-                self._lay_out(classes, {Count.TOKENS: most_tokens, Count.SAMPLES: most_samples})
+                self._lay_out({Count.TOKENS: int(graphs.sizes_for(tokens)[-1]), Count.SAMPLES: samples})
 
-    def _lay_out(self, classes: WorkClasses, most: dict[Count, int]) -> None:
+    def _lay_out(self, most: dict[Count, int]) -> None:
         """Find out what iterations are made of, by one that has everything: a prompt and a decode."""
         ids, new, context, samples = np.array([(0, 1), (1, 2), (1, 0), (1, 1)], dtype=np.int64)
         everything = BatchShape(ids, new, context, samples)
@@ -103,7 +100,7 @@ class PriceTables:
         for count in Count:
             columns = SizedColumns(self.generator, structure, count)
             if columns.columns.size or count in most:
-                self._tables[count] = CountTable(columns, trace, communication, classes, most.get(count, 0))
+                self._tables[count] = CountTable(columns, trace, communication, traced.work, most.get(count, 0))
 
     def _layers(self, trace: Trace, columns: IntArray) -> IntArray:
         return np.bincount(trace.stage[np.isin(trace.work.column, columns)], minlength=self.stages)
@@ -194,28 +191,16 @@ class PriceTables:
         return self._graphs.sizes_for(len(self.tokens_ns) - 1)
 
     @cached_property
-    def attention(self) -> tuple[tuple[CompiledAttention, IntArray], ...] | None:
-        """The numbers of attention of each kind, and its layers on each stage ``[stages]``; None: not covered."""
-        model = self.generator.perf_model
-        if not isinstance(model, CompilesAttention):
-            return None
+    def attention(self) -> tuple[tuple[CompiledAttention, IntArray], ...]:
+        """The numbers of attention of each kind, and its layers on each stage ``[stages]``; see `reason`."""
+        model = cast("CompilesAttention", self.generator.perf_model)
         found = [(model.compiled_attention(part.shape), part.layers) for part in self.layers]
-        numbers = tuple((one, layers) for one, layers in found if one is not None)
-        return numbers if len(numbers) == len(found) else None
-
-    @cached_property
-    def _in_two_parts(self) -> bool:
-        """Whether prompts and decodes differ in more than their numbers."""
-        return len(self._tables) > 2 or any(part.portion is not Portion.ALL for part in self.layers)
+        return tuple((one, layers) for one, layers in found if one is not None)
 
     @property
     def reason(self) -> str | None:
-        """Why a compiled loop cannot use the tables, or None."""
-        if self.unfit is not None:
-            return self.unfit
-        if self._in_two_parts:
-            return "prompts and decodes have operators of their own"
-        return "the performance model has no numbers of its attention" if self.attention is None else None
+        """Why a compiled loop cannot use the tables (one clause), or None."""
+        return self.unfit or lacks(self.generator)
 
     def fill(self, tokens: int, samples: int) -> None:
         """Work out what a batch of so many tokens (with those of padding) and samples takes, where it is not known.
