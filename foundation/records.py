@@ -1,4 +1,4 @@
-"""`dataclass` as in the standard library, made fifteen times sooner: a run declares hundreds of records.
+"""`dataclass` as in the standard library, made eight times sooner: a run declares hundreds of records.
 
 The standard one writes and compiles five or six functions for every class, whether they are ever called or not, which
 is most of what importing a module of records costs. Here what compares, hashes, shows and freezes is shared code over
