@@ -46,10 +46,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str, *, field: str | None = None) -> T:
         """Return the choice called `name`; a `UserError` names the near ones (`field`: the flag it came from)."""
-        if name not in self._known():
-            self._discover(name.replace("-", "_"))
-        if name not in self._known():
-            self._discover()
+        self._look_for(name)
         if name in self._choices:
             return self._choices[name]
         if name in self._modules:
@@ -75,12 +72,19 @@ class Registry(Generic[T]):
         return len(self._known())
 
     def __contains__(self, name: object) -> bool:
-        if name not in self._known():
-            self._discover()
+        if isinstance(name, str):
+            self._look_for(name)
         return name in self._known()
 
     def _known(self) -> set[str]:
         return {*self._choices, *self._modules}
+
+    def _look_for(self, name: str) -> None:
+        """Import the module called `name`, and where that is not enough all of them."""
+        if name not in self._known():
+            self._discover(name.replace("-", "_"))
+        if name not in self._known():
+            self._discover()
 
     def _discover(self, only: str | None = None) -> None:
         """Import the modules of the package, or the one called `only`, so that their choices register."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 
 from foundation.errors import InternalError
@@ -66,22 +66,24 @@ class Spelling:
 class Catalogue:
     """The names of the record `root`; see the module's docstring. `lists` are its fields that hold several records.
 
-    `groups`: by the name of a section that is grouped, the names of its settings and lists.
+    `groups`: by the name of a section that is grouped, the names of its settings and lists. With `picked`, values by
+    the spellings of choices, it holds of every choice the records of the value that is picked, or of the default.
     """
 
-    def __init__(self, root: type) -> None:
+    def __init__(self, root: type, picked: Mapping[str, str] | None = None) -> None:
+        self._picked = picked
         self.entries: dict[str, Entry] = {}
         self.lists: dict[str, Records] = {}
         self.choices: dict[str, Choice] = {}
         self.groups: dict[str, frozenset[str]] = {}
         self._walk(root, "General", None)
         self.spellings = dict(self._spellings())
-        self._sizes = {name: len(choice.registry) for name, choice in self.choices.items()}
+        self._sizes = {} if picked is not None else {name: len(one.registry) for name, one in self.choices.items()}
 
     @property
     def complete(self) -> bool:
         """Whether every choice still has the values that it had; a plugin may have added some."""
-        return all(len(choice.registry) == self._sizes[name] for name, choice in self.choices.items())
+        return all(len(self.choices[name].registry) == size for name, size in self._sizes.items())
 
     def readers(self, name: str) -> str:
         """Return the choice that reads `name`, as flags: ``--scheduling none or orca``."""
@@ -114,7 +116,7 @@ class Catalogue:
             if isinstance(one, Section):
                 self._walk(one.record, one.title or title, reader)
                 if one.grouped:
-                    within = Catalogue(one.record)
+                    within = Catalogue(one.record, self._picked)
                     self.groups[one.name] = frozenset({*within.entries, *within.lists})
             elif isinstance(one, Records):
                 self.lists[one.name] = one
@@ -125,8 +127,14 @@ class Catalogue:
                     self._walk_choice(one)
 
     def _walk_choice(self, choice: Choice) -> None:
-        for value in choice.registry:
+        for value in choice.registry if self._picked is None else self._pick(choice, self._picked):
             self._walk(choice.registry.get(value), choice.title, Reader(choice.name, value))
+
+    def _pick(self, choice: Choice, picked: Mapping[str, str]) -> list[str]:
+        """Return the values of a choice that count; one that is unknown has no records."""
+        given = [picked[name] for name in (choice.name, *choice.aliases) if name in picked]
+        wanted = given or [choice.default or choice.otherwise]
+        return [value for value in dict.fromkeys(wanted) if value and value in choice.registry]
 
     def _add(self, declaration: Setting | Choice, title: str, reader: Reader | None) -> None:
         entry = self.entries.get(declaration.name)

@@ -62,9 +62,12 @@ class Problem:
     fix: str = ""
 
 
-def read(root: type[R], layers: Layers) -> R:
-    """Return the record of type `root`; a `UserError` tells everything that is wrong."""
-    reading = _Reading(catalogue(root), layers)
+def read(root: type[R], layers: Layers, known: Catalogue | None = None) -> R:
+    """Return the record of type `root`; a `UserError` tells everything that is wrong.
+
+    `known`: its catalogue where that is not the whole one, see `narrowing`.
+    """
+    reading = _Reading(known or catalogue(root), layers)
     result: R = reading.record(root, {**layers.file, **layers.flags}, top=True)
     reading.check_read()
     raise_all(reading.problems)

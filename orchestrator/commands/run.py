@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from foundation.settings.catalogue import catalogue
 from foundation.settings.command_line import help_text
-from foundation.settings.reading import read
 from orchestrator.commands import Command, commands
 from orchestrator.settings.places import located_in
-from orchestrator.settings.specification import RunCommand, RunSpec, given_by
+from orchestrator.settings.specification import RunCommand, RunSpec, commanded, given_by
 
 
 def simulate(arguments: Sequence[str]) -> int:
@@ -24,8 +23,7 @@ def simulate(arguments: Sequence[str]) -> int:
             given_by(arguments)  # what it adds is explained as well
         print(wanted[0]())
         return 0
-    layers = given_by(arguments)
-    spec = read(RunCommand, layers).run
+    spec, layers = commanded(arguments)
     from orchestrator.run_job import run
 
     with located_in(layers):

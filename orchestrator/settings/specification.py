@@ -11,6 +11,7 @@ list holds for all that do not say otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,7 @@ from foundation.records import dataclass
 from foundation.settings import Setting, choice, records, section, setting
 from foundation.settings.catalogue import Catalogue, catalogue
 from foundation.settings.command_line import parse
+from foundation.settings.narrowing import narrowed
 from foundation.settings.reading import Given, Layers, Problem, choice_names, read
 from foundation.settings.values import WrongValueError, from_value
 from orchestrator.backends import backends
@@ -269,7 +271,21 @@ class RunCommand:
 
 def from_flags(arguments: Sequence[str]) -> RunSpec:
     """Return the run that a command line asks for; a `UserError` tells everything that is wrong with it."""
-    return read(RunCommand, given_by(arguments)).run
+    return commanded(arguments)[0]
+
+
+def commanded(arguments: Sequence[str]) -> tuple[RunSpec, Layers]:
+    """Return the run that a command line asks for, and what was given for it; see `from_flags`.
+
+    Flags alone, rightly given, are read by the records that they choose, without a look at all the others.
+    """
+    known = narrowed(RunCommand, arguments, whole_for={"settings", "plugin", *CLUSTER_FILES})
+    if known is not None:
+        with suppress(UserError):  # told below, by those who know what else there is
+            layers = Layers(flags=parse(arguments, known))
+            return read(RunCommand, layers, known).run, layers
+    layers = given_by(arguments)
+    return read(RunCommand, layers).run, layers
 
 
 def given_by(arguments: Sequence[str]) -> Layers:

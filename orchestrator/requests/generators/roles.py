@@ -75,15 +75,15 @@ def _named(plain: type[Any], role: str) -> type[Any]:
     """Return a record like `plain` whose fields have the names of the role."""
     own = getattr(plain, "names", {})
     names = {one.name: own.get(one.name, f"{role}_{_short(one.name)}").format(role=role) for one in declared(plain)}
-    fields: list[tuple[str, Any, Any]] = []
+    body: dict[str, Any] = {"__annotations__": {}, "__module__": plain.__module__, "__doc__": plain.__doc__}
     for one in declared(plain):
         if not isinstance(one, Setting):
             raise InternalError(f"{plain.__name__}.{one.name}: a distribution has plain settings")
         words = one.help.format(them=_WORDS[role])
         aliases = tuple(alias.format(role=role) for alias in one.aliases)
         fitting = replace(one, name="", help=words, aliases=aliases)
-        kind = f"{one.kind} | None" if one.optional else one.kind
-        fields.append((names[one.name], kind, dataclasses.field(default=one.default, metadata={_METADATA: fitting})))
+        body["__annotations__"][names[one.name]] = f"{one.kind} | None" if one.optional else one.kind
+        body[names[one.name]] = dataclasses.field(default=one.default, metadata={_METADATA: fitting})
 
     def make(self: Any) -> Any:
         return plain(**{short: getattr(self, long) for short, long in names.items()})
@@ -93,15 +93,8 @@ def _named(plain: type[Any], role: str) -> type[Any]:
         for problem in found() if found is not None else ():
             yield replace(problem, name=names[problem.name])
 
-    made = dataclasses.make_dataclass(
-        f"{role.title()}{plain.__name__}",
-        fields,
-        bases=(InRole,),
-        frozen=True,
-        namespace={"plain": make, "problems": problems, "__module__": plain.__module__},
-    )
-    made.__doc__ = plain.__doc__
-    return made
+    body |= {"plain": make, "problems": problems}
+    return dataclass(frozen=True)(type(f"{role.title()}{plain.__name__}", (InRole,), body))
 
 
 def _short(name: str) -> str:
