@@ -37,7 +37,7 @@ class RunResult:
     """What a run measured.
 
     - `spec`: the run with all that models and devices decided: run again, it gives the same;
-    - `columns`: finished requests as columns ``[n]`` (`orchestrator.observers.requests.COLUMNS`, times in ns), in order
+    - `columns`: finished requests as columns ``[n]`` (`orchestrator.observers.finished.COLUMNS`, times in ns), in order
       of (end, id); `requests` is the same as a table;
     - `unfinished`: the same columns of requests that were under way when the run ended early, -1 where not reached;
     - `itl_ns`: every distinct time between two tokens of a request, ascending, and how often it occurred;

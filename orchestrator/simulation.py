@@ -29,6 +29,7 @@ from orchestrator.deployed_tiers import check_groups, tiers_of
 from orchestrator.deploying import Deploying
 from orchestrator.deployment import Deployment, Started
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
 from orchestrator.lookups import lookup_figures
@@ -186,6 +187,7 @@ class _Going:
         self._turned_away: list[TurnedAway] = []
         everyone = (self._recorder, self._time, self._overload, self._intervals, *observers)
         self._hear_batch = hooks(everyone, "batch")
+        self._hear_iterations = hooks(everyone, "iterations")
         self._hear_dummy = hooks(everyone, "dummy")
         self._hear_turned_away = hooks(everyone, "turned_away")
         self._hear_transferred = hooks(everyone, "transferred")
@@ -240,6 +242,9 @@ class _Going:
             if isinstance(told, CompletedBatch):
                 for hear in self._hear_batch:
                     hear(told)
+            elif isinstance(told, Iterations):
+                for hear_iterations in self._hear_iterations:
+                    hear_iterations(told)
             elif isinstance(told, DummyPass):
                 for hear_dummy in self._hear_dummy:
                     hear_dummy(told)

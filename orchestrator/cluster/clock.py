@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 
 GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
@@ -24,7 +25,7 @@ GOES, LANDS, ARRIVES, BEGINS = -1, 1, 2, 4
 
 OfRequests = CompletedBatch | Aborted | Rejected | Transferred
 """What is told of requests."""
-Told = OfRequests | DummyPass
+Told = OfRequests | DummyPass | Iterations
 
 
 class Actor(Protocol):

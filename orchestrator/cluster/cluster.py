@@ -13,6 +13,8 @@ from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.watch import Watch
 from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.iterations import Iterations
+from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import CompletedBatch, DummyPass
 
 NO_RULES = FrontRules()
@@ -62,7 +64,7 @@ class Cluster:
     def run(self) -> Iterator[Told]:
         """Yield what observers are told, until nothing more happens; an engine's records in order of their ends."""
         for told in self._clock.run():
-            if isinstance(told, DummyPass):
+            if isinstance(told, DummyPass | Iterations):
                 yield told
                 continue
             if self._disaggregation is not None and not self._disaggregation.hear(told):
@@ -78,8 +80,7 @@ class Cluster:
         """Return the moment (ns) before which everything has been told that ever will be."""
         # What is in flight ends, which is an event, or comes after what is waited for: else there is nothing to tell.
         awake = [engine.told_until() for engine in self._engines if self._moves(engine)]
-        untold = [one.start_ns for one in self._clock.untold if isinstance(one, CompletedBatch)]
-        return min([self.now, *awake, *untold])
+        return min([self.now, *awake, *map(_began_ns, self._clock.untold)])
 
     def _watching(self, router: WatchingRouter) -> Watch:
         return Watch(router, self._front, lambda: any(map(self._moves, self._engines)), lambda: self.now)
@@ -92,3 +93,10 @@ class Cluster:
         self._clock.changed(actor)
         if self._watch is not None:
             self._clock.changed(self._watch)
+
+
+def _began_ns(told: Told) -> int:
+    """Return when (ns) the first of the iterations that are told of began; `NEVER` where it is of none."""
+    if isinstance(told, Iterations):
+        return int(told.start_ns.min(initial=NEVER))
+    return told.start_ns if isinstance(told, CompletedBatch) else NEVER

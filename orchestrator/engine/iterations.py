@@ -30,7 +30,7 @@ class Iterations:
     - `gaps_ns`, `gap_counts` ``[g]``: times between two tokens of a request, and how often each occurred (a value may
       stand in several rows);
     - `begun`, `begun_ns` ``[b]``: ids of requests whose first token began to be computed, and when;
-    - `finished` ``[f, 9]``: rows of requests that are done, the columns of `orchestrator.observers.requests.COLUMNS`,
+    - `finished` ``[f, 9]``: rows of requests that are done, the columns of `orchestrator.observers.finished.COLUMNS`,
       in order of their ends; `token_gaps`: the times between each one's tokens, None unless they were asked for;
     - `unfinished`: returns, when called, such rows of the requests that are under way, -1 for what has not been
       reached.

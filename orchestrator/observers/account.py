@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from foundation.records import dataclass
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import CompletedBatch, DummyPass
 from orchestrator.observers.interface import Observer
 
@@ -90,6 +91,16 @@ class TimeRecorder(Observer):
         engine.waiting_ns += done.gap.waiting_ns
         engine.idle_ns += done.gap.idle_ns
         for place, spent in enumerate(done.busy_ns.tolist()):
+            engine.by_class[place] += spent
+
+    def iterations(self, told: Iterations) -> None:
+        """Take many iterations of an engine that is in no wave, so makes no dummy passes."""
+        engine = self._engine(told.engine)
+        there = told.requests > 0
+        engine.told_ns = max(engine.told_ns, int(told.end_ns[there].max(initial=0)))
+        engine.waiting_ns += int(told.waiting_ns[there].sum())
+        engine.idle_ns += int(told.idle_ns[there].sum())
+        for place, spent in enumerate(told.busy_ns.tolist()):
             engine.by_class[place] += spent
 
     def dummy(self, record: DummyPass) -> None:

@@ -21,6 +21,7 @@ from foundation.files import atomic_write
 from foundation.part_files import PartFile
 from foundation.printable import printable
 from orchestrator.clients import ClientTerms
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.history import History
 from orchestrator.observers.interface import FinishedRows, Observer, Run
@@ -105,6 +106,11 @@ class ResultFiles(Observer):
         """Keep what the timeline shows."""
         if self._history is not None:
             self._history.batch(done)
+
+    def iterations(self, told: Iterations) -> None:
+        """Keep what the timeline shows."""
+        if self._history is not None:
+            self._history.iterations(told)
 
     def transferred(self, record: Transferred) -> None:
         """Keep what the timeline shows."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.records import dataclass
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.schedulers.interface import KVUsage
@@ -38,6 +39,13 @@ class KindTotals:
     prompt_tokens: int = 0
     generated_tokens: int = 0
 
+    def add(self, elapsed_ns: int, iterations: int, prompt_tokens: int, generated_tokens: int) -> None:
+        """Add iterations and what they did."""
+        self.elapsed_ns += elapsed_ns
+        self.iterations += iterations
+        self.prompt_tokens += prompt_tokens
+        self.generated_tokens += generated_tokens
+
 
 class EngineHistory:
     """What one engine did; at most `most` slices are kept."""
@@ -60,6 +68,22 @@ class EngineHistory:
             self._keep(done, min(runs, room), prefills, tokens)
         self.batches += runs
 
+    def record_each(self, told: Iterations) -> None:
+        """Take many iterations; those of one run that nothing came between make one row."""
+        there = np.flatnonzero(told.requests)
+        if not len(there):
+            return
+        self._count_each(told, there)
+        stages = told.stage_ns.shape[2]
+        firsts = np.flatnonzero(np.diff(told.run[there], prepend=told.run[there[0]] - 1))
+        if stages > 1:
+            firsts = np.arange(len(there))
+        lasts = np.append(firsts[1:], len(there)) - 1
+        room = max(self._most // stages, 1) - self.batches
+        if room > 0:
+            self._keep_runs(told, there[firsts[:room]], there[lasts[:room]], (lasts - firsts)[:room] + 1)
+        self.batches += len(firsts)
+
     def columns(self) -> dict[str, IntArray]:
         """Return `COLUMNS` of the rows kept, in order of iterations; times in ns."""
         order = self._order()
@@ -77,13 +101,45 @@ class EngineHistory:
         return np.argsort(np.array(self._columns["iteration"], dtype=np.int64), kind="stable")
 
     def _count(self, done: CompletedBatch, prefills: int, tokens: int) -> None:
-        totals = self.kinds[kind_of(prefills, len(done.batch.requests))]
+        """Add a batch to its kind; after a step that computed the last token of a prompt, the like ones are decodes."""
+        kind, steps, generated = kind_of(prefills, len(done.batch.requests)), done.batch.steps, done.outcome.step_tokens
         began = max(done.start_ns, self._end_ns)
+        if prefills and steps > 1:
+            first = max(int(done.ends_ns[0]), began)
+            self.kinds[kind].add(first - began, 1, tokens, generated)
+            began, steps, tokens, kind = first, steps - 1, 0, DECODE
+        self.kinds[kind].add(done.end_ns - began, steps, tokens, generated * steps)
         self._end_ns = done.end_ns
-        totals.elapsed_ns += done.end_ns - began
-        totals.iterations += done.batch.steps
-        totals.prompt_tokens += tokens
-        totals.generated_tokens += done.outcome.step_tokens * done.batch.steps
+
+    def _count_each(self, told: Iterations, there: IntArray) -> None:
+        """Add the iterations in the rows `there` to their kinds."""
+        ends, requests, prefills = told.end_ns[there], told.requests[there], told.prefills[there]
+        before = np.concatenate([[self._end_ns], ends[:-1]])
+        elapsed = ends - np.maximum(told.start_ns[there], before)
+        self._end_ns = int(ends[-1])
+        of_kind = {DECODE: prefills == 0, PREFILL: prefills == requests, MIXED: (prefills > 0) & (prefills < requests)}
+        for kind, chosen in of_kind.items():
+            rows = there[chosen]
+            sums = (elapsed[chosen], told.requests[rows] > 0, told.prompt_tokens[rows], told.tokens[rows])
+            self.kinds[kind].add(*(int(column.sum()) for column in sums))
+
+    def _keep_runs(self, told: Iterations, first: IntArray, last: IntArray, steps: IntArray) -> None:
+        """Keep a row a run of `steps` iterations, the rows `first` to `last` of what is told."""
+        begins, ends = told.stage_ns[first, 0], told.stage_ns[last, 1]
+        began = np.where(steps > 1, told.end_ns[np.maximum(last - 1, 0)], told.start_ns[first])
+        none, total = np.zeros(len(first), dtype=np.int64), np.full(len(first), told.total_blocks)
+        rows = (
+            told.serial[first], begins[:, 0], ends[:, -1], began, steps, told.requests[first], told.prefills[first],
+            told.prompt_tokens[first], told.running[last], told.waiting[last], total - told.free_blocks[last], total,
+            none, none,
+        )  # fmt: skip
+        for column, values in zip(self._columns.values(), rows, strict=True):
+            column.frombytes(values.tobytes())
+        if not self._spans:
+            self._spans = [(array("q"), array("q")) for _ in range(begins.shape[1])]
+        for (stage_begins, stage_ends), begun, ended in zip(self._spans, begins.T, ends.T, strict=True):
+            stage_begins.frombytes(begun.tobytes())
+            stage_ends.frombytes(ended.tobytes())
 
     def _keep(self, done: CompletedBatch, count: int, prefills: int, tokens: int) -> None:
         """Keep the first `count` runs of a batch: all its steps, or one each."""
@@ -141,16 +197,24 @@ class History(Observer):
         """Take a completed batch; one that only preempted took no time."""
         if not done.batch.requests:
             return
-        engine = self.engines.get(done.engine)
-        if engine is None:
-            engine = self.engines[done.engine] = EngineHistory(self._most)
-        engine.record(done)
+        self._engine(done.engine).record(done)
+
+    def iterations(self, told: Iterations) -> None:
+        """Take many iterations of one engine at once."""
+        if told.requests.any():
+            self._engine(told.engine).record_each(told)
 
     def transferred(self, record: Transferred) -> None:
         """Take a transfer of KV cache; only the first are kept."""
         self.all_transfers += 1
         if len(self.transfers) < MOST_TRANSFERS:
             self.transfers.append(record)
+
+    def _engine(self, number: int) -> EngineHistory:
+        engine = self.engines.get(number)
+        if engine is None:
+            engine = self.engines[number] = EngineHistory(self._most)
+        return engine
 
     @property
     def batches(self) -> int:
@@ -167,10 +231,7 @@ def sum_kinds(parts: Iterable[KindTotals]) -> KindTotals:
     """Return the sums of several engines' sums."""
     total = KindTotals()
     for part in parts:
-        total.elapsed_ns += part.elapsed_ns
-        total.iterations += part.iterations
-        total.prompt_tokens += part.prompt_tokens
-        total.generated_tokens += part.generated_tokens
+        total.add(part.elapsed_ns, part.iterations, part.prompt_tokens, part.generated_tokens)
     return total
 
 

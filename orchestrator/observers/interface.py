@@ -2,6 +2,8 @@
 
     begin(run)            before the first event
     batch(done)           a batch has ended; those of one engine come in order of their ends
+    iterations(told)      many iterations of one engine have ended: instead of its batches, where everybody who
+                          overrides `batch` overrides this, too (`hears_iterations`)
     dummy(record)         an engine begins a pass with nothing of its own, for others that run in lock step with it
     turned_away(record)   a request was rejected, or given up by its client
     transferred(record)   KV cache has come from one engine to another
@@ -26,6 +28,7 @@ from foundation.records import dataclass
 
 if TYPE_CHECKING:
     from orchestrator.deployment import Deployment
+    from orchestrator.engine.iterations import Iterations
     from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
     from orchestrator.observers.intervals import Interval
     from orchestrator.request_source import RequestSource
@@ -67,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinishedRows:
-    """Requests that have finished, as columns ``[n]`` (see `orchestrator.observers.requests.COLUMNS`), times in ns.
+    """Requests that have finished, as columns ``[n]`` (see `orchestrator.observers.finished.COLUMNS`), times in ns.
 
     `itl`: the times between each one's tokens, where these are asked for.
     """
@@ -90,6 +93,9 @@ class Observer:
 
     def batch(self, done: CompletedBatch) -> None:
         """Hear that a batch has ended."""
+
+    def iterations(self, told: Iterations) -> None:
+        """Hear that iterations have ended, instead of their batches."""
 
     def dummy(self, record: DummyPass) -> None:
         """Hear that an engine makes a dummy pass."""
@@ -117,3 +123,16 @@ def hooks(observers: Sequence[Observer], name: str) -> list[Callable[[Any], None
     """Return the methods called `name` of those observers that override it."""
     plain = getattr(Observer, name)
     return [getattr(one, name) for one in observers if getattr(type(one), name) is not plain]
+
+
+def hears_iterations(observers: Sequence[Observer]) -> bool:
+    """Whether engines may tell of many iterations at once: whoever wants batches can be told of them in that way, too.
+
+    One who inherits `iterations` but has a `batch` of his own cannot: what he does in it would be left out.
+    """
+    return all(_place(type(one), "iterations") <= _place(type(one), "batch") for one in observers)
+
+
+def _place(kind: type[Observer], name: str) -> int:
+    """Return how far up the line of ancestors the method called `name` is defined."""
+    return next(place for place, ancestor in enumerate(kind.__mro__) if name in vars(ancestor))

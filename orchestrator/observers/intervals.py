@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from foundation.records import dataclass
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers.interface import Observer
 from orchestrator.schedulers.interface import KVUsage
@@ -55,7 +56,26 @@ class Intervals(Observer):
                 self._tally(first + offset).generated += steps * tokens
         for index in range(done.start_ns // length, last):
             step = int(np.searchsorted(done.ends_ns, (index + 1) * length))
-            self._ran(index, done, step)
+            self._ran(index, done.engine, int(done.ends_ns[step]), done.usages.at(step))
+
+    def iterations(self, told: Iterations) -> None:
+        """Take many iterations, in order of their ends."""
+        there = np.flatnonzero(told.requests)
+        if not len(there):
+            return
+        ends, begins = told.end_ns[there] // self._length_ns, told.start_ns[there] // self._length_ns
+        cuts = np.flatnonzero(np.diff(ends, prepend=-1))
+        sums = (np.add.reduceat(column[there], cuts).tolist() for column in (told.prompt_tokens, told.tokens))
+        for index, prompt, generated in zip(ends[cuts].tolist(), *sums, strict=True):
+            tally = self._tally(index)
+            tally.prompt += prompt
+            tally.generated += generated
+        for place in np.flatnonzero(ends > begins).tolist():
+            row = there[place]
+            state = (told.free_blocks[row], told.running[row], told.waiting[row])
+            usage = KVUsage(told.total_blocks, *map(int, state))
+            for index in range(int(begins[place]), int(ends[place])):
+                self._ran(index, told.engine, int(told.end_ns[row]), usage)
 
     def complete(self, until_ns: int | None = None) -> list[Interval]:
         """Return the intervals that end by `until_ns` (None: all that are left), in order, less the idle ones."""
@@ -68,13 +88,13 @@ class Intervals(Observer):
             tally = self._open[index] = _Tally()
         return tally
 
-    def _ran(self, index: int, done: CompletedBatch, step: int) -> None:
+    def _ran(self, index: int, engine: int, end: int, usage: KVUsage) -> None:
         """Note what ran at an interval's end; of several iterations in a pipeline the one that ended first counts."""
-        tally, end = self._tally(index), int(done.ends_ns[step])
+        tally = self._tally(index)
         tally.running_then = tally.running_then or {}
-        known = tally.running_then.get(done.engine)
+        known = tally.running_then.get(engine)
         if known is None or end < known[0]:
-            tally.running_then[done.engine] = (end, done.usages.at(step))
+            tally.running_then[engine] = (end, usage)
 
     def _interval(self, index: int, tally: _Tally) -> Interval:
         seconds = self._length_ns / 1e9

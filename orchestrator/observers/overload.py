@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
-from orchestrator.observers.interface import Observer
+from orchestrator.observers.finished import END, ID
+from orchestrator.observers.interface import IntArray, Observer
 from orchestrator.request_source import RequestSource
 from orchestrator.requests.request import Request
 
@@ -34,6 +36,12 @@ class OverloadWatch(Observer):
             if done.end_ns <= self._last_ns:
                 self._served += sum(map(self._counts, done.outcome.finished))
 
+    def iterations(self, told: Iterations) -> None:
+        """Count the same of many iterations at once."""
+        self._begun.update(self._counted(told.begun[told.begun_ns <= self._last_ns]))
+        over = told.finished[:, END] <= self._last_ns
+        self._served += len(self._counted(told.finished[over, ID]))
+
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Who is turned away does not wait."""
         if record.now <= self._last_ns and self._counts(record.request):
@@ -41,6 +49,10 @@ class OverloadWatch(Observer):
 
     def _counts(self, request: Request) -> bool:
         return self._only is None or request.id in self._only
+
+    def _counted(self, ids: IntArray) -> list[int]:
+        listed: list[int] = ids.tolist()
+        return listed if self._only is None else [identity for identity in listed if identity in self._only]
 
     def notes(self, end_ns: int) -> list[str]:
         """Return a sentence where the run, which ended at `end_ns`, was overloaded; nothing where not all arrived."""

@@ -11,9 +11,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
 from foundation.records import dataclass
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.observers.interface import Observer, Run
 from orchestrator.result import RunResult
+from orchestrator.schedulers.interface import KVUsage
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -72,17 +74,11 @@ class ProgressShown(Observer):
 
     def batch(self, done: CompletedBatch) -> None:
         """Take the state after a batch, and show it when it is time."""
-        state, after = self._state, done.after
-        state.done += len(done.outcome.finished)
-        state.now_ns = max(state.now_ns, done.end_ns)
-        self._usage[done.engine] = (
-            after.running,
-            after.waiting,
-            after.total_blocks - after.free_blocks,
-            after.total_blocks,
-        )
-        if monotonic() >= self._due:
-            self._show()
+        self._take(done.engine, len(done.outcome.finished), done.end_ns, done.after)
+
+    def iterations(self, told: Iterations) -> None:
+        """Take the state after many iterations, and show it when it is time."""
+        self._take(told.engine, len(told.finished), int(told.end_ns.max(initial=0)), told.after)
 
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Count a request that is over without an answer."""
@@ -97,6 +93,15 @@ class ProgressShown(Observer):
         if self._bar is not None:
             self._bar[0].stop()
             self._bar = None
+
+    def _take(self, engine: int, finished: int, now_ns: int, after: KVUsage) -> None:
+        state = self._state
+        state.done += finished
+        state.now_ns = max(state.now_ns, now_ns)
+        used = after.total_blocks - after.free_blocks
+        self._usage[engine] = (after.running, after.waiting, used, after.total_blocks)
+        if monotonic() >= self._due:
+            self._show()
 
     def _show(self) -> None:
         state, now = self._state, monotonic()

@@ -3,31 +3,25 @@
 Times are ns. `queued` is when the engine saw the request, `scheduled` when its first token began to be computed,
 `first_token` and `end` when its first and last output token were there. Of one that an engine hands over to another
 `queued` and `scheduled` are of the first engine, and the tokens of the second: those are what its client sees.
-
-Rows are in order of (end, id) over the whole run. Engines tell of their batches in order of their ends, but not in
-order among each other; so a row is held back until nothing that ended before it can come any more.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import field
-from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foundation.records import dataclass
+from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen, Transferred
+from orchestrator.observers.finished import COLUMNS, FinishedInOrder
 from orchestrator.observers.interface import FinishedRows, Observer
 from orchestrator.statistics import WeightedValues
 
 IntArray = NDArray[np.int64]
-COLUMNS = ("id", "input", "output", "arrival", "queued", "scheduled", "first_token", "end", "engine")
-_MOST_HELD = 256
-_LONGEST_HELD_S = 0.5
-"""Wall-clock time after which finished rows are handed on though they are few: they belong on disk."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,14 +41,13 @@ class Going:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the run: iterations, batches (runs of like iterations), tokens, and KV bytes moved over all ranks.
+    """Sums over the run: iterations, tokens, and KV bytes moved over all ranks.
 
     `transfers` of KV cache between engines took `transfer_ns` from when they were wanted, of which they waited some.
     `verified`: how often a request had tokens that were guessed ahead, `drafted_tokens` of them, in a step.
     """
 
     iterations: int = 0
-    batches: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
@@ -73,14 +66,6 @@ class Totals:
     accepted_tokens: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A finished row that may not be handed on yet."""
-
-    row: tuple[int, ...]
-    itl: IntArray | None
-
-
 class RequestRecorder(Observer):
     """Takes completed batches; see the module's docstring. `keep_itl`: hand on every request's own list."""
 
@@ -89,9 +74,8 @@ class RequestRecorder(Observer):
         self.itl = WeightedValues()
         self._keep_itl = keep_itl
         self._open: dict[int, Going] = {}
-        self._held: list[_Held] = []
-        self._handed_on = monotonic()
-        self._columns = {name: array("q") for name in COLUMNS}
+        self._finished = FinishedInOrder(keep_itl=keep_itl)
+        self._under_way: dict[int, Callable[[], IntArray]] = {}
         self._kv_blocks: dict[int, int] = {}
         self._kv_peaks: dict[int, int] = {}
 
@@ -117,6 +101,22 @@ class RequestRecorder(Observer):
         self._finish(done)
         self._count(done)
 
+    def iterations(self, told: Iterations) -> None:
+        """Take many iterations at once."""
+        if not len(told):
+            return
+        self._under_way[told.engine] = told.unfinished
+        self.itl.add(told.gaps_ns, told.gap_counts)
+        if len(told.finished):
+            self._finished.add_table(told.finished, told.token_gaps)
+        totals = self.totals
+        totals.iterations += int(np.count_nonzero(told.requests))
+        totals.prompt_tokens += int(told.prompt_tokens.sum())
+        totals.generated_tokens += int(told.tokens.sum())
+        totals.preemptions += int(told.preempted.sum())
+        totals.end_ns = max(totals.end_ns, int(told.end_ns.max()))
+        self._count_blocks(told.engine, told.total_blocks, int(told.free_blocks.min()))
+
     def turned_away(self, record: Rejected | Aborted) -> None:
         """Count a request that is not served to its end; nothing more is told of it."""
         if isinstance(record, Rejected):
@@ -135,27 +135,15 @@ class RequestRecorder(Observer):
 
     def due(self) -> bool:
         """Whether finished rows should be handed on."""
-        waiting = len(self._held)
-        return waiting >= _MOST_HELD or (waiting > 0 and monotonic() - self._handed_on >= _LONGEST_HELD_S)
+        return self._finished.due()
 
     def hand_on(self, until_ns: int | None = None) -> FinishedRows | None:
         """Return the rows of requests that ended before `until_ns` (None: all) and have not been handed on yet."""
-        end = COLUMNS.index("end")
-        over = [held for held in self._held if until_ns is None or held.row[end] < until_ns]
-        self._handed_on = monotonic()
-        if not over:
-            return None
-        self._held = [held for held in self._held if not (until_ns is None or held.row[end] < until_ns)]
-        over.sort(key=lambda held: (held.row[end], held.row[0]))
-        table = np.array([held.row for held in over], dtype=np.int64)
-        for name, values in zip(COLUMNS, table.T, strict=True):
-            self._columns[name].frombytes(np.ascontiguousarray(values).tobytes())
-        lists = [held.itl for held in over if held.itl is not None] if self._keep_itl else None
-        return FinishedRows({name: table[:, place] for place, name in enumerate(COLUMNS)}, lists)
+        return self._finished.hand_on(until_ns)
 
     def columns(self) -> dict[str, IntArray]:
         """Return `COLUMNS` of the finished requests that were handed on, in order of (end, id)."""
-        return {name: np.array(values, dtype=np.int64) for name, values in self._columns.items()}
+        return self._finished.columns()
 
     def unfinished(self) -> dict[str, IntArray]:
         """Return `COLUMNS` of the requests that an engine saw but did not finish; -1 is a moment not reached."""
@@ -163,7 +151,8 @@ class RequestRecorder(Observer):
             (identity, g.prompt, g.generated, g.arrival, g.queued, g.scheduled, g.first_token, -1, g.engine)
             for identity, g in self._open.items()
         ]
-        table = np.array(rows, dtype=np.int64).reshape(-1, len(COLUMNS))
+        told = [under_way() for under_way in self._under_way.values()]
+        table = np.concatenate([np.array(rows, dtype=np.int64).reshape(-1, len(COLUMNS)), *told])
         return {name: table[:, column] for column, name in enumerate(COLUMNS)}
 
     def _see(self, seen: Seen, engine: int) -> None:
@@ -206,11 +195,10 @@ class RequestRecorder(Observer):
                 going.first_token, done.end_ns, done.engine,
             )  # fmt: skip
             times = np.concatenate(going.tokens) if self._keep_itl else None
-            self._held.append(_Held(row, None if times is None else times[1:] - times[:-1]))
+            self._finished.add(row, None if times is None else times[1:] - times[:-1])
 
     def _count(self, done: CompletedBatch) -> None:
         totals, batch = self.totals, done.batch
-        totals.batches += bool(batch.requests)
         totals.iterations += batch.steps if batch.requests else 0
         totals.prompt_tokens += batch.prompt_work()[1]
         totals.generated_tokens += done.outcome.step_tokens * batch.steps
@@ -224,7 +212,8 @@ class RequestRecorder(Observer):
             totals.verified += int(np.count_nonzero(drafts))
             totals.drafted_tokens += int(drafts.sum())
             totals.accepted_tokens += int(np.maximum(batch.brings - 1, 0).sum())
-        blocks = done.after.total_blocks
-        self._kv_blocks[done.engine] = blocks
-        used = blocks - done.usages.least_free_blocks
-        self._kv_peaks[done.engine] = max(self._kv_peaks.get(done.engine, 0), used)
+        self._count_blocks(done.engine, done.after.total_blocks, done.usages.least_free_blocks)
+
+    def _count_blocks(self, engine: int, blocks: int, least_free: int) -> None:
+        self._kv_blocks[engine] = blocks
+        self._kv_peaks[engine] = max(self._kv_peaks.get(engine, 0), blocks - least_free)

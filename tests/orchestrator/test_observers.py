@@ -87,7 +87,7 @@ def test_a_row_that_ends_at_the_mark_is_held_back_for_those_that_end_with_it() -
 
 def test_many_finished_rows_are_due_and_few_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("orchestrator.observers.requests.monotonic", lambda: now[0])
+    monkeypatch.setattr("orchestrator.observers.finished.monotonic", lambda: now[0])
     recorder = RequestRecorder()
     assert not recorder.due()
     some = [request(identity, output=1) for identity in range(256)]

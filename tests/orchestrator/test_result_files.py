@@ -21,8 +21,8 @@ from orchestrator.commands.run import simulate
 from orchestrator.engine.records import CompletedBatch
 from orchestrator.observers import files
 from orchestrator.observers.files import ResultFiles, companions, csv_cell, request_lines
+from orchestrator.observers.finished import COLUMNS
 from orchestrator.observers.interface import FinishedRows, Stop
-from orchestrator.observers.requests import COLUMNS
 
 ROWS = [(100, 8, 0), (40, 15, 1_000_000), (300, 6, 2_000_000), (7, 1, 30_000_000), (64, 16, 31_000_000)]
 GPT2 = ("--model_name", "openai-community/gpt2")

@@ -247,7 +247,7 @@ def test_rows_are_told_while_a_long_interval_goes_on(tmp_path: Path, monkeypatch
     many.write_text("".join(f"10\t2\t{10_000_000 * index}\n" for index in range(400)))
     for second, least in ((0.0, 2), (1.0, 100)):
         clock = iter(range(10**9))
-        monkeypatch.setattr("orchestrator.observers.requests.monotonic", lambda c=clock, s=second: s * next(c))
+        monkeypatch.setattr("orchestrator.observers.finished.monotonic", lambda c=clock, s=second: s * next(c))
         ears = Ears()
         Simulation(spec(many, log_interval=1000), [ears]).run()
         assert ears.told.count("interval") == 1 and ears.rows == list(range(400))
