@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from analytical.actors.collectives import NotActorsError
+from analytical.actors.run import ActorRun
 from analytical.actors.simulation import Actor, ActorSimulation
 from analytical.chains.solver import CollectiveSolver
 from analytical.chains.volume import CollectiveVolume
 from analytical.collectives.models import Models
-from analytical.events.program import Program, Task, compact, compile_graph
-from analytical.events.rank_run import RankRun
+from analytical.events.program import Program, Task, compile_graph
 from analytical.machine.messages import WRAPPING_GROUPS
 from converters.execution_graph import ExecutionGraph, IterationResult, RankGraph
+from foundation.errors import SimulationError
 from foundation.records import dataclass
 
 
@@ -22,7 +23,7 @@ from foundation.records import dataclass
 class Acted:
     """A finished step: the run of each set of ranks, and the collectives that they held."""
 
-    runs: list[tuple[tuple[int, ...], RankRun]]
+    runs: list[tuple[tuple[int, ...], ActorRun]]
     simulation: ActorSimulation
 
 
@@ -82,18 +83,17 @@ class ActorRunner:
 
     def _run(self, step: int, graph: ExecutionGraph, like: list[RankGraph]) -> Acted | None:
         """Run `graph`, each of whose sets does what one in `like` does."""
-        actors = {id(one): self._actor(one, step) for one in like}
-        simulation = ActorSimulation(self._models, graph, [actors[id(one)] for one in like], self._solver)
         try:
+            actors = {id(one): self._actor(one, step) for one in like}
+            simulation = ActorSimulation(self._models, graph, [actors[id(one)] for one in like], self._solver)
             simulation.run()
-        except NotActorsError:
+        except (NotActorsError, SimulationError):
             return None
         ranks = [one.ranks for one in graph.rank_graphs]
         return Acted(list(zip(ranks, simulation.runs, strict=True)), simulation)
 
     def _actor(self, one: RankGraph, step: int) -> Actor:
-        program = self._program(one)
-        return Actor(program, compact(program.runtime(step, self._models.machine.system)), compact(program.size(step)))
+        return Actor.of(self._program(one), step, self._models.machine)
 
     def _program(self, one: RankGraph) -> Program:
         found = self._programs.get(id(one))

@@ -6,6 +6,7 @@ This is the reference that the faster ways are tested against, and what runs eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from analytical.collectives.algorithms import RUNS, Run
 from analytical.collectives.custom import CustomRun
@@ -233,7 +234,16 @@ def _fire(run: RankRun) -> None:
     run.fire()
 
 
-def check_ending(run: RankRun) -> None:
+class Ended(Protocol):
+    """A run that has ended, as `check_ending` looks at it."""
+
+    rank: int
+    program: Program
+    finished_ns: int | None
+    last_row: int | None
+
+
+def check_ending(run: Ended) -> None:
     """Refuse an end that ASTRA-sim aborts at: its statistics throw on other than GPU compute and communication.
 
     The exception is caught where the last node ended in an event of the NPU, but not after a SEND or RECV or at t = 0.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from analytical.actors.run import ActorRun
 from analytical.actors.runner import Acted, ActorRunner
 from analytical.collectives.models import Models
-from analytical.events.rank_run import RankRun
 from analytical.machine.validation import check_graph
 from analytical.output.report import network_lines, rank_lines, run_statistics
 from analytical.output.statistics import RankStatistics
@@ -35,6 +35,6 @@ def _lines(models: Models, acted: Acted, volume: list[int]) -> Iterator[str]:
     yield from network_lines(machine.network, volume, finishes[-1][0])
 
 
-def _finish(run: RankRun) -> int:
+def _finish(run: ActorRun) -> int:
     assert run.finished_ns is not None  # a step that has not ended is none that was acted
     return run.finished_ns

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from analytical.actors.run import ActorRun
 from analytical.events.rank_run import RankRun
 from analytical.events.simulation import Simulation
 from analytical.output.statistics import RankStatistics, rank_statistics
@@ -47,7 +48,7 @@ def network_lines(network: NetworkConfig, volume: Sequence[int], wall: int) -> I
         )
 
 
-def run_statistics(run: RankRun, system: SystemConfig) -> RankStatistics:
+def run_statistics(run: RankRun | ActorRun, system: SystemConfig) -> RankStatistics:
     """Return the statistics of a finished run."""
     start = np.frombuffer(run.start, dtype=np.int64)
     end = np.frombuffer(run.end, dtype=np.int64)
