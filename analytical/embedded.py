@@ -76,6 +76,7 @@ class EmbeddedBackend:
     def _by_events(self, graph: ExecutionGraph) -> IterationResult:
         from analytical.actors.runner import ActorRunner
 
+        check_graph(graph, self.machine.network, self.machine.system, self.machine.memory)
         return ActorRunner(self._models, graph).simulate() or self.events.simulate(graph)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Keeps what a graph's structure decides, for graphs that bring the same structure with other durations and sizes.
 
-A structure is known by the identity of its arrays, which are therefore not to be changed in place, and failing that by
-their content.
+A structure is known by the identity of its arrays, which are therefore not to be changed in place, and of its tuples of
+ranks, and failing that by their content.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class StructureCache(Generic[Entry]):
 
     def get(self, graph: ExecutionGraph) -> Entry:
         """Return the entry of `graph`'s structure."""
-        arrays = [getattr(one, name) for one in graph.rank_graphs for name in STRUCTURE]
-        key = (*graph.groups.items(), *(one.ranks for one in graph.rank_graphs))
-        return self._by_identity.get(arrays, lambda: self._of_content(graph), key=key)
+        parts: list[object] = [getattr(one, name) for one in graph.rank_graphs for name in STRUCTURE]
+        parts += [one.ranks for one in graph.rank_graphs]  # of very many ranks the values take longer than all the rest
+        parts += graph.groups.values()
+        return self._by_identity.get(parts, lambda: self._of_content(graph), key=tuple(graph.groups))
 
     def _of_content(self, graph: ExecutionGraph) -> Entry:
         return self._by_content.get(_digest(graph), lambda: self._make(graph))

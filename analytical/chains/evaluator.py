@@ -12,7 +12,15 @@ import numpy as np
 
 from analytical.chains.meetings import Meeting, narrow
 from analytical.chains.message_delays import MessageDelays
-from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, ReceiveStop, SoloRun
+from analytical.chains.plan import (
+    ChainPlan,
+    CollectiveStop,
+    KnownSizes,
+    MessageStop,
+    ReceiveStop,
+    SoloRun,
+    Together,
+)
 from analytical.chains.solver import CollectiveSolver
 from analytical.chains.stretches import stretch_ns
 from analytical.machine.description import Machine
@@ -61,10 +69,11 @@ class _Run:
         self._gpu = stretches.gpu
         self._segments = [stretches.total[:, begin:end] for begin, end in pairwise(begins)]
         self._times = [segments[:, :1] for segments in self._segments]
-        self.sizes: list[list[int]] = [
-            one.comm_size[planned.stop_rows].tolist() for planned, one in zip(plan.sets, graph.rank_graphs, strict=True)
-        ]
-        if any(min(sizes) < 1 for sizes in self.sizes if sizes):
+        pairs = zip(plan.sets, graph.rank_graphs, strict=True)
+        sizes = [one.comm_size[planned.stop_rows] for planned, one in pairs]
+        self._known = plan.sizes.get(tuple([of_set.tobytes() for of_set in sizes]), lambda: KnownSizes.of(sizes))
+        self.sizes = self._known.sizes
+        if self._known.smallest < 1:
             raise NotAChainError
 
     def enter(self, stop: CollectiveStop, solver: CollectiveSolver) -> None:
@@ -87,26 +96,34 @@ class _Run:
 
     def enter_alone(self, run: SoloRun, solver: CollectiveSolver) -> None:
         """Evaluate collectives that follow each other on one set: in one sum, if its ranks are in step throughout."""
-        index, last = run.index, run.first
-        together, total = self._times[index].shape[1] == 1, 0
-        counted: list[tuple[Meeting, int]] = []
-        for meeting, count in run.alike:
-            sizes = self.sizes[index][last : last + count]
-            last += count
-            alike = sizes.count(sizes[0]) == count
-            for size, times in ((sizes[0], count),) if alike else Counter(sizes).items():
-                duration, streams = meeting.duration(size, solver)
-                together &= duration >= 0
-                total += times * duration
-                counted.append((meeting, times * streams))
+        index = run.index
+        found = self._known.alone.get((index, run.first))
+        if found is None:
+            found = self._known.alone[index, run.first] = self._in_step(run, solver)
+        number, alike, total, counted = found
+        together = alike and self._times[index].shape[1] == 1
         if not together:
             for at, meeting in enumerate(run.meetings, run.first):
                 self.enter(CollectiveStop(meeting, [(index, at)]), solver)
             return
         for meeting, streams in counted if self._plan.shared else ():
             self._count(meeting, streams)
-        stretches = self._segments[index][:, run.first + 1 : last + 1].sum(axis=1, keepdims=True)
+        stretches = self._segments[index][:, run.first + 1 : run.first + number + 1].sum(axis=1, keepdims=True)
         self._times[index] = self._times[index] + stretches + total
+
+    def _in_step(self, run: SoloRun, solver: CollectiveSolver) -> Together:
+        """Return what collectives take together, if the ranks of the set are in step before them."""
+        alike, total, last = True, 0, run.first
+        counted: list[tuple[Meeting, int]] = []
+        for meeting, count in run.alike:
+            sizes = self.sizes[run.index][last : last + count]
+            last += count
+            for size, times in Counter(sizes).items():
+                duration, streams = meeting.duration(size, solver)
+                alike &= duration >= 0
+                total += times * duration
+                counted.append((meeting, times * streams))
+        return last - run.first, alike, total, counted
 
     def send(self, stop: MessageStop, delay: int) -> None:
         """Evaluate a SEND: it ends when its message has arrived."""

@@ -8,6 +8,7 @@ is that order; it depends on the graph's structure only and is kept for graphs t
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import field
 from itertools import accumulate
 
 import numpy as np
@@ -17,8 +18,12 @@ from analytical.chains.meetings import Meeting, MeetingFinder
 from analytical.chains.stretches import MOST_PIECES, OwnNodes, Shares, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
-from converters.execution_graph import CollectiveType, ExecutionGraph, NodeType, RankGraph
+from converters.execution_graph import CollectiveType, ExecutionGraph, IntArray, NodeType, RankGraph
+from foundation.recent import Recent
 from foundation.records import dataclass
+
+SIZES_KEPT = 64
+"""Of a plan, so many ways in which its stops have had bytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +88,28 @@ class ReceiveStop:
     places: NDArray[np.int64]
 
 
+Together = tuple[int, bool, int, list[tuple[Meeting, int]]]
+"""Collectives in a row: their number, whether ranks in step stay so, the ns of all, and the streams of each kind."""
+
+
+@dataclass(slots=True, eq=False)
+class KnownSizes:
+    """The bytes of all stops, by set and stop, the smallest of them, and what follows from them.
+
+    `alone`: what the collectives of a `SoloRun` take, by its set and first stop.
+    """
+
+    sizes: list[list[int]]
+    smallest: int
+    alone: dict[tuple[int, int], Together] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sizes: list[IntArray]) -> KnownSizes:
+        """Look at the bytes of every set's stops."""
+        smallest = min((int(of_set.min()) for of_set in sizes if of_set.size), default=1)
+        return cls([of_set.tolist() for of_set in sizes], smallest)
+
+
 Stop = CollectiveStop | SoloRun | MessageStop | ReceiveStop
 
 
@@ -91,7 +118,7 @@ class ChainPlan:
     """The sets and the order in which their stops are evaluated.
 
     `shares` are those of all sets side by side; `begins` says where each set's stretches begin there, and where they
-    end. `shared`: sets meet each other in collectives.
+    end. `shared`: sets meet each other in collectives. `sizes`: what is known by the bytes of all stops.
     """
 
     sets: list[SetPlan]
@@ -100,6 +127,7 @@ class ChainPlan:
     shares: Shares
     begins: list[int]
     shared: bool
+    sizes: Recent[KnownSizes] = field(default_factory=lambda: Recent(SIZES_KEPT))
 
 
 def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
