@@ -7,7 +7,7 @@ So what an entry's lookups were is kept with it, and counted when a batch comes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from foundation.recent import Recent
@@ -20,10 +20,11 @@ Entry = tuple[Count, int]
 
 
 class RememberedLookups:
-    """The lookups behind the entries of the tables of `model`; nothing where it has none to tell of."""
+    """The lookups behind the entries of `tables` for `model`; nothing where it has none to tell of."""
 
-    def __init__(self, model: PerfModel) -> None:
+    def __init__(self, model: PerfModel, tables: Iterable[Count]) -> None:
         self._lookups = model.lookups if isinstance(model, TellsOfLookups) else None
+        self._tables = tables
         self._of: dict[Entry, dict[str, LookupCounts]] = {}
         self._recent: Recent[bool] = Recent(CACHE_ENTRIES)
 
@@ -38,14 +39,14 @@ class RememberedLookups:
         if entry is not None:
             self._of[entry] = found
 
-    def use(self, entries: Sequence[Entry]) -> None:
-        """Count the lookups of a batch with these `entries`, unless the model would remember it."""
+    def use(self, counts: tuple[int, ...]) -> None:
+        """Count the lookups of a batch of these `counts` (those of `tables`), unless the model would remember it."""
         if self._lookups is not None:
-            self._recent.get(entries, lambda: self._count(entries))
+            self._recent.get(counts, lambda: self._count(counts))
 
-    def _count(self, entries: Sequence[Entry]) -> bool:
+    def _count(self, counts: tuple[int, ...]) -> bool:
         assert self._lookups is not None
-        for entry in entries:
-            for name, counts in self._of.get(entry, {}).items():
-                self._lookups.count(name, counts)
+        for entry in zip(self._tables, counts, strict=True):
+            for name, found in self._of.get(entry, {}).items():
+                self._lookups.count(name, found)
         return True

@@ -33,15 +33,22 @@ from trace_gen.trace import CommType, IntArray, OperatorClass, Trace
 
 MOST_VALUES = 2048
 """Entries that tables begin with."""
+BASES_KEPT = 4096
+"""Sums of entries that are remembered: decodes come again and again."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class AttentionLayers:
     """Attention of one shape, for the requests of `portion`, in so many `layers` of each stage, ``[stages]``."""
 
     shape: AttentionShape
     portion: Portion
     layers: IntArray
+
+    @cached_property
+    def total(self) -> int:
+        """Layers on all stages."""
+        return int(self.layers.sum())
 
     def requests(self, batch: BatchShape) -> BatchShape:
         """Return the requests of `batch` that it works for."""
@@ -71,8 +78,9 @@ class PriceTables:
         self.layers: tuple[AttentionLayers, ...] = ()
         self.generator, self._traced, self._graphs = generator, traced, graphs
         self._tables: dict[Count, CountTable] = {}
+        self._bases: dict[tuple[int, ...], tuple[IntArray, IntArray]] = {}
         self._checked: set[tuple[object, ...]] = set()
-        self._looked_up = RememberedLookups(generator.perf_model)
+        self._looked_up = RememberedLookups(generator.perf_model, self._tables)
         self.unfit = uncovered(generator)
         if self.unfit is None:
             self.attention_class = traced.work.place(OperatorClass.ATTENTION)
@@ -113,54 +121,71 @@ class PriceTables:
             return None
         (shape,) = self._graphs.padded([batch.shape()])
         counts = self._counts(shape)
-        if not self._make_known(batch, shape, counts):
-            return None
-        self._looked_up.use(tuple(counts.items()))
-        return self._sum(shape, counts)
+        base = self._bases.get(counts)
+        if base is None:
+            base = self._base(batch, shape, counts)
+            if base is None:
+                return None
+        self._looked_up.use(counts)
+        return self._with_attention(shape, base)
 
-    def _counts(self, shape: BatchShape) -> dict[Count, int]:
-        """Return the counts of a batch that there are tables of; 0 where nobody works on such tokens."""
-        counts = {Count.TOKENS: shape.total_tokens, Count.SAMPLES: shape.sampled_tokens}
-        if len(self._tables) > len(counts):
-            decoding, decodes = shape.decoding, shape.decode_tokens
-            counts[Count.DECODES] = decodes if decoding.any() else 0
-            counts[Count.PROMPTS] = 0 if decoding.all() else shape.total_tokens - decodes
-        return {count: value for count, value in counts.items() if count in self._tables}
+    def _counts(self, shape: BatchShape) -> tuple[int, ...]:
+        """Return the counts of a batch that there are tables of, in their order; 0 where nobody has such tokens."""
+        tokens, samples = shape.total_tokens, shape.sampled_tokens
+        if len(self._tables) == 2:
+            return tokens, samples
+        decodes = shape.decode_tokens
+        found = {
+            Count.TOKENS: tokens,
+            Count.SAMPLES: samples,
+            Count.DECODES: decodes if shape.decoding.any() else 0,
+            Count.PROMPTS: 0 if shape.decoding.all() else tokens - decodes,
+        }
+        return tuple(found[count] for count in self._tables)
 
-    def _make_known(self, batch: Batch, shape: BatchShape, counts: dict[Count, int]) -> bool:
-        """Work out the entries for `counts` that are missing, and hold some to the truth; False: they are of no use."""
+    def _base(self, batch: Batch, shape: BatchShape, counts: tuple[int, ...]) -> tuple[IntArray, IntArray] | None:
+        """Return what batches of these counts take but for attention, by stage and class; None: tables are of no use.
+
+        Entries that are missing are worked out, and some held to the truth by `batch`.
+        """
+        entries = tuple(zip(self._tables, counts, strict=True))
         try:
-            for count, value in counts.items():
+            for count, value in entries:
                 if not self._tables[count].knows(value):
                     with self._looked_up.apart((count, value)):
                         self._tables[count].fill(value)
         except SimulationError:
-            return False  # the traced way says what is wrong with this batch
-        structure = tuple(value > 0 for value in counts.values())
-        fresh = {(count, value // BLOCK) for count, value in counts.items()} | {structure}
+            return None  # the traced way says what is wrong with this batch
+        base = (
+            np.stack([self._tables[count].ns[value] for count, value in entries]).sum(axis=0),
+            np.stack([self._tables[count].busy[value] for count, value in entries]).sum(axis=0),
+        )
+        fresh = {(count, value // BLOCK) for count, value in entries} | {tuple(value > 0 for value in counts)}
         if not fresh <= self._checked:
             self._checked |= fresh
-            self._check(batch, shape, counts)
-        return self.unfit is None
+            self._check(batch, shape, base)
+        if self.unfit is not None:
+            return None
+        if len(self._bases) == BASES_KEPT:
+            self._bases.clear()
+        self._bases[counts] = base
+        return base
 
-    def _check(self, batch: Batch, shape: BatchShape, counts: dict[Count, int]) -> None:
+    def _check(self, batch: Batch, shape: BatchShape, base: tuple[IntArray, IntArray]) -> None:
         with self._looked_up.apart():
-            truth, own = self._traced.price([batch]), self._sum(shape, counts)
+            truth, own = self._traced.price([batch]), self._with_attention(shape, base)
         if not (np.array_equal(truth.finish_ns, own.finish_ns) and np.array_equal(truth.busy_ns, own.busy_ns)):
-            self.unfit = f"an iteration of {counts[Count.TOKENS]} tokens took another time when it was traced"
+            self.unfit = f"an iteration of {shape.total_tokens} tokens took another time when it was traced"
 
-    def _sum(self, shape: BatchShape, counts: dict[Count, int]) -> Cost:
-        own, busy = np.zeros((shape.steps, self.stages), np.int64), np.zeros((shape.steps, len(self.classes)), np.int64)
-        for count, value in counts.items():
-            own += self._tables[count].ns[value]
-            busy += self._tables[count].busy[value]
+    def _with_attention(self, shape: BatchShape, base: tuple[IntArray, IntArray]) -> Cost:
+        own, busy = (np.repeat(values[None], shape.steps, axis=0) for values in base)
         model = cast("TimesAttention", self.generator.perf_model)
         for part in self.layers:
             requests = part.requests(shape)
             if len(requests.request_ids):
-                spent = model.attention_ns(part.shape, requests)[:, None] * part.layers
-                own += spent
-                busy[:, self.attention_class] += spent.sum(axis=1)
+                spent = model.attention_ns(part.shape, requests)
+                own += spent[:, None] * part.layers
+                busy[:, self.attention_class] += spent * part.total
         return Cost(own.cumsum(axis=1)[None], busy[None])
 
     # -- for a compiled loop
@@ -213,6 +238,6 @@ class PriceTables:
         sampled = np.full(last + 1, min(samples, 1), dtype=np.int64)
         batch = Batch(0, (), np.arange(last + 1), new, np.zeros_like(new) + 1, sampled)
         (shape,) = self._graphs.padded([batch.shape()])
-        if not self._make_known(batch, shape, self._counts(shape)):
+        if self._base(batch, shape, self._counts(shape)) is None:
             self._traced.price([batch])  # says what is wrong
             raise SimulationError(f"iterations cannot be priced by tables: {self.unfit}")
