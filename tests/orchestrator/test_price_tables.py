@@ -21,6 +21,7 @@ from orchestrator.pricing.compiled.pricing import CompiledPricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.request import Request
 from orchestrator.settings.specification import RunSpec
+from orchestrator.simulation import Simulation
 from orchestrator.stopwatch import Stopwatch
 from trace_gen.batch_shape import KVTransfer
 from trace_gen.sized_columns import CountedSizes, SizedColumns
@@ -36,6 +37,13 @@ COVERED: dict[str, dict[str, object]] = {
     "slow links": {"model_name": "gpt2", "npu_num": 4, "npu_group": 2, "link_bw": 3, "link_latency": 1700},
     "mixture": {"model_name": MIXTRAL, "hardware": "H100", "npu_num": 4},
     "experts on ranks": {"model_name": MIXTRAL, "hardware": "H100", "npu_num": 4, "ep_size": 4},
+    "routed alike at every step": {
+        "model_name": MIXTRAL,
+        "hardware": "H100",
+        "npu_num": 4,
+        "ep_size": 4,
+        "expert_routing": "round_robin",
+    },
     "latent": {"model_name": DEEPSEEK, "hardware": "H100", "npu_num": 2},
     "windows": {"model_name": "openai/gpt-oss-20b", "hardware": "H100", "npu_num": 2, "npu_group": 2},
 }
@@ -206,3 +214,35 @@ def test_who_wants_to_see_every_iteration_has_no_tables(values: dict[str, object
             device = Deploying(spec).deploy(spec.engine).prices(stack, Stopwatch()).device
         assert isinstance(device, TracedPricing)
         assert device.max_steps == (512 if field == "cross_check" else 1)
+
+
+RUNS: dict[str, dict[str, object]] = {
+    "vllm": {"scheduling": "vllm", "npu_num": 2, "npu_group": 2},
+    "evicting": {"scheduling": "orca", "kv_manage": "vllm", "npu_mem": 0.36},
+    "host and jitter": {"scheduling": "vllm", "host_step_us": 300, "launch_us": 9, "jitter_steps": 3},
+    "guessing": {
+        "scheduling": "vllm",
+        "speculative_method": "draft_model",
+        "speculative_model": "gpt2",
+        "num_speculative_tokens": 2,
+        "acceptance_rate": 0.6,
+    },
+    "several": {"scheduling": "vllm", "instances": 2, "npu_num": 2},
+    "rows that are done": {"scheduling": "static"},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_are_the_same_whatever_way_iterations_are_priced(name: str) -> None:
+    given = {"model_name": "gpt2", "req_num": 12, "request_rate": 60, **RUNS[name]}
+    ways = ({}, {"pricing": "compiled"}, {"pricing": "traced"}, {"exact_steps": True})
+    results = [Simulation(RunSpec.of(**given, **way)).run() for way in ways]
+    first, *others = results
+    for other in others:
+        assert other.summary.as_json() == first.summary.as_json()
+        for column, values in first.columns.items():
+            np.testing.assert_array_equal(values, other.columns[column])
+    priced = [result.backend for result in results]
+    assert priced[2] == priced[3] == {}
+    assert priced[0] == priced[1]
+    assert (name == "evicting") == bool(priced[0])

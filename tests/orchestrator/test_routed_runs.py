@@ -125,7 +125,9 @@ def test_dense_models_are_balanced_by_name(tmp_path: Path) -> None:
 
 def priced(name: str) -> tuple[TracedPricing, list[tuple[int, int]]]:
     """Return the pricing of a run, and what its generator is asked for: steps of the batch, and the iteration."""
-    spec = RunSpec.of(model_name="Mixtral-8x7B-v0.1", hardware="H100", npu_num=4, ep_size=4, expert_routing=name)
+    spec = RunSpec.of(
+        model_name="Mixtral-8x7B-v0.1", hardware="H100", npu_num=4, ep_size=4, expert_routing=name, pricing="traced"
+    )
     built = Deploying(spec).deploy(spec.engine)
     asked: list[tuple[int, int]] = []
 
