@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import blake2b
-from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from statistics import NormalDist
 
 _BITS = 64
-_STANDARD = NormalDist()
 
 
 def draw(seed: int, purpose: str, *of: int) -> int:
@@ -27,4 +30,11 @@ def below(count: int, seed: int, purpose: str, *of: int) -> int:
 
 def normal(seed: int, purpose: str, *of: int) -> float:
     """Return a number of the standard normal distribution. See `draw`."""
-    return _STANDARD.inv_cdf(((draw(seed, purpose, *of) >> 12) + 0.5) * 2.0**-52)
+    return _standard().inv_cdf(((draw(seed, purpose, *of) >> 12) + 0.5) * 2.0**-52)
+
+
+@cache
+def _standard() -> NormalDist:
+    from statistics import NormalDist  # with fractions and decimals; few runs draw from it
+
+    return NormalDist()

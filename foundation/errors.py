@@ -7,7 +7,6 @@ traceback (see `foundation.commands`). Anything else that escapes is a defect of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from foundation.printable import printable, shorten
@@ -86,6 +85,8 @@ def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     names = sorted(known)
     folded = {candidate.casefold(): candidate for candidate in names}
     wanted = shorten(name).casefold()  # comparing takes time in proportion to its length
+    from difflib import get_close_matches
+
     close = [folded[key] for key in get_close_matches(wanted, folded, n=limit, cutoff=0.5)]
     if close:
         return f"did you mean {', '.join(close)}?"

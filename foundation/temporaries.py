@@ -12,8 +12,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
-import shutil
 import stat
 from pathlib import Path
 
@@ -88,6 +86,8 @@ def _remove_abandoned(entry: os.DirEntry[str]) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if kind == stat.S_IFDIR:
+            import shutil  # with all that it can unpack
+
             shutil.rmtree(entry.path)
         else:
             Path(entry.path).unlink()
@@ -106,7 +106,7 @@ def _hold(descriptor: int, path: Path) -> bool:
 
 
 def _random_name(target: Path) -> Path:
-    return target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.orrery")
+    return target.with_name(f"{_prefix(target)}{os.urandom(8).hex()}.orrery")
 
 
 def _prefix(target: Path) -> str:

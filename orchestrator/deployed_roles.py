@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
-from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.deployment import Deployment
 from orchestrator.network_cards import latency_ns
 from orchestrator.settings.specification import RunSpec
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.disaggregation import Disaggregation
 
 
 def check_pairs(kinds: Sequence[Deployment]) -> None:
@@ -46,5 +49,7 @@ def disaggregation(spec: RunSpec) -> Disaggregation | None:
     """Return what is between the engines; None where each serves its requests alone."""
     if not spec.hands_over:
         return None
+    from orchestrator.cluster.disaggregation import Disaggregation
+
     layerwise = spec.transfer.kv_transfer == "layerwise"
     return Disaggregation(spec.new_decode_router(), latency_ns(spec, spec.engines), layerwise=layerwise)

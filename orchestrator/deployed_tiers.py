@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
-from orchestrator.cluster.tiers import Tiers
-from orchestrator.kv_memory.layout import KVLayout
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.settings.tiers import TierSettings, wrong_groups
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.tiers import Tiers
+    from orchestrator.kv_memory.layout import KVLayout
 
 
 def tiers_of(spec: RunSpec) -> Tiers | None:
     """Return the tiers, of which nothing is held yet; None where there are none."""
-    return Tiers() if spec.has_tiers else None
+    if not spec.has_tiers:
+        return None
+    from orchestrator.cluster.tiers import Tiers
+
+    return Tiers()
 
 
 def check_groups(engines: Sequence[EngineSpec]) -> None:

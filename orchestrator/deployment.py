@@ -6,32 +6,23 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from converters.backend import Backend, BackendFactory
 from converters.lowering import Lowering
 from foundation.records import dataclass
 from orchestrator.backends import backends
-from orchestrator.cluster.disaggregation import Disaggregation
-from orchestrator.cluster.tiers import Tiers
-from orchestrator.cluster.waves import Waves
 from orchestrator.configurations import Configurations
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.member import Member
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.network_cards import bytes_per_s
-from orchestrator.pricing.adapters import AdapterPricing
 from orchestrator.pricing.classes import WorkClasses
 from orchestrator.pricing.compiled.covering import traced_because
 from orchestrator.pricing.compiled.pricing import CompiledPricing, counted
 from orchestrator.pricing.compiled.tables import PriceTables
-from orchestrator.pricing.host import HostPricing
 from orchestrator.pricing.interface import Pricing
 from orchestrator.pricing.interfaces import FileInterface, Lower
-from orchestrator.pricing.jittered import JitteredPricing
 from orchestrator.pricing.layers import stage_layers
-from orchestrator.pricing.speculative import SpeculativePricing
 from orchestrator.pricing.traced import TracedPricing
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
@@ -39,13 +30,16 @@ from orchestrator.schedulers.interface import Scheduler
 from orchestrator.schedulers.settings import MemoryShare, Place
 from orchestrator.settings.specification import EngineSpec, RunSpec
 from orchestrator.stopwatch import Stopwatch
-from trace_gen.adapters import AdapterWork
 from trace_gen.architecture import ModelArchitecture
 from trace_gen.generator import TraceGenerator
 from trace_gen.hardware import Hardware
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.disaggregation import Disaggregation
+    from orchestrator.cluster.tiers import Tiers
+    from orchestrator.cluster.waves import Waves
     from orchestrator.schedulers.vllm import VllmScheduler
+    from trace_gen.adapters import AdapterWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +172,24 @@ class Deployment:
         own = device(self.generator)
         pricing: Pricing = own
         if self.adapters is not None:
+            from orchestrator.pricing.adapters import AdapterPricing
+
             pricing = AdapterPricing(pricing, self.adapters)
         speculation = self.engine.scheduling.speculation
         drafts = None if self.drafter is None else device(self.drafter)
         if drafts is not None and speculation is not None:
+            from orchestrator.pricing.speculative import SpeculativePricing
+
             pricing = SpeculativePricing(pricing, drafts, speculation)
         times = self.engine.host.times(self.engine.scheduling.host)
         if times:
+            from orchestrator.pricing.host import HostPricing
+
             pricing = HostPricing(pricing, times, graphs, self.generator.launches())
         noise = self.spec.noise
         if noise.jitter_steps:
+            from orchestrator.pricing.jittered import JitteredPricing
+
             pricing = JitteredPricing(pricing, noise.jitter_steps / 100, noise.seed)
         return Prices(pricing, own, drafts, getattr(backend, "statistics", dict))
 
@@ -198,6 +200,9 @@ class Deployment:
 
     def _group(self, numbers: Sequence[int], pricing: Pricing) -> Waves:
         """Return the data-parallel engines with these numbers, in lock step."""
+        from orchestrator.cluster.waves import Waves
+        from orchestrator.engine.member import Member
+
         steps, policy = self.spec.execution.steps_at_once, self.engine.scheduling
         group = Waves(pricing, max_steps=steps)
         group.admit([Member(policy.scheduler(self.place), group, number=n, max_steps=steps) for n in numbers])
@@ -305,6 +310,8 @@ class Deployment:
             self.configurations.write(traces)  # what the graphs were made for, and can be simulated with
             return FileInterface(lowering, execution.interface, traces, keep=True)
         if execution.interface != "memory":
+            from tempfile import TemporaryDirectory
+
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="orrery-")))
             return FileInterface(lowering, execution.interface, folder, keep=False)
         return lowering.lower

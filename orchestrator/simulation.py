@@ -16,14 +16,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from foundation.errors import InternalError, OrreryError, SimulationError, UserError, raise_all
 from foundation.settings.reading import check
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.disaggregation import Disaggregation
-from orchestrator.cluster.tiers import Tiers
-from orchestrator.cluster.waves import Waves
 from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployed_tiers import check_groups, tiers_of
 from orchestrator.deploying import Deploying
@@ -48,6 +45,11 @@ from orchestrator.summary import RunFacts, summarise
 from orchestrator.traffic.building import check_times, make_traffic
 from orchestrator.traffic.figures import traffic_figures
 from orchestrator.workload import ADAPTER_COLUMN
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.disaggregation import Disaggregation
+    from orchestrator.cluster.tiers import Tiers
+    from orchestrator.cluster.waves import Waves
 
 Failure = OrreryError | KeyboardInterrupt
 Value = TypeVar("Value")

@@ -87,7 +87,8 @@ class SizedColumns:
         self.works, self.carries, self.puts_out = decided[self.columns].T
         self._entries = [structure.entries[column] for column in self.columns]
         self.kinds = [entry.operator.kind for entry in self._entries]
-        self.works &= ~np.isin(self.kinds, (OperatorClass.ATTENTION, OperatorClass.COMMUNICATION))
+        apart = (OperatorClass.ATTENTION, OperatorClass.COMMUNICATION)
+        self.works &= np.array([kind not in apart for kind in self.kinds], bool)  # np.isin imports numpy.ma
         self.least = 2 if count is Count.PROMPTS else 1
         self._shapes: Recent[TableShape] = Recent(SHAPES_KEPT)
 

@@ -7,7 +7,6 @@ everything wrong is told at once.
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -75,6 +74,8 @@ def _expected(entry: Entry) -> str:
 
 def help_text(known: Catalogue, usage: str, description: str, epilog: str) -> str:
     """Return the help: flags under their headings, each with meaning, unit and default."""
+    import shutil  # with all that it can unpack
+
     width = min(_WIDEST, shutil.get_terminal_size().columns)
     parts = [f"usage: {usage}", *textwrap.wrap(description, width)]
     for heading, entries in known.by_heading().items():

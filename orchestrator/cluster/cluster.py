@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.cluster.clock import Actor, Clock, Told
-from orchestrator.cluster.disaggregation import Disaggregation
 from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
-from orchestrator.cluster.tiers import Tiers
 from orchestrator.cluster.watch import Watch
-from orchestrator.cluster.waves import Waves
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import CompletedBatch, DummyPass
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.disaggregation import Disaggregation
+    from orchestrator.cluster.tiers import Tiers
+    from orchestrator.cluster.waves import Waves
 
 NO_RULES = FrontRules()
 

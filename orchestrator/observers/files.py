@@ -26,7 +26,6 @@ from orchestrator.engine.records import CompletedBatch, Transferred
 from orchestrator.observers.history import History
 from orchestrator.observers.interface import FinishedRows, Observer, Run
 from orchestrator.observers.intervals import Interval
-from orchestrator.report.files import write_page, write_timeline
 from orchestrator.result import RunResult, TurnedAway
 from orchestrator.settings.record import repeating
 
@@ -140,6 +139,8 @@ class ResultFiles(Observer):
         self._text("summary", _json_lines(result.summary.as_json()))
         self._text("settings", _json_lines(repeating(result.spec)))
         if self._history is not None and self._run is not None:
+            from orchestrator.report.files import write_page, write_timeline
+
             with self._watched():
                 self.written.append(write_page(self._beside["report"], self._run, result, self._history))
             with self._watched():

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,7 +197,7 @@ def test_names_that_are_taken_are_passed_over(
     make: Callable[[Path], tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(["0" * 16, "1" * 16, "2" * 16])
-    monkeypatch.setattr(secrets, "token_hex", lambda size: next(names))
+    monkeypatch.setattr(os, "urandom", lambda size: bytes.fromhex(next(names)))
     (tmp_path / f".out.{'0' * 16}.orrery").symlink_to(tmp_path / "elsewhere")
     (tmp_path / f".out.{'1' * 16}.orrery").touch()
     descriptor, path = make(tmp_path / "out")
@@ -229,7 +228,7 @@ def test_a_temporary_that_was_swept_before_it_was_locked_is_made_anew(
 
 
 def test_no_name_at_all_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 16)
+    monkeypatch.setattr(os, "urandom", bytes)
     (tmp_path / f".out.{'0' * 16}.orrery").symlink_to(tmp_path / "elsewhere")
     for make in (temporaries.make_file, temporaries.make_folder):
         with pytest.raises(FileExistsError, match="no free name for a temporary beside"):
