@@ -2,7 +2,11 @@
 
 A compiled function is its own twin: the same source, which has nothing but numbers and arrays in it, gives the same
 results both ways, to the bit. So modules with such functions are loaded only where they are used: importing one imports
-numba.
+numba. They make no arrays, and copy none: memory is not counted (`_nrt`), since handing over a state of many arrays
+would cost thirty times as much as most functions do with it.
+
+What was compiled is kept on disk, one folder for each state of the sources: what one function calls is in its code, and
+numba itself does not notice when only that has changed.
 
 ``ORRERY_COMPILE=0`` in the environment turns compiling off.
 """
@@ -10,13 +14,20 @@ numba.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from hashlib import blake2b
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SWITCH = "ORRERY_COMPILE"
+_ROOT = Path(__file__).resolve().parent.parent
+_SOURCES = ("foundation", "trace_gen", "orchestrator/engine/compiled")
+"""Where compiled functions are, and what they call."""
 
 
 @cache
@@ -26,13 +37,47 @@ def compiles() -> bool:
 
 
 def compiled(function: Function) -> Function:
-    """Return `function` compiled, or as it is. What was compiled once is kept on disk, beside its source.
+    """Return `function` compiled, or as it is.
 
     Floating-point operations keep their order and are never joined; a division by zero is not noticed.
     """
     if not compiles():
         return function
+    return cast(Function, _numba().njit(cache=True, error_model="numpy", _nrt=False)(function))
+
+
+def inner(function: Function) -> Function:
+    """Return `function` as `compiled` does, for compiled functions to call only: that takes half as long to compile."""
+    if not compiles():
+        return function
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(Function, _numba().njit(cache=True, error_model="numpy", _nrt=False, **alone)(function))
+
+
+@cache
+def _numba() -> Any:
+    """Return the module, which keeps what it compiles in the folder of these sources."""
     import numba
 
-    made: Any = numba.njit(cache=True, error_model="numpy")(function)
-    return cast(Function, made)
+    config: Any = numba.config
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        config.CACHE_DIR = str(_folder())
+    return numba
+
+
+def _folder() -> Path:
+    """Return the folder of what these sources are compiled to; those of others that are gone are deleted."""
+    stamp = blake2b(digest_size=8)
+    for top in _SOURCES:
+        for path in sorted((_ROOT / top).rglob("*.py")):
+            known = path.stat()
+            stamp.update(f"{path}:{known.st_size}:{known.st_mtime_ns};".encode())
+    checkout = (_ROOT / "pyproject.toml").exists() and os.access(_ROOT, os.W_OK)
+    kept = _ROOT / ".compiled" if checkout else Path.home() / ".cache" / "orrery" / "compiled"
+    folder = kept / stamp.hexdigest()
+    if not folder.exists():
+        with suppress(OSError):
+            for other in kept.glob("*"):
+                shutil.rmtree(other, ignore_errors=True)
+            folder.mkdir(parents=True)
+    return folder
