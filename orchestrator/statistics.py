@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -38,61 +39,87 @@ class Distribution:
 def distribution(values: IntArray | FloatArray, weights: IntArray | None = None) -> Distribution | None:
     """Return the distribution of `values`, each counted `weights` times (default 1); None when there are none."""
     if weights is None:
-        weights = np.ones(len(values), dtype=np.int64)
-    total = int(weights.sum())
+        ranked, ends, total = np.sort(values), None, len(values)
+    else:
+        order = np.argsort(values, kind="stable")
+        ranked, ends, total = values[order], np.cumsum(weights[order]), int(weights.sum())
     if total == 0:
         return None
-    order = np.argsort(values, kind="stable")
-    ranked, ends = values[order], np.cumsum(weights[order])
     mean = _sum(values, weights) / total
     return Distribution(total, mean, *(_percentile(ranked, ends, total, share) for share in SHARES.values()))
 
 
 class WeightedValues:
-    """Collects values with the number of times each occurred, as arrays."""
+    """Collects values with the number of times each occurred, as arrays.
 
-    def __init__(self) -> None:
+    What was added last is put in order now and then, and joined with what is as large; so each value is moved about as
+    often as the logarithm of how many there are. `kept_apart`: how many arrays are not in order at most.
+    """
+
+    def __init__(self, kept_apart: int = _KEPT_APART) -> None:
+        self._kept_apart = kept_apart
         self._values: list[IntArray] = []
         self._weights: list[IntArray] = []
+        self._ordered: list[tuple[IntArray, IntArray]] = []
+        """Distinct values, ascending, and how often each occurred: each much longer than the next."""
 
     def add(self, values: IntArray, weights: IntArray) -> None:
         """Add `values`, shape ``[n]``, that occurred `weights` times, shape ``[n]``."""
         self._values.append(values)
         self._weights.append(weights)
-        if len(self._values) == _KEPT_APART:
-            self._merge()
+        if len(self._values) >= self._kept_apart:
+            self._order()
 
     def distribution(self) -> Distribution | None:
         """Return the distribution of everything added so far."""
-        if not self._values:
-            return None
-        self._merge()
-        return distribution(self._values[0], self._weights[0])
+        return distribution(*self.columns())
 
     def columns(self) -> tuple[IntArray, IntArray]:
         """Return the distinct values, ascending, and how often each occurred, both of shape ``[n]``."""
-        if not self._values:
+        self._order()
+        if not self._ordered:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        self._merge()
-        return self._values[0], self._weights[0]
+        if len(self._ordered) > 1:
+            self._ordered = [_distinct(self._ordered, joining=True)]
+        return self._ordered[0]
 
-    def _merge(self) -> None:
-        """Keep each distinct value once."""
-        values, place = np.unique(np.concatenate(self._values), return_inverse=True)
-        weights = np.zeros(len(values), dtype=np.int64)
-        np.add.at(weights, place, np.concatenate(self._weights))
-        self._values, self._weights = [values], [weights]
+    def _order(self) -> None:
+        """Put in order what has not been; join what is as long as what came after it."""
+        if not self._values:
+            return
+        last = _distinct(list(zip(self._values, self._weights, strict=True)))
+        self._values, self._weights = [], []
+        while self._ordered and len(self._ordered[-1][0]) <= 2 * len(last[0]):
+            last = _distinct([self._ordered.pop(), last], joining=True)
+        self._ordered.append(last)
 
 
-def _sum(values: IntArray | FloatArray, weights: IntArray) -> float:
+def _distinct(parts: Sequence[tuple[IntArray, IntArray]], *, joining: bool = False) -> tuple[IntArray, IntArray]:
+    """Return the distinct values of all parts, ascending, and how often each occurred.
+
+    `joining`: the parts are in order, which a stable sort makes use of.
+    """
+    values, weights = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(values, kind="stable" if joining else None)
+    ranked = values[order]
+    firsts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)])
+    if not len(firsts):
+        return values, weights
+    return ranked[firsts], np.add.reduceat(weights[order], firsts)
+
+
+def _sum(values: IntArray | FloatArray, weights: IntArray | None) -> float:
     """Return the weighted sum, the same on every machine: exact in integers, correctly rounded otherwise."""
+    products = values if weights is None else values * weights
     if np.issubdtype(values.dtype, np.integer):
-        return int((values * weights).sum())
-    return math.fsum((values * weights).tolist())
+        return int(products.sum())
+    return math.fsum(products.tolist())
 
 
-def _percentile(ranked: IntArray | FloatArray, ends: IntArray, total: int, share: float) -> float:
+def _percentile(ranked: IntArray | FloatArray, ends: IntArray | None, total: int, share: float) -> float:
+    """Return the value that `share` of `total` are below; `ends`: how many up to each of `ranked`; None: one."""
     position = (total - 1) * share
     rank = int(position)
-    low, high = (float(ranked[np.searchsorted(ends, min(r, total - 1), side="right")]) for r in (rank, rank + 1))
+    places = [min(rank, total - 1), min(rank + 1, total - 1)]
+    low, high = map(float, ranked[places if ends is None else np.searchsorted(ends, places, side="right")])
     return low + (high - low) * (position - rank)

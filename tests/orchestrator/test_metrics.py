@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.reached import Reached, reaches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +49,21 @@ def test_many_values_are_merged_without_loss() -> None:
     for value, weight in zip(values, weights, strict=True):
         collected.add(np.array([value]), np.array([weight]))
     assert collected.distribution() == distribution(values, weights)
+
+
+@reaches(0.3, lots=st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=40), every=st.integers(1, 6))
+def test_values_are_counted_in_whatever_lots_they_come(reached: Reached, lots: list[list[int]], every: int) -> None:
+    """Also where they are put in order again and again, and looked at in between."""
+    collected, flat = WeightedValues(kept_apart=every), Counter[int]()
+    for place, lot in enumerate(lots):
+        collected.add(np.array(lot, dtype=np.int64), np.full(len(lot), 2))
+        flat.update({value: 2 * times for value, times in Counter(lot).items()})
+        if place % 7 == 3:
+            assert collected.columns()[0].tolist() == sorted(flat)
+    values, times = collected.columns()
+    assert list(zip(values.tolist(), times.tolist(), strict=True)) == sorted(flat.items())
+    if len(lots) > every:
+        reached()
 
 
 def test_nothing_has_no_distribution() -> None:
