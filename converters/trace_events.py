@@ -8,14 +8,20 @@ https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import IO, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from converters.execution_graph import TimelineEvent
 from foundation.files import atomic_write
 
+IntArray = NDArray[np.int64]
+_WRITTEN_AT_ONCE = 1000
 TRACKS = ("cpu", "comp", "comm", "recv")
 """The resources of a rank (`TimelineEvent.track`), in the order of their threads."""
 
@@ -30,9 +36,9 @@ def write_events(
     """Write a file of `events` to `stream`. `unit`: how times are shown; `other`: facts about the whole file."""
     facts = "" if other is None else f'"otherData": {json.dumps(other)},\n'
     stream.write(f'{{"displayTimeUnit": "{unit}",\n{facts}"traceEvents": [\n')
-    separator = ""
-    for event in events:
-        stream.write(separator + event)
+    separator, rest = "", iter(events)
+    while some := list(islice(rest, _WRITTEN_AT_ONCE)):
+        stream.write(separator + ",\n".join(some))
         separator = ",\n"
     stream.write("\n]}\n")
 
@@ -47,23 +53,6 @@ def thread_name(process: int, thread: int, name: str) -> str:
     return _named("thread_name", process, thread, name)
 
 
-class Slice:
-    """What a slice says, on any track and at any time. `arguments` are shown when it is chosen."""
-
-    __slots__ = ("_head", "_tail")
-
-    def __init__(self, name: str, category: str, arguments: Mapping[str, int] | None = None) -> None:
-        shown = f', "args": {_numbers(arguments)}' if arguments else ""
-        self._head = f'{{"name": {_quoted(name)}, "cat": {_quoted(category)}, "ph": "X", "pid": '
-        self._tail = f"{shown}}}"
-
-    def at(self, track: tuple[int, int], begin_ns: int, end_ns: int) -> str:
-        """Return its event on `track` (process, thread)."""
-        process, thread = track
-        times = f'"ts": {_us(begin_ns)}, "dur": {_us(end_ns - begin_ns)}'
-        return f'{self._head}{process}, "tid": {thread}, {times}{self._tail}'
-
-
 def span(
     name: str,
     category: str,
@@ -72,8 +61,37 @@ def span(
     end_ns: int,
     arguments: Mapping[str, int] | None = None,
 ) -> str:
-    """Return a slice of `track` (process, thread)."""
-    return Slice(name, category, arguments).at(track, begin_ns, end_ns)
+    """Return a slice of `track` (process, thread); `arguments` are shown when it is chosen."""
+    shown = f', "args": {_numbers(arguments)}' if arguments else ""
+    times = f'"ts": {_us(begin_ns)}, "dur": {_us(end_ns - begin_ns)}'
+    said = f'"name": {_quoted(name)}, "cat": {_quoted(category)}'
+    return f'{{{said}, "ph": "X", "pid": {track[0]}, "tid": {track[1]}, {times}{shown}}}'
+
+
+def spans(
+    name: str,
+    category: str,
+    process: int,
+    threads: IntArray,
+    begins_ns: IntArray,
+    ends_ns: IntArray,
+    *,
+    named: Sequence[IntArray] = (),
+    arguments: Mapping[str, IntArray] | None = None,
+) -> list[str]:
+    """Return slices, none before t = 0, that say the same but for numbers; all columns are ``[n]``.
+
+    `name` has a ``%d`` for each column of `named`.
+    """
+    shown = ", ".join(f"{_escaped(argument)}: %d" for argument in arguments or ())
+    said = f', "args": {{{shown}}}' if shown else ""
+    line = (
+        f'{{"name": {_quoted(name)}, "cat": {_escaped(category)}, "ph": "X", "pid": {process}, "tid": %d, '
+        f'"ts": %d.%03d, "dur": %d.%03d{said}}}'
+    )
+    times = (*np.divmod(begins_ns, 1000), *np.divmod(ends_ns - begins_ns, 1000))
+    columns = (*named, threads, *times, *(arguments or {}).values())
+    return [line % row for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def counter(name: str, process: int, at_ns: int, value: float) -> str:
@@ -111,6 +129,11 @@ def _named(kind: str, process: int, thread: int, name: str) -> str:
 
 def _numbers(values: Mapping[str, int]) -> str:
     return "{" + ", ".join(f"{_quoted(name)}: {value}" for name, value in values.items()) + "}"
+
+
+def _escaped(text: str) -> str:
+    """Return text quoted, for a template whose numbers are filled in by ``%``."""
+    return _quoted(text).replace("%", "%%")
 
 
 def _us(ns: int) -> str:

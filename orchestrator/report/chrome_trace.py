@@ -3,7 +3,7 @@
 Process 1 is the engine: a track a pipeline stage, a slice a batch (a run of like iterations is one slice), and
 counters. Process 2 is the requests: each takes the lowest free slot from its arrival to its end, and is cut into
 waiting, prefill and decode. Where engines hand requests over, the last process is the KV cache that goes from one to
-the other, in slots likewise. Times are simulated. Events are written one by one, track after track, in order of time.
+the other, in slots likewise. Times are simulated. Events are written track after track, in order of time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.trace_events import Slice, counter, mark, process_name, span, thread_name, write_events
+from converters.trace_events import counter, mark, process_name, span, spans, thread_name, write_events
 from foundation.records import dataclass
 from orchestrator.engine.records import Transferred
-from orchestrator.observers.history import DECODE, History, kind_of
+from orchestrator.observers.history import History, kind_of
 from orchestrator.result import RunResult
 from orchestrator.summary import Summary
 
@@ -80,30 +80,49 @@ def _process(engine: int) -> int:
     return ENGINE if engine == 0 else REQUESTS + engine
 
 
-def _engine_events(process: int, batches: dict[str, IntArray], spans: list[tuple[IntArray, IntArray]]) -> Iterator[str]:
+def _engine_events(
+    process: int, batches: dict[str, IntArray], passed: list[tuple[IntArray, IntArray]]
+) -> Iterator[str]:
     """Yield a track a pipeline stage with its slices, and the counters."""
-    descriptions = list(_describe(batches))
-    for stage, (begins, ends) in enumerate(spans):
-        yield thread_name(process, stage + 1, f"stage {stage}" if len(spans) > 1 else "iterations")
-        for begin, end, said in zip(begins.tolist(), ends.tolist(), descriptions, strict=True):
-            yield said.at((process, stage + 1), begin, end)
+    for stage, (begins, ends) in enumerate(passed):
+        yield thread_name(process, stage + 1, f"stage {stage}" if len(passed) > 1 else "iterations")
+        yield from _batch_slices(process, stage + 1, batches, begins, ends)
     yield from _counters(process, batches)
 
 
-def _describe(batches: dict[str, IntArray]) -> Iterator[Slice]:
-    """Yield what the slices of each batch say, the same on every stage."""
-    names = ("iteration", "steps", "requests", "prefills", "prompt_tokens", "evicted_bytes", "reloaded_bytes")
-    rows = zip(*(batches[name].tolist() for name in names), strict=True)
-    for iteration, steps, requests, prefills, tokens, evicted, reloaded in rows:
-        kind = kind_of(prefills, requests)
-        work = f"{requests} requests" if kind == DECODE else f"{requests} requests, {tokens} prompt tokens"
-        name = f"{kind} x {steps} steps, {work}" if steps > 1 else f"{kind}, {work}"
-        arguments: dict[str, int] = {"first iteration": iteration, "steps": steps, "requests": requests}
-        if prefills:
-            arguments |= {"requests in prefill": prefills, "prompt tokens": tokens}
-        if evicted or reloaded:
-            arguments |= {"KV bytes evicted": evicted, "KV bytes reloaded": reloaded}
-        yield Slice(name, kind, arguments)
+def _batch_slices(
+    process: int, thread: int, batches: dict[str, IntArray], begins: IntArray, ends: IntArray
+) -> list[str]:
+    """Return a slice a batch, in their order: those that say the same but for numbers are written together."""
+    prefills, requests = batches["prefills"], batches["requests"]
+    moved = (batches["evicted_bytes"] > 0) | (batches["reloaded_bytes"] > 0)
+    kinds = (prefills > 0) * 1 + ((prefills > 0) & (prefills == requests))
+    alike = kinds * 4 + (batches["steps"] > 1) * 2 + moved
+    slices = [""] * len(alike)
+    for chosen in (np.flatnonzero(alike == one) for one in np.unique(alike).tolist()):
+        own = {name: values[chosen] for name, values in batches.items()}
+        name, named, arguments = _said(own)
+        kind = kind_of(int(own["prefills"][0]), int(own["requests"][0]))
+        threads = np.full(len(chosen), thread)
+        columns = threads, begins[chosen], ends[chosen]
+        written = spans(f"{kind}{name}", kind, process, *columns, named=named, arguments=arguments)
+        for place, text in zip(chosen.tolist(), written, strict=True):
+            slices[place] = text
+    return slices
+
+
+def _said(alike: dict[str, IntArray]) -> tuple[str, list[IntArray], dict[str, IntArray]]:
+    """Return what slices of like batches say: the name after their kind, its numbers, and what is shown of one."""
+    steps, requests, tokens = alike["steps"], alike["requests"], alike["prompt_tokens"]
+    name, named = (" x %d steps", [steps]) if steps[0] > 1 else ("", [])
+    name, named = f"{name}, %d requests", [*named, requests]
+    arguments = {"first iteration": alike["iteration"], "steps": steps, "requests": requests}
+    if alike["prefills"][0]:
+        name, named = f"{name}, %d prompt tokens", [*named, tokens]
+        arguments |= {"requests in prefill": alike["prefills"], "prompt tokens": tokens}
+    if alike["evicted_bytes"][0] or alike["reloaded_bytes"][0]:
+        arguments |= {"KV bytes evicted": alike["evicted_bytes"], "KV bytes reloaded": alike["reloaded_bytes"]}
+    return name, named, arguments
 
 
 def _counters(process: int, batches: dict[str, IntArray]) -> Iterator[str]:
@@ -116,50 +135,73 @@ def _counters(process: int, batches: dict[str, IntArray]) -> Iterator[str]:
         ("waiting", "requests", start, batches["waiting"]),
         ("KV cache in use", "%", batches["last_step_start"], used),
     ):
-        before: float | None = None
-        rows = zip(moments.tolist(), values.tolist(), end.tolist(), idle.tolist(), strict=True)
-        for moment, value, ended, then_idle in rows:
-            if value != before:
+        over = idle & (values != 0)
+        changed = np.append(True, values[1:] != np.where(over, 0, values)[:-1])[: len(values)]
+        rows = np.flatnonzero(changed | over)
+        columns = (column[rows].tolist() for column in (moments, values, end, changed, over))
+        for moment, value, ended, changes, is_over in zip(*columns, strict=True):
+            if changes:
                 yield counter(f"{name} ({unit})", process, moment, value)
-            before = value
-            if then_idle and value:
+            if is_over:
                 yield counter(f"{name} ({unit})", process, ended, 0)
-                before = 0
 
 
 def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:
     """Yield a slice a request on the lowest slot that is free, and within it one a phase."""
+    shown = Lives(*(getattr(lives, one.name)[:MOST_REQUESTS] for one in fields(lives)))
+    ends = np.where(shown.end >= 0, shown.end, np.maximum(run_end, shown.arrival))
+    slots, new = _slots(shown.arrival.tolist(), ends.tolist())
+    phases = [
+        ("waiting", shown.arrival, shown.scheduled),
+        ("prefill", shown.scheduled, shown.first_token),
+        ("decode", shown.first_token, ends),
+    ]
+    written: list[list[str]] = [[] for _ in slots]
+    _put(written, shown.end >= 0, "request %d", "request", slots, shown.arrival, ends, shown)
+    _put(written, shown.end < 0, "request %d (unfinished)", "request", slots, shown.arrival, ends, shown)
+    for phase, begins, until in phases:
+        over = np.where(until >= 0, until, ends)
+        _put(written, (begins >= 0) & (begins < over), phase, phase, slots, begins, over, None)
+    for slot, is_new, events in zip(slots.tolist(), new, written, strict=True):
+        if is_new:
+            yield thread_name(REQUESTS, slot, f"slot {slot}")
+        yield from events
+
+
+def _put(
+    written: list[list[str]], where: NDArray[np.bool_], name: str, category: str, slots: IntArray, begins: IntArray,
+    ends: IntArray, said: Lives | None,
+) -> None:  # fmt: skip
+    """Write the slices of those requests `where` there is one, each beside what is written of its request."""
+    rows = np.flatnonzero(where)
+    columns = slots[rows], begins[rows], ends[rows]
+    if said is None:
+        slices = spans(name, category, REQUESTS, *columns)
+    else:
+        counts = {"prompt tokens": said.input[rows], "output tokens": said.output[rows]}
+        arguments = {**counts, "seen by the engine (ns)": said.queued[rows]}
+        slices = spans(name, category, REQUESTS, *columns, named=[said.id[rows]], arguments=arguments)
+    for row, text in zip(rows.tolist(), slices, strict=True):
+        written[row].append(text)
+
+
+def _slots(begins: list[int], ends: list[int]) -> tuple[IntArray, list[bool]]:
+    """Return the lowest slot that is free as each begins, and whether it is a new one."""
     busy: list[tuple[int, int]] = []
     free: list[int] = []
-    slots = 0
-    columns = (
-        lives.id,
-        lives.input,
-        lives.output,
-        lives.arrival,
-        lives.queued,
-        lives.scheduled,
-        lives.first_token,
-        lives.end,
-    )
-    rows = zip(*(column[:MOST_REQUESTS].tolist() for column in columns), strict=True)
-    for identity, prompt, output, arrival, queued, scheduled, first, finished in rows:
-        while busy and busy[0][0] <= arrival:
+    slots: list[int] = []
+    new: list[bool] = []
+    count = 0
+    for begin, end in zip(begins, ends, strict=True):
+        while busy and busy[0][0] <= begin:
             heappush(free, heappop(busy)[1])
+        new.append(not free)
         if not free:
-            slots += 1
-            heappush(free, slots)
-            yield thread_name(REQUESTS, slots, f"slot {slots}")
-        slot = heappop(free)
-        end = finished if finished >= 0 else max(run_end, arrival)
-        heappush(busy, (end, slot))
-        name = f"request {identity}" if finished >= 0 else f"request {identity} (unfinished)"
-        arguments = {"prompt tokens": prompt, "output tokens": output, "seen by the engine (ns)": queued}
-        yield span(name, "request", (REQUESTS, slot), arrival, end, arguments)
-        phases = (("waiting", arrival, scheduled), ("prefill", scheduled, first), ("decode", first, end))
-        for phase, begin, until in phases:
-            if begin >= 0 and begin < (until if until >= 0 else end):
-                yield span(phase, phase, (REQUESTS, slot), begin, until if until >= 0 else end)
+            count += 1
+            heappush(free, count)
+        slots.append(heappop(free))
+        heappush(busy, (end, slots[-1]))
+    return np.array(slots, dtype=np.int64), new
 
 
 def _transfer_slices(transfers: Sequence[Transferred], process: int) -> Iterator[str]:

@@ -6,7 +6,10 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from converters import trace_events as events
 from converters.execution_graph import TimelineEvent
@@ -43,6 +46,26 @@ def test_slices_and_counters() -> None:
         "name": "KV (%)", "ph": "C", "pid": 1, "ts": 0.005, "args": {"value": 12.3457},
     }  # fmt: skip
     assert '"ts": -0.001' in events.counter("x", 1, -1, 0)
+
+
+ROWS = st.lists(st.tuples(*(st.integers(0, 10**13) for _ in range(4)), st.integers(0, 99)), max_size=20)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(rows=ROWS, argument=st.text(max_size=5))
+def test_many_slices_are_what_each_would_be(rows: list[tuple[int, ...]], argument: str) -> None:
+    number, begin, long, size, thread = np.array(rows, dtype=np.int64).reshape(-1, 5).T
+    shown = {argument: size, "100 %": number}
+    many = events.spans(
+        "one %d of %d", "a 50 %s", 3, thread, begin, begin + long, named=[number, size], arguments=shown
+    )
+    assert many == [
+        events.span(f"one {n} of {s}", "a 50 %s", (3, t), b, b + d, {argument: s} | {"100 %": n})
+        for n, b, d, s, t in rows
+    ]
+    assert events.spans("x", "y", 0, thread, begin, begin + long) == [
+        events.span("x", "y", (0, t), b, b + d) for _, b, d, _, t in rows
+    ]
 
 
 @pytest.mark.parametrize("name", ['quo"te', "new\nline", "back\\slash", "\u2028 \N{GRINNING FACE}", "\x1b[31m"])
