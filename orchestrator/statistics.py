@@ -39,7 +39,8 @@ class Distribution:
 def distribution(values: IntArray | FloatArray, weights: IntArray | None = None) -> Distribution | None:
     """Return the distribution of `values`, each counted `weights` times (default 1); None when there are none."""
     if weights is None:
-        ranked, ends, total = np.sort(values), None, len(values)
+        ranked, ends, total = values.copy(), None, len(values)
+        ranked.sort()
     else:
         order = np.argsort(values, kind="stable")
         ranked, ends, total = values[order], np.cumsum(weights[order]), int(weights.sum())

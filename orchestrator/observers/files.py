@@ -38,6 +38,7 @@ CLIENT_REQUEST_COLUMNS = (*REQUEST_COLUMNS[:-1], "client_TTFT", "client_latency"
 THROUGHPUT_COLUMNS = ("time_s", "prompt_tok_per_s", "generation_tok_per_s", "running", "waiting", "kv_used_percent")
 MOST_ITL_TOKENS = 1_000_000
 """Output tokens of a workload up to which ITL lists are written unless asked otherwise: some 10 MB."""
+_MOST_LINES = 1000
 REJECTED_COLUMNS = ("request id", "arrival", "input", "output", "time", "reason")
 COMPANIONS = {
     "throughput": "tsv",
@@ -76,6 +77,8 @@ class ResultFiles(Observer):
         self._history = History() if report else None
         self._beside = companions(output)
         self._open: dict[Path, PartFile] = {}
+        self._lines: list[str] = []
+        """Rows of intervals that are over, and that were told one after another."""
         self._run: Run | None = None
         self._models: list[str] = []
         self._client: ClientTerms | None = None
@@ -102,12 +105,16 @@ class ResultFiles(Observer):
             raise
 
     def batch(self, done: CompletedBatch) -> None:
-        """Keep what the timeline shows."""
+        """Keep what the timeline shows, and write the rows of the intervals before."""
+        if self._lines:
+            self._write_lines()
         if self._history is not None:
             self._history.batch(done)
 
     def iterations(self, told: Iterations) -> None:
-        """Keep what the timeline shows."""
+        """Keep what the timeline shows, and write the rows of the intervals before."""
+        if self._lines:
+            self._write_lines()
         if self._history is not None:
             self._history.iterations(told)
 
@@ -126,10 +133,13 @@ class ResultFiles(Observer):
             f"{interval.end_ns / 1e9:.3f}\t{interval.prompt_per_s:.3f}\t{interval.generation_per_s:.3f}\t"
             f"{interval.running}\t{interval.waiting}\t{100 * interval.kv_used:.3f}\n"
         )
-        self._write(self._beside["throughput"], (line,))
+        self._lines.append(line)
+        if len(self._lines) == _MOST_LINES:
+            self._write_lines()
 
     def end(self, result: RunResult) -> None:
         """Give the rows their names and write the rest, each file whole or not at all."""
+        self._write_lines()
         for path in list(self._open):
             with self._watched():
                 self.written.append(self._open.pop(path).commit())
@@ -148,9 +158,16 @@ class ResultFiles(Observer):
 
     def close(self) -> None:
         """Close what is still open: after a defect the rows until then are kept as part files."""
+        self._write_lines()
         for part in self._open.values():
             part.close()
         self._open.clear()
+
+    def _write_lines(self) -> None:
+        """Write the rows of intervals that are over."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._write(self._beside["throughput"], lines)
 
     def _start(self, path: Path, header: str) -> None:
         self._open[path] = PartFile(path)
