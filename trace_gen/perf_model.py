@@ -18,7 +18,7 @@ from trace_gen.precision import Precision
 from trace_gen.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from trace_gen.compiled_attention import CompiledAttention
+    from trace_gen.attention_numbers import CompiledAttention
 
 IntArray = NDArray[np.int64]
 AttentionGranularity = Literal["request", "batch"]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from foundation.records import dataclass
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    IntArray = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -38,10 +44,15 @@ class Lookups:
     def __init__(self, source: str) -> None:
         self.source = source
         self._counts: dict[str, LookupCounts] = {}
+        self._elsewhere: list[tuple[str, IntArray]] = []
 
     def count(self, what: str, found: LookupCounts) -> None:
         """Count lookups of `what`."""
         self._counts.setdefault(what, LookupCounts()).add(found)
+
+    def follow(self, what: str, counts: IntArray) -> None:
+        """Count lookups of `what` that others count in an array: measured, interpolated and extrapolated, ``[3]``."""
+        self._elsewhere.append((what, counts))
 
     @contextmanager
     def apart(self) -> Iterator[dict[str, LookupCounts]]:
@@ -54,7 +65,14 @@ class Lookups:
 
     def counts(self) -> Mapping[str, LookupCounts]:
         """Return the counts by what was looked up."""
-        return dict(sorted(self._counts.items()))
+        result = {
+            what: LookupCounts(counts.measured, counts.interpolated, counts.extrapolated)
+            for what, counts in self._counts.items()
+        }
+        for what, counts in self._elsewhere:
+            if counts.any():
+                result.setdefault(what, LookupCounts()).add(LookupCounts(*counts.tolist()))
+        return dict(sorted(result.items()))
 
     def notes(self) -> tuple[str, ...]:
         """Return one sentence on what was extrapolated, none where nothing was."""

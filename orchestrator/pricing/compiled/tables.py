@@ -23,8 +23,8 @@ from orchestrator.pricing.graphs import CapturedGraphs
 from orchestrator.pricing.interface import Cost
 from orchestrator.pricing.traced import TracedPricing
 from trace_gen.attention.work import AttentionShape
+from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.batch_shape import BatchShape
-from trace_gen.compiled_attention import CompiledAttention
 from trace_gen.generator import TraceGenerator
 from trace_gen.operators import Portion
 from trace_gen.perf_model import CompilesAttention, TimesAttention

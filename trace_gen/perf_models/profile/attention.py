@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 
 from foundation.errors import UserError
 from foundation.records import dataclass
+from trace_gen.attention.work import AttentionShape
+from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.measured.lookups import LookupCounts
 from trace_gen.measured.reading import WHAT, MeasuredTable
+from trace_gen.perf_models.profile.numbers import SQUARES_FROM, profile_numbers
 from trace_gen.perf_models.profile.skew import Skew
 from trace_gen.perf_models.profile.tables import KernelSizes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-SQUARES_FROM = 256
-"""Tokens of a chunk from which its time grows with the square, below it is the launching and the tiles that show."""
 AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 
 
@@ -63,7 +64,7 @@ class Slice:
     def _row(self, place: int, decode: FloatArray) -> FloatArray:
         times = self.times[place]
         found: FloatArray = np.interp(decode, self.decode, times)
-        if len(times) > 1 and decode[-1] > self.decode[-1]:
+        if len(times) > 1 and decode.max() > self.decode[-1]:
             slope = max(0.0, (times[-1] - times[-2]) / (self.decode[-1] - self.decode[-2]))
             found = found + np.maximum(decode - self.decode[-1], 0.0) * slope
         return found
@@ -72,25 +73,28 @@ class Slice:
 class AttentionTable:
     """Looks up kernels of which every request that decodes has the same context; see the module's docstring.
 
+    `slices`: by chunk (0: none) and number of decodes; `most`: the largest of each axis; `decode_range`: of the
+    contexts of decodes; `alone`, `beside`: the chunks that were measured alone, and beside decodes.
+
     Raises `UserError` where prompts alone, decodes alone or both together were not measured.
     """
 
     def __init__(self, table: MeasuredTable) -> None:
-        self._slices: dict[int, dict[int, Slice]] = {}
-        self._most = table.sizes.max(axis=0).tolist()
+        self.slices: dict[int, dict[int, Slice]] = {}
+        self.most: list[int] = table.sizes.max(axis=0).tolist()
         decoding = table.sizes[table.sizes[:, 2] > 0, 3]
-        self._contexts = (int(decoding.min()), int(decoding.max())) if len(decoding) else (0, 0)
+        self.decode_range = (int(decoding.min()), int(decoding.max())) if len(decoding) else (0, 0)
         pairs, own = np.unique(table.sizes[:, [0, 2]], axis=0, return_inverse=True)
         for place, (chunk, decodes) in enumerate(pairs.tolist()):
             rows = own.ravel() == place
-            self._slices.setdefault(chunk, {})[decodes] = Slice.of(table.sizes[rows][:, [1, 3]], table.times[rows])
-        self._counts = {chunk: _sorted(filter(None, slices)) for chunk, slices in self._slices.items()}
-        self._alone = _sorted(chunk for chunk, slices in self._slices.items() if chunk and 0 in slices)
-        self._beside = _sorted(chunk for chunk, counts in self._counts.items() if chunk and len(counts))
+            self.slices.setdefault(chunk, {})[decodes] = Slice.of(table.sizes[rows][:, [1, 3]], table.times[rows])
+        self._counts = {chunk: _sorted(filter(None, slices)) for chunk, slices in self.slices.items()}
+        self.alone = _sorted(chunk for chunk, slices in self.slices.items() if chunk and 0 in slices)
+        self.beside = _sorted(chunk for chunk, counts in self._counts.items() if chunk and len(counts))
         for what, sizes in (
             ("no decodes without a prompt", self._counts.get(0, _sorted(()))),
-            ("no prompts without decodes", self._alone),
-            ("no decodes beside a prompt", self._beside),
+            ("no prompts without decodes", self.alone),
+            ("no decodes beside a prompt", self.beside),
         ):
             if not len(sizes):
                 raise UserError(f"the {WHAT} has {what}", path=table.path, fix="measure them, too")
@@ -117,14 +121,14 @@ class AttentionTable:
         """See `AttentionTimes.lookups`."""
         steps, count, decode = len(sizes.decoding), sizes.decoding.shape[1], sizes.mean_context()
         prompts = list(zip(sizes.chunks.tolist(), sizes.contexts.tolist(), strict=True))
-        least, (most_chunk, most_context, most_count, _) = self._chunks(count)[0], self._most
+        least, (most_chunk, most_context, most_count, _) = self._chunks(count)[0], self.most
         if count > most_count or any(
             not least <= chunk <= most_chunk or context > most_context for chunk, context in prompts
         ):
             return LookupCounts(extrapolated=steps)
-        outside = int(((decode < self._contexts[0]) | (decode > self._contexts[1])).sum()) if count else 0
+        outside = int(((decode < self.decode_range[0]) | (decode > self.decode_range[1])).sum()) if count else 0
         chunk, context = prompts[0] if prompts else (0, 0)
-        found = self._slices.get(chunk, {}).get(count)
+        found = self.slices.get(chunk, {}).get(count)
         measured = 0
         if found is not None and len(prompts) < 2 and context in found.prompt:
             measured = int(np.isin(decode, found.decode).sum())
@@ -132,7 +136,7 @@ class AttentionTable:
 
     def _chunks(self, count: int) -> FloatArray:
         """Return the chunks that were measured beside decodes, or alone."""
-        return self._beside if count else self._alone
+        return self.beside if count else self.alone
 
     def _beyond_base(self, chunk: int, context: float, count: int, decode: FloatArray, base: FloatArray) -> FloatArray:
         """Return what one chunk takes beyond the smallest one, beside `count` decodes."""
@@ -149,7 +153,7 @@ class AttentionTable:
 
     def _decodes_ns(self, chunk: int, context: float, count: int, decode: FloatArray) -> FloatArray:
         """Return the times of a chunk that was measured (0: none) beside `count` decodes."""
-        slices, counts = self._slices[chunk], self._counts[chunk]
+        slices, counts = self.slices[chunk], self._counts[chunk]
         if not count:
             return slices[0].at(context, decode)
         low, high, share = _bracket(counts, count)
@@ -176,6 +180,10 @@ class UnequalAttention:
     def lookups(self, sizes: KernelSizes) -> LookupCounts:
         """See `AttentionTimes.lookups`."""
         return self.table.lookups(sizes)
+
+    def compiled(self, shape: AttentionShape) -> CompiledAttention:
+        """Return the numbers of attention of `shape`, see `profile.numbers`."""
+        return profile_numbers(self.table, self.skew, shape)
 
 
 def _sorted(sizes: Iterable[int]) -> FloatArray:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from foundation.errors import UserError
 from foundation.recent import RecentByIdentity
 from trace_gen.attention.work import AttentionShape
+from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.batch_shape import BatchShape
 from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import Lookups
@@ -34,6 +35,8 @@ from trace_gen.perf_model import (
     OperatorTable,
     PerfModel,
 )
+from trace_gen.perf_models.profile.attention import UnequalAttention
+from trace_gen.perf_models.profile.numbers import EXTRAPOLATED, MEASURED
 from trace_gen.perf_models.profile.tables import AttentionTimes, KernelSizes, Measured
 from trace_gen.trace import OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
@@ -69,6 +72,7 @@ class ProfileModel:
         self._coldest = coldest
         self._expert_flops = expert_flops
         self._roofline = roofline
+        self._compiled: dict[AttentionShape, CompiledAttention] = {}
         self._plain: RecentByIdentity[FloatArray] = RecentByIdentity(SIZES_KEPT)
 
     def latency_ns(self, operators: OperatorTable) -> IntArray:
@@ -91,6 +95,17 @@ class ProfileModel:
         part = AttentionPart(np.zeros(1, dtype=np.int64), False, shape, batch, shape.work(batch))
         times = self._kernel_ns(part, np.arange(len(batch.new_tokens)), self.measured.attention)
         return np.maximum(np.rint(times), 1).astype(np.int64)
+
+    def compiled_attention(self, shape: AttentionShape) -> CompiledAttention | None:
+        """See `trace_gen.perf_model.CompilesAttention`; what compiled functions look up counts among `lookups`."""
+        attention = self.measured.attention
+        if not isinstance(attention, UnequalAttention):
+            return None
+        if shape not in self._compiled:
+            numbers = attention.compiled(shape)
+            self.lookups.follow("attention", numbers.ints[MEASURED : EXTRAPOLATED + 1])
+            self._compiled[shape] = numbers
+        return self._compiled[shape]
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:
         """Return the time of every operator but attention, whose place holds 0, shape ``[m]``."""

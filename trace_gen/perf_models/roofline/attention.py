@@ -20,6 +20,9 @@ That is what FlashAttention-2 does. FlashAttention-3 and its like keep decodes a
 Where no query heads share a KV head, decodes have an efficiency of their own: kernels that put the queries of a KV head
 side by side into a tile then have one query in it.
 
+Sums are exact, of integers that are scaled afterwards, or taken in the order of the requests: compiled functions
+(`roofline.compiled`) say the same to the bit.
+
 Where all query heads share one KV head and stand in one tile (`AttentionShape.tile_heads`: absorbed latent attention),
 a decode is near the ridge: what it computes counts, too, at the rate of chunks, and is combined with what it moves as
 the rest of the roofline does.
@@ -31,12 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.records import dataclass
+from trace_gen.attention.work import AttentionShape
+from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.hardware import Efficiency, Hardware
 from trace_gen.perf_model import AttentionPart
+from trace_gen.perf_models.roofline.numbers import QUERY_TILE, SURELY, roofline_numbers, tile_heads
 
 FloatArray = NDArray[np.float64]
-QUERY_TILE = 64
-"""Queries of one head that a compute unit handles at a time (FlashAttention-2's block of rows)."""
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,73 +55,96 @@ class AttentionRoofline:
     def batch_ns(self, part: AttentionPart) -> FloatArray:
         """Return the time of one kernel over the whole batch at each step, shape ``[k]``."""
         prompts = part.batch.new_tokens > 1
-        if prompts.any() and not prompts.all() and self.hardware.attention_kernels == "fa3":
-            own: FloatArray = self._chunks_ns(part, np.flatnonzero(prompts)[None, :])[:, 0]
-            beside: FloatArray = own + self._decode_ns(part)[:, ~prompts].sum(axis=1)
-            return beside
-        together = np.arange(len(part.batch.new_tokens))[None, :]
-        chunks: FloatArray = self._chunks_ns(part, together)[:, 0]
-        if prompts.any():
-            return chunks
-        decodes: FloatArray = self._decode_ns(part).sum(axis=1) + self._decode(part).overhead_ns
-        return np.minimum(chunks, decodes)
+        if not prompts.any():
+            return self._decodes_ns(part)
+        if not prompts.all() and self.hardware.attention_kernels == "fa3":
+            own = self._chunks_ns(part, np.flatnonzero(prompts)[None, :])[:, 0]
+            beside = self._added_ns(part.shape, part.work.mem_bytes[:, ~prompts], part.work.flops[:, ~prompts])
+            return np.asarray(own + beside)
+        return np.asarray(self._chunks_ns(part, np.arange(len(prompts))[None, :])[:, 0])
 
     def requests_ns(self, part: AttentionPart) -> FloatArray:
         """Return the time of one kernel for each request at each step, shape ``[k, n]``."""
-        overhead = self._decode(part).overhead_ns
+        efficiency = self._decode(part.shape)
         alone = np.arange(len(part.batch.new_tokens))[:, None]
         chunks = self._chunks_ns(part, alone)
-        decodes = np.minimum(chunks, self._decode_ns(part) + overhead)
+        read = self._read_ns(part.shape, part.work.mem_bytes, part.work.flops)
+        decodes = np.minimum(chunks, read + self._tiles_ns(part.shape) + efficiency.overhead_ns)
         return np.where(part.batch.new_tokens == 1, decodes, chunks)
 
-    def _decode(self, part: AttentionPart) -> Efficiency:
-        """Return the efficiency of decodes with the heads of `part`."""
-        grouped = part.shape.query_heads > part.shape.kv_heads
+    def compiled(self, shape: AttentionShape) -> CompiledAttention:
+        """Return the numbers of attention of `shape`."""
+        chunk, apart = self.hardware.efficiencies["attention_prefill"], self.hardware.attention_kernels == "fa3"
+        units, decode = self.hardware.compute_units, self._decode(shape)
+        return roofline_numbers(shape, self.peak, self.bandwidth, units, chunk, decode, apart)
+
+    def _decode(self, shape: AttentionShape) -> Efficiency:
+        """Return the efficiency of decodes with the heads of `shape`."""
+        grouped = shape.query_heads > shape.kv_heads
         return self.hardware.efficiencies["attention_decode" if grouped else "attention_decode_ungrouped"]
 
-    def _decode_ns(self, part: AttentionPart) -> FloatArray:
-        """Return what each request adds to a kernel of decodes, ``[k, n]``."""
-        efficiency = self._decode(part)
-        memory = part.work.mem_bytes * (1e9 / (self.bandwidth * efficiency.memory))
-        if part.shape.tile_heads > 1:
-            rate = self.peak * self.hardware.efficiencies["attention_prefill"].compute
-            memory = np.hypot(memory, part.work.flops * (1e9 / rate))
-        tiles = efficiency.tile_ns * part.shape.kv_heads / self.hardware.compute_units
-        result: FloatArray = np.asarray(memory + tiles)
-        return result
+    def _decodes_ns(self, part: AttentionPart) -> FloatArray:
+        """Return the time of one kernel over decodes only, ``[k]``: as such, or as chunks if that is less."""
+        shape, work, units = part.shape, part.work, self.hardware.compute_units
+        count, heads = len(part.batch.new_tokens), tile_heads(part.shape)
+        alone: FloatArray = self._added_ns(shape, work.mem_bytes, work.flops) + self._decode(shape).overhead_ns
+        moved, flops = work.mem_bytes.sum(axis=1), work.flops.sum(axis=1)
+        blocks, padded = -(-shape.tile_heads // QUERY_TILE), QUERY_TILE / shape.tile_heads
+        mean: FloatArray = flops * padded / heads * (blocks * heads) / units
+        least = self._kernel_ns(mean, moved, count * blocks, heads)
+        if (alone <= least * SURELY).all():  # so for most batches, and their tiles need not be sorted
+            return alone
+        if shape.chunked:
+            sizes = np.sort(work.flops, axis=1)[:, ::-1]
+        else:  # all contexts grow together: who is ahead is so at every step, and in their sum
+            sizes = work.flops[:, np.argsort(-work.flops.sum(axis=0), kind="stable")]
+        waves = np.ceil(np.arange(1, count + 1) * blocks * heads / units).astype(np.int64)
+        busiest = np.maximum(mean, (waves * sizes).max(axis=1) * padded / heads)
+        return np.minimum(alone, self._kernel_ns(busiest, moved, count * blocks, heads))
 
-    def _chunks_ns(self, part: AttentionPart, kernels: NDArray[np.int64]) -> FloatArray:
+    def _added_ns(self, shape: AttentionShape, moved: IntArray, flops: IntArray) -> FloatArray:
+        """Return what decodes of such work ``[k, n]`` add to a kernel, ``[k]``."""
+        if shape.tile_heads > 1:
+            read = self._read_ns(shape, moved, flops).cumsum(axis=1)[:, -1]
+        else:
+            read = self._read_ns(shape, moved.sum(axis=1), flops)
+        return np.asarray(read + moved.shape[1] * self._tiles_ns(shape))
+
+    def _read_ns(self, shape: AttentionShape, moved: IntArray, flops: IntArray) -> FloatArray:
+        """Return the time of reading so many bytes; what is computed counts where heads stand side by side."""
+        memory = np.asarray(moved * (1e9 / (self.bandwidth * self._decode(shape).memory)), dtype=np.float64)
+        if shape.tile_heads == 1:
+            return memory
+        rate = self.peak * self.hardware.efficiencies["attention_prefill"].compute
+        return np.asarray(np.hypot(memory, flops * (1e9 / rate)))
+
+    def _tiles_ns(self, shape: AttentionShape) -> float:
+        """Return what a decode's tiles take beside that."""
+        return self._decode(shape).tile_ns * shape.kv_heads / self.hardware.compute_units
+
+    def _chunks_ns(self, part: AttentionPart, kernels: IntArray) -> FloatArray:
         """Return the time of kernels over chunks, ``[k, kernels]``; row i of `kernels` lists its requests."""
-        efficiency, units = self.hardware.efficiencies["attention_prefill"], self.hardware.compute_units
-        new_tokens, work = part.batch.new_tokens, part.work
-        side_by_side = part.shape.tile_heads
-        heads = max(1.0, part.shape.query_heads / side_by_side)
-        queries = new_tokens * side_by_side
-        blocks = -(-queries // QUERY_TILE)
-        tile_flops = work.flops * (QUERY_TILE / queries) / heads
-        unit_rate = self.peak * efficiency.compute / units
-        tiles: FloatArray = (blocks * heads)[kernels].astype(np.float64)
-        compute = _waves(tile_flops[:, kernels], tiles, units) / unit_rate * 1e9
+        work, units, heads = part.work, self.hardware.compute_units, tile_heads(part.shape)
+        queries = part.batch.new_tokens * part.shape.tile_heads
+        blocks, padded = -(-queries // QUERY_TILE), QUERY_TILE / queries
+        sizes: FloatArray = work.flops * padded / heads
+        mean = (sizes * (blocks * heads))[:, kernels].cumsum(axis=2)[:, :, -1] / units
+        order = np.argsort(-sizes[:, kernels], axis=2, kind="stable")
+        chosen = np.take_along_axis(np.broadcast_to(kernels, order.shape), order, axis=2)
+        waves = np.ceil(blocks[chosen].cumsum(axis=2) * heads / units).astype(np.int64)
+        each = np.arange(len(work.flops))[:, None, None]
+        busiest = (waves * work.flops[each, chosen] * padded[chosen] / heads).max(axis=2)
         moved = work.mem_bytes[:, kernels].sum(axis=2)
+        return self._kernel_ns(np.maximum(mean, busiest), moved, blocks[kernels].sum(axis=1), heads)
+
+    def _kernel_ns(self, busiest: FloatArray, moved: IntArray, blocks: IntArray | int, heads: float) -> FloatArray:
+        """Return the time of kernels over chunks, all ``[k, ..]``.
+
+        `busiest`: the work of the busiest unit, at least the mean over the units, and for each size at least the waves
+        of tiles that large; `blocks` of queries, each with a tile for each of `heads`.
+        """
+        efficiency, units = self.hardware.efficiencies["attention_prefill"], self.hardware.compute_units
+        compute = busiest / (self.peak * efficiency.compute / units) * 1e9
         memory = moved / (self.bandwidth * efficiency.memory) * 1e9
-        busy: FloatArray = np.hypot(compute, memory) + efficiency.tile_ns * tiles.sum(axis=1) / units
+        busy: FloatArray = np.hypot(compute, memory) + efficiency.tile_ns * (blocks * heads) / units
         return busy + efficiency.overhead_ns
-
-
-def _waves(tile: FloatArray, tiles: FloatArray, units: int) -> FloatArray:
-    """Return the work that each kernel's busiest unit does.
-
-    `tile` ``[k, kernels, requests]`` is the work of one tile of a request, `tiles` ``[kernels, requests]`` how many it
-    has. The result is at least the mean over the units, and for each size at least the waves of tiles that large.
-    """
-    if (tiles == tiles[:, :1]).all():
-        # Requests with equally many tiles, such as decodes: sizes alone are sorted, which is several times as fast.
-        sizes, counts = -np.sort(-tile, axis=2), tiles
-    else:
-        order = np.argsort(-tile, axis=2)
-        sizes = np.take_along_axis(tile, order, axis=2)
-        counts = np.take_along_axis(np.broadcast_to(tiles, tile.shape), order, axis=2)
-    waves = np.ceil(counts.cumsum(axis=-1) / units)
-    mean = (sizes * counts).sum(axis=2) / units
-    result: FloatArray = np.maximum(mean, (waves * sizes).max(axis=2))
-    return result

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from foundation.recent import RecentByIdentity
 from trace_gen.attention.work import AttentionShape
+from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.batch_shape import BatchShape
 from trace_gen.hardware import Hardware
 from trace_gen.perf_model import (
@@ -87,6 +88,10 @@ class RooflineModel:
         """See `trace_gen.perf_model.TimesAttention`."""
         part = AttentionPart(np.zeros(1, dtype=np.int64), False, shape, batch, shape.work(batch))
         return np.maximum(np.rint(self.attention.batch_ns(part)), 1).astype(np.int64)
+
+    def compiled_attention(self, shape: AttentionShape) -> CompiledAttention:
+        """See `trace_gen.perf_model.CompilesAttention`."""
+        return self.attention.compiled(shape)
 
     def _plain_ns(self, operators: OperatorTable) -> FloatArray:
         """Return the time of every operator but attention, whose place holds 0, shape ``[m]``."""
