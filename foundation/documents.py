@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation import yaml_lists
 from foundation.bounds import CONFIGURATION_BYTES, YAML_BYTES
 from foundation.errors import UserError
 from foundation.files import decode, read_bytes
@@ -79,6 +80,9 @@ def parse_json(text: str, what: str, path: str | Path | None = None) -> Document
 
 def parse_yaml(text: str, what: str, path: str | Path | None = None, *, plain: bool = False) -> Document:
     """Parse one YAML document. `plain`: scalars stay texts as they are written, for readers with rules of their own."""
+    lists = yaml_lists.parse(text) if plain else None
+    if lists is not None:
+        return Document(lists[0], what, path, lines=lists[1])
     from foundation.yaml_values import parse
 
     value, lines = parse(text.removeprefix("\ufeff"), what, path, plain=plain)

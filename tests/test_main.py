@@ -81,10 +81,24 @@ def test_a_run_loads_only_what_simulates_it(tmp_path: Path) -> None:
         "from orchestrator.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "needless = {'analytical.events', 'analytical.ordered', 'numpy.ma', 'google.protobuf', 'pydantic', 'rich'}\n"
+        "needless = {'analytical.events', 'analytical.ordered', 'numpy.ma', 'google.protobuf', 'pydantic', 'rich',\n"
+        "  'yaml', 'numba', 'statistics', 'secrets', 'difflib', 'orchestrator.report.page', 'orchestrator.validation',\n"
+        "  'orchestrator.calibration', 'orchestrator.cluster.tiers', 'orchestrator.cluster.disaggregation',\n"
+        "  'orchestrator.cluster.waves', 'orchestrator.schedulers.vllm', 'trace_gen.families.deepseek'}\n"
         "sys.exit(f'needless: {needless & set(sys.modules)}' if needless & set(sys.modules) else 0)"
     )
-    flags = ["--req_num", "2", "--npu_num", "4", "--output", str(tmp_path / "out.csv")]
+    sample = str(ROOT / "workloads" / "sharegpt-like-100-rate10.tsv")
+    flags = [
+        "--dataset",
+        sample,
+        "--req_num",
+        "2",
+        "--npu_num",
+        "4",
+        "--no_report",
+        "--output",
+        str(tmp_path / "out.csv"),
+    ]
     done = subprocess.run([sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.csv").exists()
