@@ -82,9 +82,10 @@ def test_a_run_loads_only_what_simulates_it(tmp_path: Path) -> None:
         "try: main()\n"
         "except SystemExit: pass\n"
         "needless = {'analytical.events', 'analytical.ordered', 'numpy.ma', 'google.protobuf', 'pydantic', 'rich',\n"
-        "  'yaml', 'numba', 'statistics', 'secrets', 'difflib', 'orchestrator.report.page', 'orchestrator.validation',\n"
-        "  'orchestrator.calibration', 'orchestrator.cluster.tiers', 'orchestrator.cluster.disaggregation',\n"
-        "  'orchestrator.cluster.waves', 'orchestrator.schedulers.vllm', 'trace_gen.families.deepseek'}\n"
+        "  'yaml', 'numba', 'statistics', 'secrets', 'difflib', 'orchestrator.report.page',\n"
+        "  'orchestrator.calibration', 'orchestrator.validation', 'orchestrator.cluster.tiers',\n"
+        "  'orchestrator.cluster.disaggregation', 'orchestrator.cluster.waves', 'orchestrator.schedulers.vllm',\n"
+        "  'trace_gen.families.deepseek'}\n"
         "sys.exit(f'needless: {needless & set(sys.modules)}' if needless & set(sys.modules) else 0)"
     )
     sample = str(ROOT / "workloads" / "sharegpt-like-100-rate10.tsv")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from os import walk
 from pathlib import Path
 
@@ -109,6 +108,8 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
     """Return those of `names` that may be meant: all words alike, and of the same version (gpt_neox is no gpt2)."""
+    from difflib import get_close_matches
+
     asked = shorten(name).rpartition("/")[2]
     words, version = _words(asked)
     found = {}
@@ -129,6 +130,8 @@ def _words(name: str) -> tuple[list[str], str | None]:
 
 def _known(word: str, words: Sequence[str]) -> bool:
     """Whether one of `words` is meant by `word`, maybe mistyped; the name of a family is itself."""
+    from difflib import get_close_matches
+
     return word in words or (word not in families and bool(get_close_matches(word, words, n=1, cutoff=_ALIKE)))
 
 
