@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.compiling import compiled
+from foundation.compiling import inner
 
 RUN = 16
 """Places that are put in order one by one before runs are merged."""
 
 
-@compiled
+@inner
 def sort_falling(sizes: NDArray[np.float64], count: int, order: NDArray[np.int64], space: NDArray[np.int64]) -> None:
     """Put the first `count` of `order`, which are places of `sizes`, in order of size, the largest first.
 
@@ -31,7 +31,7 @@ def sort_falling(sizes: NDArray[np.float64], count: int, order: NDArray[np.int64
         width *= 2
 
 
-@compiled
+@inner
 def _merge(
     sizes: NDArray[np.float64], order: NDArray[np.int64], space: NDArray[np.int64], first: int, second: int, end: int
 ) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from foundation.compiling import SWITCH, compiled, compiles
+from foundation.compiling import SWITCH, compiled, compiles, inner
 
 
 def both_ways(name: str) -> dict[str, ModuleType]:
@@ -37,7 +37,10 @@ def plain_module(name: str) -> ModuleType:
 
 def _users() -> list[str]:
     """Return the modules that have compiled functions."""
-    apart = (compiled.__module__, __name__)
-    return [
-        name for name, one in sys.modules.items() if getattr(one, "compiled", None) is compiled and name not in apart
-    ]
+    apart, made = (compiled.__module__, __name__), (compiled, inner)
+    loaded = [name for name in sys.modules if name not in apart]
+    return [name for name in loaded if any(one in made for one in _decorators(sys.modules[name]))]
+
+
+def _decorators(module: ModuleType) -> tuple[object, object]:
+    return getattr(module, "compiled", None), getattr(module, "inner", None)

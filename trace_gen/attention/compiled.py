@@ -7,7 +7,7 @@ windows begin anew (chunks).
 
 from __future__ import annotations
 
-from foundation.compiling import compiled
+from foundation.compiling import inner
 from trace_gen.attention_numbers import (
     CHUNKED,
     CONTEXT_BYTES,
@@ -27,14 +27,14 @@ TOTAL, LEAST, MOST, STATE = range(4)
 model must know (0 when the contexts were noted): so even a space for one request has room for all."""
 
 
-@compiled
+@inner
 def flops_of(shape: IntArray, new: int, context: int) -> int:
     """Return the operations of a request that computes `new` tokens on `context`."""
     flops: int = shape[PAIR_FLOPS] * _pairs(shape, new, context) + context * shape[CONTEXT_FLOPS]
     return flops
 
 
-@compiled
+@inner
 def bytes_of(shape: IntArray, new: int, context: int) -> int:
     """Return the bytes that it moves."""
     attended = kept_of(shape, context) + new
@@ -42,7 +42,7 @@ def bytes_of(shape: IntArray, new: int, context: int) -> int:
     return moved
 
 
-@compiled
+@inner
 def kept_of(shape: IntArray, context: int) -> int:
     """Return how many tokens of its context a request's first new token attends to."""
     window: int = shape[WINDOW]
@@ -51,7 +51,7 @@ def kept_of(shape: IntArray, context: int) -> int:
     return context % window if shape[CHUNKED] else min(context, window - 1)
 
 
-@compiled
+@inner
 def note_contexts(context: IntArray, count: int, floats: FloatArray, ints: IntArray) -> None:
     """Keep the contexts of `count` decodes in the space `floats` and `ints` ``[4, n]``."""
     total, least, most = 0, context[0], context[0]
@@ -63,13 +63,13 @@ def note_contexts(context: IntArray, count: int, floats: FloatArray, ints: IntAr
     floats[TOTAL, 0], floats[LEAST, 0], floats[MOST, 0], floats[STATE, 0] = total, least, most, 0
 
 
-@compiled
+@inner
 def context_sum(count: int, step: int, floats: FloatArray) -> int:
     """Return the sum of the contexts at `step`."""
     return int(floats[TOTAL, 0]) + count * step
 
 
-@compiled
+@inner
 def kept_sum(shape: IntArray, count: int, step: int, floats: FloatArray, ints: IntArray) -> int:
     """Return the sum of `kept_of` the contexts at `step`."""
     window: int = shape[WINDOW]
@@ -86,7 +86,7 @@ def kept_sum(shape: IntArray, count: int, step: int, floats: FloatArray, ints: I
     return kept
 
 
-@compiled
+@inner
 def most_kept(shape: IntArray, count: int, step: int, floats: FloatArray, ints: IntArray) -> int:
     """Return the largest of `kept_of` the contexts at `step`."""
     if not shape[CHUNKED]:
@@ -97,7 +97,7 @@ def most_kept(shape: IntArray, count: int, step: int, floats: FloatArray, ints: 
     return most
 
 
-@compiled
+@inner
 def _pairs(shape: IntArray, new: int, context: int) -> int:
     window: int = shape[WINDOW]
     if window == 0:
@@ -108,7 +108,7 @@ def _pairs(shape: IntArray, new: int, context: int) -> int:
     return growing * context + growing * (growing + 1) // 2 + (new - growing) * window
 
 
-@compiled
+@inner
 def _since_chunk(tokens: int, chunk: int) -> int:
     whole, part = tokens // chunk, tokens % chunk
     return whole * (chunk * (chunk + 1) // 2) + part * (part + 1) // 2

@@ -5,7 +5,7 @@ Every kernel counts as a lookup, in `CompiledAttention.ints`; the model adds the
 
 from __future__ import annotations
 
-from foundation.compiling import compiled
+from foundation.compiling import inner
 from trace_gen.attention.compiled import kept_of, kept_sum, most_kept, note_contexts
 from trace_gen.attention_numbers import CompiledAttention, FloatArray, IntArray
 from trace_gen.perf_models.profile.numbers import (
@@ -45,7 +45,7 @@ from trace_gen.perf_models.profile.numbers import (
 )
 
 
-@compiled
+@inner
 def batch_ns(attention: CompiledAttention, new: IntArray, context: IntArray, count: int) -> float:
     """Return the time of one kernel over the batch (ns)."""
     decodes, total, most, prompts, tokens, before, inside = 0, 0, 0, 0, 0, 0, True
@@ -68,13 +68,13 @@ def batch_ns(attention: CompiledAttention, new: IntArray, context: IntArray, cou
     return time + _excess_ns(attention, decodes, mean, most, prompts)
 
 
-@compiled
+@inner
 def begin_decodes(context: IntArray, count: int, floats: FloatArray, ints: IntArray) -> None:
     """Note the contexts."""
     note_contexts(context, count, floats, ints)
 
 
-@compiled
+@inner
 def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: FloatArray, ints: IntArray) -> float:
     """Return the time of a step of decodes (ns)."""
     mean = kept_sum(attention.ints, count, step, floats, ints) / count
@@ -83,7 +83,7 @@ def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: Floa
     return time + _excess_ns(attention, count, mean, most_kept(attention.ints, count, step, floats, ints), 0)
 
 
-@compiled
+@inner
 def _prompts_ns(
     attention: CompiledAttention, new: IntArray, context: IntArray, count: int, decodes: int, decode: float
 ) -> float:
@@ -99,7 +99,7 @@ def _prompts_ns(
     return time
 
 
-@compiled
+@inner
 def _beyond_base_ns(
     attention: CompiledAttention, chunk: int, context: int, decodes: int, decode: float, base: float
 ) -> float:
@@ -120,7 +120,7 @@ def _beyond_base_ns(
     return chunk * _mixed(least / smaller, most / larger, share)
 
 
-@compiled
+@inner
 def _chunk_ns(attention: CompiledAttention, row: int, context: float, decodes: int, decode: float) -> float:
     """Return the time of a chunk that was measured, whose row is `row` (ns)."""
     places = attention.places
@@ -134,7 +134,7 @@ def _chunk_ns(attention: CompiledAttention, row: int, context: float, decodes: i
     return _mixed(fewer, more, share)
 
 
-@compiled
+@inner
 def _slice_ns(attention: CompiledAttention, row: int, context: float, decode: float) -> float:
     """Return the time in the slice of `row`, of a prompt's context and those of the decodes (ns)."""
     places, floats = attention.places, attention.floats
@@ -147,7 +147,7 @@ def _slice_ns(attention: CompiledAttention, row: int, context: float, decode: fl
     return _mixed(below, above, share)
 
 
-@compiled
+@inner
 def _excess_ns(attention: CompiledAttention, decodes: int, mean: float, most: int, prompts: int) -> float:
     """Return what contexts of unequal length take longer (ns)."""
     numbers = attention.ints
@@ -160,7 +160,7 @@ def _excess_ns(attention: CompiledAttention, decodes: int, mean: float, most: in
     return _straight(attention, first, length, taus, decodes, False) * (most - mean)
 
 
-@compiled
+@inner
 def _straight(attention: CompiledAttention, first: int, length: int, times: int, size: float, goes_on: bool) -> float:
     """Return what lies at `size` on the straight lines through times at sizes, beyond the last if it `goes_on`."""
     sizes, values = attention.floats, attention.table
@@ -181,7 +181,7 @@ def _straight(attention: CompiledAttention, first: int, length: int, times: int,
     return time
 
 
-@compiled
+@inner
 def _bracket(sizes: FloatArray, first: int, length: int, size: float) -> tuple[int, int, float]:
     """Return the two of `length` sizes that `size` lies between (or beyond), and how far along: 0 below the first."""
     if length == 1 or size <= sizes[first]:
@@ -191,7 +191,7 @@ def _bracket(sizes: FloatArray, first: int, length: int, size: float) -> tuple[i
     return low - first, high - first, (size - sizes[low]) / (sizes[high] - sizes[low])
 
 
-@compiled
+@inner
 def _first_from(sizes: FloatArray, first: int, length: int, size: float) -> int:
     """Return the place of the first of `length` sizes that is at least `size`, the place after them where none is."""
     low, high = first, first + length
@@ -204,14 +204,14 @@ def _first_from(sizes: FloatArray, first: int, length: int, size: float) -> int:
     return low
 
 
-@compiled
+@inner
 def _mixed(low: float, high: float, share: float) -> float:
     """Return what lies `share` of the way from `low` to `high`; beyond 1 it is never less than `high`."""
     mixed = low + (high - low) * share
     return mixed if share <= 1 else max(mixed, high)
 
 
-@compiled
+@inner
 def _reaches_chunks(attention: CompiledAttention, new: IntArray, count: int, prompts: int, decodes: int) -> bool:
     """Whether no prompt is smaller than the smallest chunk that was measured."""
     if prompts == 0:
@@ -223,7 +223,7 @@ def _reaches_chunks(attention: CompiledAttention, new: IntArray, count: int, pro
     return reaches
 
 
-@compiled
+@inner
 def _count(
     attention: CompiledAttention, prompts: int, chunk: int, context: int, decodes: int, mean: float, inside: bool
 ) -> None:
@@ -239,7 +239,7 @@ def _count(
         numbers[INTERPOLATED] += 1
 
 
-@compiled
+@inner
 def _measured(attention: CompiledAttention, prompts: int, chunk: int, context: int, decodes: int, mean: float) -> bool:
     """Whether a kernel with at most one prompt was measured."""
     numbers, floats, places = attention.ints, attention.floats, attention.places
@@ -264,7 +264,7 @@ def _measured(attention: CompiledAttention, prompts: int, chunk: int, context: i
     return _place_of(floats, places[own + DECODES], places[own + DECODES_LENGTH], mean) != NONE
 
 
-@compiled
+@inner
 def _place_of(sizes: FloatArray, first: int, length: int, size: float) -> int:
     """Return which of `length` sizes is `size`, or `NONE`."""
     place = _first_from(sizes, first, length, size)

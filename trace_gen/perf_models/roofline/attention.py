@@ -58,16 +58,15 @@ class AttentionRoofline:
         if not prompts.any():
             return self._decodes_ns(part)
         if not prompts.all() and self.hardware.attention_kernels == "fa3":
-            own = self._chunks_ns(part, np.flatnonzero(prompts)[None, :])[:, 0]
+            own = self._chunks_ns(part, np.flatnonzero(prompts))
             beside = self._added_ns(part.shape, part.work.mem_bytes[:, ~prompts], part.work.flops[:, ~prompts])
             return np.asarray(own + beside)
-        return np.asarray(self._chunks_ns(part, np.arange(len(prompts))[None, :])[:, 0])
+        return self._chunks_ns(part, np.arange(len(prompts)))
 
     def requests_ns(self, part: AttentionPart) -> FloatArray:
         """Return the time of one kernel for each request at each step, shape ``[k, n]``."""
         efficiency = self._decode(part.shape)
-        alone = np.arange(len(part.batch.new_tokens))[:, None]
-        chunks = self._chunks_ns(part, alone)
+        chunks = self._alone_ns(part)
         read = self._read_ns(part.shape, part.work.mem_bytes, part.work.flops)
         decodes = np.minimum(chunks, read + self._tiles_ns(part.shape) + efficiency.overhead_ns)
         return np.where(part.batch.new_tokens == 1, decodes, chunks)
@@ -122,20 +121,26 @@ class AttentionRoofline:
         """Return what a decode's tiles take beside that."""
         return self._decode(shape).tile_ns * shape.kv_heads / self.hardware.compute_units
 
-    def _chunks_ns(self, part: AttentionPart, kernels: IntArray) -> FloatArray:
-        """Return the time of kernels over chunks, ``[k, kernels]``; row i of `kernels` lists its requests."""
-        work, units, heads = part.work, self.hardware.compute_units, tile_heads(part.shape)
-        queries = part.batch.new_tokens * part.shape.tile_heads
-        blocks, padded = -(-queries // QUERY_TILE), QUERY_TILE / queries
-        sizes: FloatArray = work.flops * padded / heads
-        mean = (sizes * (blocks * heads))[:, kernels].cumsum(axis=2)[:, :, -1] / units
-        order = np.argsort(-sizes[:, kernels], axis=2, kind="stable")
-        chosen = np.take_along_axis(np.broadcast_to(kernels, order.shape), order, axis=2)
-        waves = np.ceil(blocks[chosen].cumsum(axis=2) * heads / units).astype(np.int64)
-        each = np.arange(len(work.flops))[:, None, None]
-        busiest = (waves * work.flops[each, chosen] * padded[chosen] / heads).max(axis=2)
-        moved = work.mem_bytes[:, kernels].sum(axis=2)
-        return self._kernel_ns(np.maximum(mean, busiest), moved, blocks[kernels].sum(axis=1), heads)
+    def _chunks_ns(self, part: AttentionPart, chosen: IntArray) -> FloatArray:
+        """Return the time of one kernel over the requests `chosen` as chunks, ``[k]``: a step, as prompts have."""
+        units, heads = self.hardware.compute_units, tile_heads(part.shape)
+        flops, moved = part.work.flops[:, chosen], part.work.mem_bytes[:, chosen].sum(axis=1)
+        blocks, padded = _tiles(part.batch.new_tokens[chosen] * part.shape.tile_heads)
+        sizes = flops * padded / heads
+        mean = (sizes * (blocks * heads)).cumsum(axis=1)[:, -1] / units
+        order = np.argsort(-sizes[0], kind="stable")
+        waves = np.ceil(blocks[order].cumsum() * heads / units).astype(np.int64)
+        busiest = (waves * flops[:, order] * padded[order] / heads).max(axis=1)
+        return self._kernel_ns(np.maximum(mean, busiest), moved, blocks.sum(), heads)
+
+    def _alone_ns(self, part: AttentionPart) -> FloatArray:
+        """Return the time of a kernel for each request as a chunk, ``[k, n]``."""
+        units, heads, flops = self.hardware.compute_units, tile_heads(part.shape), part.work.flops
+        blocks, padded = _tiles(part.batch.new_tokens * part.shape.tile_heads)
+        mean = flops * padded / heads * (blocks * heads) / units
+        waves = np.ceil(blocks * heads / units).astype(np.int64)
+        busiest = np.maximum(mean, waves * flops * padded / heads)
+        return self._kernel_ns(busiest, part.work.mem_bytes, blocks, heads)
 
     def _kernel_ns(self, busiest: FloatArray, moved: IntArray, blocks: IntArray | int, heads: float) -> FloatArray:
         """Return the time of kernels over chunks, all ``[k, ..]``.
@@ -148,3 +153,8 @@ class AttentionRoofline:
         memory = moved / (self.bandwidth * efficiency.memory) * 1e9
         busy: FloatArray = np.hypot(compute, memory) + efficiency.tile_ns * (blocks * heads) / units
         return busy + efficiency.overhead_ns
+
+
+def _tiles(queries: IntArray) -> tuple[IntArray, FloatArray]:
+    """Return how many tiles so many queries stand in, and for how many queries each is counted in full ones."""
+    return -(-queries // QUERY_TILE), QUERY_TILE / queries

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundation.compiling import compiled
+from foundation.compiling import inner
 from foundation.sorting import sort_falling
 from trace_gen.attention.compiled import (
     CONTEXTS,
@@ -62,7 +62,7 @@ GROUP_CONTEXTS, GROUP_WAVES = SPACE, BLOCKS
 SIZES, PADDED = range(2)
 
 
-@compiled
+@inner
 def batch_ns(
     attention: CompiledAttention, new: IntArray, context: IntArray, count: int, floats: FloatArray, ints: IntArray
 ) -> float:
@@ -79,13 +79,13 @@ def batch_ns(
     return _chunks_ns(attention, new, context, count, 1, floats, ints)
 
 
-@compiled
+@inner
 def begin_decodes(context: IntArray, count: int, floats: FloatArray, ints: IntArray) -> None:
     """Note the contexts. They are sorted when that is first needed, which for most batches is never."""
     note_contexts(context, count, floats, ints)
 
 
-@compiled
+@inner
 def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: FloatArray, ints: IntArray) -> float:
     """Return the time of a step of decodes (ns): as such, or as chunks if that is less."""
     shape, numbers = attention.ints, attention.floats
@@ -105,7 +105,7 @@ def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: Floa
     return min(alone, _kernel_ns(attention, max(mean, busiest), moved, count * blocks))
 
 
-@compiled
+@inner
 def _read_ns(attention: CompiledAttention, count: int, step: int, ints: IntArray) -> float:
     """Return what decodes read and compute, one after another, where what they compute counts (ns)."""
     read = 0.0
@@ -114,7 +114,7 @@ def _read_ns(attention: CompiledAttention, count: int, step: int, ints: IntArray
     return read
 
 
-@compiled
+@inner
 def _decode_ns(attention: CompiledAttention, context: int) -> float:
     shape, numbers = attention.ints, attention.floats
     moved, flops = bytes_of(shape, 1, context), flops_of(shape, 1, context)
@@ -122,7 +122,7 @@ def _decode_ns(attention: CompiledAttention, context: int) -> float:
     return both
 
 
-@compiled
+@inner
 def _busiest(attention: CompiledAttention, count: int, step: int, floats: FloatArray, ints: IntArray) -> int:
     """Return the most operations of a decode, times the waves of the tiles that have at least as many."""
     shape = attention.ints
@@ -135,7 +135,7 @@ def _busiest(attention: CompiledAttention, count: int, step: int, floats: FloatA
     return busiest
 
 
-@compiled
+@inner
 def _group(attention: CompiledAttention, count: int, step: int, floats: FloatArray, ints: IntArray) -> None:
     """Sort the contexts, and note the longest of each group."""
     shape, heads = attention.ints, attention.floats[HEADS]
@@ -153,7 +153,7 @@ def _group(attention: CompiledAttention, count: int, step: int, floats: FloatArr
     floats[STATE, 0] = groups
 
 
-@compiled
+@inner
 def _chunks_ns(
     attention: CompiledAttention,
     new: IntArray,
@@ -184,7 +184,7 @@ def _chunks_ns(
     return _kernel_ns(attention, max(total / shape[UNITS], busiest), moved, passed)
 
 
-@compiled
+@inner
 def _busiest_chunk(attention: CompiledAttention, chunks: int, floats: FloatArray, ints: IntArray) -> float:
     """Return the most that is in a tile, times the waves of the tiles that have at least as much."""
     heads, units = attention.floats[HEADS], attention.ints[UNITS]
@@ -197,7 +197,7 @@ def _busiest_chunk(attention: CompiledAttention, chunks: int, floats: FloatArray
     return busiest
 
 
-@compiled
+@inner
 def _kernel_ns(attention: CompiledAttention, busiest: float, moved: int, blocks: int) -> float:
     """Return the time of a kernel over chunks (ns) whose busiest unit does so many operations."""
     numbers = attention.floats
@@ -207,7 +207,7 @@ def _kernel_ns(attention: CompiledAttention, busiest: float, moved: int, blocks:
     return time
 
 
-@compiled
+@inner
 def _beside_ns(attention: CompiledAttention, new: IntArray, context: IntArray, count: int) -> float:
     """Return what the decodes of a batch with prompts add, where kernels keep them apart (ns)."""
     shape, numbers = attention.ints, attention.floats
