@@ -13,7 +13,8 @@ from foundation.records import dataclass
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-_KEPT_APART = 4096
+_KEPT_APART, _MOST_ADDED = 4096, 2**18
+"""How many arrays, and how many values in them, are not in order at most."""
 STATISTICS = {"mean": "mean", "p50": "P50", "p90": "P90", "p95": "P95", "p99": "P99", "p99_9": "P99.9"}
 """The figures of a distribution, by the names they have in files, and as people write them."""
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
@@ -54,13 +55,16 @@ class WeightedValues:
     """Collects values with the number of times each occurred, as arrays.
 
     What was added last is put in order now and then, and joined with what is as large; so each value is moved about as
-    often as the logarithm of how many there are. `kept_apart`: how many arrays are not in order at most.
+    often as the logarithm of how many there are. `kept_apart`: how many arrays, and values that came alone, are not
+    in order at most.
     """
 
     def __init__(self, kept_apart: int = _KEPT_APART) -> None:
         self._kept_apart = kept_apart
         self._values: list[IntArray] = []
         self._weights: list[IntArray] = []
+        self._added = 0
+        self._single: dict[int, int] = {}
         self._ordered: list[tuple[IntArray, IntArray]] = []
         """Distinct values, ascending, and how often each occurred: each much longer than the next."""
 
@@ -68,7 +72,14 @@ class WeightedValues:
         """Add `values`, shape ``[n]``, that occurred `weights` times, shape ``[n]``."""
         self._values.append(values)
         self._weights.append(weights)
-        if len(self._values) >= self._kept_apart:
+        self._added += len(values)
+        if len(self._values) >= self._kept_apart or self._added >= _MOST_ADDED:
+            self._order()
+
+    def count(self, value: int, times: int) -> None:
+        """Add a value that occurred so many `times`."""
+        self._single[value] = self._single.get(value, 0) + times
+        if len(self._single) >= self._kept_apart:
             self._order()
 
     def distribution(self) -> Distribution | None:
@@ -86,10 +97,15 @@ class WeightedValues:
 
     def _order(self) -> None:
         """Put in order what has not been; join what is as long as what came after it."""
+        if self._single:
+            singles = np.array(list(self._single.items()), dtype=np.int64)
+            self._single = {}
+            self._values.append(singles[:, 0])
+            self._weights.append(singles[:, 1])
         if not self._values:
             return
         last = _distinct(list(zip(self._values, self._weights, strict=True)))
-        self._values, self._weights = [], []
+        self._values, self._weights, self._added = [], [], 0
         while self._ordered and len(self._ordered[-1][0]) <= 2 * len(last[0]):
             last = _distinct([self._ordered.pop(), last], joining=True)
         self._ordered.append(last)

@@ -87,7 +87,11 @@ class Batch:
         """
         if self._prompt_work is None:
             columns = self.requests, self.new_tokens.tolist(), self.context_tokens.tolist()
-            left = [min(new, request.prompt_tokens - context) for request, new, context in zip(*columns, strict=True)]
+            left = [
+                min(new, request.prompt_tokens - context)
+                for request, new, context in zip(*columns, strict=True)
+                if context < request.prompt_tokens
+            ]
             work = [tokens for tokens in left if tokens > 0]
             self._prompt_work = len(work), sum(work)
         return self._prompt_work

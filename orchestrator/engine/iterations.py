@@ -17,6 +17,8 @@ IntArray = NDArray[np.int64]
 class Iterations:
     """Iterations of one engine that have ended since it told of some last; times in ns, columns ``[n]``.
 
+    Who is told may keep the columns: they are not written to again.
+
     - `serial`: the number among the engine's iterations; `run`: iterations of the same requests that all decode, none
       of which came or went between them, follow each other with the same number, any other has one of its own;
     - `decided_ns`, `start_ns`, `end_ns`; `stage_ns` ``[n, 2, stages]``: when each stage began and ended;

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +18,10 @@ from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected, Seen, Transferred
 from orchestrator.observers.finished import COLUMNS, FinishedInOrder
 from orchestrator.observers.interface import FinishedRows, Observer
+from orchestrator.observers.together import Going, gather
 from orchestrator.statistics import WeightedValues
 
 IntArray = NDArray[np.int64]
-
-
-@dataclass(slots=True, eq=False)
-class Going:
-    """What is known of a request that has not finished; -1 is not yet."""
-
-    prompt: int
-    arrival: int
-    queued: int
-    engine: int
-    scheduled: int = -1
-    first_token: int = -1
-    last_token: int = -1
-    generated: int = 0
-    tokens: list[IntArray] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -123,7 +108,9 @@ class RequestRecorder(Observer):
             self.totals.rejected += 1
         else:
             self.totals.aborted += 1
-            self._open.pop(record.request.id, None)
+            gone = self._open.pop(record.request.id, None)
+            if gone is not None:
+                gone.leave(record.request.id)
 
     def transferred(self, record: Transferred) -> None:
         """Count a transfer of KV cache between engines."""
@@ -165,31 +152,44 @@ class RequestRecorder(Observer):
 
     def _emit(self, done: CompletedBatch) -> None:
         """Note the tokens of a batch: every request that emits does so at the end of each step, all at once."""
-        first, last, outcome = int(done.ends_ns[0]), done.end_ns, done.outcome
-        gaps: Counter[int] = Counter()
-        known, steps = self._open, done.batch.steps
+        outcome, steps = done.outcome, done.batch.steps
+        if not outcome.emitted:
+            return
+        if outcome.tokens is None:
+            others, gaps = gather(outcome.emitted, self._open, int(done.ends_ns[0]))
+            others.steps += steps
+            others.last_ns = done.end_ns
+            if self._keep_itl:
+                others.ends.append(done.ends_ns)
+        else:
+            gaps = self._emit_several(done)
+        for gap, times in gaps.items():
+            self.itl.count(gap, times)
+        if steps > 1:
+            between = np.diff(done.ends_ns)
+            self.itl.add(between, np.full(len(between), len(outcome.emitted), dtype=np.int64))
+
+    def _emit_several(self, done: CompletedBatch) -> dict[int, int]:
+        """Note steps that bring some requests more than one token; return the times between tokens."""
+        first, outcome, steps = int(done.ends_ns[0]), done.outcome, done.batch.steps
+        gaps = Counter({0: (outcome.step_tokens - len(outcome.emitted)) * steps})
         for request, tokens in outcome.each():
-            going = known[request.id]
+            going = self._open[request.id]
+            going.leave(request.id)
             if going.first_token < 0:
                 going.first_token = first
             else:
                 gaps[first - going.last_token] += 1
-            going.last_token = last
-            going.generated += tokens * steps
+            going.last_token = done.end_ns
+            going.counted += tokens * steps
             if self._keep_itl:
-                going.tokens.append(done.ends_ns if tokens == 1 else done.ends_ns.repeat(tokens))
-        together = (outcome.step_tokens - len(outcome.emitted)) * steps
-        if together:
-            gaps[0] += together
-        if gaps:
-            self.itl.add(np.array(list(gaps), dtype=np.int64), np.array(list(gaps.values()), dtype=np.int64))
-        if done.batch.steps > 1:
-            between = np.diff(done.ends_ns)
-            self.itl.add(between, np.full(len(between), len(outcome.emitted), dtype=np.int64))
+                going.tokens.append(done.ends_ns.repeat(tokens))
+        return +gaps
 
     def _finish(self, done: CompletedBatch) -> None:
         for request in done.outcome.finished:
             going = self._open.pop(request.id)
+            going.leave(request.id)
             row = (
                 request.id, request.prompt_tokens, going.generated, going.arrival, going.queued, going.scheduled,
                 going.first_token, done.end_ns, done.engine,
@@ -203,9 +203,10 @@ class RequestRecorder(Observer):
         totals.prompt_tokens += batch.prompt_work()[1]
         totals.generated_tokens += done.outcome.step_tokens * batch.steps
         totals.preemptions += len(batch.preempted)
-        totals.evictions += len(batch.kv_evictions)
-        totals.evicted_bytes += sum(transfer.bytes for transfer in batch.kv_evictions)
-        totals.reloaded_bytes += sum(transfer.bytes for transfer in batch.kv_loads)
+        if batch.kv_evictions or batch.kv_loads:
+            totals.evictions += len(batch.kv_evictions)
+            totals.evicted_bytes += sum(transfer.bytes for transfer in batch.kv_evictions)
+            totals.reloaded_bytes += sum(transfer.bytes for transfer in batch.kv_loads)
         totals.end_ns = max(totals.end_ns, done.end_ns)
         if batch.brings is not None:
             drafts = np.maximum(batch.samples - 1, 0)
