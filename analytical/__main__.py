@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from analytical.command_line import command_help, read_command
-from foundation.commands import run_command
+from foundation.commands import run_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_process(main))

@@ -28,6 +28,13 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came (`docker stop`, a batch system's limit): what an interrupt saves, it saves too."""
 
 
+def run_process(main: Callable[[], int | None]) -> int:
+    """`run_command` where the process ends with it: all that is left is not searched for garbage once more."""
+    code = run_command(main)
+    gc.freeze()
+    return code
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run `main` and return its exit code; an explained error becomes one line on stderr.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from foundation.commands import run_command
+from foundation.commands import run_process
 from orchestrator.commands import commands
 
 
@@ -18,4 +18,4 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def main() -> int:
     """Entry point of `main.py` and of the installed `orrery` command."""
-    return run_command(lambda: dispatch(sys.argv[1:]))
+    return run_process(lambda: dispatch(sys.argv[1:]))
