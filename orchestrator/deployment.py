@@ -14,6 +14,7 @@ from foundation.records import dataclass
 from orchestrator.backends import backends
 from orchestrator.configurations import Configurations
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.kv_memory.store import KVSpace
 from orchestrator.network_cards import bytes_per_s
 from orchestrator.pricing.classes import WorkClasses
@@ -49,7 +50,7 @@ class Started:
     (Steps, cache hits, runs of an external program.)
     """
 
-    engines: list[Engine]
+    engines: Sequence[AnyEngine]
     waves: list[Waves]
     statistics: Callable[[], dict[str, int]]
 
@@ -132,20 +133,39 @@ class Deployment:
         traces: Path | None = None,
         between: Disaggregation | None = None,
         tiers: Tiers | None = None,
+        compiled: bool = False,
     ) -> Started:
         """Return engines with these `numbers`, their one backend started; `stack` closes what it opens.
 
         `traces`: the folder that every iteration's files are left in; `between`: what engines have between them;
-        `tiers`: those of the run, where there are any.
+        `tiers`: those of the run, where there are any; `compiled`: as compiled loops (see `engine.compiled.covering`).
         """
         prices = self.prices(stack, stopwatch, traces)
+        if compiled and (loops := self._compiled(prices, numbers)):
+            return Started(loops, [], prices.statistics)
         pricing, members = prices.pricing, self.engine.parallelism.data
         if members == 1:
-            engines = [self._engine(number, pricing, between, tiers) for number in numbers]
-            return Started(engines, [], prices.statistics)
+            alone = [self._engine(number, pricing, between, tiers) for number in numbers]
+            return Started(alone, [], prices.statistics)
         groups = [self._group(numbers[at : at + members], pricing) for at in range(0, len(numbers), members)]
         engines = [member for group in groups for member in group.members]
         return Started(engines, groups, prices.statistics)
+
+    def _compiled(self, prices: Prices, numbers: Sequence[int]) -> list[AnyEngine]:
+        """Return the engines with these numbers as compiled loops; none where iterations turn out to be no sums."""
+        from orchestrator.engine.compiled.engine import CompiledEngine
+        from orchestrator.engine.compiled.pricing import HostTerms, Prepared
+
+        traced = prices.device.traced if isinstance(prices.device, CompiledPricing) else prices.device
+        config, graphs = cast("VllmScheduler", self.scheduler).config, self.engine.host.graphs
+        tables = PriceTables(self.generator, traced, graphs, config.max_num_batched_tokens, config.max_num_seqs)
+        if tables.reason is not None:
+            return []
+        times = self.engine.host.times(self.engine.scheduling.host)
+        launches = tuple(count * times.launch_ns for count in self.generator.launches())
+        prepared = Prepared(tables, HostTerms(times, graphs, launches) if times else None)
+        schedulers = [cast("VllmScheduler", self.engine.scheduling.scheduler(self.place)) for _ in numbers]
+        return [CompiledEngine(one, prepared, number=number) for one, number in zip(schedulers, numbers, strict=True)]
 
     def prices(self, stack: ExitStack, stopwatch: Stopwatch, traces: Path | None = None) -> Prices:
         """Return how batches of these engines are priced, the backend started; `stack` and `traces` as for `start`."""

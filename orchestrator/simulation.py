@@ -13,7 +13,7 @@ What fails in mid-run loses nothing that was finished: the result is made, obser
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +25,8 @@ from orchestrator.deployed_roles import check_pairs, disaggregation
 from orchestrator.deployed_tiers import check_groups, tiers_of
 from orchestrator.deploying import Deploying
 from orchestrator.deployment import Deployment, Started
-from orchestrator.engine.engine import Engine
+from orchestrator.engine.compiled.covering import compiled_kinds
+from orchestrator.engine.interface import AnyEngine, KeepsTokenTimes
 from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.records import Aborted, CompletedBatch, DummyPass, Rejected, Transferred
 from orchestrator.introduction import notes
@@ -75,7 +76,8 @@ class Simulation:
             with stopwatch.measure("set-up"):
                 run = replace(prepare(self.spec), notes=self._notes)
                 between, tiers = disaggregation(self.spec), tiers_of(self.spec)
-                started = _start(run, running, stopwatch, between, tiers)
+                compiled = compiled_kinds(run, self._observers)
+                started = _start(run, running, stopwatch, between, tiers, compiled)
             for observer in self._observers:
                 observing.callback(observer.close)
                 observer.begin(run)
@@ -152,14 +154,20 @@ def _deployed(spec: RunSpec, deploying: Deploying) -> list[Deployment]:
 
 
 def _start(
-    run: Run, stack: ExitStack, stopwatch: Stopwatch, between: Disaggregation | None, tiers: Tiers | None
+    run: Run,
+    stack: ExitStack,
+    stopwatch: Stopwatch,
+    between: Disaggregation | None,
+    tiers: Tiers | None,
+    compiled: Collection[Deployment],
 ) -> list[Started]:
-    """Start the engines, kind after kind, each with the number of its place."""
+    """Start the engines, kind after kind, each with the number of its place; those of `compiled` as such loops."""
     kinds, traces = run.places(), run.spec.execution.trace_dir
     started: list[Started] = []
     for one, places in kinds.items():
         own = traces / f"engine{places[0]}" if traces is not None and len(kinds) > 1 else traces
-        started.append(one.start(stack, stopwatch, places, traces=own, between=between, tiers=tiers))
+        loops = one in compiled
+        started.append(one.start(stack, stopwatch, places, traces=own, between=between, tiers=tiers, compiled=loops))
     return started
 
 
@@ -169,7 +177,7 @@ class _Going:
     def __init__(
         self,
         run: Run,
-        engines: Sequence[Engine],
+        engines: Sequence[AnyEngine],
         observers: Sequence[Observer],
         between: Disaggregation | None,
         waves: Sequence[Waves],
@@ -181,7 +189,11 @@ class _Going:
         router, traffic = run.spec.new_router(), self._traffic
         self._cluster = Cluster(engines, router, traffic.source, traffic.rules, between, waves, tiers)
         self._tiers = tiers
-        self._recorder = RequestRecorder(keep_itl=any(one.wants_itl for one in observers))
+        keep_itl = any(one.wants_itl for one in observers)
+        self._recorder = RequestRecorder(keep_itl=keep_itl)
+        for engine in engines:
+            if keep_itl and isinstance(engine, KeepsTokenTimes):
+                engine.keep_token_times()
         self._time = TimeRecorder([engine.classes for engine in engines])
         self._overload = OverloadWatch(run.source, closed=run.spec.traffic.closed)
         self._intervals = Intervals(run.spec.output.log_interval_ns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cluster.router import Router, WatchingRouter
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -24,7 +24,7 @@ class SessionAffinity:
         self._watching = router if isinstance(router, WatchingRouter) else None
         self._home: dict[int, int] = {}
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         if request.session is None:
             return self._router.route(request, now, engines)
@@ -41,7 +41,7 @@ class SessionAffinity:
         """See `WatchingRouter.looks`."""
         return None if self._watching is None else self._watching.looks(now, arrival_ns)
 
-    def look(self, now: int, engines: Sequence[Engine]) -> None:
+    def look(self, now: int, engines: Sequence[AnyEngine]) -> None:
         """See `WatchingRouter.look`."""
         if self._watching is not None:
             self._watching.look(now, engines)

@@ -10,7 +10,7 @@ from orchestrator.cluster.front import Front, FrontRules
 from orchestrator.cluster.router import Router, WatchingRouter
 from orchestrator.cluster.source import Source
 from orchestrator.cluster.watch import Watch
-from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import CompletedBatch, DummyPass
@@ -32,7 +32,7 @@ class Cluster:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Sequence[AnyEngine],
         router: Router,
         source: Source,
         rules: FrontRules = NO_RULES,
@@ -88,7 +88,7 @@ class Cluster:
     def _watching(self, router: WatchingRouter) -> Watch:
         return Watch(router, self._front, lambda: any(map(self._moves, self._engines)), lambda: self.now)
 
-    def _moves(self, engine: Engine) -> bool:
+    def _moves(self, engine: AnyEngine) -> bool:
         """Whether an engine will act, by itself or when others have come as far."""
         return engine.waits or self._clock.is_awake(engine)
 

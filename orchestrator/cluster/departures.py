@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from foundation.records import dataclass
 from orchestrator.cluster.clock import GOES, Told
-from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.engine.records import FRONT, Aborted
 from orchestrator.requests.request import Request
 
@@ -42,7 +42,7 @@ class Departures:
     def __init__(
         self,
         patience: Patience,
-        changed: Callable[[Engine], None],
+        changed: Callable[[AnyEngine], None],
         left: Callable[[Request, int], None],
         drop: Callable[[Request], None],
     ) -> None:
@@ -51,7 +51,7 @@ class Departures:
         self._left = left
         self._drop = drop
         self._due: list[tuple[int, int, int, Request]] = []
-        self._engines: dict[int, list[Engine]] = {}
+        self._engines: dict[int, list[AnyEngine]] = {}
 
     def expect(self, request: Request, now: int) -> bool:
         """Note a request that arrives; return whether its client may go."""
@@ -63,7 +63,7 @@ class Departures:
         self._engines[request.id] = []
         return True
 
-    def sent(self, request: Request, engine: Engine) -> None:
+    def sent(self, request: Request, engine: AnyEngine) -> None:
         """Note an engine that a request is at now, too."""
         if request.id in self._engines:
             self._engines[request.id].append(engine)
@@ -98,7 +98,7 @@ class Departures:
         self._left(request, now)
         return () if engines else (Aborted(FRONT, request, now),)
 
-    def _begun(self, engines: Sequence[Engine], request: Request, now: int) -> bool:
+    def _begun(self, engines: Sequence[AnyEngine], request: Request, now: int) -> bool:
         """Whether the client has had a token; of an engine that hands its requests over it gets none."""
         begun = False
         for engine in engines:

@@ -17,6 +17,7 @@ from orchestrator.cluster.resources import Port
 from orchestrator.cluster.router import Router
 from orchestrator.cluster.transfers import Transfers
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
 from orchestrator.pricing.layers import LayerTimes
 from orchestrator.requests.request import Request
@@ -61,11 +62,11 @@ class Disaggregation:
         self._handover = Handover(decoders, self._router, self._transfers, departures, changed)
         return self._handover, self._transfers
 
-    def goes_ahead(self, engine: Engine) -> bool:
+    def goes_ahead(self, engine: AnyEngine) -> bool:
         """Whether requests that are routed to `engine` are sent on to another one before it sees them."""
         return engine.hands_over and self._transfers.layers is not None
 
-    def send_ahead(self, request: Request, engine: Engine, now: int) -> Rejected | None:
+    def send_ahead(self, request: Request, engine: AnyEngine, now: int) -> Rejected | None:
         """Send on a request that was routed to `engine`."""
         return self._handover.ahead(request, self._peers[engine.number][1], now)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
 
 
-def outstanding(engine: Engine, now: int) -> int:
+def outstanding(engine: AnyEngine, now: int) -> int:
     """Return the requests that `engine` has at `now`, waiting or running."""
     load = engine.load(now)
     return load.running + load.waiting
@@ -22,24 +22,24 @@ class Turns:
     def __init__(self) -> None:
         self._last = -1
 
-    def next(self, engines: Sequence[Engine]) -> int:
+    def next(self, engines: Sequence[AnyEngine]) -> int:
         """Choose the next engine and return its place."""
         return self._chosen(engines, self._first(engines))
 
-    def least(self, engines: Sequence[Engine], costs: Sequence[float]) -> int:
+    def least(self, engines: Sequence[AnyEngine], costs: Sequence[float]) -> int:
         """Choose the engine with the least of `costs`, among equal ones the next in turn, and return its place."""
         least, first, count = min(costs), self._first(engines), len(engines)
         if costs[first] == least:
             return self._chosen(engines, first)
         return self._chosen(engines, min(range(count), key=lambda at: (costs[at], (at - first) % count)))
 
-    def _first(self, engines: Sequence[Engine]) -> int:
+    def _first(self, engines: Sequence[AnyEngine]) -> int:
         return bisect_right(engines, self._last, key=_number) % len(engines)
 
-    def _chosen(self, engines: Sequence[Engine], place: int) -> int:
+    def _chosen(self, engines: Sequence[AnyEngine], place: int) -> int:
         self._last = engines[place].number
         return place
 
 
-def _number(engine: Engine) -> int:
+def _number(engine: AnyEngine) -> int:
     return engine.number

@@ -21,7 +21,7 @@ from orchestrator.cluster.router import Router
 from orchestrator.cluster.routing import LookAhead, routed
 from orchestrator.cluster.scaling import Scaling
 from orchestrator.cluster.source import Left, Source
-from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import FRONT, CompletedBatch, Rejected, Transferred
 from orchestrator.requests.admission import Admission
@@ -41,10 +41,10 @@ class FrontRules:
 class Between(Protocol):
     """What is between engines, as far as the front has to do with it."""
 
-    def goes_ahead(self, engine: Engine) -> bool:
+    def goes_ahead(self, engine: AnyEngine) -> bool:
         """Whether requests that are routed to `engine` are sent on to another one before it sees them."""
 
-    def send_ahead(self, request: Request, engine: Engine, now: int) -> Rejected | None:
+    def send_ahead(self, request: Request, engine: AnyEngine, now: int) -> Rejected | None:
         """Send on a request that was routed to `engine`."""
 
 
@@ -57,7 +57,7 @@ class Front:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Sequence[AnyEngine],
         router: Router,
         source: Source,
         rules: FrontRules,
@@ -145,16 +145,20 @@ class Front:
         self._changed(engine)
         return () if rejected is None else (rejected,)
 
-    def _expect(self, engine: Engine | None = None, now: int = 0) -> None:
+    def _expect(self, engine: AnyEngine | None = None, now: int = 0) -> None:
         """Tell how far it is worth working ahead: one engine alone until the next arrival, each of several its own."""
         following = self.coming_ns()
         if self._alone:
             self._engines[0].expect(following)
         elif engine is not None:
             self._look_ahead.arrived(engine, now, more=following != NEVER)
+            for other in self._engines if following == NEVER else ():
+                if other.lazy:
+                    other.expect(NEVER)
+                    self._changed(other)
 
     @property
-    def engines(self) -> Sequence[Engine]:
+    def engines(self) -> Sequence[AnyEngine]:
         """The engines that requests are routed to now."""
         return self._pool.engines
 

@@ -14,14 +14,14 @@ from foundation.records import dataclass
 from foundation.registry import Registry
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
 class Router(Protocol):
     """Sends every request to one of several engines, as it arrives."""
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """Return the place in `engines` of the one that `request` goes to.
 
         `engines`, one at least, are those that take requests at the moment, in the order of their numbers. Others may
@@ -41,7 +41,7 @@ class WatchingRouter(Router, Protocol):
         Where nobody knows when the next request comes (None), the first moment after `now`.
         """
 
-    def look(self, now: int, engines: Sequence[Engine]) -> None:
+    def look(self, now: int, engines: Sequence[AnyEngine]) -> None:
         """Take note of what the engines are doing at `now`."""
 
 

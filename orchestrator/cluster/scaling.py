@@ -15,7 +15,7 @@ from enum import Enum
 from foundation.records import dataclass
 from orchestrator.cluster.autoscaling import PoolState, ScalingRule, ScalingSettings
 from orchestrator.cluster.pool import Pool
-from orchestrator.engine.engine import Engine
+from orchestrator.engine.interface import AnyEngine
 from orchestrator.engine.loops import NEVER
 
 
@@ -41,7 +41,7 @@ class Scaling:
     """Sets `pool.engines` to those that are active. `more`: whether anything is to come."""
 
     def __init__(
-        self, settings: ScalingSettings, engines: Sequence[Engine], pool: Pool, more: Callable[[], bool]
+        self, settings: ScalingSettings, engines: Sequence[AnyEngine], pool: Pool, more: Callable[[], bool]
     ) -> None:
         self.events: list[ScaleEvent] = []
         self._rule: ScalingRule = settings.rule()

@@ -49,6 +49,8 @@ class Engine:
     moves evicted KV cache; None: batches do so themselves, as part of what they cost.
     """
 
+    lazy = False
+
     def __init__(
         self,
         scheduler: Scheduler,

@@ -208,6 +208,12 @@ class ExecutionSettings:
     trace_dir: Path | None = setting(
         None, "folder to write every iteration's text trace and .et files to", bearing="output", folder=True
     )
+    compiled_engines: str = setting(
+        "auto",
+        "whether engines run as compiled loops: where they can in long runs, always, or never; results are the same",
+        choices=("auto", "always", "never"),
+        bearing="way",
+    )
     macro_steps: int = setting(
         512,
         "like decode iterations simulated at once at most; results do not depend on it",

@@ -15,7 +15,7 @@ from orchestrator.cluster.fewest import Turns
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -25,7 +25,7 @@ class LeastKV:
     def __init__(self) -> None:
         self._turns = Turns()
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         loads = [engine.load(now) for engine in engines]
         return self._turns.least(engines, [1 - load.free_blocks / load.total_blocks for load in loads])

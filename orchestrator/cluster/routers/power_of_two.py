@@ -15,7 +15,7 @@ from orchestrator.cluster.fewest import outstanding
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -25,7 +25,7 @@ class PowerOfTwo:
 
     seed: int
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         count = len(engines)
         if count == 1:

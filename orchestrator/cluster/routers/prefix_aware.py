@@ -23,7 +23,7 @@ from orchestrator.cluster.fewest import Turns, outstanding
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -52,7 +52,7 @@ class PrefixAware:
         self._settings = settings
         self._turns = Turns()
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         given = self._settings
         loads: list[float] = [outstanding(engine, now) for engine in engines]

@@ -20,7 +20,7 @@ from orchestrator.cluster.fewest import Turns, outstanding
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -35,7 +35,7 @@ class PrefixHash:
         self._load_factor = load_factor
         self._turns = Turns()
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         loads = [outstanding(engine, now) for engine in engines]
         if request.prompt_token_ids is None:

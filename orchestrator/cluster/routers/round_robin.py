@@ -10,7 +10,7 @@ from orchestrator.cluster.fewest import Turns
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -20,7 +20,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turns = Turns()
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         return self._turns.next(engines)
 

@@ -20,7 +20,7 @@ from foundation.settings import setting
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 WAITING_WEIGHT = 4
@@ -37,7 +37,7 @@ class VllmBalancer:
         self._published_ns = 0
         self._sent: dict[int, int] = {}
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         scores = [self._score(engine.number) for engine in engines]
         chosen = scores.index(min(scores))
@@ -52,7 +52,7 @@ class VllmBalancer:
         last = arrival_ns // self._interval * self._interval
         return last if last > now else None
 
-    def look(self, now: int, engines: Sequence[Engine]) -> None:
+    def look(self, now: int, engines: Sequence[AnyEngine]) -> None:
         """Publish what the engines have reported, if that has changed or was said long ago."""
         reports = [(engine.number, engine.reported(now)) for engine in engines]
         counts = {number: (report.waiting, report.running) for number, report in reports}

@@ -18,7 +18,7 @@ from foundation.settings.reading import Problem
 from orchestrator.cluster.router import RouterPlace, routers
 
 if TYPE_CHECKING:
-    from orchestrator.engine.engine import Engine
+    from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
 
 
@@ -29,7 +29,7 @@ class Weighted:
         self._weights = weights
         self._gained = [Fraction(0)] * len(weights)
 
-    def route(self, request: Request, now: int, engines: Sequence[Engine]) -> int:
+    def route(self, request: Request, now: int, engines: Sequence[AnyEngine]) -> int:
         """See `Router.route`."""
         numbers, gained = [engine.number for engine in engines], self._gained
         weights = [self._weights[number] for number in numbers]

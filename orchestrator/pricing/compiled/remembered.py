@@ -39,6 +39,11 @@ class RememberedLookups:
         if entry is not None:
             self._of[entry] = found
 
+    @property
+    def counts(self) -> bool:
+        """Whether the model tells of lookups."""
+        return self._lookups is not None
+
     def use(self, counts: tuple[int, ...]) -> None:
         """Count the lookups of a batch of these `counts` (those of `tables`), unless the model would remember it."""
         if self._lookups is not None:

@@ -227,6 +227,19 @@ class PriceTables:
         """Why a compiled loop cannot use the tables (one clause), or None."""
         return self.unfit or lacks(self.generator)
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether anything is looked up in tables that tell how often (`count_lookups`)."""
+        return self._looked_up.counts
+
+    def count_lookups(self, tokens: IntArray, samples: IntArray) -> None:
+        """Count what was looked up for batches of these counts, one after another, but for attention."""
+        pairs = np.stack((tokens, samples), axis=1)
+        fresh = np.ones(len(pairs), dtype=np.bool_)
+        fresh[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+        for some, sampled in pairs[fresh].tolist():
+            self._looked_up.use((some, sampled))
+
     def fill(self, tokens: int, samples: int) -> None:
         """Work out what a batch of so many tokens (with those of padding) and samples takes, where it is not known.
 

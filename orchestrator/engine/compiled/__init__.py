@@ -1,0 +1,13 @@
+"""An engine under vLLM's policy as one compiled loop over arrays: the same decisions, times and records as `Engine`.
+
+    covering   what it covers, and which runs are long enough for it
+    layout     the arrays that are its state, and what stands where in them
+    blocks     KV blocks: counted, or numbered with prefixes that are found again
+    deciding   one pass of the scheduler
+    passing    what a batch takes, and when the stages begin and end it
+    landing    a batch that has ended: tokens, requests that are done, what is told
+    loop       the events of one engine, in order of time
+    engine     the engine on the clock, around all this
+
+The functions in `blocks` to `loop` compile (`foundation.compiling`): they have numbers and arrays only.
+"""

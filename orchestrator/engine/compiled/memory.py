@@ -1,0 +1,188 @@
+"""The arrays of one compiled engine: made as large as its settings ask, and grown with the requests that come."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from orchestrator.engine.compiled.layout import (
+    ARRIVAL,
+    ASLEEP,
+    CONTENTS,
+    ENTERED,
+    FINAL,
+    FIRST_TOKEN,
+    FLIGHT_COLUMNS,
+    FREE_BLOCKS,
+    ID,
+    KINDS,
+    KNOWN,
+    LAST_LAUNCHED,
+    LEFT,
+    NEXT_CONTENT,
+    NOTHING,
+    PENDING,
+    PROMPT,
+    REPORTED_FREE,
+    REQUEST_COLUMNS,
+    SCALARS,
+    SCHEDULED,
+    STATUS,
+    SUBMITTED,
+    TOKEN_TIMES,
+    TOKENS,
+    TOLD_COLUMNS,
+    UNUSED_BLOCK,
+    WAITING,
+    IntArray,
+    Rules,
+    SmallArray,
+    State,
+)
+from orchestrator.engine.compiled.pricing import Prepared
+from orchestrator.kv_memory.block_contents import BlockContents
+from orchestrator.kv_memory.prefix_chain import known_tokens
+from orchestrator.requests.admission import Admission
+from orchestrator.requests.request import Request
+
+Array = TypeVar("Array", IntArray, SmallArray)
+MOST_TOLD = 4096
+"""Iterations that are told at once, at most."""
+
+
+class Arrays:
+    """The `state` of an engine under the `rules`; `state` is another tuple whenever an array has grown."""
+
+    def __init__(self, prepared: Prepared, rules: Rules) -> None:
+        self.rules = rules
+        self.state = _made(rules, len(prepared.prices.tokens_ns), len(prepared.prices.samples_ns))
+        self._coming: list[tuple[int, ...]] = []
+        self._known: list[IntArray] = []
+        self._known_count = 0
+        self._token_times = 0
+        self._contents = BlockContents(rules.block_size) if rules.numbered else None
+
+    def __len__(self) -> int:
+        """How many requests have come."""
+        return int(self.state.scalars[SUBMITTED]) + len(self._coming)
+
+    def add(self, admission: Admission, entered_ns: int) -> None:
+        """Write a request down that comes to the engine at `entered_ns`, which is never before that of the last one."""
+        request = admission.request
+        known, first, times = 0, self._known_count, self._token_times
+        if self._contents is not None and request.prompt_token_ids is not None:
+            numbers = self._contents.add(known_tokens(request), request.adapter)
+            known = len(numbers)
+            self._known.append(numbers)
+            self._known_count += known
+        if self.rules.keeps_token_times:
+            self._token_times += request.output_tokens
+        final = request.prompt_tokens + admission.most(request.max_tokens)
+        left = admission.most(request.output_tokens)
+        self._coming.append(
+            (request.id, request.arrival_ns, entered_ns, request.prompt_tokens, final, left, first, known, times)
+        )
+
+    def cached_tokens(self, request: Request) -> int:
+        """Return how many leading tokens of a request that is not here would be found now, the last one excepted."""
+        if self._contents is None or request.prompt_token_ids is None:
+            return 0
+        contents, size = self.state.contents, self.rules.block_size
+        numbers = 2 * self._contents.add(known_tokens(request), request.adapter)[: (request.prompt_tokens - 1) // size]
+        there = (numbers < len(contents)) & (contents[np.minimum(numbers, len(contents) - 1), 0] > 0)
+        return size * int(there.argmin() if not there.all() else len(there))
+
+    def settle(self) -> None:
+        """Put what was written down into the arrays."""
+        if not self._coming:
+            return
+        table = np.array(self._coming, dtype=np.int64)
+        self._coming = []
+        scalars = self.state.scalars
+        first, count = int(scalars[SUBMITTED]), len(table)
+        self._make_room(first + count, int(table[:, 4].max()))
+        own = self.state.request[first : first + count]
+        own[:, (ID, ARRIVAL, ENTERED, PROMPT, FINAL, LEFT, CONTENTS, KNOWN, TOKEN_TIMES)] = table
+        own[:, TOKENS] = own[:, PROMPT]
+        own[:, STATUS] = WAITING
+        own[:, (SCHEDULED, FIRST_TOKEN)] = -1
+        scalars[SUBMITTED] = first + count
+
+    def more_contents(self) -> None:
+        """Make room for more contents of blocks."""
+        self.state = self.state._replace(contents=_longer(self.state.contents, 2 * len(self.state.contents)))
+
+    def _make_room(self, requests: int, longest: int) -> None:
+        state, rules = self.state, self.rules
+        state = state._replace(
+            request=_longer(state.request, requests),
+            waiting=_longer(state.waiting, requests),
+            token_ns=_longer(state.token_ns, self._token_times),
+        )
+        columns = -(-min(longest, rules.longest) // rules.block_size) if rules.numbered else 0
+        if columns > state.tables.shape[1]:
+            tables = np.zeros((rules.seats, max(columns, 2 * state.tables.shape[1])), dtype=np.int32)
+            tables[:, : state.tables.shape[1]] = state.tables
+            state = state._replace(tables=tables)
+        if self._known:
+            known = _longer(state.known, self._known_count)
+            at = self._known_count - sum(map(len, self._known))
+            for numbers in self._known:
+                known[at : at + len(numbers)] = 2 * numbers
+                at += len(numbers)
+            most = 2 * max(int(numbers.max(initial=0)) for numbers in self._known)
+            self._known = []
+            state = state._replace(known=known, contents=_longer(state.contents, most + 1))
+        self.state = state
+
+
+def _made(rules: Rules, tokens: int, samples: int) -> State:
+    """Return the state in which nobody has come; `tokens`, `samples`: entries of the tables of prices."""
+    seats, stages, flights = rules.seats, rules.stages, rules.places + 1
+    told, numbered = MOST_TOLD + 8 * seats, rules.blocks + 1 if rules.numbered else 1
+    scalars = _zeros(SCALARS)
+    scalars[[ASLEEP, UNUSED_BLOCK, NEXT_CONTENT]] = 1
+    scalars[[PENDING, LAST_LAUNCHED]] = NOTHING
+    scalars[[FREE_BLOCKS, REPORTED_FREE]] = rules.blocks
+    return State(
+        scalars=scalars,
+        request=_zeros(64, REQUEST_COLUMNS),
+        waiting=_zeros(64),
+        running=_zeros(seats),
+        queue=_zeros(flights),
+        flight=_zeros(flights, FLIGHT_COLUMNS),
+        rows=_zeros(flights, 6, seats),
+        passage=_zeros(flights, 2, stages),
+        stage_free=_zeros(stages),
+        tables=np.zeros((seats, 1), dtype=np.int32),
+        spare_seats=np.arange(seats, dtype=np.int64),
+        links=np.zeros((numbered, 6), dtype=np.int32),
+        contents=np.zeros((64, 2), dtype=np.int32),
+        known=np.zeros(64, dtype=np.int32),
+        told=_zeros(MOST_TOLD, TOLD_COLUMNS),
+        told_stages=_zeros(MOST_TOLD, 2, stages),
+        gaps=_zeros(2 * told, 2),
+        begun=_zeros(told, 2),
+        finished=_zeros(told, 9),
+        token_ns=_zeros(1),
+        tokens_used=_zeros(tokens),
+        samples_used=_zeros(samples),
+        spent=_zeros(2),
+        attention_ns=_zeros(KINDS),
+        floats=np.zeros((KINDS, 4, seats), dtype=np.float64),
+        ints=_zeros(KINDS, 4, seats),
+    )
+
+
+def _zeros(*shape: int) -> IntArray:
+    return np.zeros(shape, dtype=np.int64)
+
+
+def _longer(array: Array, least: int) -> Array:
+    """Return the array, or one of twice its rows or more that begins with it: it has `least` rows."""
+    if least <= len(array):
+        return array
+    longer = np.zeros((max(least, 2 * len(array)), *array.shape[1:]), dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
