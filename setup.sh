@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv with what the given extras need; does nothing when it is already as pyproject.toml asks.
 # Usage: ./setup.sh [EXTRAS]      for instance ./setup.sh dev,docker
+# The extra `fast` is among them wherever numba can be had; what it compiles is compiled here, once.
 set -euo pipefail
 cd "$(dirname "$0")"
-extras="${1:-}"
+extras="fast${1:+,$1}"
 venv="${ORRERY_VENV:-.venv}"
 
 fail() { echo "error: $*" >&2; exit 1; }
@@ -26,16 +27,26 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
+install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${1:+[$1]}"; }
+
+# A run of two requests loads all that long runs load.
+compile_loops() {
+    "$venv/bin/python" -c 'import numba' 2>/dev/null || return 0
+    echo "compiling the engine loop (once, and again when its sources change) ..." >&2
+    "$venv/bin/python" main.py --model_name openai-community/gpt2 --hardware H100 --scheduling vllm --num_prompts 2 \
+        --compiled_engines always --quiet || echo "the engine loop cannot be compiled; runs do without" >&2
+}
+
 # One stamp for each set of extras, holding what it was installed from; without extras any of them will do.
 wanted="$(cksum < pyproject.toml) $PWD"
-stamp="$venv/.installed${extras:+-$extras}"
+stamp="$venv/.installed-$extras"
 stamps=("$stamp")
-[ -n "$extras" ] || stamps+=("$venv"/.installed-*)
+[ $# -gt 0 ] || stamps+=("$venv"/.installed-*)
 for made in "${stamps[@]}"; do
     if [ -x "$venv/bin/python" ] && [ "$(cat "$made" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 done
 echo "setting up $venv (once, and again when pyproject.toml changes) ..." >&2
 [ -x "$venv/bin/python" ] || make_venv "$(find_python)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" ||
-    fail "installing the dependencies failed; pip's message is above"
+install "$extras" || install "${1:-}" || fail "installing the dependencies failed; pip's message is above"
+compile_loops
 echo "$wanted" > "$stamp"

@@ -142,7 +142,7 @@ class Deployment:
         """
         prices = self.prices(stack, stopwatch, traces)
         if compiled and (loops := self._compiled(prices, numbers)):
-            return Started(loops, [], prices.statistics)
+            return Started(loops, [], lambda: {**prices.statistics(), "engines_in_compiled_loops": len(numbers)})
         pricing, members = prices.pricing, self.engine.parallelism.data
         if members == 1:
             alone = [self._engine(number, pricing, between, tiers) for number in numbers]
