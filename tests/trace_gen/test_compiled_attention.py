@@ -129,6 +129,7 @@ def test_decodes_on_the_roofline(functions: ModuleType, case: int, contexts: lis
     steps=st.integers(1, 200),
 )
 @example(tile=1e6, window=None, chunked=False, contexts=[3, 9, 9, 2000], steps=3)
+@example(tile=0, window=7, chunked=False, contexts=[1, 5], steps=20)
 def test_decodes_that_are_quicker_as_chunks(
     functions: ModuleType, tile: float, window: int | None, chunked: bool, contexts: list[int], steps: int
 ) -> None:
@@ -157,10 +158,11 @@ def test_decodes_as_chunks_wait_for_the_longest() -> None:
 
 @pytest.fixture(scope="module")
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[ProfileModel, AttentionShape]]:
-    """Return what reads a small table, whose tails are steep, anew: none of its lookups are counted yet."""
+    """Return what reads a small table of uneven times, with tails, anew: none of its lookups are counted."""
     architecture = load_model(small_model(tmp_path_factory.mktemp("model")))
     folder = bundle(tmp_path_factory.mktemp("bundle"), meta={"skew_fit": {"enabled": True}})
     add_skew(folder, 0.013, 0.004)
+    make_uneven(folder / "tp1" / "attention.csv")
     options = PerfModelOptions(architecture, load_hardware("RTX4090"))
     (shape,) = architecture.layer_kinds[0].attention.shapes(1, Precision()).values()
 
@@ -170,6 +172,15 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Pro
         return made, shape
 
     return read
+
+
+def make_uneven(path: Path) -> None:
+    """Let times rise and fall from row to row, as measured ones do."""
+    header, *rows = path.read_text().splitlines()
+    factors = np.random.default_rng(5).uniform(0.5, 1.5, len(rows))
+    split = [row.rsplit(",", 1) for row in rows]
+    uneven = [f"{sizes},{float(time) * factor}" for (sizes, time), factor in zip(split, factors, strict=True)]
+    path.write_text("\n".join([header, *uneven]) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +211,8 @@ few = st.lists(
 )
 @example(rows=[(64, 64), (1, 256)], contexts=[256] * 4, steps=1, window=None, chunked=False)
 @example(rows=[(8, 64), (1, 256)], contexts=[16], steps=1, window=None, chunked=False)
+@example(rows=[(64, 900)], contexts=[16], steps=1, window=None, chunked=False)
+@example(rows=[(64, 64), (64, 64), (1, 256)], contexts=[16], steps=1, window=None, chunked=False)
 def test_a_profile_and_its_lookups(
     functions: ModuleType,
     two_models: tuple[ProfileModel, ProfileModel, AttentionShape],
