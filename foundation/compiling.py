@@ -26,8 +26,16 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 SWITCH = "ORRERY_COMPILE"
 _ROOT = Path(__file__).resolve().parent.parent
-_SOURCES = ("foundation", "trace_gen", "orchestrator/engine/compiled")
-"""Where compiled functions are, and what they call."""
+SOURCES = (
+    "foundation/compiling.py",
+    "foundation/sorting.py",
+    "trace_gen/attention_numbers.py",
+    "trace_gen/compiled_attention.py",
+    "trace_gen/**/compiled.py",
+    "trace_gen/perf_models/*/numbers.py",
+    "orchestrator/engine/compiled/*.py",
+)
+"""Where compiled functions are, and what they take from elsewhere: other functions, and the values of constants."""
 
 
 @cache
@@ -61,23 +69,37 @@ def _numba() -> Any:
 
     config: Any = numba.config
     if not os.environ.get("NUMBA_CACHE_DIR"):
-        config.CACHE_DIR = str(_folder())
+        folder = _folder()
+        _make(folder)
+        config.CACHE_DIR = str(folder)
     return numba
 
 
+def is_compiled(function: str) -> bool:
+    """Whether a function, ``module.function`` without packages, has been compiled already; asking loads nothing.
+
+    What was not, takes half a minute when it is called first.
+    """
+    return any(_folder().glob(f"*/{function}-*.nbc"))
+
+
 def _folder() -> Path:
-    """Return the folder of what these sources are compiled to; those of others that are gone are deleted."""
+    """Return the folder of what these sources are compiled to; it need not be there."""
     stamp = blake2b(digest_size=8)
-    for top in _SOURCES:
-        for path in sorted((_ROOT / top).rglob("*.py")):
-            known = path.stat()
-            stamp.update(f"{path}:{known.st_size}:{known.st_mtime_ns};".encode())
+    for pattern in SOURCES:
+        for path in sorted(_ROOT.glob(pattern)):
+            text = path.read_bytes()
+            stamp.update(b"%d:%s" % (len(text), text))
     checkout = (_ROOT / "pyproject.toml").exists() and os.access(_ROOT, os.W_OK)
     kept = _ROOT / ".compiled" if checkout else Path.home() / ".cache" / "orrery" / "compiled"
-    folder = kept / stamp.hexdigest()
-    if not folder.exists():
-        with suppress(OSError):
-            for other in kept.glob("*"):
-                shutil.rmtree(other, ignore_errors=True)
-            folder.mkdir(parents=True)
-    return folder
+    return kept / stamp.hexdigest()
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, and delete those of other sources beside it."""
+    if folder.exists():
+        return
+    with suppress(OSError):
+        for other in folder.parent.glob("*"):
+            shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True)

@@ -112,17 +112,24 @@ class EachBatch(Observer):
 
 def test_an_observer_of_batches_hears_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(covering, "LEAST_REQUESTS", 1)
+    monkeypatch.setattr(covering, "LEAST_UNCOMPILED", 1)
     observer = EachBatch()
     Simulation(spec(), [observer]).run()
     assert observer.heard > 20
 
 
 def test_only_long_runs_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading takes time, so a short run does without; one that is long enough does not."""
+    """Loading takes time, and compiling more, so a short run does without; one that is long enough does not."""
     monkeypatch.setattr(covering, "compiles", lambda: True)
-    short: Run = prepare(spec())
-    assert not covering.compiled_kinds(short, ())
+    monkeypatch.setattr(covering, "is_compiled", lambda function: function == "loop.run")
+    run: Run = prepare(spec())
+    everyone = frozenset(run.kinds())
+    assert not covering.compiled_kinds(run, ())
     monkeypatch.setattr(covering, "LEAST_REQUESTS", 20)
-    assert covering.compiled_kinds(short, ()) == frozenset(short.kinds())
+    assert covering.compiled_kinds(run, ()) == everyone
+    monkeypatch.setattr(covering, "is_compiled", lambda function: False)
+    assert not covering.compiled_kinds(run, ())
+    monkeypatch.setattr(covering, "LEAST_UNCOMPILED", 20)
+    assert covering.compiled_kinds(run, ()) == everyone
     monkeypatch.setattr(covering, "compiles", lambda: False)
-    assert not covering.compiled_kinds(short, ())
+    assert not covering.compiled_kinds(run, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foundation.compiling import compiles
+from foundation.compiling import compiles, is_compiled
 from foundation.errors import UserError
 from orchestrator.cluster.router import WatchingRouter
 from orchestrator.deployment import Deployment
@@ -12,8 +12,9 @@ from orchestrator.kv_memory.groups import FULL
 from orchestrator.observers.interface import Observer, Run, hears_iterations
 from orchestrator.pricing.compiled.covering import lacks
 
-LEAST_REQUESTS = 500
-"""Of a run in which compiled loops take less time than loading them."""
+LEAST_REQUESTS, LEAST_UNCOMPILED = 500, 20_000
+"""Of a run in which compiled loops take less time than loading them, or than compiling them first."""
+LOOP = "loop.run"
 MOST_KINDS = 4
 """Kinds of attention that a loop knows of (`layout.KINDS`)."""
 
@@ -33,6 +34,8 @@ def compiled_kinds(run: Run, observers: Sequence[Observer]) -> frozenset[Deploym
             raise UserError(f"engines cannot run as compiled loops: {reason}", field="--compiled_engines", fix="auto")
         return frozenset(reasons)
     if run.source.count < LEAST_REQUESTS or not compiles():
+        return frozenset()
+    if run.source.count < LEAST_UNCOMPILED and not is_compiled(LOOP):
         return frozenset()
     return frozenset(kind for kind, reason in reasons.items() if reason is None)
 
