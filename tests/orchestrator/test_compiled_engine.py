@@ -31,6 +31,7 @@ from orchestrator.pricing.host import HostPricing, HostTimes
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from tests.helpers.reached import Reached, reaches
+from tests.helpers.two_ways import plain_module
 from tests.orchestrator.serving import scheduler
 from tests.orchestrator.table_serving import TablePricing, Tables
 
@@ -131,11 +132,15 @@ def workload(seed: int, count: int, gap: int, longest: int, ids: str, more: bool
     return made
 
 
+PLAIN = plain_module(CompiledEngine.__module__)
+"""The loop as plain Python, where whatever is out of an array is an error."""
+
+
 def both(
     options: dict[str, Any], blocks: int, arriving: Sequence[Request], *, engines: int = 1, router: str = "round-robin",
-    times: HostTimes | None = None,
+    times: HostTimes | None = None, plain: bool = False,
 ) -> tuple[Told, Told]:  # fmt: skip
-    """Return what is told by engines of objects, and by as many compiled loops."""
+    """Return what is told by engines of objects, and by as many compiled loops (`plain`: not compiled)."""
     stages, tokens, seats = options["pipeline"], options["max_num_batched_tokens"], options["max_num_seqs"]
     times = times or HostTimes(step_ns=0)
     launches = tuple(range(3, 3 + stages))
@@ -148,7 +153,8 @@ def both(
     objects = [Engine(scheduled(), priced, number=number) for number in range(engines)]
     terms = HostTerms(times, GRAPHS, tuple(count * times.launch_ns for count in launches))
     prepared = Prepared(tables[1], terms)
-    loops = [CompiledEngine(scheduled(), prepared, number=number) for number in range(engines)]
+    made = PLAIN.CompiledEngine if plain else CompiledEngine
+    loops = [made(scheduled(), prepared, number=number) for number in range(engines)]
     for loop in loops:
         loop.keep_token_times()
     ordinary = run(objects, copy.deepcopy(list(arriving)), router, stages)
@@ -164,7 +170,7 @@ OPTIONS = st.fixed_dictionaries(
         "max_num_seqs": st.sampled_from([2, 4, 6, 64]),
         "max_num_batched_tokens": st.sampled_from([64, 70, 256]),
         "max_model_len": st.sampled_from([120, 200]),
-        "pipeline": st.sampled_from([1, 1, 2, 3]),
+        "pipeline": st.sampled_from([1, 1, 2, 3, 5]),
         "long_prefill_token_threshold": st.sampled_from([0, 0, 7]),
         "reserve_full_isl": st.booleans(),
     }
@@ -188,11 +194,14 @@ TIMES = st.sampled_from(
     count=st.integers(1, 50),
     gap=st.sampled_from([100, 3_000, 20_000, 10**6]),
     ids=st.sampled_from(["", "prompts", "answers"]),
+    plain=st.booleans(),
 )
 def test_one_engine(
-    reached: Reached, options: dict[str, Any], blocks: int, times: HostTimes, seed: int, count: int, gap: int, ids: str
-) -> None:
-    ordinary, compiled = both(options, blocks, workload(seed, count, gap, 118, ids, True), times=times)
+    reached: Reached, options: dict[str, Any], blocks: int, times: HostTimes, seed: int, count: int, gap: int, ids: str,
+    plain: bool,
+) -> None:  # fmt: skip
+    arriving = workload(seed, count, gap, 118, ids, True)
+    ordinary, compiled = both(options, blocks, arriving, times=times, plain=plain)
     reached()
     assert_same(ordinary, compiled)
 
@@ -214,6 +223,13 @@ def test_several_engines(
     ordinary, compiled = both(options, 80, arriving, engines=engines, router=router)
     reached()
     assert_same(ordinary, compiled)
+
+
+def test_steps_that_are_one_too_many_have_room() -> None:
+    """In a pipeline tokens are computed beyond the last one, which may take another block."""
+    options = {"max_num_batched_tokens": 64, "max_num_seqs": 8, "pipeline": 4, "max_model_len": 200}
+    arriving = [Request(number, 10 * number, 20, 20) for number in range(6)]
+    assert_same(*both(options, 300, arriving, plain=True))
 
 
 def test_without_chunks() -> None:

@@ -120,7 +120,9 @@ class Arrays:
             waiting=_longer(state.waiting, requests),
             token_ns=_longer(state.token_ns, self._token_times),
         )
-        columns = -(-min(longest, rules.longest) // rules.block_size) if rules.numbered else 0
+        # Of those that decide ahead, all batches in flight but one may compute a token that is one too many.
+        most = min(longest + rules.places - 1, rules.longest)
+        columns = -(-most // rules.block_size) if rules.numbered else 0
         if columns > state.tables.shape[1]:
             tables = np.zeros((rules.seats, max(columns, 2 * state.tables.shape[1])), dtype=np.int32)
             tables[:, : state.tables.shape[1]] = state.tables
