@@ -88,6 +88,19 @@ def test_the_roofline_looks_nothing_up(tmp_path: Path) -> None:
     assert result.summary.lookups is None and "lookups" not in result.summary.as_json()
 
 
+def test_compiled_loops_look_up_what_runs(tmp_path: Path) -> None:
+    """They look a step up when it comes, as engines do one step at a time; others look up more than may come."""
+    rows = tmp_path / "uneven.tsv"
+    rows.write_text("".join(f"{40 + place}\t{30 + 7 * place}\t{place**2 * 1_000_000}\n" for place in range(12)))
+    given = [*profiled(tmp_path), "--dataset", str(rows)]
+    ways = (["--compiled_engines", "always"], ["--exact_steps"], ["--compiled_engines", "never"])
+    compiled, by_step, ahead = (Simulation(from_flags([*given, *way])).run() for way in ways)
+    assert compiled.columns["end"].tolist() == by_step.columns["end"].tolist() == ahead.columns["end"].tolist()
+    found = [result.summary.lookups for result in (compiled, by_step, ahead)]
+    assert found[0] is not None and found[2] is not None
+    assert found[0] == found[1] and found[0].interpolated < found[2].interpolated
+
+
 def test_older_tables_tell_of_lookups_too(tmp_path: Path) -> None:
     path = tmp_path / "t" / "old.csv"
     path.parent.mkdir()
