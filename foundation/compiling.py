@@ -62,6 +62,13 @@ def inner(function: Function) -> Function:
     return cast(Function, _numba().njit(cache=True, error_model="numpy", _nrt=False, **alone)(function))
 
 
+def making(function: Function) -> Function:
+    """Return `function` as `compiled` does, for one that makes arrays."""
+    if not compiles():
+        return function
+    return cast(Function, _numba().njit(cache=True, error_model="numpy")(function))
+
+
 @cache
 def _numba() -> Any:
     """Return the module, which keeps what it compiles in the folder of these sources."""

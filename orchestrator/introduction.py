@@ -57,6 +57,9 @@ def _engine(deployment: Deployment, count: int) -> Iterator[str]:
         f"{space.total_blocks * space.block_bytes / 1e9:.2f} GB over all NPUs"
         + (" of an engine" if engine.parallelism.data > 1 else "")
     )
+    why = deployment.traced_because
+    if why is not None and not deployment.spec.execution.asks_for_traces:
+        yield f"every iteration is traced and simulated, for {why}"
     if engine.tier.given:
         yield f"KV tier: {described(engine.tier)}"
     speculation = engine.scheduling.speculation
@@ -113,9 +116,6 @@ def _dimensions(network: NetworkConfig) -> str:
 def _notes(deployment: Deployment, run: Run) -> Iterator[str]:
     yield from deployment.generator.warnings
     yield from deployment.configurations.notes
-    why = deployment.traced_because
-    if why is not None and not run.spec.execution.asks_for_traces:
-        yield f"every iteration is traced and simulated, for {why}"
     policy = deployment.engine.scheduling
     if policy.reuses_prefixes and run.source.table.prompt_ids is None:
         yield "prompts have no token ids: prefix caching finds nothing but the blocks of a request that was preempted"

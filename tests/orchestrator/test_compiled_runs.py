@@ -121,7 +121,7 @@ def test_an_observer_of_batches_hears_them(monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_long_runs_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading takes time, and compiling more, so a short run does without; one that is long enough does not."""
     monkeypatch.setattr(covering, "compiles", lambda: True)
-    monkeypatch.setattr(covering, "is_compiled", lambda function: function == "loop.run")
+    monkeypatch.setattr(covering, "is_compiled", lambda function: function == covering.LOOP)
     run: Run = prepare(spec())
     everyone = frozenset(run.kinds())
     assert not covering.compiled_kinds(run, ())

@@ -14,7 +14,7 @@ from orchestrator.pricing.compiled.covering import lacks
 
 LEAST_REQUESTS, LEAST_UNCOMPILED = 500, 20_000
 """Of a run in which compiled loops take less time than loading them, or than compiling them first."""
-LOOP = "loop.run"
+LOOP = "handing.run_described"
 MOST_KINDS = 4
 """Kinds of attention that a loop knows of (`layout.KINDS`)."""
 

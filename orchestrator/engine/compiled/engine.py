@@ -8,13 +8,16 @@ in order; `told_until` says how far.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.compiling import compiles
 from foundation.errors import InternalError
 from orchestrator.engine.compiled.layout import (
+    ACTS_NEXT,
     ASKS_PRICE,
     FREE_BLOCKS,
     HEAD,
@@ -32,6 +35,7 @@ from orchestrator.engine.compiled.layout import (
     TOLD,
     WANTED_SAMPLES,
     WANTED_TOKENS,
+    State,
 )
 from orchestrator.engine.compiled.loop import next_ns, run
 from orchestrator.engine.compiled.memory import Arrays
@@ -66,6 +70,8 @@ class CompiledEngine:
         self._arrays = Arrays(prepared, prepared.rules(scheduler.config))
         self._scalars = self._arrays.state.scalars
         self._records: deque[Iterations] = deque()
+        self._described: State | None = None
+        self._handed: Callable[[int], int] | None = None
         self._horizon = 0
         self._behind_ns = -1
 
@@ -81,6 +87,7 @@ class CompiledEngine:
         rejected = self.turned_away(admission.request, now)
         if rejected is None:
             self._arrays.add(admission, now)
+            self._scalars[ACTS_NEXT] = min(self._scalars[ACTS_NEXT], now)
             if len(self._arrays) - self._scalars[SEEN] >= MOST_UNSEEN:
                 self._behind_ns = now
         return rejected
@@ -191,6 +198,8 @@ class CompiledEngine:
 
     def _run_until(self, now: int) -> None:
         """Let everything before the decisions at `now` have happened; what there is to tell is kept."""
+        if self._scalars[ACTS_NEXT] > now:
+            return
         while not self._go_on(now):
             pass
 
@@ -202,7 +211,7 @@ class CompiledEngine:
         arrays, prepared = self._arrays, self._prepared
         arrays.settle()
         while True:
-            came_for = run(arrays.state, arrays.rules, prepared.prices, prepared.attention, until)
+            came_for = self._run(until)
             if came_for == ASKS_PRICE:
                 prepared.fill(int(self._scalars[WANTED_TOKENS]), int(self._scalars[WANTED_SAMPLES]))
             elif came_for == LACKS_CONTENTS:
@@ -215,6 +224,19 @@ class CompiledEngine:
         if self._scalars[TOLD] and (tells or not reached):
             self._records.append(self._told())
         return reached
+
+    def _run(self, until: int) -> int:
+        """Run the loop on the arrays as they are; see `loop.run`."""
+        state, rules = self._arrays.state, self._arrays.rules
+        prices, attention = self._prepared.prices, self._prepared.attention
+        if not compiles():
+            return run(state, rules, prices, attention, until)
+        if self._described is state and self._handed is not None:
+            return int(self._handed(until))
+        from orchestrator.engine.compiled.handing import described, run_described
+
+        self._described, self._handed = state, partial(run_described, *described(state, rules, prices, attention))
+        return int(self._handed(until))
 
     def _told(self) -> Iterations:
         state = self._arrays.state

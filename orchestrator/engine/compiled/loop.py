@@ -6,6 +6,7 @@ from foundation.compiling import compiled, inner
 from orchestrator.engine.compiled.deciding import schedule
 from orchestrator.engine.compiled.landing import land, report
 from orchestrator.engine.compiled.layout import (
+    ACTS_NEXT,
     ASKS_PRICE,
     ASLEEP,
     AWAITS,
@@ -50,7 +51,7 @@ def run(state: State, rules: Rules, prices: Prices, attention: Attention, until:
     if scalars[PENDING] != NOTHING and not _launch_pending(state, rules, prices, attention):
         return ASKS_PRICE
     while True:
-        time = _next_ns(state, rules)
+        time = scalars[ACTS_NEXT] = _next_ns(state, rules)
         if time > until or (time == until and not scalars[AWAITS]):
             return REACHED
         if scalars[AWAITS]:
