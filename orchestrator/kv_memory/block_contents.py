@@ -1,16 +1,12 @@
-"""Contents of KV blocks as numbers: two blocks have the same one iff all tokens up to their end are the same.
-
-The adapter that computed them counts, too. A number stands for the pair of the content before it and the block's own
-tokens, which are compared, not hashed away; so equal numbers are equal contents, always.
-"""
+"""Contents of KV blocks as numbers: two blocks have the same one iff their hashes are (`kv_memory.prefix_chain`)."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
+
+from orchestrator.kv_memory.prefix_chain import chain_of
+from orchestrator.requests.request import Request
 
 IntArray = NDArray[np.int64]
 
@@ -20,20 +16,12 @@ class BlockContents:
 
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
-        self._numbers: dict[tuple[int, bytes], int] = {}
-        self._roots: dict[str, int] = {}
+        self._numbers: dict[bytes, int] = {}
 
-    def add(self, token_ids: Sequence[int], adapter: str | None = None) -> IntArray:
-        """Return the number of each full block of `token_ids`, ``[full blocks]``."""
-        full = len(token_ids) // self._block_size
-        width = 8 * self._block_size
-        tokens = array("q", token_ids[: full * self._block_size]).tobytes()
-        numbers, before = (
-            self._numbers,
-            0 if adapter is None else self._roots.setdefault(adapter, -1 - len(self._roots)),
-        )
-        found = np.empty(full, dtype=np.int64)
-        for block in range(full):
-            before = numbers.setdefault((before, tokens[block * width : (block + 1) * width]), len(numbers) + 1)
-            found[block] = before
-        return found
+    def of(self, request: Request) -> IntArray:
+        """Return the number of each leading block of a request whose tokens are all known, ``[blocks]``."""
+        chain, numbers = chain_of(request, self._block_size), self._numbers
+        if chain.blocks:
+            chain.hash(chain.blocks - 1)  # all at once
+        found = (numbers.setdefault(chain.hash(block), len(numbers) + 1) for block in range(chain.blocks))
+        return np.fromiter(found, dtype=np.int64, count=chain.blocks)

@@ -24,20 +24,27 @@ class PrefixChain:
 
     def __init__(self, known: Sequence[int], block_size: int, adapter: str | None = None) -> None:
         self.blocks = len(known) // block_size
-        self._known = known
+        self._known: Sequence[int] = known
         self._block_size = block_size
+        self._tokens = b""
         self._root = b"" if adapter is None else blake2b(adapter.encode(), digest_size=16).digest()
         self._hashes: list[bytes] = []
 
     def hash(self, index: int) -> bytes:
         """Return the hash of block `index`, which is below `blocks`."""
-        hashes = self._hashes
-        while len(hashes) <= index:
-            start = len(hashes) * self._block_size
-            tokens = array("q", self._known[start : start + self._block_size])
-            parent = hashes[-1] if hashes else self._root
-            hashes.append(blake2b(parent + tokens.tobytes(), digest_size=16).digest())
-        return hashes[index]
+        if len(self._hashes) <= index:
+            self._extend(index + 1)
+        return self._hashes[index]
+
+    def _extend(self, blocks: int) -> None:
+        """Make the hashes of the first `blocks` blocks; the ids of all are laid out in bytes once."""
+        width, hashes = 8 * self._block_size, self._hashes
+        if not self._tokens:
+            self._tokens = array("q", self._known[: self.blocks * self._block_size]).tobytes()
+        tokens, parent = self._tokens, hashes[-1] if hashes else self._root
+        for block in range(len(hashes), blocks):
+            parent = blake2b(parent + tokens[block * width : (block + 1) * width], digest_size=16).digest()
+            hashes.append(parent)
 
 
 _CHAINS: RecentByIdentity[PrefixChain] = RecentByIdentity(4)

@@ -42,7 +42,6 @@ from orchestrator.engine.compiled.layout import (
 )
 from orchestrator.engine.compiled.pricing import Prepared
 from orchestrator.kv_memory.block_contents import BlockContents
-from orchestrator.kv_memory.prefix_chain import known_tokens
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
@@ -72,7 +71,7 @@ class Arrays:
         request = admission.request
         known, first, times = 0, self._known_count, self._token_times
         if self._contents is not None and request.prompt_token_ids is not None:
-            numbers = self._contents.add(known_tokens(request), request.adapter)
+            numbers = self._contents.of(request)
             known = len(numbers)
             self._known.append(numbers)
             self._known_count += known
@@ -89,7 +88,7 @@ class Arrays:
         if self._contents is None or request.prompt_token_ids is None:
             return 0
         contents, size = self.state.contents, self.rules.block_size
-        numbers = 2 * self._contents.add(known_tokens(request), request.adapter)[: (request.prompt_tokens - 1) // size]
+        numbers = 2 * self._contents.of(request)[: (request.prompt_tokens - 1) // size]
         there = (numbers < len(contents)) & (contents[np.minimum(numbers, len(contents) - 1), 0] > 0)
         return size * int(there.argmin() if not there.all() else len(there))
 
