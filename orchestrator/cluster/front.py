@@ -15,6 +15,7 @@ from orchestrator.cluster.admission import Gate
 from orchestrator.cluster.autoscaling import ScalingSettings
 from orchestrator.cluster.clock import ARRIVES, Actor, OfRequests, Told
 from orchestrator.cluster.departures import Departures, Patience
+from orchestrator.cluster.feeding import Feed, feed_of
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.retrieval import Retrieval
 from orchestrator.cluster.router import Router
@@ -36,6 +37,11 @@ class FrontRules:
     retrieval: Retrieval | None = None
     gate: Gate | None = None
     scaling: ScalingSettings | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing is done beside routing."""
+        return self == FrontRules()
 
 
 class Between(Protocol):
@@ -82,6 +88,7 @@ class Front:
         self._alone = alone
         self._between = between
         self._look_ahead = LookAhead(engines)
+        self._feed = feed_of(source, router, engines) if rules.none and between is None else None
         self._expect()
 
     def next_event(self) -> tuple[int, int] | None:
@@ -99,6 +106,8 @@ class Front:
         if self._retrieval is not None and self._retrieval.next_ns() <= now:
             retrieved = self._retrieval.take(now)
             return () if retrieved is None else self._send(retrieved, now)
+        if self._feed is not None:
+            return self._fill(self._feed)
         return self._arrive(now) if self.source.next_ns() <= now else ()
 
     def hear(self, told: OfRequests) -> None:
@@ -114,6 +123,14 @@ class Front:
                 self.scaling.hear(told.engine, told.end_ns if isinstance(told, CompletedBatch) else told.now)
         if self.source.hear(told):
             self._more_came()
+
+    def _fill(self, feed: Feed) -> Sequence[Told]:
+        """Hand many requests over at once."""
+        feed.step()
+        for engine in self._engines:
+            engine.expect(feed.next_ns())
+            self._changed(engine)
+        return ()
 
     def _arrive(self, now: int) -> Sequence[Told]:
         admission = self.source.take()
@@ -164,7 +181,7 @@ class Front:
 
     def coming_ns(self) -> int:
         """Return when the next request comes here or to the engines, as far as is known (ns)."""
-        time = self.source.next_ns()
+        time = self.source.next_ns() if self._feed is None else self._feed.next_ns()
         return time if self._retrieval is None else min(time, self._retrieval.next_ns())
 
     def _more(self) -> bool:

@@ -8,7 +8,7 @@ prompt its KV memory holds).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from foundation.records import dataclass
 from foundation.registry import Registry
@@ -16,6 +16,9 @@ from foundation.registry import Registry
 if TYPE_CHECKING:
     from orchestrator.engine.interface import AnyEngine
     from orchestrator.requests.request import Request
+
+
+Balances = Literal["turns", "outstanding", "kv"]
 
 
 class Router(Protocol):
@@ -43,6 +46,14 @@ class WatchingRouter(Router, Protocol):
 
     def look(self, now: int, engines: Sequence[AnyEngine]) -> None:
         """Take note of what the engines are doing at `now`."""
+
+
+@runtime_checkable
+class BalancingRouter(Router, Protocol):
+    """A router that chooses the engine with the least of something, among equal ones the next in turn (`fewest`)."""
+
+    balances: Balances
+    """What of: requests that wait or run, the share of KV blocks in use, or nothing, which leaves whose turn it is."""
 
 
 @dataclass(frozen=True, slots=True)

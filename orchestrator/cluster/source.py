@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from foundation.records import dataclass
 from orchestrator.cluster.clock import Told
 from orchestrator.engine.loops import NEVER
 from orchestrator.engine.records import CompletedBatch, Rejected
+from orchestrator.request_table import RequestTable
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
@@ -78,3 +79,11 @@ class Listed:
     def hear(self, news: News) -> bool:
         """Nothing that becomes of requests changes when others come."""
         return False
+
+
+class Tabled(Listed):
+    """The requests of a `table`, in order of arrival, each let in by `admit`."""
+
+    def __init__(self, table: RequestTable, admit: Callable[[Request], Admission]) -> None:
+        super().__init__(map(admit, table))
+        self.table = table

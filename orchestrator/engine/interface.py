@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from orchestrator.engine.iterations import Iterations
     from orchestrator.engine.records import Aborted, CompletedBatch, Rejected
+    from orchestrator.request_table import RequestTable
     from orchestrator.requests.admission import Admission
     from orchestrator.requests.request import Request
     from orchestrator.schedulers.interface import KVUsage
@@ -74,6 +75,17 @@ class AnyEngine(Protocol):
 
     def told_until(self) -> int:
         """Return the moment (ns) from which on batches are still to come."""
+
+
+@runtime_checkable
+class TakesMany(Protocol):
+    """An engine to which requests can be handed many at a time."""
+
+    def takes(self, table: RequestTable) -> bool:
+        """Whether it would take in all requests of a table, and has no need of them as objects."""
+
+    def take(self, rows: RequestTable) -> None:
+        """Take requests in, each when it arrives, in order of arrival; all others came before."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from foundation.records import dataclass
 from orchestrator.cluster.departures import Patience
 from orchestrator.cluster.front import FrontRules
 from orchestrator.cluster.retrieval import Retrieval
-from orchestrator.cluster.source import Listed, Source
+from orchestrator.cluster.source import Source, Tabled
 from orchestrator.observers.interface import Run
 from orchestrator.request_source import RequestSource
 from orchestrator.traffic.settings import TrafficSettings
@@ -34,7 +34,7 @@ def make_traffic(run: Run) -> Traffic:
     wanted, table, admit = run.spec.traffic, run.source.table, run.deployments[0].admission
     rules = _rules(run)
     if table.sessions is None and not wanted.closed:
-        return Traffic(Listed(map(admit, table)), rules)
+        return Traffic(Tabled(table, admit), rules)
     opening = map(admit, table.openings())
     stage: Stage
     if wanted.clients is None:

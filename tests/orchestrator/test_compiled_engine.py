@@ -8,14 +8,17 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from foundation.compiling import compiles
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.router import RouterPlace, routers
-from orchestrator.cluster.source import Listed
+from orchestrator.cluster.source import Listed, Tabled
 from orchestrator.engine.compiled.engine import CompiledEngine
 from orchestrator.engine.compiled.pricing import HostTerms, Prepared
 from orchestrator.engine.engine import Engine
@@ -28,6 +31,7 @@ from orchestrator.observers.intervals import Intervals
 from orchestrator.observers.requests import RequestRecorder
 from orchestrator.pricing.graphs import CapturedGraphs
 from orchestrator.pricing.host import HostPricing, HostTimes
+from orchestrator.request_table import RequestTable, TokenIds
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from tests.helpers.reached import Reached, reaches
@@ -64,10 +68,13 @@ class Told:
                 observer.batch(told)
 
 
-def run(engines: Sequence[Any], arriving: Sequence[Request], router: str, stages: int) -> Told:
+def run(engines: Sequence[Any], arriving: Sequence[Request] | RequestTable, router: str, stages: int) -> Told:
+    """Run engines; requests of a table may come many at a time."""
     told = Told(len(engines), stages)
     chosen = routers.get(router)().router(RouterPlace(len(engines), 3))
-    for one in Cluster(engines, chosen, Listed(map(Admission, arriving))).run():
+    tabled = isinstance(arriving, RequestTable)
+    source = Tabled(arriving, Admission) if tabled else Listed(map(Admission, arriving))
+    for one in Cluster(engines, chosen, source).run():
         told.hear(one)
     assert all(engine.idle() for engine in engines)
     return told
@@ -140,15 +147,28 @@ def workload(seed: int, count: int, gap: int, longest: int, ids: str, more: bool
     return made
 
 
+def table_of(arriving: Sequence[Request]) -> RequestTable:
+    """Return requests, whose clients allow no more tokens than they get, as a table."""
+    if all(one.prompt_token_ids is None for one in arriving):
+        return RequestTable.of(arriving)
+    ids = [TokenIds.of(ids or () for ids in all_ids) for all_ids in (
+        [one.prompt_token_ids for one in arriving], [one.output_token_ids for one in arriving],
+    )]  # fmt: skip
+    return replace(RequestTable.of(arriving), prompt_ids=ids[0], output_ids=ids[1])
+
+
 PLAIN = plain_module(CompiledEngine.__module__)
 """The loop as plain Python, where whatever is out of an array is an error."""
 
 
 def both(
     options: dict[str, Any], blocks: int, arriving: Sequence[Request], *, engines: int = 1, router: str = "round-robin",
-    times: HostTimes | None = None, plain: bool = False,
+    times: HostTimes | None = None, plain: bool = False, tabled: bool = False,
 ) -> tuple[Told, Told]:  # fmt: skip
-    """Return what is told by engines of objects, and by as many compiled loops (`plain`: not compiled)."""
+    """Return what is told by engines of objects, and by as many compiled loops (`plain`: not compiled).
+
+    `tabled`: to these, requests come as columns.
+    """
     stages, tokens, seats = options["pipeline"], options["max_num_batched_tokens"], options["max_num_seqs"]
     times = times or HostTimes(step_ns=0)
     launches = tuple(range(3, 3 + stages))
@@ -166,7 +186,7 @@ def both(
     for loop in loops:
         loop.keep_token_times()
     ordinary = run(objects, copy.deepcopy(list(arriving)), router, stages)
-    compiled = run(loops, copy.deepcopy(list(arriving)), router, stages)
+    compiled = run(loops, table_of(arriving) if tabled else copy.deepcopy(list(arriving)), router, stages)
     assert [loop.usage() for loop in loops] == [one.usage() for one in objects]
     return ordinary, compiled
 
@@ -203,32 +223,35 @@ TIMES = st.sampled_from(
     gap=st.sampled_from([100, 3_000, 20_000, 10**6]),
     ids=st.sampled_from(["", "prompts", "answers"]),
     plain=st.booleans(),
+    tabled=st.booleans(),
 )
 def test_one_engine(
     reached: Reached, options: dict[str, Any], blocks: int, times: HostTimes, seed: int, count: int, gap: int, ids: str,
-    plain: bool,
+    plain: bool, tabled: bool,
 ) -> None:  # fmt: skip
-    arriving = workload(seed, count, gap, 118, ids, True)
-    ordinary, compiled = both(options, blocks, arriving, times=times, plain=plain)
+    arriving = workload(seed, count, gap, 118, ids, not tabled)
+    ordinary, compiled = both(options, blocks, arriving, times=times, plain=plain, tabled=tabled)
     reached()
     assert_same(ordinary, compiled)
 
 
 @reaches(
     0.9,
-    examples=15,
+    examples=30,
     options=OPTIONS,
     engines=st.integers(2, 4),
     router=st.sampled_from(["round-robin", "least-outstanding", "least-kv", "random", "power-of-two", "prefix-aware"]),
     seed=st.integers(0, 10**6),
     gap=st.sampled_from([100, 3_000, 20_000]),
+    ids=st.sampled_from(["", "prompts"]),
+    tabled=st.booleans(),
 )
 def test_several_engines(
-    reached: Reached, options: dict[str, Any], engines: int, router: str, seed: int, gap: int
+    reached: Reached, options: dict[str, Any], engines: int, router: str, seed: int, gap: int, ids: str, tabled: bool
 ) -> None:
-    """Routers see the same loads, and find the same prefixes."""
-    arriving = workload(seed, 40, gap, 118, "prompts", False)
-    ordinary, compiled = both(options, 80, arriving, engines=engines, router=router)
+    """Routers see the same loads, and find the same prefixes; those that balance load may do so by columns."""
+    arriving = workload(seed, 40, gap, 118, ids, False)
+    ordinary, compiled = both(options, 80, arriving, engines=engines, router=router, tabled=tabled)
     reached()
     assert_same(ordinary, compiled)
 
@@ -265,6 +288,16 @@ def test_many_requests_are_told_in_pieces() -> None:
     ordinary, compiled = both(options, 1000, workload(3, 1500, 1_000, 118, "", False))
     assert_same(ordinary, compiled)
     assert len(compiled.iterations) == 2
+
+
+@pytest.mark.skipif(not compiles(), reason="numba is not installed")
+@pytest.mark.parametrize("router", ["round-robin", "least-outstanding", "least-kv"])
+def test_thousands_are_routed_at_once(router: str) -> None:
+    """Engines come back for prices and room, and with much to tell, between two requests; nothing is lost by it."""
+    options = {"max_num_batched_tokens": 64, "max_num_seqs": 16, "pipeline": 1, "max_model_len": 200}
+    arriving = workload(4, 6000, 400, 118, "", False)
+    ordinary, compiled = both(options, 300, arriving, engines=3, router=router, tabled=True)
+    assert_same(ordinary, compiled)
 
 
 def test_requests_that_are_too_long_are_turned_away() -> None:

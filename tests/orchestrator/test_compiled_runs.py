@@ -35,6 +35,8 @@ RUNS = {
                 "--enable_expert_parallel"],
     "several engines": [*FAST, "--model_name", LLAMA, "--hardware", "H100", "--instances", "3",
                         "--router", "least-outstanding"],
+    "several engines by KV cache": [*FAST, "--model_name", LLAMA, "--hardware", "H100", "--instances", "3",
+                                    "--router", "least-kv", "--itl", "list"],
     "two kinds of layers": [*FAST, "--model_name", "meta-llama/Llama-4-Scout-17B-16E-Instruct", "--hardware", "B200",
                             "--tensor_parallel_size", "4", "--no_prefix_caching"],
 }  # fmt: skip

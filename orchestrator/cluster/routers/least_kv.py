@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from foundation.records import dataclass
 from orchestrator.cluster.fewest import Turns
-from orchestrator.cluster.router import RouterPlace, routers
+from orchestrator.cluster.router import Balances, RouterPlace, routers
 
 if TYPE_CHECKING:
     from orchestrator.engine.interface import AnyEngine
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class LeastKV:
     """See the module's docstring."""
+
+    balances: Balances = "kv"
 
     def __init__(self) -> None:
         self._turns = Turns()

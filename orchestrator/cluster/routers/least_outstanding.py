@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foundation.records import dataclass
 from orchestrator.cluster.fewest import Turns, outstanding
-from orchestrator.cluster.router import RouterPlace, routers
+from orchestrator.cluster.router import Balances, RouterPlace, routers
 
 if TYPE_CHECKING:
     from orchestrator.engine.interface import AnyEngine
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class LeastOutstanding:
     """See the module's docstring."""
+
+    balances: Balances = "outstanding"
 
     def __init__(self) -> None:
         self._turns = Turns()

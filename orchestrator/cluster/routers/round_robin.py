@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from foundation.records import dataclass
 from orchestrator.cluster.fewest import Turns
-from orchestrator.cluster.router import RouterPlace, routers
+from orchestrator.cluster.router import Balances, RouterPlace, routers
 
 if TYPE_CHECKING:
     from orchestrator.engine.interface import AnyEngine
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class RoundRobin:
     """See the module's docstring; the first request goes to engine 0."""
+
+    balances: Balances = "turns"
 
     def __init__(self) -> None:
         self._turns = Turns()

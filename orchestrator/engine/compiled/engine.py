@@ -44,6 +44,7 @@ from orchestrator.engine.compiled.telling import taken, token_gaps, unfinished
 from orchestrator.engine.iterations import Iterations
 from orchestrator.engine.loops import DECIDES, ENDS, NEVER
 from orchestrator.engine.records import Rejected
+from orchestrator.request_table import RequestTable
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 from orchestrator.schedulers.interface import KVUsage
@@ -92,6 +93,38 @@ class CompiledEngine:
                 self._behind_ns = now
         return rejected
 
+    def takes(self, table: RequestTable) -> bool:
+        """Whether it would take in all requests of a table; see `TakesMany`."""
+        return not table.retrieved and self._scheduler.rejects(table.longest()) is None
+
+    def take(self, rows: RequestTable) -> None:
+        """Take requests in, each when it arrives; see `TakesMany`."""
+        self._arrays.add_rows(rows)
+        first, last = int(rows.arrival_ns[0]), int(rows.arrival_ns[-1])
+        self._scalars[ACTS_NEXT] = min(self._scalars[ACTS_NEXT], first)
+        self.behind(last)
+
+    def behind(self, until: int) -> None:
+        """Hear that it is to go on as far as `until` (ns)."""
+        self._behind_ns = until
+
+    def make_room(self, longest: int, tokens: int) -> None:
+        """Make room for one request more, of at most `longest` tokens, that makes `tokens`."""
+        self._arrays.make_room(1, longest, tokens)
+
+    @property
+    def finds_prefixes(self) -> bool:
+        """Whether contents of blocks are found by what they are."""
+        return bool(self._arrays.rules.numbered)
+
+    def described(self) -> tuple[IntArray, IntArray]:
+        """Return where the arrays are now (`handing.described`), all that has come written into them."""
+        from orchestrator.engine.compiled.handing import described
+
+        self._arrays.settle()
+        state, rules = self._arrays.state, self._arrays.rules
+        return described(state, rules, self._prepared.prices, self._prepared.attention)
+
     def turned_away(self, request: Request, now: int) -> Rejected | None:
         """Return why `request` would not be taken in at `now`, or None."""
         reason = self._scheduler.rejects(request)
@@ -111,7 +144,7 @@ class CompiledEngine:
 
     def cached_tokens(self, request: Request, now: int) -> int:
         """Return how many leading tokens of `request` would be found by a decision at `now`."""
-        self._run_until(now)
+        self.catch_up(now)
         return self._arrays.cached_tokens(request)
 
     def keep_token_times(self) -> None:
@@ -125,14 +158,14 @@ class CompiledEngine:
 
     def load(self, now: int) -> KVUsage:
         """Return the state just before the decisions at `now`; who has not been seen yet is waiting."""
-        self._run_until(now)
+        self.catch_up(now)
         scalars = self._scalars
         waiting = scalars[TAIL] - scalars[HEAD] + len(self._arrays) - scalars[SEEN]
         return KVUsage(self._scheduler.kv.total, int(scalars[FREE_BLOCKS]), int(scalars[IN_RUN]), int(waiting))
 
     def reported(self, now: int) -> KVUsage:
         """Return the state as the engine's loop told it last; see `Engine.reported`."""
-        self._run_until(now)
+        self.catch_up(now)
         free, running, waiting = (int(self._scalars[at]) for at in (REPORTED_FREE, REPORTED_RUNNING, REPORTED_WAITING))
         return KVUsage(self._scheduler.kv.total, free, running, waiting)
 
@@ -196,7 +229,7 @@ class CompiledEngine:
     def _first_untold_ns(self) -> int:
         return int(self._records[0].start_ns[0])
 
-    def _run_until(self, now: int) -> None:
+    def catch_up(self, now: int) -> None:
         """Let everything before the decisions at `now` have happened; what there is to tell is kept."""
         if self._scalars[ACTS_NEXT] > now:
             return

@@ -31,6 +31,8 @@ from trace_gen.attention_numbers import CompiledAttention
 PRICES, ATTENTION = len(State._fields), len(State._fields) + len(Prices._fields)
 """Rows where the descriptions of each begin, after the state's; those of a kind of attention take `PARTS`."""
 PARTS, RULES = 4, len(Rules._fields)
+KEEPS_TOKEN_TIMES = Rules._fields.index("keeps_token_times")
+TOKEN_NS = State._fields.index("token_ns")
 
 
 def described(state: State, rules: Rules, prices: Prices, attention: Attention) -> tuple[IntArray, IntArray]:
@@ -59,12 +61,14 @@ _pointer: Any = _made_pointer  # numba gives the context itself
 
 
 @making
-def _ints1(table: IntArray, at: int) -> IntArray:
+def ints1(table: IntArray, at: int) -> IntArray:
+    """Return the array that row `at` describes, ``[n]``."""
     return carray(_pointer(table[at, 0]), (table[at, 1],), np.int64)
 
 
 @making
-def _ints2(table: IntArray, at: int) -> IntArray:
+def ints2(table: IntArray, at: int) -> IntArray:
+    """Return the array that row `at` describes, ``[n, m]``."""
     return carray(_pointer(table[at, 0]), (table[at, 1], table[at, 2]), np.int64)
 
 
@@ -96,7 +100,7 @@ def _floats3(table: IntArray, at: int) -> FloatArray:
 @making
 def _attention(table: IntArray, numbers: IntArray, kind: int) -> CompiledAttention:
     at = ATTENTION + PARTS * kind
-    arrays = _ints1(table, at), _floats1(table, at + 1), _ints1(table, at + 2), _floats1(table, at + 3)
+    arrays = ints1(table, at), _floats1(table, at + 1), ints1(table, at + 2), _floats1(table, at + 3)
     return CompiledAttention(numbers[RULES + kind], arrays[0], arrays[1], arrays[2], arrays[3])
 
 
@@ -104,40 +108,40 @@ def _attention(table: IntArray, numbers: IntArray, kind: int) -> CompiledAttenti
 def run_described(table: IntArray, numbers: IntArray, until: int) -> int:
     """See `loop.run`."""
     state = State(
-        scalars=_ints1(table, 0),
-        request=_ints2(table, 1),
-        waiting=_ints1(table, 2),
-        running=_ints1(table, 3),
-        queue=_ints1(table, 4),
-        flight=_ints2(table, 5),
+        scalars=ints1(table, 0),
+        request=ints2(table, 1),
+        waiting=ints1(table, 2),
+        running=ints1(table, 3),
+        queue=ints1(table, 4),
+        flight=ints2(table, 5),
         rows=_ints3(table, 6),
         passage=_ints3(table, 7),
-        stage_free=_ints1(table, 8),
+        stage_free=ints1(table, 8),
         tables=_smalls2(table, 9),
-        spare_seats=_ints1(table, 10),
+        spare_seats=ints1(table, 10),
         links=_smalls2(table, 11),
         contents=_smalls2(table, 12),
         known=_smalls1(table, 13),
-        told=_ints2(table, 14),
+        told=ints2(table, 14),
         told_stages=_ints3(table, 15),
-        gaps=_ints2(table, 16),
-        begun=_ints2(table, 17),
-        finished=_ints2(table, 18),
-        token_ns=_ints1(table, 19),
-        tokens_used=_ints1(table, 20),
-        samples_used=_ints1(table, 21),
-        spent=_ints1(table, 22),
-        attention_ns=_ints1(table, 23),
+        gaps=ints2(table, 16),
+        begun=ints2(table, 17),
+        finished=ints2(table, 18),
+        token_ns=ints1(table, 19),
+        tokens_used=ints1(table, 20),
+        samples_used=ints1(table, 21),
+        spent=ints1(table, 22),
+        attention_ns=ints1(table, 23),
         floats=_floats3(table, 24),
         ints=_ints3(table, 25),
     )
     prices = Prices(
-        tokens_ns=_ints2(table, PRICES),
-        samples_ns=_ints2(table, PRICES + 1),
-        padded=_ints1(table, PRICES + 2),
-        layers=_ints2(table, PRICES + 3),
-        has_layers=_ints1(table, PRICES + 4),
-        launch_ns=_ints1(table, PRICES + 5),
+        tokens_ns=ints2(table, PRICES),
+        samples_ns=ints2(table, PRICES + 1),
+        padded=ints1(table, PRICES + 2),
+        layers=ints2(table, PRICES + 3),
+        has_layers=ints1(table, PRICES + 4),
+        launch_ns=ints1(table, PRICES + 5),
     )
     rules = Rules(
         places=numbers[0],

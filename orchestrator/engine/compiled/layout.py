@@ -35,15 +35,16 @@ WAITING, RUNNING, PREEMPTED, FINISHED = 0, 1, 2, 3
     REQUEST_COLUMNS,
 ) = range(26)  # fmt: skip
 
-# Places of `State.scalars`; ACTS_NEXT is when it acts next, as far as was known when `run` stopped.
+# Places of `State.scalars`; ACTS_NEXT is when it acts next, as far as was known when `run` stopped; TIMES_USED
+# how much of `State.token_ns` is some request's.
 (
     NOW, AWAITS, ASLEEP, UNTOLD, SERIAL, RUNS, SUBMITTED, SEEN, HEAD, TAIL, IN_RUN, IN_QUEUE,
     THERE, FREE_BLOCKS, UNUSED_BLOCK, FREED_FIRST, FREED_LAST, NEXT_CONTENT,
     PENDING, WANTED_TOKENS, WANTED_SAMPLES, STEP, LAST_LAUNCHED,
     TOLD, TOLD_GAPS, TOLD_BEGUN, TOLD_FINISHED,
-    REPORTED_RUNNING, REPORTED_WAITING, REPORTED_FREE, ACTS_NEXT,
+    REPORTED_RUNNING, REPORTED_WAITING, REPORTED_FREE, ACTS_NEXT, TIMES_USED,
     SCALARS,
-) = range(32)  # fmt: skip
+) = range(33)  # fmt: skip
 
 # Columns of `State.flight`: of the batch, then the state as it was decided, then what was before it.
 (

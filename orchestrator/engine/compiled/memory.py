@@ -30,6 +30,7 @@ from orchestrator.engine.compiled.layout import (
     SCHEDULED,
     STATUS,
     SUBMITTED,
+    TIMES_USED,
     TOKEN_TIMES,
     TOKENS,
     TOLD_COLUMNS,
@@ -42,10 +43,13 @@ from orchestrator.engine.compiled.layout import (
 )
 from orchestrator.engine.compiled.pricing import Prepared
 from orchestrator.kv_memory.block_contents import BlockContents
+from orchestrator.request_table import RequestTable
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
 
 Array = TypeVar("Array", IntArray, SmallArray)
+COMING = (ID, ARRIVAL, ENTERED, PROMPT, FINAL, LEFT, CONTENTS, KNOWN)
+"""What is known of a request when it comes."""
 MOST_TOLD = 4096
 """Iterations that are told at once, at most."""
 
@@ -59,7 +63,6 @@ class Arrays:
         self._coming: list[tuple[int, ...]] = []
         self._known: list[IntArray] = []
         self._known_count = 0
-        self._token_times = 0
         self._contents = BlockContents(rules.block_size) if rules.numbered else None
 
     def __len__(self) -> int:
@@ -69,19 +72,30 @@ class Arrays:
     def add(self, admission: Admission, entered_ns: int) -> None:
         """Write a request down that comes to the engine at `entered_ns`, which is never before that of the last one."""
         request = admission.request
-        known, first, times = 0, self._known_count, self._token_times
+        known, first = 0, self._known_count
         if self._contents is not None and request.prompt_token_ids is not None:
             numbers = self._contents.of(request)
             known = len(numbers)
             self._known.append(numbers)
             self._known_count += known
-        if self.rules.keeps_token_times:
-            self._token_times += request.output_tokens
         final = request.prompt_tokens + admission.most(request.max_tokens)
         left = admission.most(request.output_tokens)
         self._coming.append(
-            (request.id, request.arrival_ns, entered_ns, request.prompt_tokens, final, left, first, known, times)
+            (request.id, request.arrival_ns, entered_ns, request.prompt_tokens, final, left, first, known)
         )
+
+    def add_rows(self, rows: RequestTable) -> None:
+        """Write requests down, as rows, each of which comes to the engine when it arrives."""
+        self.settle()
+        table = columns(rows)
+        if self._contents is not None and rows.prompt_ids is not None:
+            numbers = [() if one.prompt_token_ids is None else self._contents.of(one) for one in rows]
+            counts = np.array([len(one) for one in numbers])
+            table[:, 7] = counts
+            table[:, 6] = self._known_count + np.cumsum(counts) - counts
+            self._known += [np.array(one, dtype=np.int64) for one in numbers]
+            self._known_count += int(counts.sum())
+        self._append(table)
 
     def cached_tokens(self, request: Request) -> int:
         """Return how many leading tokens of a request that is not here would be found now, the last one excepted."""
@@ -98,26 +112,35 @@ class Arrays:
             return
         table = np.array(self._coming, dtype=np.int64)
         self._coming = []
-        scalars = self.state.scalars
+        self._append(table)
+
+    def _append(self, table: IntArray) -> None:
+        """Put rows of `COMING` columns into the arrays."""
+        scalars, lefts = self.state.scalars, table[:, COMING.index(LEFT)]
         first, count = int(scalars[SUBMITTED]), len(table)
-        self._make_room(first + count, int(table[:, 4].max()))
+        self.make_room(count, int(table[:, COMING.index(FINAL)].max()), int(lefts.sum()))
         own = self.state.request[first : first + count]
-        own[:, (ID, ARRIVAL, ENTERED, PROMPT, FINAL, LEFT, CONTENTS, KNOWN, TOKEN_TIMES)] = table
+        own[:, COMING] = table
         own[:, TOKENS] = own[:, PROMPT]
         own[:, STATUS] = WAITING
         own[:, (SCHEDULED, FIRST_TOKEN)] = -1
+        own[:, TOKEN_TIMES] = scalars[TIMES_USED] + np.cumsum(lefts) - lefts
+        scalars[TIMES_USED] += int(lefts.sum())
         scalars[SUBMITTED] = first + count
 
     def more_contents(self) -> None:
         """Make room for more contents of blocks."""
         self.state = self.state._replace(contents=_longer(self.state.contents, 2 * len(self.state.contents)))
 
-    def _make_room(self, requests: int, longest: int) -> None:
+    def make_room(self, requests: int, longest: int, tokens: int) -> None:
+        """Make room for so many requests more, of at most `longest` tokens, that make `tokens` tokens."""
         state, rules = self.state, self.rules
+        requests += int(state.scalars[SUBMITTED])
+        times = int(state.scalars[TIMES_USED]) + tokens if rules.keeps_token_times else 0
         state = state._replace(
             request=_longer(state.request, requests),
             waiting=_longer(state.waiting, requests),
-            token_ns=_longer(state.token_ns, self._token_times),
+            token_ns=_longer(state.token_ns, times),
         )
         # Of those that decide ahead, all batches in flight but one may compute a token that is one too many.
         most = min(longest + rules.places - 1, rules.longest)
@@ -136,6 +159,15 @@ class Arrays:
             self._known = []
             state = state._replace(known=known, contents=_longer(state.contents, most + 1))
         self.state = state
+
+
+def columns(rows: RequestTable) -> IntArray:
+    """Return the `COMING` columns of requests that come when they arrive, and whose blocks' contents nobody knows."""
+    final, nothing = rows.prompt_tokens + rows.output_tokens, np.zeros(len(rows), dtype=np.int64)
+    arrival = rows.arrival_ns
+    return np.stack(
+        (rows.id, arrival, arrival, rows.prompt_tokens, final, rows.output_tokens, nothing, nothing), axis=1
+    )
 
 
 def _made(rules: Rules, tokens: int, samples: int) -> State:
