@@ -34,6 +34,7 @@ SOURCES = (
     "trace_gen/**/compiled.py",
     "trace_gen/perf_models/*/numbers.py",
     "orchestrator/engine/compiled/*.py",
+    "orchestrator/requests/generators/compiled.py",
 )
 """Where compiled functions are, and what they take from elsewhere: other functions, and the values of constants."""
 

@@ -29,6 +29,9 @@ class Ids(Protocol):
     def row(self, place: int) -> Sequence[int] | None:
         """Return the ids of a row, None where they are not known."""
 
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """Return the ids of all rows, and where each row's begin and end in them ``[n, 2]``; none are not known."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenIds:
@@ -56,6 +59,10 @@ class TokenIds:
         """Return the ids of a row, None where they are not known."""
         return self.values[int(self.begins[place]) : int(self.ends[place])] or None
 
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """See `Ids`."""
+        return _flat(self.values, self.begins, self.ends)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockHashes:
@@ -80,6 +87,27 @@ class BlockHashes:
         """Return what stands for the token ids of a row, None where it has no hashes."""
         hashes = self.values[int(self.begins[place]) : int(self.ends[place])]
         return HashedTokens(hashes, self.block, int(self.prompt_tokens[place])) if hashes else None
+
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """See `Ids`."""
+        hashes, bounds = _flat(self.values, self.begins, self.ends)
+        tokens = np.where(bounds[:, 1] > bounds[:, 0], self.prompt_tokens, 0)
+        ends = np.cumsum(tokens)
+        within = np.arange(int(tokens.sum())) - np.repeat(ends - tokens, tokens)
+        blocks = hashes[np.repeat(bounds[:, 0], tokens) + within // self.block]
+        return blocks * self.block + within % self.block, np.stack((ends - tokens, ends), axis=1)
+
+
+def _flat(values: array[int], begins: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:
+    """Return what rows have of `values`, one row after the other, and their bounds in it."""
+    whole = np.frombuffer(values, dtype=np.dtype(values.typecode)) if values else np.zeros(0, dtype=np.int64)
+    counts = ends - begins
+    last = np.cumsum(counts)
+    if (begins[1:] == ends[:-1]).all():
+        taken = whole[begins[0] : ends[-1]] if len(begins) else whole
+    else:
+        taken = whole[np.repeat(begins - (last - counts), counts) + np.arange(int(counts.sum()))]
+    return taken.astype(np.int64), np.stack((last - counts, last), axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,12 +22,12 @@ def plain_module(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCH, "0")
         compiles.cache_clear()
-        for loaded in _users():
+        for loaded in _of_both():
             package, _, last = loaded.rpartition(".")
             patch.delitem(sys.modules, loaded)
             patch.delattr(sys.modules[package], last)
         made = import_module(name)
-        for loaded in _users():
+        for loaded in _of_both():
             package, _, last = loaded.rpartition(".")
             del sys.modules[loaded]
             delattr(sys.modules[package], last)
@@ -35,11 +35,12 @@ def plain_module(name: str) -> ModuleType:
     return made
 
 
-def _users() -> list[str]:
-    """Return the modules that have compiled functions."""
+def _of_both() -> list[str]:
+    """Return the modules that have compiled functions, and those of the packages around them, which call them."""
     apart, made = (compiled.__module__, __name__), (compiled, inner)
     loaded = [name for name in sys.modules if name not in apart]
-    return [name for name in loaded if any(one in made for one in _decorators(sys.modules[name]))]
+    users = [name for name in loaded if any(one in made for one in _decorators(sys.modules[name]))]
+    return [name for name in loaded if name in users or ".compiled." in name]
 
 
 def _decorators(module: ModuleType) -> tuple[object, object]:

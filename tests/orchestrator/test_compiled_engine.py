@@ -214,7 +214,7 @@ TIMES = st.sampled_from(
 
 @reaches(
     0.9,
-    examples=60,
+    examples=36,
     options=OPTIONS,
     blocks=st.sampled_from([51, 60, 80, 1000]),
     times=TIMES,
@@ -295,7 +295,7 @@ def test_many_requests_are_told_in_pieces() -> None:
 def test_thousands_are_routed_at_once(router: str) -> None:
     """Engines come back for prices and room, and with much to tell, between two requests; nothing is lost by it."""
     options = {"max_num_batched_tokens": 64, "max_num_seqs": 16, "pipeline": 1, "max_model_len": 200}
-    arriving = workload(4, 6000, 400, 118, "", False)
+    arriving = workload(4, 2500, 400, 118, "", False)
     ordinary, compiled = both(options, 300, arriving, engines=3, router=router, tabled=True)
     assert_same(ordinary, compiled)
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from orchestrator.engine.compiled.contents import Contents
 from orchestrator.engine.compiled.layout import (
     ARRIVAL,
     ASLEEP,
@@ -42,7 +43,6 @@ from orchestrator.engine.compiled.layout import (
     State,
 )
 from orchestrator.engine.compiled.pricing import Prepared
-from orchestrator.kv_memory.block_contents import BlockContents
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.admission import Admission
 from orchestrator.requests.request import Request
@@ -61,9 +61,9 @@ class Arrays:
         self.rules = rules
         self.state = _made(rules, len(prepared.prices.tokens_ns), len(prepared.prices.samples_ns))
         self._coming: list[tuple[int, ...]] = []
-        self._known: list[IntArray] = []
+        self._known: list[SmallArray] = []
         self._known_count = 0
-        self._contents = BlockContents(rules.block_size) if rules.numbered else None
+        self._contents = Contents(rules.block_size) if rules.numbered else None
 
     def __len__(self) -> int:
         """How many requests have come."""
@@ -89,12 +89,11 @@ class Arrays:
         self.settle()
         table = columns(rows)
         if self._contents is not None and rows.prompt_ids is not None:
-            numbers = [() if one.prompt_token_ids is None else self._contents.of(one) for one in rows]
-            counts = np.array([len(one) for one in numbers])
-            table[:, 7] = counts
-            table[:, 6] = self._known_count + np.cumsum(counts) - counts
-            self._known += [np.array(one, dtype=np.int64) for one in numbers]
-            self._known_count += int(counts.sum())
+            numbers, counts = self._contents.of_rows(rows)
+            table[:, COMING.index(CONTENTS)] = self._known_count + np.cumsum(counts) - counts
+            table[:, COMING.index(KNOWN)] = counts
+            self._known.append(numbers)
+            self._known_count += len(numbers)
         self._append(table)
 
     def cached_tokens(self, request: Request) -> int:

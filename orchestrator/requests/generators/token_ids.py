@@ -10,10 +10,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.compiling import compiles
 from foundation.draws import draw
 from foundation.records import dataclass
 from orchestrator.requests.generators.clients import ClientSettings
@@ -23,6 +25,7 @@ IntArray = NDArray[np.int64]
 VOCABULARY = 128_000
 """About that of Llama 3; ids are from 0 on."""
 _WORD = 2**64 - 1
+_NONE: IntArray = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,20 @@ class GeneratedIds:
         ids.frombytes(np.concatenate(made).astype(np.int32).tobytes())
         return ids
 
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """Return the ids of all rows, and where each row's begin and end in them; see `Ids`."""
+        keys: list[int] = []
+        counts: list[int] = []
+        ends = [0]
+        for at in self.places.tolist():
+            if self.clients[int(self.parts.client[at])].has_ids:
+                for kind, client, of, within, tokens in self._answer(at) if self.answers else self._prompt(at):
+                    keys.append(self._key(kind, client, of, within))
+                    counts.append(tokens)
+            ends.append(len(counts))
+        lasts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))[ends]
+        return many_hashed(keys, counts), np.stack((lasts[:-1], lasts[1:]), axis=1)
+
     def _prompt(self, at: int) -> Iterator[tuple[str, int, int, int, int]]:
         parts = self.parts
         client, unit, turn, leaf = (int(one[at]) for one in (parts.client, parts.unit, parts.turn, parts.leaf))
@@ -84,7 +101,31 @@ class GeneratedIds:
         yield "answer", int(parts.client[at]), int(parts.unit[at]), int(parts.turn[at]), int(parts.output[at])
 
     def _part(self, kind: str, client: int, of: int, within: int, tokens: int) -> IntArray:
-        return hashed(draw(self.seed, kind, client, of, within), tokens)
+        return hashed(self._key(kind, client, of, within), tokens)
+
+    def _key(self, kind: str, client: int, of: int, within: int) -> int:
+        return (
+            _shared_key(self.seed, client, of, within)
+            if kind == "prefix"
+            else draw(self.seed, kind, client, of, within)
+        )
+
+
+@lru_cache(maxsize=16_384)
+def _shared_key(seed: int, client: int, of: int, within: int) -> int:
+    return draw(seed, "prefix", client, of, within)
+
+
+def many_hashed(keys: Sequence[int], counts: Sequence[int]) -> IntArray:
+    """Return what `hashed` does of each key, one after the other."""
+    if not compiles():
+        return np.concatenate([_NONE, *map(hashed, keys, counts)])
+    from orchestrator.requests.generators.compiled import fill_hashed
+
+    words = np.array([key & _WORD for key in keys], dtype=np.uint64)
+    ids = np.empty(sum(counts), dtype=np.int64)
+    fill_hashed(words, np.array(counts, dtype=np.int64), VOCABULARY, ids)
+    return ids
 
 
 def hashed(key: int, count: int) -> IntArray:
