@@ -86,6 +86,9 @@ class EstimateSettings:
                 yield Problem(name, "is not given", "say how many tokens")
         if self.model_name is None and self.run is None:
             yield Problem("model_name", "no model is named", "give one")
+        name = perf_models.name_of(type(self.perf_model))
+        if self.run is not None and name != "roofline":
+            yield Problem("perf_model", f"{name} beside --run, which says what latencies are from", "leave one out")
         files = [self.run, *(self.registry / f"{name}.json" for name in ("gpu", "model", "ptps"))]
         taken = [path.absolute() for path in files if path is not None]
         for name in ("json", "csv", "report"):

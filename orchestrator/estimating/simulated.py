@@ -65,7 +65,12 @@ def simulate_batch(spec: RunSpec, batch_size: int, prompt_length: int, response_
         req_num=batch_size, input_len=prompt_length, output_len=response_length + 1, request_rate=math.inf
     )
     ends = _Ends()
-    result = Simulation(replace(spec, workload=asked.workload), [ends]).run()
+    try:
+        result = Simulation(replace(spec, workload=asked.workload), [ends]).run()
+    except UserError as error:
+        if error.path is not None:
+            raise
+        raise UserError(f"the full simulation: {error}") from error  # its flags are those of a run
     if result.turned_away:
         reason = result.turned_away[0].reason
         raise UserError(

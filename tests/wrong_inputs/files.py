@@ -626,6 +626,29 @@ _CLIENT = {
 }
 
 
+REGISTRIES = {
+    "good": ("", ""),
+    "bandwidth": ('"memory_bandwidth_gb_s": 2000', '"memory_bandwidth_gb_s": null'),
+    "word": ("13300000000", '"13 GB"'),
+    "bits": ("524288", '524288, "bits": 7'),
+    "speed": ("10000", "0"),
+    "object": ('{"ptps": 10000}', '"fast"'),
+    "syntax": ('{"ptps"', '{"ptps":'),
+}
+"""Registries of the estimator, each with one text in one of its files changed."""
+_REGISTRY = {
+    "gpu": '{\n "A100": {"memory_bandwidth_gb_s": 2000}\n}\n',
+    "model": '{\n "opt": {"weight_bytes": 13300000000, "kv_bytes_per_token": 524288}\n}\n',
+    "ptps": '{\n "opt": {\n  "A100": {"ptps": 10000}\n }\n}\n',
+}
+
+
+def _registries() -> Files:
+    for folder, (before, after) in REGISTRIES.items():
+        for name, text in _REGISTRY.items():
+            yield f"g/{folder}/{name}.json", text.replace(before, after) if before else text
+
+
 def _served(**values: Any) -> str:
     """Return two recorded requests, the second with `values`; None takes a field out."""
     return "".join(json.dumps(one) + "\n" for one in (_SERVED[0], _with(_SERVED[1], values)))
@@ -703,6 +726,7 @@ def _files() -> Files:
     yield from _changed("c", CASE, CASES, CASE_TEXTS)
     yield from OTHERS.items()
     yield from _validation()
+    yield from _registries()
 
 
 def _changed(

@@ -40,6 +40,7 @@ GOOD = (
     "main --req_num 2 --model_name gpt2 --fabric fa/all_reduce.txt --npu_num 2",
     "main validate --recorded v/good/requests.jsonl --simulated v/run.csv",
     "main validate --recorded b/good.json --simulated v/run.csv",
+    "main estimate --model_name opt --gpu A100 --prompt_length 9 --response_length 3 --registry g/good",
 )
 
 
