@@ -90,7 +90,10 @@ def compare(estimate: Estimate, spec: RunSpec) -> Comparison:
     return Comparison(estimate, simulated, f"scheduling {names['scheduling']}, performance model {names['perf_model']}")
 
 
-HEADER = ("token", *(f"{what} {side}" for what in ("ms", "phase", "total") for side in ("formula", "full", "error, %")))
+HEADER = (
+    "token",
+    *(f"{what}: {side}" for what in ("it", "phase", "total") for side in ("formula", "full", "error, %")),
+)
 
 
 def shown_tokens(response_length: int) -> list[int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from math import fsum
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import UserError
 from foundation.records import dataclass
+from orchestrator.estimating.entries import Known, known, ptps_of
 from orchestrator.estimating.formulas import Formula
 from orchestrator.estimating.registries import Registries
 from trace_gen.perf_models import PerfModelSettings
+from trace_gen.perf_models.roofline import RooflineSettings
 
 DEFAULT_REGISTRY = Path("data")
 
@@ -51,9 +52,24 @@ class Estimate:
         """The prompt phase, then each token of the token phase, seconds: `response_length` + 1 values."""
         return self.formula.latencys(self.asked.batch_size, self.asked.prompt_length, self.asked.response_length)
 
+    @property
+    def prompt_phase(self) -> float:
+        """L_p, s."""
+        return self.formula.prompt_phase(self.asked.batch_size, self.asked.prompt_length)
+
+    @property
+    def token_phase(self) -> float:
+        """L_t, s, by the closed form."""
+        asked = self.asked
+        return self.formula.token_phase(asked.batch_size, asked.prompt_length, asked.response_length)
+
+    @property
+    def total(self) -> float:
+        """L, s."""
+        return self.prompt_phase + self.token_phase
+
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name: seconds, bytes, bytes/s, tokens/s."""
-        latencys = self.latencys
         return {
             "model": self.model,
             "gpu": self.gpu,
@@ -65,36 +81,46 @@ class Estimate:
             "bandwidth_bytes_per_s": self.formula.bandwidth,
             "ptps": self.formula.ptps,
             "ptps_source": self.source,
-            "prompt_phase_s": latencys[0],
-            "token_phase_s": fsum(latencys[1:]),
-            "total_s": fsum(latencys),
-            "latencys": latencys,
+            "prompt_phase_s": self.prompt_phase,
+            "token_phase_s": self.token_phase,
+            "total_s": self.total,
+            "latencys": self.latencys,
             "notes": list(self.notes),
         }
 
 
-def estimate(
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """The formulas of a model on a GPU, for any batch: profiled once, asked many times."""
+
+    known: Known
+    formula: Formula
+    source: str
+    notes: tuple[str, ...]
+
+    def estimate(self, asked: Asked) -> Estimate:
+        """Return the estimate of a batch."""
+        return Estimate(asked, self.known.model.name, self.known.gpu.name, self.formula, self.source, self.notes)
+
+
+def estimator(
     registries: Registries,
     model_name: str,
     gpu: str | None,
-    asked: Asked,
     *,
     perf_model: PerfModelSettings | None = None,
     efficiency: float = 1.0,
-) -> Estimate:
-    """Return the estimate of a model on a GPU (None: the one that PyTorch finds).
+) -> Estimator:
+    """Return the formulas of a model on a GPU (None: the one that PyTorch finds).
 
     `perf_model` (default: the roofline) gives the prompt speed where the registry has none; `efficiency`: the part of
     the memory bandwidth that reading reaches. Wrong input is a `UserError`.
     """
-    from orchestrator.estimating.entries import known, ptps_of
-    from trace_gen.perf_models import perf_models
-
     one = known(registries, model_name, gpu)
-    speed, said = ptps_of(registries, one, gpu, perf_model or perf_models.get("roofline")())
-    formula = Formula(one.model.weight_bytes, one.model.kv_bytes_per_token, one.gpu.bandwidth * efficiency, speed.ptps)
-    notes = (*one.notes, *([said] if said else []))
-    return Estimate(asked, one.model.name, one.gpu.name, formula, speed.source, notes)
+    speed, said = ptps_of(registries, one, gpu, perf_model or RooflineSettings())
+    model = one.model
+    formula = Formula(model.weight_bytes, model.kv_bytes_per_token, one.gpu.bandwidth * efficiency, speed.ptps)
+    return Estimator(one, formula, speed.source, (*one.notes, *([said] if said else [])))
 
 
 def simulate(
@@ -113,18 +139,20 @@ def simulate(
     lacks is taken from what ships, as `orrery estimate` does. Wrong input is a `foundation.errors.UserError`.
     """
     asked = Asked(prompt_length, response_length, batch_size)
-    return estimate(Registries(Path(registry)), model_name, gpu, asked, efficiency=efficiency).latencys
+    return estimator(Registries(Path(registry)), model_name, gpu, efficiency=efficiency).estimate(asked).latencys
 
 
-def figure_rows(found: Estimate) -> list[tuple[str, ...]]:
-    """Return what an estimate rests on, and its phases, each with its unit."""
-    formula, figures = found.formula, found.as_json()
+def basis_rows(formula: Formula, source: str) -> list[tuple[str, ...]]:
+    """Return what estimates rest on, each with its unit."""
     return [
         ("weights", f"{formula.weight_bytes / 1e9:.3f} GB"),
         ("KV cache of a token", f"{formula.kv_bytes_per_token / 1e3:.3f} kB"),
         ("memory bandwidth", f"{formula.bandwidth / 1e9:.1f} GB/s"),
-        (f"PTPS, from {found.source}", f"{formula.ptps:.1f} tokens/s"),
-        ("prompt phase", f"{1e3 * figures['prompt_phase_s']:.3f} ms"),
-        ("token phase", f"{1e3 * figures['token_phase_s']:.3f} ms"),
-        ("total", f"{1e3 * figures['total_s']:.3f} ms"),
+        (f"PTPS, from {source}", f"{formula.ptps:.1f} tokens/s"),
     ]
+
+
+def phase_rows(found: Estimate) -> list[tuple[str, ...]]:
+    """Return the phases of an estimate, each with its unit."""
+    phases = {"prompt phase": found.prompt_phase, "token phase": found.token_phase, "total": found.total}
+    return [(name, f"{1e3 * value:.3f} ms") for name, value in phases.items()]

@@ -16,7 +16,7 @@ from foundation.errors import UserError
 from orchestrator.cli import dispatch
 from orchestrator.estimating.comparison import Comparison, compare, shown_tokens
 from orchestrator.estimating.entries import known
-from orchestrator.estimating.estimate import Asked, estimate
+from orchestrator.estimating.estimate import Asked, estimator
 from orchestrator.estimating.prompts import PROMPT_TOKENS, prompt_speed, simulated
 from orchestrator.estimating.registries import Registries
 from orchestrator.estimating.simulated import simulate_batch
@@ -57,8 +57,8 @@ def ideal(tmp_path: Path) -> str:
 
 
 def compared(registries: Registries, model: str, gpu: str, asked: Asked, efficiency: float = 1.0) -> Comparison:
-    found = estimate(registries, model, gpu, asked, efficiency=efficiency)
-    return compare(found, known(registries, model, gpu).run(RooflineSettings()))
+    one = estimator(registries, model, gpu, efficiency=efficiency)
+    return compare(one.estimate(asked), one.known.run(RooflineSettings()))
 
 
 def opt_missing(batch: int) -> tuple[int, int]:
@@ -157,7 +157,7 @@ def test_requests_that_wait_are_told(tmp_path: Path) -> None:
     assert any(
         f"{found.simulated.late} of 16 requests were taken up later than the first" in one for one in found.notes
     )
-    with pytest.raises(UserError, match="^the full simulation: --npu_mem: facebook/opt-66b needs 131.439 GB"):
+    with pytest.raises(UserError, match=r"^the full simulation: --npu_mem: facebook/opt-66b needs 131.439 GB"):
         compared(Registries(tmp_path), "facebook/opt-66b", "A100-80G", Asked(1024, 4, 1))
 
 
@@ -281,6 +281,26 @@ def test_a_comparison_is_told_in_tables_and_files(tmp_path: Path, capsys: pytest
     assert page.count("<svg") == 4 and "full simulation" in page and page.count("<tr>") > 8
     code, out, _ = call(capsys, "estimate", *asked[:-1], 0, "--compare", "--registry", tmp_path)
     assert code == 0 and "After so many tokens" not in out and len(latencys(out)) == 1
+
+
+def test_several_batches_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--model_name", "gpt2", "--gpu", "A100-80G", "--prompt_length", "64,512", "--response_length", 8)
+    words = (*asked, "--batch_size", "1, 4", "--registry", tmp_path, "--json", tmp_path / "out.json")
+    code, plain, _ = call(capsys, "estimate", *words)
+    assert code == 0 and "latencys" not in plain and "error" not in plain
+    code, out, _ = call(capsys, "estimate", *words, "--compare")
+    found = json.loads((tmp_path / "out.json").read_text())
+    rows = [line.split() for line in out.splitlines() if re.match(r"  \d", line)]
+    assert [row[:2] for row in rows] == [["64", "1"], ["64", "4"], ["512", "1"], ["512", "4"]]
+    for row, one in zip(rows, found, strict=True):
+        formula = one["formula"]
+        errors = (one["prompt_phase_error"], one["token_phase_error"], one["total_error"])
+        assert row[2] == f"{1e3 * formula['prompt_phase_s']:.3f}" and row[4] == f"{1e3 * formula['total_s']:.3f}"
+        assert row[5:] == [f"{100 * error:+.1f}" for error in errors] and " ".join(row[:5]) in " ".join(plain.split())
+    late = ("--model_name", "opt-30b", *asked[2:4], "--prompt_length", 1024, "--response_length", 2, "--compare")
+    code, out, err = call(capsys, "estimate", *late, "--batch_size", "1,16", "--registry", tmp_path)
+    assert code == 0 and out.splitlines()[-1].count("*") == 3 and out.count("*") == 3
+    assert "requests were taken up later than the first" in err
 
 
 def test_a_run_file_shows_what_hosts_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
