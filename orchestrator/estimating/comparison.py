@@ -91,8 +91,8 @@ def compare(estimate: Estimate, spec: RunSpec) -> Comparison:
 
 
 HEADER = (
-    "token",
-    *(f"{what}: {side}" for what in ("it", "phase", "total") for side in ("formula", "full", "error, %")),
+    "after",
+    *(f"{what}: {side}" for what in ("token", "phase", "total") for side in ("formula", "full", "error, %")),
 )
 
 
