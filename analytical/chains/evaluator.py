@@ -6,22 +6,17 @@ The time of a set is ``[k, 1]`` while its ranks are in step and ``[k, ranks]`` f
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from analytical.chains.meetings import Meeting, narrow
 from analytical.chains.message_delays import MessageDelays
-from analytical.chains.plan import (
-    ChainPlan,
-    CollectiveStop,
-    KnownSizes,
-    MessageStop,
-    ReceiveStop,
-    SoloRun,
-    Together,
-)
+from analytical.chains.plan import ChainPlan, KnownSizes, Together
+from analytical.chains.repeats import Repeat
 from analytical.chains.solver import CollectiveSolver
+from analytical.chains.stops import CollectiveStop, MessageStop, ReceiveStop, SoloRun, Stop
 from analytical.chains.stretches import stretch_ns
 from analytical.machine.description import Machine
 from analytical.machine.network import DelayModel
@@ -30,6 +25,10 @@ from converters.execution_graph import ExecutionGraph, IntArray, IterationResult
 
 class NotAChainError(Exception):
     """The values of a graph are not for this way; the event queue takes it, or says what is wrong."""
+
+
+State = tuple[list[IntArray], dict[tuple[int, int], int]]
+"""Times of sets, and streams that were counted by set and group."""
 
 
 class ChainEvaluator:
@@ -42,17 +41,40 @@ class ChainEvaluator:
     def evaluate(self, plan: ChainPlan, graph: ExecutionGraph, solver: CollectiveSolver) -> IterationResult:
         """Return the result of every step. Raises `NotAChainError` where a value needs the event queue."""
         run = _Run(plan, graph, self._machine)
-        for stop in plan.stops:
+        at = 0
+        for repeat in plan.repeats:
+            self._pass(plan.stops[at : repeat.first], run, solver)
+            at = repeat.first + self._pass_repeat(plan, repeat, run, solver)
+        self._pass(plan.stops[at:], run, solver)
+        return run.result()
+
+    def _pass(self, stops: Sequence[Stop], run: _Run, solver: CollectiveSolver) -> None:
+        """Evaluate stops, one after the other."""
+        for stop in stops:
             if isinstance(stop, SoloRun):
                 run.enter_alone(stop, solver)
             elif isinstance(stop, CollectiveStop):
                 run.enter(stop, solver)
             elif isinstance(stop, MessageStop):
                 index, at = stop.sender
-                run.send(stop, self._delays.get(plan.sets[index].ranks[0], stop.delta, run.sizes[index][at]))
+                run.send(stop, self._delays.get(run.first_rank(index), stop.delta, run.sizes[index][at]))
             else:
                 run.receive(stop)
-        return run.result()
+
+    def _pass_repeat(self, plan: ChainPlan, repeat: Repeat, run: _Run, solver: CollectiveSolver) -> int:
+        """Evaluate what repeats until it moves times on only, and leave out the rest; return how many stops are done.
+
+        The last time is not among them: something else may follow it.
+        """
+        if not run.repeats(repeat):
+            return 0
+        for turn in range(1, repeat.times):
+            before = run.state(repeat)
+            first = repeat.first + (turn - 1) * repeat.period
+            self._pass(plan.stops[first : first + repeat.period], run, solver)
+            if run.skip(repeat, before, repeat.times - 1 - turn):
+                break
+        return (repeat.times - 1) * repeat.period
 
 
 class _Run:
@@ -75,6 +97,32 @@ class _Run:
         self.sizes = self._known.sizes
         if self._known.smallest < 1:
             raise NotAChainError
+
+    def first_rank(self, index: int) -> int:
+        """Return the first rank of a set."""
+        return self._plan.sets[index].ranks[0]
+
+    def repeats(self, repeat: Repeat) -> bool:
+        """Whether the stops are of the same bytes, and as far from each other, each time."""
+        return repeat.same(self.sizes, self._segments)
+
+    def state(self, repeat: Repeat) -> State:
+        """Return the times of the sets of `repeat`, and all counts of streams."""
+        return [self._times[index] for index, _, _ in repeat.sets], dict(self._streams)
+
+    def skip(self, repeat: Repeat, before: State, times: int) -> bool:
+        """Let what has happened since `before` happen so many times more, if it moved all times by the same."""
+        then, counted = before
+        now = [self._times[index] for index, _, _ in repeat.sets]
+        moved = now[0][:, :1] - then[0][:, :1]
+        for time, earlier in zip(now, then, strict=True):
+            if time.shape != earlier.shape or (time - earlier != moved).any():
+                return False
+        for (index, _, _), time in zip(repeat.sets, now, strict=True):
+            self._times[index] = time + times * moved
+        for key, count in self._streams.items():
+            self._streams[key] = count + times * (count - counted.get(key, 0))
+        return True
 
     def enter(self, stop: CollectiveStop, solver: CollectiveSolver) -> None:
         """Evaluate a collective that several sets meet in, or whose ranks are not in step."""

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytical.chains.meetings import Meeting, MeetingFinder
+from analytical.chains.repeats import Repeat, find_repeats
+from analytical.chains.stops import CollectiveStop, MessageStop, ReceiveStop, SoloRun, Stop
 from analytical.chains.stretches import MOST_PIECES, OwnNodes, Shares, share_out
 from analytical.machine.description import Machine
 from analytical.machine.messages import WRAPPING_GROUPS, point_to_point_tag
@@ -35,57 +37,6 @@ class SetPlan:
 
     ranks: tuple[int, ...]
     stop_rows: NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class CollectiveStop:
-    """Sets that enter a collective together. `members`: (set, number of the stop within the set)."""
-
-    meeting: Meeting
-    members: list[tuple[int, int]]
-
-
-@dataclass(slots=True)
-class SoloRun:
-    """Collectives in a row that one set has to itself; the first is stop number `first` of the set.
-
-    `alike`: so many of one kind follow each other.
-    """
-
-    index: int
-    first: int
-    alike: list[tuple[Meeting, int]]
-
-    @property
-    def meetings(self) -> list[Meeting]:
-        """The kind of each."""
-        return [meeting for meeting, count in self.alike for _ in range(count)]
-
-    def add(self, meeting: Meeting) -> None:
-        """Add one at the end."""
-        last, count = self.alike[-1]
-        if last is meeting:
-            self.alike[-1] = (meeting, count + 1)
-        else:
-            self.alike.append((meeting, 1))
-
-
-@dataclass(slots=True)
-class MessageStop:
-    """A SEND of a set, `sender`: (set, number of the stop within the set). Its arrival is kept in `slot`."""
-
-    sender: tuple[int, int]
-    delta: int
-    slot: int
-
-
-@dataclass(slots=True, eq=False)
-class ReceiveStop:
-    """The RECV of `send`'s message. ``places[i]``: the sender's column for the receiver's column i."""
-
-    receiver: tuple[int, int]
-    send: MessageStop
-    places: NDArray[np.int64]
 
 
 Together = tuple[int, bool, int, list[tuple[Meeting, int]]]
@@ -110,15 +61,13 @@ class KnownSizes:
         return cls([of_set.tolist() for of_set in sizes], smallest)
 
 
-Stop = CollectiveStop | SoloRun | MessageStop | ReceiveStop
-
-
 @dataclass(slots=True)
 class ChainPlan:
     """The sets and the order in which their stops are evaluated.
 
     `shares` are those of all sets side by side; `begins` says where each set's stretches begin there, and where they
-    end. `shared`: sets meet each other in collectives. `sizes`: what is known by the bytes of all stops.
+    end. `shared`: sets meet each other in collectives. `repeats`: which stops come again and again. `sizes`: what is
+    known by the bytes of all stops.
     """
 
     sets: list[SetPlan]
@@ -127,6 +76,7 @@ class ChainPlan:
     shares: Shares
     begins: list[int]
     shared: bool
+    repeats: list[Repeat]
     sizes: Recent[KnownSizes] = field(default_factory=lambda: Recent(SIZES_KEPT))
 
 
@@ -154,6 +104,7 @@ def plan_chains(graph: ExecutionGraph, machine: Machine) -> ChainPlan | None:
         shares=share_out(between, machine),
         begins=[0, *accumulate(own.stretches for own in between)],
         shared=any(isinstance(stop, CollectiveStop) for stop in ordering.stops),
+        repeats=find_repeats(ordering.stops),
     )
 
 

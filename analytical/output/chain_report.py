@@ -8,8 +8,9 @@ import numpy as np
 
 from analytical.chains.evaluator import ChainEvaluator, NotAChainError
 from analytical.chains.meetings import Meeting
-from analytical.chains.plan import ChainPlan, CollectiveStop, MessageStop, SoloRun, plan_chains
+from analytical.chains.plan import ChainPlan, plan_chains
 from analytical.chains.solver import CollectiveSolver
+from analytical.chains.stops import CollectiveStop, MessageStop, SoloRun
 from analytical.chains.volume import CollectiveVolume
 from analytical.collectives.models import Models
 from analytical.events.program import compile_graph

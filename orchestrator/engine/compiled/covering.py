@@ -12,7 +12,7 @@ from orchestrator.kv_memory.groups import FULL
 from orchestrator.observers.interface import Observer, Run, hears_iterations
 from orchestrator.pricing.compiled.covering import lacks
 
-LEAST_REQUESTS, LEAST_UNCOMPILED = 500, 20_000
+LEAST_REQUESTS, LEAST_UNCOMPILED = 200, 20_000
 """Of a run in which compiled loops take less time than loading them, or than compiling them first."""
 LOOP = "handing.run_described"
 MOST_KINDS = 4
