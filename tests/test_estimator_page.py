@@ -18,7 +18,7 @@ from orchestrator.estimating import simulate
 
 PAGE = (Path(__file__).parents[1] / "docs/estimator.md").read_text()
 SETTINGS = (EstimateSettings, ProfileGpuSettings, ProfileModelSettings, ProfilePromptSettings)
-BLOCKS = re.findall(r"```bash\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```(bash|text)\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_pages_commands_print_what_it_shows(
@@ -27,17 +27,19 @@ def test_the_pages_commands_print_what_it_shows(
     """Lines are compared but for their blanks; the one that is cut is compared as far as it goes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("orchestrator.estimating.gpu.present_gpu", lambda: None)
+    printed: list[str] = []
     shown = 0
-    for commands, text in BLOCKS:
-        for command in commands.splitlines():
-            words = shlex.split(command)
-            assert words[0] == "orrery" and dispatch(words[1:]) == 0
-        printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-        for line in text.splitlines():
-            wanted = " ".join(line.split())
-            assert any(one == wanted or (wanted[-1] == "," and one.startswith(wanted)) for one in printed), wanted
+    for kind, block in BLOCKS:
+        lines = [" ".join(line.split()) for line in block.splitlines()]
+        if kind == "bash":
+            for words in map(shlex.split, lines):
+                assert words[0] == "orrery" and dispatch(words[1:]) == 0
+            printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+            continue
+        for line in lines:
+            assert any(one == line or (line[-1] == "," and one.startswith(line)) for one in printed), line
             shown += 1
-    assert len(BLOCKS) >= 5 and shown >= 24
+    assert len(BLOCKS) >= 11 and shown >= 25
 
 
 def test_the_pages_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.settings.specification import RunSpec
 
 MOST_TOKENS, MOST_SEQUENCES = 2**20, 2**16
+MOST_SIMULATED = 10**7
+"""Tokens of a batch whose times are kept: some hundred bytes each."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class EstimateSettings:
         if self.run is not None and name != "roofline":
             yield Problem("perf_model", f"{name} beside --run, which says what latencies are from", "leave one out")
         yield from self._wrong_files()
+        longest = max((size for _, size in self.batches), default=0) * (self.response_length or 0)
+        if self.compares and longest > MOST_SIMULATED:
+            what = f"{longest} tokens of a batch, of which the full simulation keeps {MOST_SIMULATED} at most"
+            yield Problem("response_length", what, "give fewer, or a smaller --batch_size")
 
     def _wrong_files(self) -> Iterator[Problem]:
         files = [self.run, *(self.registry / f"{name}.json" for name in ("gpu", "model", "ptps"))]

@@ -60,6 +60,14 @@ class Comparison:
         return {"token": token, "token_phase": phase, "total": total}
 
     @property
+    def equal_efficiency(self) -> float | None:
+        """The part of the GPU's bandwidth with which both have the same token phase; None where there is none."""
+        estimate = self.estimate
+        if not estimate.asked.response_length:
+            return None
+        return estimate.efficiency * (1 + float(self.curves["token_phase"].error[-1]))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of either side."""
         late = self.simulated.late
@@ -71,6 +79,7 @@ class Comparison:
         """Return the figures by name, seconds."""
         found: dict[str, Any] = {"formula": self.estimate.as_json(), "engine": self.engine}
         found["simulated_latencys"] = (self.simulated.latencies_ns / 1e9).tolist()
+        found["equal_efficiency"] = self.equal_efficiency
         found["prompt_phase_error"] = float(self.prompt.error[0])
         for name, curve in self.curves.items() if self.estimate.asked.response_length else ():
             found[f"{name}_error"] = float(curve.error[-1])
@@ -117,6 +126,11 @@ def prompt_row(comparison: Comparison) -> Row:
     return ("prompt phase", *_cells(comparison.prompt, 0))
 
 
+def efficiency_line(comparison: Comparison) -> str:
+    """Return the efficiency that would make the token phases equal, in a sentence."""
+    return f"With an efficiency of {comparison.equal_efficiency:.3f} both token phases would be the same."
+
+
 def time_rows(comparison: Comparison) -> list[Row]:
     """Return where the full simulation's time went: ms and share, %, the longest first."""
     spent = sorted(comparison.simulated.by_class.items(), key=lambda part: -part[1])
@@ -130,6 +144,7 @@ def print_comparison(comparison: Comparison, stream: TextIO) -> None:
     print_table(f"Formula beside the full simulation ({comparison.engine})", phase, [prompt_row(comparison)], stream)
     if comparison.estimate.asked.response_length:
         print_table("After so many tokens, ms", HEADER, curve_rows(comparison), stream)
+        print(f"\n{efficiency_line(comparison)}", file=stream)
     print_table("Where the full simulation's time went", ("", "ms", "%"), time_rows(comparison), stream)
 
 

@@ -46,6 +46,8 @@ class Estimate:
     formula: Formula
     source: str
     notes: tuple[str, ...] = ()
+    efficiency: float = 1.0
+    """The part of the GPU's bandwidth that `formula` has."""
 
     @property
     def latencys(self) -> list[float]:
@@ -79,6 +81,7 @@ class Estimate:
             "weight_bytes": self.formula.weight_bytes,
             "kv_bytes_per_token": self.formula.kv_bytes_per_token,
             "bandwidth_bytes_per_s": self.formula.bandwidth,
+            "efficiency": self.efficiency,
             "ptps": self.formula.ptps,
             "ptps_source": self.source,
             "prompt_phase_s": self.prompt_phase,
@@ -97,10 +100,12 @@ class Estimator:
     formula: Formula
     source: str
     notes: tuple[str, ...]
+    efficiency: float
 
     def estimate(self, asked: Asked) -> Estimate:
         """Return the estimate of a batch."""
-        return Estimate(asked, self.known.model.name, self.known.gpu.name, self.formula, self.source, self.notes)
+        model, gpu = self.known.model.name, self.known.gpu.name
+        return Estimate(asked, model, gpu, self.formula, self.source, self.notes, self.efficiency)
 
 
 def estimator(
@@ -120,7 +125,7 @@ def estimator(
     speed, said = ptps_of(registries, one, gpu, perf_model or RooflineSettings())
     model = one.model
     formula = Formula(model.weight_bytes, model.kv_bytes_per_token, one.gpu.bandwidth * efficiency, speed.ptps)
-    return Estimator(one, formula, speed.source, (*one.notes, *([said] if said else [])))
+    return Estimator(one, formula, speed.source, (*one.notes, *([said] if said else [])), efficiency)
 
 
 def simulate(

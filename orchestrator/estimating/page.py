@@ -11,6 +11,7 @@ from orchestrator.estimating.comparison import (
     Comparison,
     Curve,
     curve_rows,
+    efficiency_line,
     prompt_row,
     time_rows,
 )
@@ -85,4 +86,6 @@ def _tables(comparison: Comparison) -> list[str]:
     prompt = table("prompt", ("", "formula, ms", "full, ms", "error, %"), [prompt_row(comparison)])
     spent = table("time", ("where the full simulation's time went", "ms", "%"), time_rows(comparison))
     curves = table("figures", HEADER, curve_rows(comparison))
-    return [card(prompt), card(curves), card(spent)]
+    if not comparison.estimate.asked.response_length:
+        return [card(prompt), card(spent)]
+    return [card(prompt), card(curves, paragraph(efficiency_line(comparison), soft=True)), card(spent)]

@@ -27,6 +27,8 @@ WEIGHTS = ("weight_bytes", "model_size", "s_mw")
 KV = ("kv_bytes_per_token", "kv_cache_bytes_per_token", "s_kvc")
 PTPS = ("ptps", "k")
 """The names of each figure, the first of which is written."""
+KV_WIDTHS = (8, 16)
+"""Bits of a number in the KV cache, where they are not those of the weights."""
 FASTEST = 1e9
 """GB/s, and prompt tokens a second: far more than there is, far less than floats hold."""
 
@@ -104,6 +106,8 @@ class Registries:
             _bits(entry, "kv_bits"),
             entry.text("config", default=None),
         )
+        if read.kv_bits not in (read.bits, *KV_WIDTHS):
+            entry.wrong("kv_bits", f"one of {read.bits}, {', '.join(map(str, KV_WIDTHS))}, which a KV cache may have")
         fields.finish()
         return read
 

@@ -20,6 +20,7 @@ from orchestrator.estimating.estimate import Asked, estimator
 from orchestrator.estimating.prompts import PROMPT_TOKENS, prompt_speed, simulated
 from orchestrator.estimating.registries import Registries
 from orchestrator.estimating.simulated import simulate_batch
+from trace_gen.perf_models import perf_models
 from trace_gen.perf_models.roofline import RooflineSettings
 
 BANDWIDTH = 2000
@@ -123,8 +124,19 @@ def test_the_original_experiment_on_an_a100(tmp_path: Path) -> None:
     registries = Registries(tmp_path)
     plain = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1)).curves["token_phase"].error
     assert plain.min() > -0.24 and plain.max() < -0.20
-    curves = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), efficiency=0.78).curves
-    assert all(np.abs(curve.error).max() < 0.015 for curve in curves.values())
+    found = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), efficiency=0.78)
+    assert all(np.abs(curve.error).max() < 0.015 for curve in found.curves.values())
+    equal = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), found.equal_efficiency or 0)
+    assert abs(equal.curves["token_phase"].error[-1]) < 1e-12 and 0.77 < equal.estimate.efficiency < 0.78
+
+
+def test_the_original_experiment_by_the_datasheets_roofline(tmp_path: Path) -> None:
+    """The backend's own roofline, without efficiencies: token phases within 0.1 % at every length."""
+    settings = perf_models.get("backend")()
+    one = estimator(Registries(tmp_path), "facebook/opt-6.7b", "A100-80G", perf_model=settings)
+    found = compare(one.estimate(Asked(1024, 512, 1)), one.known.run(settings))
+    assert found.estimate.source == "performance model backend"
+    assert np.abs(found.curves["token_phase"].error).max() < 0.001
 
 
 def test_every_shorter_response_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
