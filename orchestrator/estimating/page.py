@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.estimating.comparison import (
     HEADER,
     QUANTITIES,
     Comparison,
     Curve,
+    FloatArray,
     curve_rows,
     efficiency_line,
     prompt_row,
@@ -55,31 +55,35 @@ def _curves(comparison: Comparison) -> list[str]:
     if not comparison.estimate.asked.response_length:
         return [paragraph("No token phase was asked for.", soft=True)]
     curves = comparison.curves
-    charts = [card(_both(QUANTITIES[name], curve)) for name, curve in curves.items()]
+    prompt = comparison.prompt
+    begin = {"token_phase": (0.0, 0.0), "total": (float(prompt.formula[0]), float(prompt.simulated[0]))}
+    charts = [card(_both(QUANTITIES[name], curve, begin.get(name))) for name, curve in curves.items()]
     return [f'<div class="two">{"".join([*charts, card(_errors(curves))])}</div>']
 
 
-def _both(title: str, curve: Curve) -> str:
-    sides = ((FORMULA, curve.formula), (FULL, curve.simulated))
-    at = _thinned(len(curve.formula))
+def _both(title: str, curve: Curve, begin: tuple[float, float] | None) -> str:
+    """Return the chart of both sides; `begin`: their values before the first token, where there are any."""
+    sides = (curve.formula, curve.simulated)
     lines = tuple(
-        Series(name, colour, 1.0 + at.astype(np.float64), 1e3 * values[at]) for (name, colour), values in sides
+        Series(name, colour, *_line(1e3 * values, None if begin is None else 1e3 * begin[place]))
+        for place, ((name, colour), values) in enumerate(zip((FORMULA, FULL), sides, strict=True))
     )
     return Chart(title[:1].upper() + title[1:], "token", "ms", lines).to_html()
 
 
 def _errors(curves: dict[str, Curve]) -> str:
-    at = _thinned(len(curves["token"].formula))
     lines = tuple(
-        Series(QUANTITIES[name], colour, 1.0 + at.astype(np.float64), 100 * np.abs(curve.error[at]))
+        Series(QUANTITIES[name], colour, *_line(100 * np.abs(curve.error), None))
         for colour, (name, curve) in enumerate(curves.items(), start=1)
     )
     return Chart("Error of the formula, either way", "token", "% of the full simulation", lines).to_html()
 
 
-def _thinned(count: int) -> NDArray[np.int64]:
-    """Return at most some `BINS` places of `count`, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, BINS)).round().astype(np.int64))
+def _line(values: FloatArray, begin: float | None) -> tuple[FloatArray, FloatArray]:
+    """Return the points of `values` ``[n_t]`` over tokens, from 0 on; what begins nowhere is level."""
+    at = np.unique(np.linspace(0, len(values) - 1, min(len(values), BINS)).round().astype(np.int64))
+    first = float(values[0]) if begin is None else begin
+    return np.concatenate(([0.0], at + 1.0)), np.concatenate(([first], values[at]))
 
 
 def _tables(comparison: Comparison) -> list[str]:

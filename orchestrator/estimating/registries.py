@@ -11,7 +11,7 @@ beside the fields that are read stays when another entry is written. Two program
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Registries:
     def gpu(self, *names: str) -> GpuEntry | None:
         """Return the entry of a GPU that has any of `names` (case and punctuation aside), or None."""
         fields = _read(self.gpus, "registry of GPUs")
-        name = _named(fields, names)
+        name = _named(fields, names, plain_name)
         if name is None:
             return None
         figures, alone = _figures(fields, name, BANDWIDTH)
@@ -89,10 +89,10 @@ class Registries:
 
     def has_gpu(self, name: str) -> bool:
         """Whether a GPU is entered, with a bandwidth or without."""
-        return _named(_read(self.gpus, "registry of GPUs"), [name]) is not None
+        return _named(_read(self.gpus, "registry of GPUs"), [name], plain_name) is not None
 
     def model(self, *names: str) -> ModelEntry | None:
-        """Return the entry of a model that has any of `names`, or None."""
+        """Return the entry of a model that has any of `names` (case aside), or None."""
         fields = _read(self.models, "registry of models")
         name = _named(fields, names)
         if name is None:
@@ -118,7 +118,7 @@ class Registries:
         if name is None:
             return None
         of_model = fields.object(name)
-        gpu = _named(of_model, gpus)
+        gpu = _named(of_model, gpus, plain_name)
         if gpu is None:
             fields.finish()
             return None
@@ -156,14 +156,14 @@ def _read(path: Path, what: str) -> Fields:
     return Fields.of(read_json(path, what))
 
 
-def _named(fields: Fields, names: Iterable[str]) -> str | None:
-    """Return the key of an entry: one of `names` as it is, else one that differs by case and punctuation alone."""
+def _named(fields: Fields, names: Iterable[str], alike: Callable[[str], str] = str.casefold) -> str | None:
+    """Return the key of an entry: one of `names` as it is, else one that is `alike`; opt-1.3b is no opt-13b."""
     wanted, known = list(names), list(fields.names())
     exact = next((name for name in wanted if name in fields.values), None)
     if exact is not None:
         return exact
-    plain = [plain_name(name) for name in wanted]
-    return next((name for name in known if plain_name(name) in plain), None)
+    plain = [alike(name) for name in wanted]
+    return next((name for name in known if alike(name) in plain), None)
 
 
 def _figures(fields: Fields, name: str, aliases: Sequence[str]) -> tuple[Fields, Sequence[str]]:

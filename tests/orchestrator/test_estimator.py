@@ -151,6 +151,8 @@ def test_entries_of_other_names_and_spellings_are_read(tmp_path: Path) -> None:
     assert found.gpu("nvidia-a100") == found.gpu("x", "NVIDIA A100") and found.gpu("l4").bandwidth == 300e9
     assert found.model("OPT") == ModelEntry("opt", 5.5e9, 7.0, bits=8)
     assert found.ptps("opt", ["nvidia a100"]).ptps == 123.5
+    found.add_model(ModelEntry("opt-13b", 26.0, 2.0))
+    assert found.model("opt-1.3b") is None and found.model("OPT-13B").weight_bytes == 26
     assert (found.gpu("H100"), found.model("gpt2"), found.ptps("opt", ["L4"]), found.ptps("gpt2", ["L4"])) == (
         None,
     ) * 4
