@@ -89,7 +89,8 @@ def _line(values: FloatArray, begin: float | None) -> tuple[FloatArray, FloatArr
 def _tables(comparison: Comparison) -> list[str]:
     prompt = table("prompt", ("", "formula, ms", "full, ms", "error, %"), [prompt_row(comparison)])
     spent = table("time", ("where the full simulation's time went", "ms", "%"), time_rows(comparison))
-    curves = table("figures", HEADER, curve_rows(comparison))
+    header = [f"{name}, ms" if name.endswith(("formula", "full")) else name for name in HEADER]
+    curves = table("figures", header, curve_rows(comparison))
     if not comparison.estimate.asked.response_length:
         return [card(prompt), card(spent)]
     return [card(prompt), card(curves, paragraph(efficiency_line(comparison), soft=True)), card(spent)]

@@ -290,7 +290,7 @@ def test_a_comparison_is_told_in_tables_and_files(tmp_path: Path, capsys: pytest
     )
     assert last[6] == pytest.approx(last[4] / last[5] - 1) and found["token_phase_error"] == last[6]
     page = files["report"].read_text()
-    assert page.count("<svg") == 4 and "full simulation" in page and page.count("<tr>") > 8
+    assert page.count("<svg") == 4 and "token: formula, ms" in page and page.count("<tr>") > 8
     code, out, _ = call(capsys, "estimate", *asked[:-1], 0, "--compare", "--registry", tmp_path)
     assert code == 0 and "After so many tokens" not in out and len(latencys(out)) == 1
 
