@@ -7,7 +7,8 @@ layers of the kind; kernels are PyTorch's own, and windows of attention are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -55,16 +56,27 @@ class PromptPass:
         self._dtype = torch.float16 if device.startswith("cuda") else torch.float32
         operators = model_operators(architecture, precision=Precision())
         blocks = dict(zip(architecture.layer_kinds, operators.blocks, strict=True))
-        with torch.inference_mode():
+        with self._holding():
             steps = {layer: self._steps(block, layer.attention) for layer, block in blocks.items()}
             head, tail = self._steps(operators.head), self._steps(operators.tail)
         self._all = [*head, *(step for layer in architecture.layers for step in steps[layer]), *tail]
 
     def __call__(self, tokens: int) -> float:
         """Return the median seconds of a prompt of so many tokens."""
-        with self._torch.inference_mode():
+        with self._holding():
             spent = [self._once(tokens) for _ in range(WARM_UP + REPEATS)]
         return median(spent[WARM_UP:])
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Let PyTorch keep nothing for training; what does not fit into the GPU's memory is a `UserError`."""
+        try:
+            with self._torch.inference_mode():
+                yield
+        except self._torch.cuda.OutOfMemoryError as error:
+            raise UserError(
+                "the prompt does not fit into the GPU's memory", fix="give shorter --tokens, or --perf_model roofline"
+            ) from error
 
     def _once(self, tokens: int) -> float:
         self._wait()

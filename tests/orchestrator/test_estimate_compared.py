@@ -190,6 +190,13 @@ def latencys(out: str) -> list[float]:
     return yaml.safe_load(out.rstrip().rsplit("\n", 1)[-1])["latencys"]
 
 
+@pytest.mark.parametrize("command", ["estimate", "profile-gpu", "profile-model", "profile-prompt"])
+def test_each_command_has_a_help_with_its_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, command, "--help")
+    assert code == 0 and out.startswith(f"usage: main.py {command} ") and "--registry PATH" in out
+    assert "docs/estimator.md" in " ".join(out.split())
+
+
 def test_profile_once_and_estimate_many_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ("--registry", tmp_path / "data")
     assert call(capsys, "profile-gpu", "--gpu", "My GPU", "--memory_bandwidth", 1555.5, *data)[0] == 0
@@ -257,15 +264,18 @@ def test_a_gpu_that_is_here_is_timed_with_pytorch(
     assert code == 0 and latencys(out)[0] == 0.01
 
 
-def test_a_prompt_pass_runs_in_pytorch(tmp_path: Path) -> None:
+def test_a_prompt_pass_runs_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the processor: what is timed on a GPU is the same but for the device."""
-    pytest.importorskip("torch", reason="PyTorch is no dependency")
+    torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
     from orchestrator.estimating.gpu import PromptPass
     from trace_gen.models import load_model
 
     (tmp_path / "small.json").write_text(json.dumps(MODEL))
     small = PromptPass(load_model(str(tmp_path / "small.json")), device="cpu")
     assert small(8) > 0 and small(256) > small(8)
+    monkeypatch.setattr(small, "_once", lambda tokens: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("full")))
+    with pytest.raises(UserError, match="the prompt does not fit into the GPU's memory; give shorter --tokens"):
+        small(8)
     with pytest.raises(UserError, match="only dense models with grouped attention, in 16 bits, are timed on a GPU"):
         PromptPass(load_model("Qwen3-30B-A3B"), device="cpu")
 
