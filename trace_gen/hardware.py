@@ -14,6 +14,7 @@ from foundation.errors import UserError, near_names
 from foundation.fields import Fields
 from foundation.records import dataclass
 from trace_gen.config_root import CONFIG_ROOT, is_file
+from trace_gen.device_classes import Efficiency, class_of, read_class_fields
 from trace_gen.hardware_formats import hardware_formats
 from trace_gen.precision import Arithmetic
 
@@ -32,21 +33,6 @@ _WHAT = "hardware configuration"
 
 
 @dataclass(frozen=True, slots=True)
-class Efficiency:
-    """How much of the datasheet one class of operators reaches.
-
-    `compute` and `memory` are fractions of peak FLOP rate and of memory bandwidth (a cache may lift the latter above
-    1); `overhead_ns` is the shortest time of such an operator: launching it, filling and draining the device.
-    `tile_ns` is what attention spends on each tile of work beside arithmetic and memory, on one compute unit.
-    """
-
-    compute: float
-    memory: float
-    overhead_ns: float
-    tile_ns: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Hardware:
     """One device. Rates are FLOP/s and bytes/s, sizes bytes, times ns.
 
@@ -59,7 +45,7 @@ class Hardware:
       ``--link_latency``;
     - `attention_kernels`: ``fa2`` kernels work through a batch with a prompt as chunks, its decodes, too, at several
       times what they cost alone; ``fa3`` kernels keep the two apart (FlashAttention's versions, and their like);
-    - `efficiencies`: by operator class, see `EFFICIENCY_CLASSES`;
+    - `efficiencies`: by operator class, the device's own before its `device_class`'s (`trace_gen.device_classes`);
     - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it.
     """
 
@@ -78,6 +64,7 @@ class Hardware:
     sources: Mapping[str, str]
     attention_kernels: str = "fa2"
     fabric: str | None = None
+    device_class: str | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -87,25 +74,8 @@ class Hardware:
         raise UserError(f"{self.name} states no rate for 32-bit numbers", fix="use fewer bits or other hardware")
 
 
-EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
-    "gemm": Efficiency(0.88, 0.94, 5200.0),
-    "attention_prefill": Efficiency(0.70, 0.96, 6150.0, 5100.0),
-    "attention_decode": Efficiency(1.0, 0.91, 12400.0, 2300.0),
-    "attention_decode_ungrouped": Efficiency(1.0, 0.91, 12400.0, 2300.0),
-    "elementwise": Efficiency(1.0, 0.77, 2250.0),
-    "embedding": Efficiency(1.0, 1.34, 3400.0),
-    "sampler": Efficiency(1.0, 0.37, 17500.0),
-}
-"""Efficiencies of a device whose file gives none: midway between the two devices that measurements were at hand for
-(`docs/performance_models.md`). Decodes whose query heads share no KV head are as those that do where a file does not
-say otherwise."""
-
-ATTENTION_KERNELS = ("fa2", "fa3")
-DEFAULT_CACHE_SPEEDUP = 3.5
 MOST_SHOWN = 1.1
 """Of the datasheet's memory, what a driver shows at most: datasheets say GB and mean GiB."""
-MOST_EFFICIENT = 2.0
-"""Fractions of a datasheet's figure: above 1 where clocks or a cache beat it, never far above."""
 
 
 def load_hardware(name_or_path: str) -> Hardware:
@@ -160,6 +130,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "link_gb_s",
             "link_latency_ns",
             "fabric",
+            "class",
             "attention_kernels",
             "efficiency",
             "sources",
@@ -173,6 +144,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
     unit = fields.one_of("memory_gb", "memory_gib")
     memory = fields.positive_number(unit, default=1.0) * (2**30 if unit == "memory_gib" else 10**9)
     sources = fields.object("sources")
+    kind = read_class_fields(fields, class_of(fields))
     hardware = Hardware(
         name=fields.text("name", default=name),
         device=fields.text("device", default=name),
@@ -181,39 +153,20 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         memory_bytes=round(memory),
         driver_memory_bytes=round(fields.positive_number("driver_memory_gib", default=memory / 2**30) * 2**30),
         cache_bytes=round(fields.positive_number("cache_mib") * 2**20),
-        cache_speedup=fields.positive_number("cache_speedup", default=DEFAULT_CACHE_SPEEDUP),
+        cache_speedup=kind.cache_speedup,
         compute_units=fields.positive_int("compute_units"),
         link_bandwidth=fields.positive_number("link_gb_s") * 1e9,
         link_latency_ns=fields.positive_int("link_latency_ns"),
-        efficiencies=_read_efficiencies(fields.object("efficiency")),
+        efficiencies=kind.efficiencies,
         sources={name: sources.text(name) for name in sources.names()},
-        attention_kernels=fields.choice("attention_kernels", ATTENTION_KERNELS, default="fa2"),
+        attention_kernels=kind.attention_kernels,
         fabric=fields.text("fabric", default=None),
+        device_class=kind.name,
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:
         fields.problem(f"more than the device has ({unit})", "driver_memory_gib")
     return hardware
-
-
-def _read_efficiencies(fields: Fields) -> dict[str, Efficiency]:
-    """Return every class's efficiency: the file's, and the defaults for what it leaves out."""
-    fields.only(set(EFFICIENCY_CLASSES))
-    result = dict(EFFICIENCY_CLASSES)
-    for name in sorted(fields.names()):  # decodes before those without groups, which are as they unless said otherwise
-        if name not in EFFICIENCY_CLASSES:
-            continue
-        part, default = fields.object(name), result[name]
-        part.only({"compute", "memory", "overhead_ns", "tile_ns"})
-        result[name] = Efficiency(
-            part.positive_number("compute", high=MOST_EFFICIENT, default=default.compute),
-            part.positive_number("memory", high=MOST_EFFICIENT, default=default.memory),
-            part.positive_number("overhead_ns", default=default.overhead_ns),
-            part.positive_number("tile_ns", default=default.tile_ns),
-        )
-        if name == "attention_decode":
-            result["attention_decode_ungrouped"] = result[name]
-    return result
 
 
 def plain_name(name: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foundation.errors import UserError
+from trace_gen.device_classes import CLASS_FOLDER, EFFICIENCY_CLASSES, read_device_class
 from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
 from trace_gen.precision import Arithmetic, Precision
 
@@ -132,3 +134,36 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 def test_numbers_are_multiplied_as_the_wider_of_them() -> None:
     for weights, activations, wanted in ((4, 16, 16), (16, 4, 16), (8, 8, 8), (32, 16, 32), (4, 8, 8)):
         assert Precision(weights, activations).arithmetic is Arithmetic.of(wanted)
+
+
+CLASSES = sorted(path.stem for path in CLASS_FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_number_of_a_class_has_a_source(name: str) -> None:
+    content = json.loads((CLASS_FOLDER / f"{name}.json").read_text())
+    told = {*content["sources"], "sources"}
+    assert set(content) - told <= {"efficiency"}
+    assert "efficiency" in told or set(content.get("efficiency", {})) <= told
+    assert read_device_class(CLASS_FOLDER / f"{name}.json").name == name
+
+
+def test_every_class_has_a_device_and_every_device_a_class() -> None:
+    assert {load_hardware(name).device_class for name in SHIPPED} == {*CLASSES}
+
+
+def test_a_device_goes_before_its_class_and_its_class_before_the_defaults(tmp_path: Path) -> None:
+    content = json.loads((HARDWARE_FOLDER / "H100.json").read_text())
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**content, "efficiency": {"gemm": {"compute": 0.125}}}))
+    mine, kind = load_hardware(str(path)), read_device_class(CLASS_FOLDER / "hopper.json")
+    assert mine.efficiencies["gemm"] == replace(kind.efficiencies["gemm"], compute=0.125)
+    assert mine.efficiencies["sampler"] == kind.efficiencies["sampler"]
+    assert mine.attention_kernels == kind.attention_kernels == "fa3"
+    content.pop("class"), content.pop("attention_kernels", None), content.pop("efficiency", None)
+    path.write_text(json.dumps(content))
+    bare = load_hardware(str(path))
+    assert (bare.efficiencies, bare.attention_kernels, bare.device_class) == (EFFICIENCY_CLASSES, "fa2", None)
+    path.write_text(json.dumps({**content, "class": "hoper"}))
+    with pytest.raises(UserError, match=r'class: "hoper" is unknown; did you mean hopper'):
+        load_hardware(str(path))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from foundation.errors import UserError
-from trace_gen.hardware import EFFICIENCY_CLASSES, load_hardware
+from trace_gen.device_classes import EFFICIENCY_CLASSES
+from trace_gen.hardware import load_hardware
 from trace_gen.precision import Arithmetic
 
 LINK = {"bandwidth_per_direction_byte": 25e9, "bandwidth_both_directions_byte": 50e9, "latency_second": 8.92e-6,

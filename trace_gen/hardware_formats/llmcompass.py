@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundation.fields import Fields
-from trace_gen.hardware import EFFICIENCY_CLASSES, Hardware
+from trace_gen.device_classes import EFFICIENCY_CLASSES
+from trace_gen.hardware import Hardware
 from trace_gen.hardware_formats import HardwareFormat, hardware_formats
 
 _FULLY_CONNECTED = "FC"

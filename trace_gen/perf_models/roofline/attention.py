@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from foundation.records import dataclass
 from trace_gen.attention.work import AttentionShape
 from trace_gen.attention_numbers import CompiledAttention
-from trace_gen.hardware import Efficiency, Hardware
+from trace_gen.device_classes import Efficiency
+from trace_gen.hardware import Hardware
 from trace_gen.perf_model import AttentionPart
 from trace_gen.perf_models.roofline.numbers import QUERY_TILE, SURELY, roofline_numbers, tile_heads
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from trace_gen.attention.work import AttentionShape
 from trace_gen.attention_numbers import ROOFLINE, SHAPE_NUMBERS, CompiledAttention, shape_numbers
-from trace_gen.hardware import Efficiency
+from trace_gen.device_classes import Efficiency
 
 QUERY_TILE = 64
 """Queries of one head that a compute unit handles at a time (FlashAttention-2's block of rows)."""
