@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +94,11 @@ def spans(
     return [line % row for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def counter(name: str, process: int, at_ns: int, value: float) -> str:
-    """Return a change of a counter of `process`."""
-    shown = f'{{"value": {value:.6g}}}'
-    return f'{{"name": {_quoted(name)}, "ph": "C", "pid": {process}, "ts": {_us(at_ns)}, "args": {shown}}}'
+def counters(name: str, process: int, at_ns: IntArray, values: NDArray[Any]) -> list[str]:
+    """Return changes of a counter of `process`, none before t = 0; columns are ``[n]``."""
+    line = f'{{"name": {_escaped(name)}, "ph": "C", "pid": {process}, "ts": %d.%03d, "args": {{"value": %.6g}}}}'
+    rows = zip(*(column.tolist() for column in (*np.divmod(at_ns, 1000), values)), strict=True)
+    return [line % row for row in rows]
 
 
 def mark(name: str, process: int) -> str:

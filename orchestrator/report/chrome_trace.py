@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.trace_events import counter, mark, process_name, span, spans, thread_name, write_events
+from converters.trace_events import counters, mark, process_name, span, spans, thread_name, write_events
 from foundation.records import dataclass
 from orchestrator.engine.records import Transferred
 from orchestrator.observers.history import History, kind_of
@@ -137,13 +137,9 @@ def _counters(process: int, batches: dict[str, IntArray]) -> Iterator[str]:
     ):
         over = idle & (values != 0)
         changed = np.append(True, values[1:] != np.where(over, 0, values)[:-1])[: len(values)]
-        rows = np.flatnonzero(changed | over)
-        columns = (column[rows].tolist() for column in (moments, values, end, changed, over))
-        for moment, value, ended, changes, is_over in zip(*columns, strict=True):
-            if changes:
-                yield counter(f"{name} ({unit})", process, moment, value)
-            if is_over:
-                yield counter(f"{name} ({unit})", process, ended, 0)
+        there = np.stack((changed, over), axis=1)  # at the beginning of a batch, and at its end
+        times, shown = np.stack((moments, end), axis=1), np.stack((values, np.zeros_like(values)), axis=1)
+        yield from counters(f"{name} ({unit})", process, times[there], shown[there])
 
 
 def _request_slices(lives: Lives, run_end: int) -> Iterator[str]:

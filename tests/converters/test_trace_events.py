@@ -42,10 +42,12 @@ def test_slices_and_counters() -> None:
         "name": "op", "cat": "comp", "ph": "X", "pid": 2, "tid": 5, "ts": 1234.567, "dur": 0.002, "args": {"node": 7},
     }  # fmt: skip
     assert "args" not in json.loads(events.span("op", "comp", (0, 0), 0, 1))
-    assert json.loads(events.counter("KV (%)", 1, 5, 12.3456789)) == {
-        "name": "KV (%)", "ph": "C", "pid": 1, "ts": 0.005, "args": {"value": 12.3457},
-    }  # fmt: skip
-    assert '"ts": -0.001' in events.counter("x", 1, -1, 0)
+    changes = events.counters("KV (%)", 1, np.array([5, 1_000_000]), np.array([12.3456789, 0]))
+    assert [json.loads(change) for change in changes] == [
+        {"name": "KV (%)", "ph": "C", "pid": 1, "ts": 0.005, "args": {"value": 12.3457}},
+        {"name": "KV (%)", "ph": "C", "pid": 1, "ts": 1000, "args": {"value": 0}},
+    ]
+    assert '"ts": -0.001' in events.span("x", "y", (0, 0), -1, 0)
 
 
 ROWS = st.lists(st.tuples(*(st.integers(0, 10**13) for _ in range(4)), st.integers(0, 99)), max_size=20)
@@ -70,7 +72,8 @@ def test_many_slices_are_what_each_would_be(rows: list[tuple[int, ...]], argumen
 
 @pytest.mark.parametrize("name", ['quo"te', "new\nline", "back\\slash", "\u2028 \N{GRINNING FACE}", "\x1b[31m"])
 def test_names_of_others(name: str) -> None:
-    found = [events.span(name, name, (0, 0), 0, 1, {name: 1}), events.counter(name, 0, 0, 1), events.mark(name, 0)]
+    counted = events.counters(name, 0, np.array([0]), np.array([1]))
+    found = [events.span(name, name, (0, 0), 0, 1, {name: 1}), *counted, events.mark(name, 0)]
     assert [json.loads(event)["name"] for event in found] == [name] * 3
     assert all("\n" not in event and event.isascii() for event in found)
 
