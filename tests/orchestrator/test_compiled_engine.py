@@ -263,6 +263,14 @@ def test_steps_that_are_one_too_many_have_room() -> None:
     assert_same(*both(options, 300, arriving, plain=True))
 
 
+@pytest.mark.parametrize("router", ["least-outstanding", "prefix-aware"])
+def test_who_is_done_before_the_last_request_comes_tells_of_it(router: str) -> None:
+    """Though it was a router's asking that let it work, and nothing is left to do."""
+    options = {"max_num_batched_tokens": 64, "max_num_seqs": 8, "pipeline": 1, "max_model_len": 200}
+    arriving = [Request(number, 10**9 * number, 20, 1) for number in range(14)]
+    assert_same(*both(options, 300, arriving, engines=3, router=router))
+
+
 def test_without_chunks() -> None:
     """A prompt waits until the whole of it finds room in a step."""
     options = {"enable_chunked_prefill": False, "max_num_batched_tokens": 256, "max_num_seqs": 6, "pipeline": 1}

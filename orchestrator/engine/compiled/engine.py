@@ -179,6 +179,8 @@ class CompiledEngine:
             return self._behind_ns, ENDS
         if self._horizon != NEVER:
             return None
+        if self._scalars[TOLD]:  # of what it did when somebody asked, be there more to do or not
+            return int(self._arrays.state.told_stages[0, 0, 0]), ENDS
         time = self._next_ns()
         return None if time == NEVER else (time, DECIDES)
 
