@@ -104,6 +104,7 @@ SPLIT = Vocabulary(
     per_request=frozenset({"rotary"}),
     absent=frozenset({"embedding_scale", "logit_softcap", "sampler"}),
 )
+VOCABULARIES = {words.name: words for words in (FUSED, SPLIT)}
 _CLASSES: Mapping[str, OperatorClass] = {
     **dict.fromkeys(("qk_matmul", "softmax", "sv_matmul"), OperatorClass.ATTENTION),  # OPT's, in v0.2.1's tables
     "out_proj": OperatorClass.GEMM,

@@ -54,9 +54,28 @@ class _Workload:
 def import_system(given: Given) -> Imported:
     """Write the runs of a system file; what is wrong with it, or with all its combinations, is a `UserError`."""
     system = read_system_file(given.system)
-    hardware = _find_device(given, system)
+    hardware = find_device(system, given.devices)
     device = load_hardware(hardware)
     workloads = _workloads(given, system)
+    engines, left_out = runnable(system, hardware)
+    for workload in workloads:
+        _check_not_read(given, workload)
+    for workload in workloads:
+        _write_workload(workload, system.traffic)
+    written = []
+    for engine, values in engines:
+        values |= _network(given.folder, system, engine, device)
+        written += [_write_run(given, system, engine, values, workload) for workload in workloads]
+    return Imported(written, notes(system), left_out)
+
+
+def runnable(
+    system: SystemFile, hardware: str
+) -> tuple[Sequence[tuple[Engine, dict[str, Any]]], Mapping[str, str]]:
+    """Return the engines of a file that can be deployed on `hardware`, with their settings, and why others cannot.
+
+    None at all are a `UserError`.
+    """
     made = plan(system)
     engines: list[tuple[Engine, dict[str, Any]]] = []
     for engine in made.engines:
@@ -69,16 +88,8 @@ def import_system(given: Given) -> Imported:
             engines.append((engine, values))
     if not engines:
         reasons = "; ".join(f"{name}: {why}" for name, why in made.left_out.items())
-        raise UserError(f"no combination can be run: {reasons}", path=given.system, fix="change one")
-    for workload in workloads:
-        _check_not_read(given, workload)
-    for workload in workloads:
-        _write_workload(workload, system.traffic)
-    written = []
-    for engine, values in engines:
-        values |= _network(given.folder, system, engine, device)
-        written += [_write_run(given, system, engine, values, workload) for workload in workloads]
-    return Imported(written, notes(system), made.left_out)
+        raise UserError(f"no combination can be run: {reasons}", path=system.path, fix="change one")
+    return engines, made.left_out
 
 
 def _check(values: Mapping[str, Any]) -> None:
@@ -87,9 +98,9 @@ def _check(values: Mapping[str, Any]) -> None:
     Deploying(spec).deploy(spec.engine)
 
 
-def _find_device(given: Given, system: SystemFile) -> str:
-    """Return what `--hardware` takes for the device: its file among ReaLLM's, or one of our names."""
-    folder = given.devices if given.devices is not None else given.system.parent.parent / "device"
+def find_device(system: SystemFile, devices: Path | None) -> str:
+    """Return what `--hardware` takes for the device: its file among ReaLLM's (`devices`), or one of our names."""
+    folder = devices if devices is not None else system.path.parent.parent / "device"
     path = folder / f"{system.device}.json"
     if path.is_file():
         return str(path)
@@ -97,7 +108,7 @@ def _find_device(given: Given, system: SystemFile) -> str:
         load_hardware(system.device)
     except UserError as error:
         raise UserError(
-            f"there is no {path}, and {error}", path=given.system, field="system.device", fix="give --devices FOLDER"
+            f"there is no {path}, and {error}", path=system.path, field="system.device", fix="give --devices FOLDER"
         ) from None
     return system.device
 

@@ -77,7 +77,8 @@ class SystemFile:
     """What a file asks for: the lists of a sweep, and what all runs of it share.
 
     `traces` are files of requests; where there are none, `traffic` says what is drawn. `end_reqs`: requests that are
-    simulated, None for all. `notes` name what a file says and a run does not follow.
+    simulated, None for all. `notes` name what a file says and a run does not follow. `prefill_blocks`,
+    `decode_contexts`: tokens of prompts and of contexts at which kernels are to be known.
     """
 
     path: Path
@@ -92,6 +93,8 @@ class SystemFile:
     traffic: Traffic
     end_reqs: int | None
     notes: Sequence[str]
+    prefill_blocks: Sequence[int] = ()
+    decode_contexts: Sequence[int] = ()
 
     @property
     def engines(self) -> Iterator[tuple[str, Degrees, str, int | None]]:
@@ -119,7 +122,7 @@ def read_system_file(path: Path) -> SystemFile:
     for model in models if fields.sound("model") else ():
         if model not in MODELS:
             fields.problem(f"{brief(model)} is unknown", "model", near_names(model, MODELS))
-    _note_kernels(fields, notes)
+    blocks, contexts = _kernel_sizes(fields, notes)
     system, simulated = _section(fields, "system", notes), fields.object("system_sim")
     system.only(_SYSTEM_KEYS)
     device = system.text("device")
@@ -140,6 +143,8 @@ def read_system_file(path: Path) -> SystemFile:
         traffic,
         simulated.positive_int("end_reqs", high=_MOST_REQUESTS, default=None),
         notes,
+        blocks,
+        contexts,
     )
     if read.runs > MOST_RUNS:
         fields.problem(f"the lists come to {read.runs} runs", fix=f"give at most {MOST_RUNS}")
@@ -164,11 +169,16 @@ def _section(fields: Fields, name: str, notes: list[str]) -> Fields:
     return fields.object(name)
 
 
-def _note_kernels(fields: Fields, notes: list[str]) -> None:
+def _kernel_sizes(fields: Fields, notes: list[str]) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the sizes of `kernel_sim`, which `orrery kernels` prices beside its own; runs do not follow them."""
     kernels = fields.object("kernel_sim")
     kernels.only(_KERNEL_KEYS)
     if fields.has("kernel_sim"):
-        notes.append("kernel_sim: no library of kernels is simulated, every operator is priced by its own size")
+        notes.append("kernel_sim: runs price every operator by its own size; orrery kernels fills a table of kernels")
+    blocks, contexts = (
+        _counts(kernels, name, _MOST_CHUNK) if kernels.has(name) else () for name in ("prefill_blocks", "decode_ctxt")
+    )
+    return blocks, contexts
 
 
 def _parallelisms(system: Fields) -> Sequence[Degrees]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from foundation.records import dataclass
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Key = TypeVar("Key", bound=Hashable)
 WHAT = "table of measured times"
 MOST = 2**31
 """Of a size: far more than any table has."""
@@ -138,10 +140,16 @@ def read_measured(path: Path, axes: Sequence[str]) -> MeasuredTable:
 def read_layers(path: Path, axes: Sequence[str], layer: str = "layer") -> dict[str, MeasuredTable]:
     """Return a table for each name in the column `layer`, of a file whose other columns are as in `read_measured`."""
     rows = read_rows(path, (layer, *axes, TIME))
-    found: dict[str, list[int]] = {}
-    for row, name in enumerate(rows.texts(layer)):
-        found.setdefault(name, []).append(row)
-    return {name: _table(rows.only(own), axes, f" of {shorten(name)}") for name, own in found.items()}
+    names = rows.texts(layer)
+    return tables_by(rows, names, names, axes)
+
+
+def tables_by(rows: Rows, keys: Sequence[Key], names: Sequence[str], axes: Sequence[str]) -> dict[Key, MeasuredTable]:
+    """Return a table for each of the `keys` that the rows have, ``[n]``; errors call them by `names`, ``[n]``."""
+    found: dict[Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        found.setdefault(key, []).append(row)
+    return {key: _table(rows.only(own), axes, f" of {shorten(names[own[0]])}") for key, own in found.items()}
 
 
 def _table(rows: Rows, axes: Sequence[str], of: str = "") -> MeasuredTable:

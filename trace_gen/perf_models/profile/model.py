@@ -37,7 +37,7 @@ from trace_gen.perf_model import (
 )
 from trace_gen.perf_models.profile.attention import UnequalAttention
 from trace_gen.perf_models.profile.numbers import EXTRAPOLATED, MEASURED
-from trace_gen.perf_models.profile.tables import AttentionTimes, KernelSizes, Measured
+from trace_gen.perf_models.profile.tables import AttentionTimes, Measured, kernel_sizes
 from trace_gen.trace import OperatorClass
 from trace_gen.vocabulary import FUSED, Vocabulary
 
@@ -162,13 +162,8 @@ class ProfileModel:
 
     def _kernel_ns(self, part: AttentionPart, requests: IntArray, times: AttentionTimes) -> FloatArray:
         """Return the time of one kernel over some of the requests at each step, ``[k]``."""
-        contexts, window = part.batch.context_by_step()[:, requests], part.shape.window
-        if window is not None:
-            contexts = contexts % window if part.shape.chunked else np.minimum(contexts, window - 1)
-        new_tokens = part.batch.new_tokens[requests]
-        prompts, decodes = new_tokens > 1, new_tokens == 1
-        sizes = KernelSizes(new_tokens[prompts], contexts[0, prompts], contexts[:, decodes])
+        sizes = kernel_sizes(part.shape, part.batch, requests)
         if sizes.empty:
-            return np.zeros(len(contexts))
+            return np.zeros(part.batch.steps)
         self.lookups.count("attention", times.lookups(sizes))
         return times.kernel_ns(sizes)

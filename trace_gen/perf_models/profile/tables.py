@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.records import dataclass
+from trace_gen.attention.work import AttentionShape
+from trace_gen.batch_shape import BatchShape
 from trace_gen.measured.curve import Curve
 from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import LookupCounts
@@ -39,6 +41,16 @@ class KernelSizes:
         count = self.decoding.shape[1]
         result: FloatArray = self.decoding.mean(axis=1) if count else np.zeros(len(self.decoding))
         return result
+
+
+def kernel_sizes(shape: AttentionShape, batch: BatchShape, requests: IntArray) -> KernelSizes:
+    """Return what a kernel of `shape` works on for some of the requests of `batch`, ``[n]``: contexts in its window."""
+    contexts, window = batch.context_by_step()[:, requests], shape.window
+    if window is not None:
+        contexts = contexts % window if shape.chunked else np.minimum(contexts, window - 1)
+    new_tokens = batch.new_tokens[requests]
+    prompts, decodes = new_tokens > 1, new_tokens == 1
+    return KernelSizes(new_tokens[prompts], contexts[0, prompts], contexts[:, decodes])
 
 
 class AttentionTimes(Protocol):
