@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path, (spec, layers) in runs.items():
         try:
             with located_in(layers):
-                rows.append(row(path.stem, _simulate(spec)))
+                rows.append(row(path.stem, simulated(spec)))
         except SimulationError as error:
             print(printable(f"error: {path}: {error}"), file=sys.stderr, flush=True)
             rows.append((path.stem, *[_NONE] * (len(COLUMNS) - 1)))
@@ -85,7 +85,8 @@ def _read(paths: Sequence[Path]) -> dict[Path, tuple[RunSpec, Layers]]:
     return found
 
 
-def _simulate(spec: RunSpec) -> Summary:
+def simulated(spec: RunSpec) -> Summary:
+    """Simulate a run, write its files, and return its summary; files that cannot be written are a `UserError`."""
     from orchestrator.run_job import result_files
     from orchestrator.simulation import Simulation
 

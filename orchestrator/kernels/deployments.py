@@ -11,7 +11,7 @@ from foundation.documents import read_yaml
 from foundation.records import dataclass
 from foundation.settings.reading import read
 from orchestrator.reallm.importing import find_device, runnable
-from orchestrator.reallm.system_file import read_system_file
+from orchestrator.reallm.system_file import SystemFile, read_system_file
 from orchestrator.settings.specification import RunCommand, RunSpec, given_by
 from trace_gen.kernels.grid import Extra
 from trace_gen.perf_models import PerfModelSettings
@@ -43,10 +43,8 @@ def read_deployments(path: Path, devices: Path | None, perf_model: PerfModelSett
         found = _of_system(path, devices)
     else:
         found = _of_run_file(path)
-    if perf_model is None:
-        return found
-    timed = [Wanted(one.name, _timed(one.spec, perf_model)) for one in found.engines]
-    return Deployments(timed, found.extra, found.left_out)
+    priced = [Wanted(one.name, timed(one.spec, perf_model)) for one in found.engines]
+    return Deployments(priced, found.extra, found.left_out)
 
 
 def is_reallm(path: Path) -> bool:
@@ -58,9 +56,14 @@ def is_reallm(path: Path) -> bool:
 def _of_system(path: Path, devices: Path | None) -> Deployments:
     system = read_system_file(path)
     engines, left_out = runnable(system, find_device(system, devices))
-    chunks = [*system.prefill_blocks, *(system.chunks if "mixed-sarathi" in system.algorithms else ())]
     wanted = [Wanted(engine.name, RunSpec.of(**values)) for engine, values in engines]
-    return Deployments(wanted, Extra(chunks, system.decode_contexts), left_out)
+    return Deployments(wanted, extra_sizes(system), left_out)
+
+
+def extra_sizes(system: SystemFile) -> Extra:
+    """Return the sizes that a system file names: those of `kernel_sim`, and the chunks of its policies."""
+    chunks = [*system.prefill_blocks, *(system.chunks if "mixed-sarathi" in system.algorithms else ())]
+    return Extra(chunks, system.decode_contexts)
 
 
 def _of_run_file(path: Path) -> Deployments:
@@ -73,5 +76,8 @@ def _of_run_file(path: Path) -> Deployments:
     return Deployments(wanted, Extra(), {})
 
 
-def _timed(spec: RunSpec, perf_model: PerfModelSettings) -> RunSpec:
+def timed(spec: RunSpec, perf_model: PerfModelSettings | None) -> RunSpec:
+    """Return `spec` with its operators timed by `perf_model` (None: as it is)."""
+    if perf_model is None:
+        return spec
     return replace(spec, engines=tuple(replace(engine, perf_model=perf_model) for engine in spec.engines))

@@ -34,16 +34,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """What was written, what a user should know of it, and the combinations that were left out, with the reason."""
-
-    run_files: Sequence[Path]
-    notes: Sequence[str]
-    left_out: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Workload:
+class RunWorkload:
     """The requests of some runs: a file that is there, or what is to be drawn."""
 
     name: str
@@ -51,27 +42,50 @@ class _Workload:
     drawn: tuple[RequestTable, str, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was written, what a user should know of it, and the combinations that were left out, with the reason.
+
+    `pairs`: of each run file, its engine and its requests.
+    """
+
+    run_files: Sequence[Path]
+    notes: Sequence[str]
+    left_out: Mapping[str, str]
+    pairs: Sequence[tuple[Engine, RunWorkload]] = ()
+
+
 def import_system(given: Given) -> Imported:
     """Write the runs of a system file; what is wrong with it, or with all its combinations, is a `UserError`."""
     system = read_system_file(given.system)
     hardware = find_device(system, given.devices)
-    device = load_hardware(hardware)
-    workloads = _workloads(given, system)
+    workloads = workloads_of(given, system)
     engines, left_out = runnable(system, hardware)
+    return write_runs(given, system, workloads, engines, left_out)
+
+
+def write_runs(
+    given: Given,
+    system: SystemFile,
+    workloads: Sequence[RunWorkload],
+    engines: Sequence[tuple[Engine, Mapping[str, Any]]],
+    left_out: Mapping[str, str],
+) -> Imported:
+    """Write a run file of each of `engines`, with its settings, for each of `workloads`, and what they name."""
+    device = load_hardware(engines[0][1]["hardware"])
     for workload in workloads:
         _check_not_read(given, workload)
     for workload in workloads:
         _write_workload(workload, system.traffic)
-    written = []
+    written, pairs = [], []
     for engine, values in engines:
-        values |= _network(given.folder, system, engine, device)
-        written += [_write_run(given, system, engine, values, workload) for workload in workloads]
-    return Imported(written, notes(system), left_out)
+        of_engine = {**values, **_network(given.folder, system, engine, device)}
+        written += [_write_run(given, system, engine, of_engine, workload) for workload in workloads]
+        pairs += [(engine, workload) for workload in workloads]
+    return Imported(written, notes(system), left_out, pairs)
 
 
-def runnable(
-    system: SystemFile, hardware: str
-) -> tuple[Sequence[tuple[Engine, dict[str, Any]]], Mapping[str, str]]:
+def runnable(system: SystemFile, hardware: str) -> tuple[Sequence[tuple[Engine, dict[str, Any]]], Mapping[str, str]]:
     """Return the engines of a file that can be deployed on `hardware`, with their settings, and why others cannot.
 
     None at all are a `UserError`.
@@ -113,7 +127,7 @@ def find_device(system: SystemFile, devices: Path | None) -> str:
     return system.device
 
 
-def _workloads(given: Given, system: SystemFile) -> list[_Workload]:
+def workloads_of(given: Given, system: SystemFile) -> list[RunWorkload]:
     """Return the traffic of all runs; files of lengths are read once."""
     drawn: dict[str, RequestTable] = {}
     found = []
@@ -122,7 +136,7 @@ def _workloads(given: Given, system: SystemFile) -> list[_Workload]:
         task_and_rate = None if path.exists() else _drawn_by_name(path, system.traffic)
         if task_and_rate is None:
             read_requests(path, 1)
-            found.append(_Workload(path.stem, path))
+            found.append(RunWorkload(path.stem, path))
         else:
             found.append(_drawing(given, system.traffic, drawn, *task_and_rate))
     twice = [one.name for place, one in enumerate(found) if one.name in [other.name for other in found[:place]]]
@@ -141,7 +155,7 @@ def _drawn_by_name(path: Path, traffic: Traffic) -> tuple[str, float] | None:
     return next(((task, rate) for task, rate in pairs if path.name == f"rr_{task}_{rate:g}.csv"), None)
 
 
-def _drawing(given: Given, traffic: Traffic, drawn: dict[str, RequestTable], task: str, rate: float) -> _Workload:
+def _drawing(given: Given, traffic: Traffic, drawn: dict[str, RequestTable], task: str, rate: float) -> RunWorkload:
     if task not in drawn:
         if task not in given.lengths:
             what = f"lengths of task {task} are drawn from a trace, and none is given"
@@ -152,17 +166,17 @@ def _drawing(given: Given, traffic: Traffic, drawn: dict[str, RequestTable], tas
         what = f"no request of task {task} arrives within {traffic.end_time:g} s at {rate:g} requests/s"
         raise UserError(what, path=given.system, field="trace_gen.end_time", fix="give more time")
     name = f"{task}-rate{rate:g}"
-    return _Workload(name, given.folder / "workloads" / f"{name}.tsv", (drawn[task], task, rate))
+    return RunWorkload(name, given.folder / "workloads" / f"{name}.tsv", (drawn[task], task, rate))
 
 
-def _check_not_read(given: Given, workload: _Workload) -> None:
+def _check_not_read(given: Given, workload: RunWorkload) -> None:
     """Refuse to draw requests into a file whose lengths they are drawn from."""
     for task, path in given.lengths.items():
         if workload.drawn is not None and workload.path.exists() and workload.path.samefile(path):
             raise UserError("would be replaced", path=path, field=f"--{task}", fix="name another FOLDER")
 
 
-def _write_workload(workload: _Workload, traffic: Traffic) -> None:
+def _write_workload(workload: RunWorkload, traffic: Traffic) -> None:
     if workload.drawn is None:
         return
     lengths, task, rate = workload.drawn
@@ -187,7 +201,7 @@ def _network(folder: Path, system: SystemFile, engine: Engine, device: Hardware)
 
 
 def _write_run(
-    given: Given, system: SystemFile, engine: Engine, values: Mapping[str, Any], workload: _Workload
+    given: Given, system: SystemFile, engine: Engine, values: Mapping[str, Any], workload: RunWorkload
 ) -> Path:
     name = f"{engine.name}-{workload.name}"
     of_run: dict[str, Any] = {**values, "dataset": str(workload.path)}

@@ -1,9 +1,9 @@
 """The sizes at which kernels are priced, and the jobs of a fill: some sizes of one kernel each.
 
-Rows grow by a quarter or less (1 2 3 .. 8 10 12 14 16 20 ..), contexts and requests by a half or less (1 2 3 4 6 8 12
-..), so that straight lines between them are near, also where a cache is full or a matrix is no longer bound by memory.
-Experts grow twofold, in which times are nearly straight, and so do the sizes of prompts beside decodes. Chunks of prompts
-up to `TILED` tokens stand at both sides of each multiple of 64, for attention kernels work through queries in tiles.
+Rows grow by a quarter or less (1 2 3 .. 8 10 12 14 16 20 ..), chunks, contexts and requests by a half or less, so that
+straight lines between them are near, also where a cache is full or a matrix is no longer bound by memory. Experts, and
+the sizes of prompts beside decodes, grow twofold, for their times are nearly straight. Chunks of prompts up to `TILED`
+tokens stand at both sides of each multiple of 64, for attention kernels work through queries in tiles.
 A file's own sizes (`Extra`) are added.
 """
 
@@ -73,7 +73,7 @@ def chunks_alone(most: int, extra: Extra) -> list[int]:
     """Return the chunks of prompts that are priced alone, and without a context."""
     edges = {size + more for size in range(TILE, TILED + 1, TILE) for more in (0, 1)}
     larger = {size for size in grown(most) if size > TILED}
-    found = {2, *edges, *larger, *(size + 1 for size in larger if size < 4 * TILED), *extra.chunks, most}
+    found = {*grown(TILE), *edges, *larger, *(size + 1 for size in larger if size < 4 * TILED), *extra.chunks, most}
     return sorted(size for size in found if 2 <= size <= most)
 
 
@@ -84,14 +84,18 @@ def _attention_sizes(kernel: AttentionKernel, limits: Limits, extra: Extra) -> I
     chunk = min(limits.tokens, limits.context)
     prompts, decodes = PROMPTS in kernel.works_for, DECODES in kernel.works_for
     before = [0, *sparse(min(256, longest), longest)] if prompts else [0]
-    yield from ((size, context, 0, 0) for size in (chunks_alone(chunk, extra) if prompts else [2]) for context in before)
+    yield from (
+        (size, context, 0, 0) for size in (chunks_alone(chunk, extra) if prompts else [2]) for context in before
+    )
     contexts = sorted({1, *grown(longest)[8::2], longest, *own}) if decodes else [1]
     counts = grown(limits.requests) if decodes else [1]
     yield from ((0, 0, count, context) for count in counts for context in contexts)
     # Of one kind alone the other must not lack in a table, and is never looked up.
     both = prompts and decodes
     beside = sorted({2, *(size for size in sparse(TILE, chunk, 2)), *_within(extra.chunks, chunk)}) if both else [2]
-    few, far = (sparse(1, limits.requests, 2), sorted({1, *sparse(min(256, longest), longest), *own})) if both else ([1], [1])
+    few, far = (
+        (sparse(1, limits.requests, 2), sorted({1, *sparse(min(256, longest), longest), *own})) if both else ([1], [1])
+    )
     yield from product(beside, [0, *sparse(min(1024, longest), longest)] if both else [0], few, far)
 
 

@@ -82,7 +82,9 @@ def read_meta(folder: Path) -> Meta:
     fields = Fields.of(read_yaml(folder / META, "kernel table"))
     fields.only((*Meta.__dataclass_fields__, "layout"))
     if fields.integer("layout") != LAYOUT and fields.sound("layout"):
-        fields.problem(f"layout {fields.values['layout']} is not known", "layout", f"fill it again: this one is {LAYOUT}")
+        fields.problem(
+            f"layout {fields.values['layout']} is not known", "layout", f"fill it again: this one is {LAYOUT}"
+        )
     limits, errors = fields.object("limits", required=True), fields.object("errors", required=True)
     bits = fields.integers("bits")
     if fields.sound("bits") and (len(bits) != 3 or any(one not in WIDTHS for one in bits)):
@@ -111,7 +113,9 @@ def _read_error(fields: Fields) -> Error:
 
 def write_meta(folder: Path, meta: Meta) -> None:
     """Write `kernels.yaml`, which makes the folder a table."""
-    errors = {name: dict(zip(("mean", "most", "probes"), astuple(one), strict=True)) for name, one in meta.errors.items()}
+    errors = {
+        name: dict(zip(("mean", "most", "probes"), astuple(one), strict=True)) for name, one in meta.errors.items()
+    }
     values = {
         "layout": LAYOUT,
         **{name: getattr(meta, name) for name in Meta.__dataclass_fields__},
@@ -119,7 +123,9 @@ def write_meta(folder: Path, meta: Meta) -> None:
         "errors": errors,
     }
     with atomic_write(folder / META) as stream:
-        stream.write("# Written by orrery kernels (docs/kernels.md). Errors are per cent, at sizes between the table's.\n")
+        stream.write(
+            "# Written by orrery kernels (docs/kernels.md). Errors are per cent, at sizes between the table's.\n"
+        )
         stream.writelines(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
 
 
@@ -214,10 +220,10 @@ def _read_attention(path: Path) -> dict[AttentionKernel, MeasuredTable]:
 
 def _shape(values: Sequence[float]) -> AttentionShape:
     given = dict(zip(_SHAPE_KEYS, values, strict=True))
-    heads = {name: given.pop(name) for name in ("query_heads", "kv_heads")}
+    query_heads, kv_heads = given.pop("query_heads"), given.pop("kv_heads")
     whole = {name: int(value) for name, value in given.items()}
     chunked, window = bool(whole.pop("chunked")), whole.pop("window") or None
-    return AttentionShape(**heads, **whole, chunked=chunked, window=window)
+    return AttentionShape(query_heads, kv_heads, chunked=chunked, window=window, **whole)
 
 
 def _named(rows: Rows, column: str, known: Mapping[str, int]) -> list[int]:
@@ -225,6 +231,8 @@ def _named(rows: Rows, column: str, known: Mapping[str, int]) -> list[int]:
     found = []
     for line, name in zip(rows.lines, rows.texts(column), strict=True):
         if name not in known:
-            raise UserError(brief(name), path=rows.path, line=line, field=column, fix=f"expected one of {', '.join(known)}")
+            raise UserError(
+                brief(name), path=rows.path, line=line, field=column, fix=f"expected one of {', '.join(known)}"
+            )
         found.append(int(known[name]))
     return found

@@ -40,7 +40,8 @@ def made_of(prompts: Sequence[tuple[int, int]], decodes: Sequence[int]) -> Batch
     new = [chunk for chunk, _ in prompts] + [1] * len(decodes)
     context = [before for _, before in prompts] + [*decodes]
     samples = [0] * len(prompts) + [1] * len(decodes)
-    return BatchShape(*(np.array(values, dtype=np.int64) for values in (range(len(new)), new, context, samples)))
+    columns = [np.array(values, dtype=np.int64) for values in (range(len(new)), new, context, samples)]
+    return BatchShape(columns[0], columns[1], columns[2], columns[3])
 
 
 def attention_ns(model: PerfModel, tensor: int, kernel: AttentionKernel, batch: BatchShape) -> int:

@@ -34,7 +34,9 @@ def probes_of(kernel: Kernel, sizes: Sequence[Sizes]) -> list[Sizes]:
     middles = [(low + high) // 2 for low, high in pairwise(rows) if high > low + 1]
     if not isinstance(kernel, ExpertKernel):
         return [(size,) for size in middles]
-    return [(size, active) for size in middles for active in {1, 1 + min(size, kernel.held) // 3, min(size, kernel.held)}]
+    return [
+        (size, active) for size in middles for active in {1, 1 + min(size, kernel.held) // 3, min(size, kernel.held)}
+    ]
 
 
 def _has(kernel: AttentionKernel, kind: str) -> bool:
@@ -56,7 +58,7 @@ def batch_at(probe: Sizes, limits: Limits) -> BatchShape:
 
     def between(what: str, least: int, most: int, of: int = 0) -> int:
         share = uniform(_SEED, f"{_KINDS[kind]} {what}", number, of)
-        return min(most, round(least * (max(least, most) / least) ** share))
+        return min(most, int(least * (max(least, most) / least) ** share + 0.5))
 
     prompts, decodes = list[tuple[int, int]](), list[int]()
     if _KINDS[kind] != DECODES:
@@ -66,7 +68,9 @@ def batch_at(probe: Sizes, limits: Limits) -> BatchShape:
             prompts.append((chunk, before))
     if _KINDS[kind] != PROMPTS:
         count, middle = between("decodes", 1, limits.requests), between("contexts", 1, limits.context)
-        decodes = [between("own", max(1, middle // 2), min(limits.context, 2 * middle), place) for place in range(count)]
+        decodes = [
+            between("own", max(1, middle // 2), min(limits.context, 2 * middle), place) for place in range(count)
+        ]
     return made_of(prompts, decodes)
 
 

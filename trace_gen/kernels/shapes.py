@@ -49,7 +49,7 @@ class PlainKernel:
 
 @dataclass(frozen=True, slots=True)
 class ExpertKernel:
-    """A matrix of each of a rank's experts, as one operator: as `PlainKernel`, with the `weights` (bytes) of one expert.
+    """A matrix of each of a rank's experts, as one operator: as `PlainKernel`, but `weights` (bytes) are of one expert.
 
     `held`: experts of the rank; `per_token`: those that a token chooses. These two decide nothing but the grid.
     """
@@ -90,8 +90,11 @@ def kernels_of(generator: TraceGenerator, limits: Limits) -> dict[Kernel, int]:
     """Return the kernels of one rank of what `generator` generates, and the most rows that each works on.
 
     Of attention, the tokens of a step. Raises `UserError` for what a table of kernels cannot say: a sequence that is
-    divided over context-parallel ranks.
+    divided over context-parallel ranks, attention placed by request.
     """
+    if generator.by_request:
+        what = "attention is placed by request, which kernel tables do not know"
+        raise UserError(what, field="--attention_placement", fix="place it by heads, or use the roofline")
     if generator.mesh.context > 1:
         raise UserError(
             f"{generator.mesh.context} context-parallel ranks divide a sequence, which kernel tables do not know",

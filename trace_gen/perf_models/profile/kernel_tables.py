@@ -25,7 +25,6 @@ from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import Lookups
 from trace_gen.perf_model import (
     AttentionGranularity,
-    AttentionPart,
     ExpertPart,
     IntArray,
     LatencySource,
