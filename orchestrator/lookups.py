@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from orchestrator.observers.interface import Run
@@ -29,4 +30,15 @@ def lookup_figures(run: Run) -> LookupFigures | None:
         for name, counts in model.lookups.counts().items():
             total.add(counts)
             operators.setdefault(name, LookupCounts()).add(counts)
-    return LookupFigures(**asdict(total), operators={name: asdict(operators[name]) for name in sorted(operators)})
+    by_name = {name: asdict(operators[name]) for name in sorted(operators)}
+    return LookupFigures(**asdict(total), operators=by_name, off_percent=_off(models))
+
+
+def _off(models: Sequence[TellsOfLookups]) -> dict[str, dict[str, float]] | None:
+    """Return how far tables say that times between their sizes are off, of several the greater."""
+    found: dict[str, dict[str, float]] = {}
+    for model in models:
+        for name, (mean, most) in model.lookups.off.items():
+            known = found.get(name, {"mean": 0.0, "most": 0.0})
+            found[name] = {"mean": max(mean, known["mean"]), "most": max(most, known["most"])}
+    return found or None

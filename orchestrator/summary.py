@@ -123,12 +123,16 @@ class TierFigures:
 class LookupFigures:
     """Times that were looked up in measured tables, what was remembered not counted again: at sizes that were measured,
     between them, and outside of them; and the same for each of the `operators`.
+
+    `off_percent`: how far kernel tables say that times between their sizes are off, by class of operators: `mean` and
+    `most` (of several tables the greater); None where no table says it.
     """
 
     measured: int
     interpolated: int
     extrapolated: int
     operators: Mapping[str, Mapping[str, int]]
+    off_percent: Mapping[str, Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,8 @@ class Summary:
         for seldom in ("drafts", "traffic", "transfers", "kv_tiers", "lookups", *CLIENT_LATENCIES):
             if document[seldom] is None:
                 del document[seldom]
+        if self.lookups is not None and self.lookups.off_percent is None:
+            del document["lookups"]["off_percent"]
         return document
 
 

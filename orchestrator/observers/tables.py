@@ -121,7 +121,12 @@ def _lookups(summary: Summary) -> list[Row]:
         return []
     parts = {"measured": found.measured, "interpolated": found.interpolated, "extrapolated": found.extrapolated}
     total = max(1, sum(parts.values()))
-    return [("times looked up", ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items()))]
+    rows = [("times looked up", ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items()))]
+    if found.off_percent:
+        worst = max(found.off_percent, key=lambda name: found.off_percent[name]["mean"])
+        off = found.off_percent[worst]
+        rows.append(("off between sizes", f"at most {off['mean']:.2f} % in the mean ({worst}; one {off['most']:.1f} %)"))
+    return rows
 
 
 def _limits(summary: Summary) -> list[Row]:

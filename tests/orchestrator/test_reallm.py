@@ -156,9 +156,11 @@ def test_every_key_is_read(workplace: Path) -> None:
         traffic=Traffic(("code", "conv"), (1.0, 2.5), 3, 1000, 100.0),
         end_reqs=4,
         notes=[
-            "kernel_sim: no library of kernels is simulated, every operator is priced by its own size",
+            "kernel_sim: runs price every operator by its own size; orrery kernels fills a table of kernels",
             "sim_method llmcompass: LLMCompass is not run, operators are priced by the roofline",
         ],
+        prefill_blocks=(64, 128),
+        decode_contexts=(128, 256),
     )
 
 

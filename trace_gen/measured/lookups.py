@@ -38,11 +38,13 @@ class LookupCounts:
 class Lookups:
     """Counts lookups in the tables called `source`, by what was looked up.
 
-    What a model remembers it does not look up again.
+    What a model remembers it does not look up again. `off`: how far the tables say that times between their sizes are
+    off, in per cent, by class of operators: the mean and the greatest (`trace_gen.kernels.probing`).
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, off: Mapping[str, tuple[float, float]] | None = None) -> None:
         self.source = source
+        self.off = off or {}
         self._counts: dict[str, LookupCounts] = {}
         self._elsewhere: list[tuple[str, IntArray]] = []
 

@@ -75,15 +75,25 @@ class KernelTimes:
 
 
 class KernelTableModel:
-    """See the module's docstring. `source`: what notes and errors call the table; `notes`: what a user should know."""
+    """See the module's docstring.
+
+    `source`: what notes and errors call the table; `notes`: what a user should know; `off`: as of `Lookups`.
+    """
 
     attention_granularity: AttentionGranularity = "batch"
     latency_source: LatencySource = "model"
 
-    def __init__(self, times: KernelTimes, source: str, vocabulary: Vocabulary, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        times: KernelTimes,
+        source: str,
+        vocabulary: Vocabulary,
+        notes: tuple[str, ...] = (),
+        off: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self.times = times
         self.vocabulary = vocabulary
-        self.lookups = Lookups(source)
+        self.lookups = Lookups(source, off)
         self.notes = notes
         self._compiled: dict[AttentionShape, CompiledAttention] = {}
         self._plain: RecentByIdentity[FloatArray] = RecentByIdentity(SIZES_KEPT)

@@ -33,7 +33,8 @@ def _model(options: PerfModelOptions, folder: Path) -> KernelTableModel:
         if row.kind not in apart and row.name not in times.names:
             what = f"{folder}: no kernel is called {row.name}"
             raise UserError(what, field=FLAG, fix=near_names(row.name, sorted(times.names)))
-    return KernelTableModel(times, str(folder), vocabulary, (_told(folder, meta),))
+    off = {name: (one.mean, one.most) for name, one in meta.errors.items()}
+    return KernelTableModel(times, str(folder), vocabulary, (_told(folder, meta),), off)
 
 
 def _told(folder: Path, meta: Meta) -> str:
