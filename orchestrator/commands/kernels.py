@@ -77,9 +77,11 @@ class KernelsSettings:
     filling: FillSettings = section(FillSettings, "Table")
 
     def problems(self) -> Iterator[Problem]:
-        """A file is named."""
+        """A file is named, and a folder is none."""
         if self.system is None:
             yield Problem("system", "no file is named", "give a system file of ReaLLM's, or a run file")
+        if self.output is not None and self.output.exists() and not self.output.is_dir():
+            yield Problem("output", f"{self.output} is no folder", "name a folder")
 
 
 def kernels(arguments: Sequence[str]) -> int:

@@ -121,11 +121,11 @@ def _lookups(summary: Summary) -> list[Row]:
         return []
     parts = {"measured": found.measured, "interpolated": found.interpolated, "extrapolated": found.extrapolated}
     total = max(1, sum(parts.values()))
-    rows = [("times looked up", ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items()))]
+    shares = ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items())
+    rows: list[Row] = [("times looked up", shares)]
     if found.off_percent:
-        worst = max(found.off_percent, key=lambda name: found.off_percent[name]["mean"])
-        off = found.off_percent[worst]
-        rows.append(("off between sizes", f"at most {off['mean']:.2f} % in the mean ({worst}; one {off['most']:.1f} %)"))
+        name, off = max(found.off_percent.items(), key=lambda item: item[1]["mean"])
+        rows.append(("off between sizes", f"{off['mean']:.2f} % in the mean, {off['most']:.1f} % at most ({name})"))
     return rows
 
 

@@ -8,20 +8,16 @@ where there is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 from foundation.records import dataclass
 from orchestrator.request_table import RequestTable
 from orchestrator.requests.generators.lengths import Published, Role
 from orchestrator.requests.generators.lengths.lognormal import Lognormal
 from orchestrator.requests.generators.streams import Stream
 from orchestrator.requests.request import Request
-from orchestrator.requests.writing import write_tables
 
 NAME = "splitwise-medians"
 ROWS = 10_000
-"""Of a file; requests draw from them with replacement."""
+"""Requests draw from so many, with replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +41,11 @@ TASKS = {
 """Prompts and answers of each task."""
 
 
-def write_lengths(path: Path, task: str, seed: int) -> None:
-    """Write requests with the lengths of `task`, all at 0: what a recorded trace is otherwise read for."""
-    write_tables(path, [RequestTable.of(_rows(task, seed))])
-
-
-def _rows(task: str, seed: int) -> Iterator[Request]:
+def lengths_of(task: str, seed: int) -> RequestTable:
+    """Return requests with the lengths of `task`, all at 0: what a recorded trace is otherwise read for."""
     columns = [
         Lognormal().tokens(Stream(f"{seed}/{task}", name).uniforms(ROWS), Role(name, 1, of.published)).tolist()
         for name, of in zip(("prompt", "output"), TASKS[task], strict=True)
     ]
-    for number, (prompt, output) in enumerate(zip(*columns, strict=True)):
-        yield Request(number, 0, prompt, output)
+    rows = enumerate(zip(*columns, strict=True))
+    return RequestTable.of(Request(number, 0, prompt, output) for number, (prompt, output) in rows)

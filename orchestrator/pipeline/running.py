@@ -1,8 +1,9 @@
 """The steps of a pipeline: kernel tables, requests, run files, simulations.
 
-    FOLDER/kernels        the table of each model          FOLDER/results   the files of each run, and NAME.result.json
-    FOLDER/lengths        where no trace is given          FOLDER/*.yaml    the run files
-    FOLDER/workloads      requests of each task and rate
+    FOLDER/kernels        the table of each model
+    FOLDER/workloads      the requests of each task and rate        FOLDER/networks   what `io_algo` means
+    FOLDER/*.yaml         the run files
+    FOLDER/results        the files of each run, and NAME.result.json
 
 A run's result is kept with a digest of all that it was made of, so that the same command simulates again what lacks or
 has changed, and nothing else.
@@ -25,11 +26,11 @@ from foundation.records import dataclass
 from orchestrator.kernels.deployments import Deployments, Wanted, extra_sizes, timed
 from orchestrator.kernels.planning import plan_tables
 from orchestrator.kernels.told import fill_tables
-from orchestrator.pipeline.lengths import NAME, write_lengths
+from orchestrator.pipeline.lengths import NAME, lengths_of
 from orchestrator.pipeline.table import figures
 from orchestrator.reallm.importing import Given, Imported, find_device, runnable, workloads_of, write_runs
-from orchestrator.reallm.runs import Engine
 from orchestrator.reallm.system_file import SystemFile, read_system_file
+from orchestrator.request_table import RequestTable
 from orchestrator.run_files import simulated
 from orchestrator.settings.record import input_paths
 from orchestrator.settings.specification import RunSpec, from_flags
@@ -70,12 +71,15 @@ def run_pipeline(asked: Pipeline, say: Say) -> list[Row]:
     what happens, one line each.
     """
     system = _with_traffic(read_system_file(asked.system), asked)
-    given = Given(asked.system, asked.folder, _lengths(asked, system, say), asked.devices)
-    workloads = workloads_of(given, system)
     engines, left_out = runnable(system, find_device(system, asked.devices))
-    tables, without = _tables(asked, system, engines)
-    for name, why in {**left_out, **without}.items():
+    wanted = [Wanted(engine.name, timed(RunSpec.of(**values), asked.perf_model)) for engine, values in engines]
+    plans, left_out = plan_tables(Deployments(wanted, extra_sizes(system), left_out), asked.limits)
+    given = Given(asked.system, asked.folder, asked.lengths, asked.devices)
+    workloads = workloads_of(given, system, _lengths(asked, system, say))
+    for name, why in left_out.items():
         say(f"left out: {name}: {why}")
+    filled = fill_tables(plans, asked.folder / "kernels", asked.processes)
+    tables = {name: filled[plan.model] for plan in plans for names in plan.users.values() for name in names}
     timed_by = [
         (engine, {**values, "profile_dir": str(tables[engine.name])})
         for engine, values in engines
@@ -98,27 +102,14 @@ def _with_traffic(system: SystemFile, asked: Pipeline) -> SystemFile:
     return replace(system, traffic=traffic, traces=())
 
 
-def _lengths(asked: Pipeline, system: SystemFile, say: Say) -> dict[str, Path]:
-    """Return a file of lengths of each task that may be drawn, made where none is given."""
-    found = dict(asked.lengths)
-    draws = not system.traces or not all(Path(name).exists() for name in system.traces)
-    for task in system.traffic.tasks if draws else ():
-        if task not in found:
-            found[task] = asked.folder / "lengths" / f"{task}.tsv"
-            write_lengths(found[task], task, system.traffic.seed)
-            say(f"{found[task]}: lengths of task {task} drawn from the distribution {NAME}; --{task} takes a trace")
-    return found
-
-
-def _tables(
-    asked: Pipeline, system: SystemFile, engines: Sequence[tuple[Engine, Mapping[str, Any]]]
-) -> tuple[dict[str, Path], Mapping[str, str]]:
-    """Fill the tables; return that of each engine by its name, and why others have none."""
-    wanted = [Wanted(engine.name, timed(RunSpec.of(**values), asked.perf_model)) for engine, values in engines]
-    plans, without = plan_tables(Deployments(wanted, extra_sizes(system), {}), asked.limits)
-    filled = fill_tables(plans, asked.folder / "kernels", asked.processes)
-    users = {name: filled[plan.model] for plan in plans for names in plan.users.values() for name in names}
-    return users, without
+def _lengths(asked: Pipeline, system: SystemFile, say: Say) -> dict[str, RequestTable]:
+    """Return lengths of each task that may be drawn and has no file of them."""
+    if system.traces and all(Path(name).exists() for name in system.traces):
+        return {}
+    without = [task for task in system.traffic.tasks if task not in asked.lengths]
+    for task in without:
+        say(f"lengths of task {task} are those of the distribution {NAME}; --{task} takes a trace")
+    return {task: lengths_of(task, system.traffic.seed) for task in without}
 
 
 def _result(made: Imported, number: int, say: Say) -> Row:

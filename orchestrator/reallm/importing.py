@@ -127,9 +127,14 @@ def find_device(system: SystemFile, devices: Path | None) -> str:
     return system.device
 
 
-def workloads_of(given: Given, system: SystemFile) -> list[RunWorkload]:
-    """Return the traffic of all runs; files of lengths are read once."""
-    drawn: dict[str, RequestTable] = {}
+def workloads_of(
+    given: Given, system: SystemFile, lengths: Mapping[str, RequestTable] | None = None
+) -> list[RunWorkload]:
+    """Return the traffic of all runs; files of lengths are read once.
+
+    `lengths`: by task, requests whose lengths are drawn in place of a file's.
+    """
+    drawn = dict(lengths or {})
     found = []
     for name in system.traces:
         path = Path(name)

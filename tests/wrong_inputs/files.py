@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.small_profile import bundle
+from helpers.small_profile import bundle, small_model
+
+from orchestrator.kernels.deployments import read_deployments
+from orchestrator.kernels.filling import fill
+from orchestrator.kernels.planning import plan_tables
+from trace_gen.kernels.shapes import Limits
 
 ROOT = Path(__file__).parents[2]
 HEADER = "input_toks\toutput_toks\tarrival_time_ns\n"
@@ -26,6 +31,25 @@ PROFILES = {
     "meta": ("meta.yaml", '"RTX4090"', "5"),
 }
 """Measured tables, each with one text in one file changed."""
+KERNELS = {
+    "good": ("kernels.yaml", "", ""),
+    "layout": ("kernels.yaml", "layout: 1", "layout: 2"),
+    "device": ("kernels.yaml", 'hardware: "RTX4090"', 'hardware: "RTX4095"'),
+    "model": ("kernels.yaml", 'model: "small"', 'model: "large"'),
+    "bits": ("kernels.yaml", "bits: [16, 16, 16]", "bits: [16, 16]"),
+    "words": ("kernels.yaml", 'vocabulary: "fused"', 'vocabulary: "fuzed"'),
+    "errors": ("kernels.yaml", "errors: {", 'errors: {"gemms": 3, '),
+    "limits": ("kernels.yaml", '"tokens": 8', '"token": 8'),
+    "unknown": ("kernels.yaml", "layout: 1", "layout: 1\nsource: 3"),
+    "column": ("tp1/operators.csv", "weight_bytes", "weights"),
+    "class": ("tp1/operators.csv", "elementwise", "elementary"),
+    "width": ("tp1/operators.csv", "half", "whole"),
+    "nan": ("tp1/operators.csv", "half,", "half,nan"),
+    "twice": ("tp1/operators.csv", ",1,", ",2,"),
+    "shape": ("tp1/attention.csv", "attention,8,", "attention,eight,"),
+    "kernel": ("tp1/operators.csv", "qkv_proj,", "qkv_prof,"),
+}
+"""Kernel tables, likewise."""
 Files = Iterator[tuple[str, str | bytes]]
 
 WORKLOADS: dict[str, str | bytes] = {
@@ -595,6 +619,20 @@ def write_all(folder: Path) -> None:
     for name, (file, old, new) in PROFILES.items():
         changed = bundle(folder / "q" / name) / file
         changed.write_text(changed.read_text().replace(old, new, 1))
+    _write_kernel_tables(folder)
+
+
+def _write_kernel_tables(folder: Path) -> None:
+    """Write the tables of `KERNELS` into folders of ``kt``, of the profiles' model."""
+    path = folder / "kt" / "run.yaml"
+    path.parent.mkdir()
+    path.write_text(f"model_name: {small_model(path.parent)}\nhardware: RTX4090\n")
+    [plan], _ = plan_tables(read_deployments(path, None, None), Limits(8, 8, 2))
+    for name, (file, old, new) in KERNELS.items():
+        fill(plan, folder / "kt" / name, 1, lambda done, total: None)
+        changed = folder / "kt" / name / file
+        assert old in changed.read_text(), name
+        changed.write_text(changed.read_text().replace(old, new, -1 if name == "kernel" else 1))
 
 
 _ROW = '0,gpt2,9,3,0,0,0,100,300,300,0,100,100.000,"[100, 100]"\n1,gpt2,8,1,50,60,60,200,200,150,10,150,,\n'

@@ -86,6 +86,7 @@ def read_meta(folder: Path) -> Meta:
             f"layout {fields.values['layout']} is not known", "layout", f"fill it again: this one is {LAYOUT}"
         )
     limits, errors = fields.object("limits", required=True), fields.object("errors", required=True)
+    limits.only(Limits.__dataclass_fields__)
     bits = fields.integers("bits")
     if fields.sound("bits") and (len(bits) != 3 or any(one not in WIDTHS for one in bits)):
         fields.wrong("bits", "bits of weights, activations and the KV cache, each 4, 8, 16 or 32")
