@@ -24,9 +24,13 @@ NAMES = sorted(
     for folder in {path.parent for path in MODELS.glob("*/*.json")}
 )
 LIMITS = Limits(16, 64, 4)
-BATCHES = (made_of([], [5, 9]), made_of([(8, 0)], []), made_of([(8, 16)], [20]), made_of([(3, 0), (5, 7)], [60, 2]))
-FARTHEST = 0.005
-"""Share that an iteration may be off: sizes lie between those of the table, near each other as they are."""
+BATCHES = {
+    made_of([], [5, 9]): 0.005,
+    made_of([(8, 0)], []): 0.005,
+    made_of([(8, 16)], [20]): 0.005,
+    made_of([(3, 0), (5, 7)], [60, 2]): 0.03,
+}
+"""Batches between a table's sizes, and the share that an iteration may be off: several prompts are added up."""
 
 
 def table_of(generator: TraceGenerator, folder: Path, tensor: int) -> KernelTableModel:
@@ -46,10 +50,10 @@ def test_iterations_by_a_table_are_those_it_was_filled_from(name: str, tmp_path:
     for expert in (1, 2) if model.mixtures else (1,):
         mesh, roofline = Mesh(2, 1, expert), make_perf_model("roofline", options)
         table = table_of(TraceGenerator(model, mesh, roofline), tmp_path, 2)
-        for batch in BATCHES:
+        for batch, farthest in BATCHES.items():
             times = [TraceGenerator(model, mesh, one).generate([batch]).work.latency_ns for one in (roofline, table)]
             assert times[0].shape == times[1].shape and times[0].sum() > 0
-            assert times[1].sum() == pytest.approx(times[0].sum(), rel=FARTHEST)
+            assert times[1].sum() == pytest.approx(times[0].sum(), rel=farthest)
         counts = table.lookups.counts()
         assert counts and sum(one.measured for one in counts.values()) > 0
 
