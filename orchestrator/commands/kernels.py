@@ -31,8 +31,8 @@ MOST_PROCESSES = 1024
 class FillSettings:
     """The largest sizes that a table is for, beyond which runs go on with its slopes; and who fills it."""
 
-    max_tokens: int = setting(16384, "tokens of a step in a kernel table", unit="tokens", least=2, most=MOST_SIZE)
-    max_context: int = setting(16384, "tokens of a request in a kernel table", unit="tokens", least=2, most=MOST_SIZE)
+    max_tokens: int = setting(16384, "tokens of a step in a kernel table", least=2, most=MOST_SIZE)
+    max_context: int = setting(16384, "tokens of a request in a kernel table", least=2, most=MOST_SIZE)
     max_requests: int = setting(256, "requests of a step that decode, in a kernel table", least=1, most=10**5)
     processes: int | None = setting(
         None,

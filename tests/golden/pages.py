@@ -25,6 +25,8 @@ PAGES = {
     "main.schema": ("orchestrator.cli", "--schema"),
     "validate.help": ("orchestrator.cli", "validate", "--help"),
     "calibrate.help": ("orchestrator.cli", "calibrate", "--help"),
+    "kernels.help": ("orchestrator.cli", "kernels", "--help"),
+    "pipeline.help": ("orchestrator.cli", "pipeline", "--help"),
     "analytical.help": ("analytical.__main__", "--help"),
     "converters.help": ("converters.__main__", "--help"),
     "trace_test.help": ("trace_test.__main__", "--help"),

@@ -184,7 +184,7 @@ def test_a_catalogue_of_another_model(tmp_path: Path, place: str) -> None:
 
 def test_formats_are_recognised_by_content(tmp_path: Path) -> None:
     found = {name: profile_formats.get(name) for name in profile_formats}
-    assert set(found) == {"llmservingsim", "llmservingsim_v0", "vidur"}
+    assert set(found) == {"kernels", "llmservingsim", "llmservingsim_v0", "vidur"}
     assert format_of(bundle(tmp_path / "b")) is found["llmservingsim"]
     assert format_of(vidur(tmp_path / "v")) is found["vidur"]
     table = tmp_path / "t" / "any.csv"
@@ -199,7 +199,8 @@ def test_formats_are_recognised_by_content(tmp_path: Path) -> None:
 def test_a_folder_without_a_profile(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        UserError, match=r"holds no profile; expected a folder with meta\.yaml .*, or one CSV file with"
+        UserError,
+        match=r"holds no profile; expected a folder with kernels\.yaml .*, or a folder with meta\.yaml .*, or one CSV",
     ):
         load(tmp_path / "empty")
     with pytest.raises(UserError, match="--profile_dir: there is no folder"):

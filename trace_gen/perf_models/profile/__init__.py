@@ -22,7 +22,9 @@ class ProfileSettings:
     """Tables that were measured on a device. See `trace_gen.perf_models.profile.formats`."""
 
     profile_dir: Path | None = setting(
-        None, "what was measured on a device: a folder of LLMServingSim's profiler or Vidur's, or a CSV", implies=True
+        None,
+        "what was measured on a device: a folder of LLMServingSim's profiler or Vidur's, or a CSV; or a kernel table",
+        implies=True,
     )
 
     def problems(self) -> Iterator[Problem]:
