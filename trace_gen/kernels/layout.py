@@ -183,11 +183,12 @@ class RankTables:
 def read_rank(folder: Path, tensor: int) -> RankTables:
     """Return the tables of one of `tensor` ranks; a file that lacks, or is malformed, is a `UserError`."""
     rank = folder / f"tp{tensor}"
-    experts = _read_experts(rank / EXPERTS) if (rank / EXPERTS).exists() else {}
-    return RankTables(_read_operators(rank / OPERATORS), experts, _read_attention(rank / ATTENTION))
+    experts = read_experts(rank / EXPERTS) if (rank / EXPERTS).exists() else {}
+    return RankTables(read_operators(rank / OPERATORS), experts, read_attention(rank / ATTENTION))
 
 
-def _read_operators(path: Path) -> dict[PlainKernel, MeasuredTable]:
+def read_operators(path: Path) -> dict[PlainKernel, MeasuredTable]:
+    """Return the tables of `operators.csv`; what is wrong with it is a `UserError`."""
     rows = read_rows(path, ("layer", "class", "arithmetic", *_PLAIN_KEYS, *ROWS_AXES, TIME))
     names, kinds = rows.texts("layer"), _named(rows, "class", _CLASSES)
     keys = [
@@ -199,7 +200,8 @@ def _read_operators(path: Path) -> dict[PlainKernel, MeasuredTable]:
     return tables_by(rows, keys, names, ROWS_AXES)
 
 
-def _read_experts(path: Path) -> dict[ExpertKernel, MeasuredTable]:
+def read_experts(path: Path) -> dict[ExpertKernel, MeasuredTable]:
+    """Return the tables of `experts.csv`; what is wrong with it is a `UserError`."""
     rows = read_rows(path, ("layer", "arithmetic", *_EXPERT_KEYS, *EXPERT_AXES, TIME))
     names, shapes = rows.texts("layer"), rows.amounts(_EXPERT_KEYS).tolist()
     keys = [
@@ -211,7 +213,8 @@ def _read_experts(path: Path) -> dict[ExpertKernel, MeasuredTable]:
     return tables_by(rows, keys, names, EXPERT_AXES)
 
 
-def _read_attention(path: Path) -> dict[AttentionKernel, MeasuredTable]:
+def read_attention(path: Path) -> dict[AttentionKernel, MeasuredTable]:
+    """Return the tables of `attention.csv`; what is wrong with it is a `UserError`."""
     rows = read_rows(path, ("layer", *_SHAPE_KEYS, *ATTENTION_AXES, TIME))
     names, values = rows.texts("layer"), [tuple(row) for row in rows.amounts(_SHAPE_KEYS).tolist()]
     shapes = {one: _shape(one) for one in set(values)}

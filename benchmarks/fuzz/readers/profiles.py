@@ -24,12 +24,12 @@ SIZES = np.array([1, 3, 64, 100_000])
 DECODING = np.array([[1, 700, 70_000]])
 
 
-def _look_up(curve: Curve) -> None:
+def look_up(curve: Curve) -> None:
     assert np.isfinite(times := curve.at(SIZES)).all() and (times >= 0).all()
     assert curve.lookups(SIZES).total == len(SIZES)
 
 
-def _attend(attention: AttentionTimes) -> None:
+def attend(attention: AttentionTimes) -> None:
     """Look up prompts, decodes, and both, small and large."""
     chunks, contexts = np.array([2, 5000]), np.array([0, 40_000])
     for some, decoding in ((chunks[:0], DECODING), (chunks, DECODING[:, :0]), (chunks, DECODING)):
@@ -44,11 +44,11 @@ def _meta(path: Path) -> None:
 
 def _layers(path: Path) -> None:
     for table in read_layers(path, ("tokens",)).values():
-        _look_up(Curve.of(table.sizes[:, 0], table.times))
+        look_up(Curve.of(table.sizes[:, 0], table.times))
 
 
 def _attention(path: Path) -> None:
-    _attend(UnequalAttention(AttentionTable(read_measured(path, AXES)), None))
+    attend(UnequalAttention(AttentionTable(read_measured(path, AXES)), None))
 
 
 def _skew(path: Path) -> None:
@@ -75,11 +75,11 @@ def _options() -> PerfModelOptions:
 
 def _vidur_operators(path: Path) -> None:
     for curve in read_curves(_options(), path).values():
-        _look_up(curve)
+        look_up(curve)
 
 
 def _vidur_attention(path: Path) -> None:
-    _attend(read_attention(_options(), path))
+    attend(read_attention(_options(), path))
 
 
 targets.register("profile_meta")(Target("meta.yaml of a measured bundle", _meta, "meta.yaml"))
