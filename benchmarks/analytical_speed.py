@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from analytical.embedded import EmbeddedBackend, create
-from converters.chakra import write_graph
 from converters.execution_graph import ABSENT, CollectiveType, ExecutionGraph, NodeType, NodeWork, RankGraph
 
 LAYERS = 32
@@ -106,16 +105,9 @@ def seconds(action: Callable[[], object], repeats: int = 1) -> float:
 
 def through_files(npus: int, folder: Path) -> tuple[float, float | None]:
     """Return the seconds of our command and, where one is named, of the binary, on the same files."""
-    write_graph(layers(npus), folder / "trace")
-    (folder / "network.yml").write_text(NETWORK.format(topology="Ring", npus=npus))
-    (folder / "system.json").write_text(SYSTEM)
-    (folder / "memory.json").write_text(MEMORY)
-    arguments = [
-        f"--workload-configuration={folder / 'trace'}",
-        f"--network-configuration={folder / 'network.yml'}",
-        f"--system-configuration={folder / 'system.json'}",
-        f"--remote-memory-configuration={folder / 'memory.json'}",
-    ]
+    from benchmarks.graph_files import write_files
+
+    arguments = write_files({2: "two", 64: "ring"}[npus], folder)
 
     def run(program: list[str]) -> float:
         environment = os.environ | {"PYTHONPATH": str(Path.cwd())}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.graph_files import write_files
 from benchmarks.targets import Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,17 +54,18 @@ class Bench:
         self._numpy = min(spent([sys.executable, "-c", "import numpy"], checkout).cpu_s for _ in range(3))
         self._bare = min(spent([sys.executable, "-c", "pass"], checkout).cpu_s for _ in range(3))
 
-    def command(self, work: Work, output: Path | None) -> list[str]:
-        """Return the command line of a piece of work."""
+    def command(self, work: Work, output: Path | None, graph: Sequence[str] = ()) -> list[str]:
+        """Return the command line of a piece of work; `graph`: the flags of the graph that it simulates."""
         where = ["-m", work.module] if work.module is not None else ["main.py"]
         written = ["--output", str(output)] if output is not None else []
-        return [sys.executable, *where, *work.arguments(self._scale), *written]
+        return [sys.executable, *where, *work.arguments(self._scale), *graph, *written]
 
     def measure(self, work: Work, output: Path) -> Measured:
         """Return the median of several runs; files of the last one are beside `output`."""
-        command = self.command(work, output if work.writes else None)
+        graph = [] if work.graph is None else write_files(work.graph, output.parent)
+        command = self.command(work, output if work.writes else None, graph)
         runs = [spent(command, self._checkout) for _ in range(self._repeat + 1)][1:]
-        base = self._bare if work.name == "help" else self._numpy
+        base = self._bare if work.name in ("help", "analytical") else self._numpy
         return Measured(
             max(statistics.median(run.cpu_s for run in runs) - base, 0.0),
             statistics.median(run.peak_mb for run in runs),

@@ -19,7 +19,7 @@ class Work:
     """One row: `flags` of `main.py`, or another `module`; `requests` of them, which a scale makes fewer.
 
     `target` in CPU seconds beyond the interpreter and `import numpy`; `peer`: the best other simulator's, in words.
-    `folder`: what must be there for it to run.
+    `folder`: what must be there for it to run; `graph`: that of `benchmarks.graph_files` that it simulates.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Work:
     module: str | None = None
     folder: Path | None = None
     writes: bool = True
+    graph: str | None = None
 
     def arguments(self, scale: float) -> list[str]:
         """Return the flags, for `scale` times as many requests."""
@@ -65,5 +66,13 @@ WORK: Sequence[Work] = (
     Work("tp2048", "GPT-3 175B, TP 2,048, one iteration", 0.5, "4.13 h (paper)",
          ("--model_name", "gpt3-175b", "--hardware", "H100", "--npu_num", "2048", "--num_prompts", "1",
           "--random_input_len", "64", "--random_output_len", "1", "--request_rate", "inf")),
+    Work("decisions", "10,000 requests, 128 running at all times", 1.0, "1,551 us a decision (vLLM)",
+         (*LLAMA, *LENGTHS, "--request_rate", "inf", "--max_num_seqs", "128"), 10_000),
+    Work("ring", "full simulation, TP 64 ring, 64 all-reduces", 0.1, "1.0 (ASTRA-sim)", (), module="analytical",
+         writes=False, graph="ring"),
+    Work("dag", "full simulation, 64 ranks x 5,000 nodes", 2.3, "22.6 (ASTRA-sim)", (), module="analytical",
+         writes=False, graph="dag"),
+    Work("analytical", "python -m analytical, 2 ranks", 0.1, "0.012 (ASTRA-sim)", (), module="analytical",
+         writes=False, graph="two"),
     Work("help", "main.py --help", 0.05, "-", ("--help",), writes=False),
 )  # fmt: skip
