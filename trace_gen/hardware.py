@@ -46,7 +46,9 @@ class Hardware:
     - `attention_kernels`: ``fa2`` kernels work through a batch with a prompt as chunks, its decodes, too, at several
       times what they cost alone; ``fa3`` kernels keep the two apart (FlashAttention's versions, and their like);
     - `efficiencies`: by operator class, the device's own before its `device_class`'s (`trace_gen.device_classes`);
-    - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it.
+    - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it;
+    - `power_w`: watts that the device takes at most, by its maker (TDP, board or module power); None where none is
+      published.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Hardware:
     attention_kernels: str = "fa2"
     fabric: str | None = None
     device_class: str | None = None
+    power_w: float | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -77,6 +80,14 @@ class Hardware:
 MOST_SHOWN = 1.1
 """Of the datasheet's memory, what a driver shows at most: datasheets say GB and mean GiB."""
 
+MOST_WATTS = 1e5
+"""Of one device: far more than any takes."""
+
+
+def shipped_hardware() -> dict[str, Path]:
+    """Return the files of the devices that ship with the project, by name."""
+    return {path.stem: path for path in sorted(HARDWARE_FOLDER.glob("*.json"))}
+
 
 def load_hardware(name_or_path: str) -> Hardware:
     """Return a shipped device by name (spelling is tolerant: ``rtx-3090``, ``A100 80G``) or the one in a file.
@@ -86,7 +97,7 @@ def load_hardware(name_or_path: str) -> Hardware:
     path = Path(name_or_path)
     if is_file(path) or path.suffix == ".json":
         return read_hardware(path)
-    shipped = {candidate.stem: candidate for candidate in sorted(HARDWARE_FOLDER.glob("*.json"))}
+    shipped = shipped_hardware()
     wanted = plain_name(name_or_path)
     for name, candidate in shipped.items():
         if plain_name(name) == wanted:
@@ -129,6 +140,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "compute_units",
             "link_gb_s",
             "link_latency_ns",
+            "power_w",
             "fabric",
             "class",
             "attention_kernels",
@@ -162,6 +174,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         attention_kernels=kind.attention_kernels,
         fabric=fields.text("fabric", default=None),
         device_class=kind.name,
+        power_w=fields.positive_number("power_w", high=MOST_WATTS) if fields.has("power_w") else None,
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:

@@ -52,10 +52,9 @@ def shape(network: NetworkConfig) -> list[tuple[str, int, float, float]]:
 def test_a_shipped_kind_names_a_device_and_the_source_of_every_number(name: str) -> None:
     node = load_node(name)
     device = load_hardware(node.hardware)
-    assert node.name == name and node.npus in (4, 8) and node.between.count in (1, node.npus)
+    assert node.name == name and node.npus in (4, 8, 16, 72) and 1 <= node.between.count <= 3 * node.npus
     inner, *rest = node.dims
-    assert inner.bandwidth == (device.link_bandwidth if not rest else 56.25e9), "the device's own link, or a bridge"
-    assert all(one.bandwidth == device.link_bandwidth for one in rest)
+    assert _joined(node, device.link_bandwidth)
     assert inner.bandwidth >= node.between.bandwidth * node.between.count / node.npus, "nodes are what is slow"
     for number in ("link_gb_s", "latency_ns"):
         of_dims = (
@@ -66,10 +65,28 @@ def test_a_shipped_kind_names_a_device_and_the_source_of_every_number(name: str)
     assert all(len(source) > 20 for source in node.sources.values())
 
 
+def _joined(node: NodeKind, link: float) -> bool:
+    """Whether the links of a node are the device's own: one to a switch, or several that together are it, or bridges.
+
+    Links of a torus: two of a ring, one where two are all; of a dimension where all are connected, one to each other.
+    """
+    inner, *rest = node.dims
+    if inner.topology == "Switch" and not rest:
+        return inner.bandwidth == link
+    if rest and rest[-1].topology == "Switch":
+        return inner.bandwidth > link == rest[0].bandwidth
+    ends = {"Ring": lambda npus: 2, "FullyConnected": lambda npus: 1 if rest else npus - 1}
+    together = sum(ends[one.topology](one.npus) * one.bandwidth for one in node.dims)
+    return together <= link and (link in (together, 2 * together) or rest[0].npus == 4)
+
+
 def test_kinds_of_every_sort_ship() -> None:
     sorts = Counter((len(node.dims), node.dims[0].topology) for node in map(load_node, shipped_nodes()))
-    assert sorts[1, "Switch"] >= 10 and sorts[2, "FullyConnected"] == 3
-    assert {load_node(name).hardware for name in shipped_nodes()} >= {"A100-80G", "H100", "H200", "B200", "A40", "L40S"}
+    assert sorts[1, "Switch"] >= 10 and sorts[2, "FullyConnected"] >= 3 and sorts[3, "FullyConnected"] >= 2
+    assert {load_node(name).hardware for name in shipped_nodes()} >= {
+        *("A100-80G", "H100", "H200", "B200", "GB200", "A40", "L40S", "MI300X", "MI325X"),
+        *("TPU-v4", "TPU-v5e", "TPU-v5p", "TPU-v6e", "Gaudi2", "Gaudi3", "Trainium2"),
+    }
     assert load_node("DGX H100") == load_node("dgx-h100") and load_node("hgx h100").name == "dgx-h100"
 
 

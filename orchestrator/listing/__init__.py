@@ -1,0 +1,1 @@
+"""What exists, as tables for people and as JSON: `orrery hardware` and `orrery models`."""
