@@ -62,11 +62,18 @@ def test_every_maker_is_there() -> None:
     assert len(NAMES) >= 15
 
 
-def test_a_divided_sequence_has_no_table() -> None:
-    model = load_model(NAMES[0])
-    roofline = make_perf_model("roofline", PerfModelOptions(model, load_hardware("H200")))
-    with pytest.raises(UserError, match="2 context-parallel ranks divide a sequence"):
-        kernels_of(TraceGenerator(model, Mesh(1, context=2), roofline), LIMITS)
+@pytest.mark.parametrize("mode", ["ring", "allgather"])
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-V3"])
+def test_divided_sequences(name: str, mode: str, tmp_path: Path) -> None:
+    """Parts of prompts are looked up as chunks of the same work."""
+    model = load_model(name)
+    mesh, options = Mesh(2, context=4), PerfModelOptions(model, load_hardware("H200"), 2)
+    generators = [TraceGenerator(model, mesh, make_perf_model("roofline", options), context_mode=mode)]
+    table = table_of(generators[0], tmp_path, 2)
+    generators.append(TraceGenerator(model, mesh, table, context_mode=mode))
+    for batch in (made_of([], [5, 40, 60]), made_of([(48, 0)], []), made_of([(40, 16)], [20, 30])):
+        times = [generator.generate([batch]).work.latency_ns.sum() for generator in generators]
+        assert times[1] == pytest.approx(times[0], rel=0.01)
 
 
 def test_attention_by_request_has_no_table() -> None:

@@ -89,15 +89,17 @@ class Limits:
 def kernels_of(generator: TraceGenerator, limits: Limits) -> dict[Kernel, int]:
     """Return the kernels of one rank of what `generator` generates, and the most rows that each works on.
 
-    Of attention, the tokens of a step. Raises `UserError` for what a table of kernels cannot say: a sequence that is
-    divided over context-parallel ranks, attention placed by request.
+    Of attention, the tokens of a step. Raises `UserError` for what a table of kernels cannot say: attention placed by
+    request, and attention with a window where context-parallel ranks divide a sequence.
     """
     if generator.by_request:
         what = "attention is placed by request, which kernel tables do not know"
         raise UserError(what, field="--attention_placement", fix="place it by heads, or use the roofline")
-    if generator.mesh.context > 1:
+    kinds, tensor = generator.architecture.layer_kinds, generator.mesh.tensor
+    shapes = [shape for kind in kinds for shape in kind.attention.shapes(tensor, generator.precision).values()]
+    if generator.mesh.context > 1 and any(shape.window is not None for shape in shapes):
         raise UserError(
-            f"{generator.mesh.context} context-parallel ranks divide a sequence, which kernel tables do not know",
+            "context-parallel ranks divide attention with a window, which kernel tables do not know",
             field="--cp_size",
             fix="use --cp_size 1, or the roofline without a table",
         )

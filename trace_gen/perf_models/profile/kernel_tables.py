@@ -3,6 +3,9 @@
 An operator is looked up at its rows, a matrix of experts at its rows and the experts whose weights are read (where
 ranks differ, the slowest decides), attention of each shape at the whole batch (`trace_gen.perf_models.profile.
 attention`). What the table lacks is a `UserError` that names it: nothing is guessed.
+
+Context-parallel ranks work on parts of sequences: a part of a prompt is looked up as a chunk on so long a context that
+its work is the same (`trace_gen.attention.divided` has the work).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from trace_gen.measured.lines import Lines
 from trace_gen.measured.lookups import Lookups
 from trace_gen.perf_model import (
     AttentionGranularity,
+    AttentionPart,
     ExpertPart,
     IntArray,
     LatencySource,
@@ -33,7 +37,7 @@ from trace_gen.perf_model import (
 from trace_gen.perf_models.profile.attention import AttentionTable, UnequalAttention
 from trace_gen.perf_models.profile.model import NOT_LOOKED_UP, SIZES_KEPT
 from trace_gen.perf_models.profile.numbers import EXTRAPOLATED, MEASURED
-from trace_gen.perf_models.profile.tables import kernel_sizes
+from trace_gen.perf_models.profile.tables import KernelSizes, kernel_sizes
 from trace_gen.vocabulary import Vocabulary
 
 FloatArray = NDArray[np.float64]
@@ -105,12 +109,12 @@ class KernelTableModel:
         for part in operators.attention:
             if part.per_request:
                 raise self._lacks("attention of single requests")
-            result[:, part.columns] = self._attention_ns(part.shape, part.batch)[:, None]
+            result[:, part.columns] = self._kernel_ns(part.shape, _sizes(part))[:, None]
         return _whole(result)
 
     def attention_ns(self, shape: AttentionShape, batch: BatchShape) -> IntArray:
         """See `trace_gen.perf_model.TimesAttention`."""
-        return _whole(self._attention_ns(shape, batch))
+        return _whole(self._kernel_ns(shape, kernel_sizes(shape, batch, np.arange(len(batch.new_tokens)))))
 
     def compiled_attention(self, shape: AttentionShape) -> CompiledAttention:
         """See `trace_gen.perf_model.CompilesAttention`; what compiled functions look up counts among `lookups`."""
@@ -126,10 +130,10 @@ class KernelTableModel:
             raise self._lacks(f"attention of {shape.query_heads:g} heads on {shape.kv_heads:g} of the KV cache")
         return found
 
-    def _attention_ns(self, shape: AttentionShape, batch: BatchShape) -> FloatArray:
-        times, sizes = self._attention(shape), kernel_sizes(shape, batch, np.arange(len(batch.new_tokens)))
+    def _kernel_ns(self, shape: AttentionShape, sizes: KernelSizes) -> FloatArray:
+        times = self._attention(shape)
         if sizes.empty:
-            return np.zeros(batch.steps)
+            return np.zeros(len(sizes.decoding))
         self.lookups.count("attention", times.lookups(sizes))
         return times.kernel_ns(sizes)
 
@@ -173,6 +177,19 @@ class KernelTableModel:
     def _lacks(self, what: str) -> UserError:
         fix = "fill a table for this deployment: orrery kernels"
         return UserError(f"{self.lookups.source}: no kernel is {what}", field="--profile_dir", fix=fix)
+
+
+def _sizes(part: AttentionPart) -> KernelSizes:
+    """Return what attention of `part` works on; of a divided sequence, contexts on which its work is the same."""
+    shape, batch = part.shape, part.batch
+    if shape.window is not None:
+        return kernel_sizes(shape, batch, np.arange(len(batch.new_tokens)))
+    new = batch.new_tokens
+    # The inverse of `AttentionShape.work`: exactly the contexts of a sequence that is not divided.
+    own = part.work.flops - shape.pair_flops * (new * (new + 1) // 2)
+    contexts = np.maximum(np.rint(own / (shape.pair_flops * new + shape.context_flops)), 0).astype(np.int64)
+    prompts, decodes = new > 1, new == 1
+    return KernelSizes(new[prompts], contexts[0, prompts], contexts[:, decodes])
 
 
 def _whole(times: FloatArray) -> IntArray:
