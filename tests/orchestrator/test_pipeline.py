@@ -24,6 +24,8 @@ from orchestrator.pipeline import running
 from orchestrator.pipeline.lengths import ROWS, TASKS, lengths_of
 from orchestrator.pipeline.table import COLUMNS
 from orchestrator.requests.formats import read_requests
+from tests.trace_gen.test_llmcompass import DEVICE
+from trace_gen.kernels.layout import read_meta
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = """\
@@ -101,6 +103,21 @@ def test_it_is_what_the_steps_make_one_by_one(system: Path) -> None:
     assert simulate(["--settings", f"out/{name}.yaml", "--output", "again.csv", "--quiet"]) == 0
     assert Path("again.csv").read_bytes() == Path(f"out/results/{name}.csv").read_bytes()
     assert json.loads(Path("out/results.json").read_text())[0]["rate"] == 2, "the file's own tasks and rates"
+
+
+def test_a_device_file_of_reallms(system: Path) -> None:
+    """Found where ReaLLM keeps it; a run by the table takes its device from there, too."""
+    for folder in ("configs/system", "configs/device"):
+        Path(folder).mkdir(parents=True)
+    Path("configs/device/GA100.json").write_text(json.dumps(DEVICE))
+    Path("configs/system/mine.yaml").write_text(SYSTEM.replace("A100", "GA100"))
+    assert pipeline(["configs/system/mine.yaml", "--output", "out", *FEW]) == 0
+    meta = read_meta(Path("out/kernels"))
+    assert (meta.hardware, meta.device) == ("GA100", "configs/device/GA100.json")
+    flags = ["--model_name", "meta-llama/Llama-3.1-70B", "--npu_num", "8", "--req_num", "1", "--quiet"]
+    assert simulate([*flags, "--profile_dir", "out/kernels", "--output", "again.csv"]) == 0
+    settings = json.loads(Path("again-settings.json").read_text())
+    assert settings["hardware"] == "configs/device/GA100.json"
 
 
 def test_a_killed_pipeline_goes_on(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
