@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "external": {"foundation", "astra_files", "converters", "analytical"},
     "orchestrator": {"foundation", "astra_files", "trace_gen", "converters", "analytical", "external"},
     "trace_test": {"foundation", "astra_files", "trace_gen", "converters", "analytical"},
+    "profiler": {"foundation", "trace_gen"},
 }
 
 # A package's rooms in order: a room may import those before it, and only modules beside the rooms import any.
