@@ -80,13 +80,16 @@ def main(device_of: Callable[[str, str], Device] | None = None) -> int:
     """Run the command line of this process; return the exit code. `device_of` makes a device of its name and dtype."""
     asked = parser().parse_args()
     _check_device(asked.device)
+    degrees = _degrees(asked.tensor)
+    if asked.hardware:
+        _plain(asked.hardware)
     model = load_model(asked.model)
     device = (device_of or _torch_device)(asked.device, asked.dtype)
     hardware = asked.hardware or re.sub(r"[^\w.+-]+", "-", str(device.identity()["device"]))
     job = Job(
         model=model,
         architecture=_model_type(asked.model),
-        degrees=_degrees(asked.tensor),
+        degrees=degrees,
         grids=Grids(
             asked.max_tokens,
             asked.max_sequences,

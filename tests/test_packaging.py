@@ -48,6 +48,10 @@ def test_the_wheel_holds_everything_that_ships(installed: Path) -> None:
     assert sorted(path.relative_to(installed) for path in (installed / "configs").rglob("*.*")) == shipped
     for name in ("tests", "benchmarks", "examples", "docs"):
         assert not (installed / name).exists(), "only what runs is installed"
+    kernels = sorted(path.name for path in (ROOT / "profiler" / "kernels").glob("*.py"))
+    assert (
+        len(kernels) > 4 and sorted(path.name for path in (installed / "profiler" / "kernels").glob("*.py")) == kernels
+    )
     sources = [path for path in ROOT.glob("*/**/*.sh") if path.parts[len(ROOT.parts)] == "external"]
     assert sources and all((installed / path.relative_to(ROOT)).exists() for path in sources)
 

@@ -20,12 +20,7 @@ def attention(bench: Bench, shape: tuple[int, ...], sizes: tuple[int, ...]) -> L
         parts.append(_part(bench, shape, 1, chunk, past))
     if decodes:
         parts.append(_part(bench, shape, decodes, 1, context))
-
-    def attend() -> None:
-        for part in parts:
-            part()
-
-    return attend
+    return lambda: [part() for part in parts]
 
 
 def _part(bench: Bench, shape: tuple[int, ...], requests: int, new: int, past: int) -> Launch:

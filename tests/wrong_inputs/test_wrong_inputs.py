@@ -18,7 +18,7 @@ from foundation.commands import run_command
 from tests.wrong_inputs.files import write_all
 
 HERE = Path(__file__).parent
-COMMANDS = MODULES | {"astra_sim": "external.astra_sim.__main__"}
+COMMANDS = MODULES | {"astra_sim": "external.astra_sim.__main__", "profiler": "profiler.command"}
 LONGEST = 700
 """Characters of a line; nobody reads more."""
 GOOD = (
