@@ -35,6 +35,7 @@ from trace_gen.perf_model import PerfModelOptions, make_perf_model
 from trace_gen.perf_models.profile.kernel_tables import KernelTableModel, KernelTimes
 
 ROOT = Path(__file__).parents[2]
+MEASURED = Path(os.environ.get("ORRERY_SHARED", Path(__file__).parents[3] / "shared")) / "measured"
 SYSTEM = """\
 model: {model}
 kernel_sim: {{prefill_blocks: [100, 300], decode_ctxt: [333]}}
@@ -249,6 +250,42 @@ def test_a_table_of_a_table_is_the_table(tmp_path: Path) -> None:
         compared += len(sizes)
     assert compared > 500
     assert meta.errors["gemm"].most < 1 and meta.errors["attention_decodes"].most < 1
+
+
+@pytest.mark.parametrize("model", ["dense", "mixture"])
+def test_a_run_by_the_table_of_a_profile_is_the_profiles(tmp_path: Path, model: str) -> None:
+    """Of a mixture, rows of one matrix are tokens and of the other copies of them; the profile knows tokens alone."""
+    profile = bundle(tmp_path / "profile", meta={"model": model}, experts=model == "mixture")
+    path = run_file(tmp_path, model, hardware="RTX4090", profile_dir=str(profile))
+    meta = filled(path, tmp_path / "table", Limits(512, 1024, 16))
+    more = {"hardware": "RTX4090", "tensor_parallel_size": 1}
+    found = [simulated(tmp_path, model, profile_dir=one, **more).run().summary for one in (profile, tmp_path / "table")]
+    mean = max(one.mean for one in meta.errors.values())
+    assert found[1].makespan_s == pytest.approx(found[0].makespan_s, rel=mean / 100)
+    for name in ("matrix products", "elementwise", "sampling", "embedding"):
+        assert found[1].simulated_time_s[name] == pytest.approx(found[0].simulated_time_s[name], rel=0.03), name
+    attention = [summary.simulated_time_s["attention"] for summary in found]
+    most = max(one.most for name, one in meta.errors.items() if "attention" in name)
+    assert attention[1] == pytest.approx(attention[0], rel=most / 100)
+
+
+def test_a_table_of_a_measured_bundle(tmp_path: Path) -> None:
+    """Kernels that were measured on a GPU: a mixture, whose experts are most of the time."""
+    measured = MEASURED / "RTXPRO6000__Qwen3-30B-A3B-Instruct-2507" / "input" / "profile"
+    if not measured.is_dir():
+        pytest.skip("the measured bundle is not here")
+    model = {"model_name": "Qwen/Qwen3-30B-A3B-Instruct-2507", "profile_dir": str(measured)}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(model))
+    filled(path, tmp_path / "table", Limits(512, 2048, 32))
+    more = {"scheduling": "vllm", "max_num_batched_tokens": 512, "req_num": 20, "host_step_us": 0, "launch_us": 0}
+    found = [
+        Simulation(RunSpec.of(**{**model, **more, "profile_dir": one})).run().summary
+        for one in (measured, tmp_path / "table")
+    ]
+    assert found[1].makespan_s == pytest.approx(found[0].makespan_s, rel=0.01)
+    times = [summary.simulated_time_s["matrix products"] for summary in found]
+    assert times[1] == pytest.approx(times[0], rel=0.01) and times[0] > found[0].makespan_s / 2
 
 
 def test_a_table_in_another_vocabulary(tmp_path: Path) -> None:

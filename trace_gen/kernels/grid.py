@@ -65,8 +65,13 @@ def sizes_of(kernel: Kernel, most: int, limits: Limits, extra: Extra) -> list[Si
     parts = 2 if isinstance(kernel, ExpertKernel) else 4
     rows = sorted({*grown(most, parts), *(size for size in extra.chunks if size <= most)})
     if isinstance(kernel, ExpertKernel):
-        return [(size, active) for size in rows for active in sparse(1, min(size, kernel.held), 2)]
+        return [(size, active) for size in rows for active in sparse(1, most_experts(kernel, size), 2)]
     return [(size,) for size in rows]
+
+
+def most_experts(kernel: ExpertKernel, rows: int) -> int:
+    """Return the most experts of a rank that so many rows may need."""
+    return min(rows * kernel.copies, kernel.held)
 
 
 def chunks_alone(most: int, extra: Extra) -> list[int]:

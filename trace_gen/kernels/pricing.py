@@ -89,7 +89,7 @@ def _expert_table(kernel: ExpertKernel, sizes: IntArray, tensor: int) -> Operato
         columns,
         flops[:, None],
         moved[:, None],
-        rows[:, None],
+        rows[:, None] * kernel.copies,
         kernel.per_token,
         active[:, None],
         None,

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from foundation.draws import uniform
 from trace_gen.batch_shape import BatchShape
-from trace_gen.kernels.grid import Sizes
+from trace_gen.kernels.grid import Sizes, most_experts
 from trace_gen.kernels.layout import Error
 from trace_gen.kernels.pricing import attention_ns, made_of, price
 from trace_gen.kernels.shapes import DECODES, PROMPTS, AttentionKernel, ExpertKernel, Kernel, Limits
@@ -34,9 +34,8 @@ def probes_of(kernel: Kernel, sizes: Sequence[Sizes]) -> list[Sizes]:
     middles = [(low + high) // 2 for low, high in pairwise(rows) if high > low + 1]
     if not isinstance(kernel, ExpertKernel):
         return [(size,) for size in middles]
-    return [
-        (size, active) for size in middles for active in {1, 1 + min(size, kernel.held) // 3, min(size, kernel.held)}
-    ]
+    ends = ((size, most_experts(kernel, size)) for size in middles)
+    return [(size, active) for size, most in ends for active in sorted({1, 1 + most // 3, most})]
 
 
 def _has(kernel: AttentionKernel, kind: str) -> bool:

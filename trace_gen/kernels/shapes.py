@@ -51,7 +51,8 @@ class PlainKernel:
 class ExpertKernel:
     """A matrix of each of a rank's experts, as one operator: as `PlainKernel`, but `weights` (bytes) are of one expert.
 
-    `held`: experts of the rank; `per_token`: those that a token chooses. These two decide nothing but the grid.
+    `held`: experts of the rank; `per_token`: those that a token chooses; `copies`: copies of tokens that a row stands
+    for, `per_token` of them where rows are tokens. These three decide nothing but the grid.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ExpertKernel:
     weights: float
     held: int = field(default=0, compare=False)
     per_token: int = field(default=1, compare=False)
+    copies: int = field(default=1, compare=False)
     inputs: int = field(default=0, compare=False)
     outputs: int = field(default=0, compare=False)
 
@@ -183,6 +185,7 @@ def _experts(operator: Operator, spread: ExpertSpread) -> ExpertKernel:
         operator.weight_traffic_bytes / spread.held,
         spread.held,
         spread.experts.per_token,
+        1 if operator.work_rows is Rows.ROUTED else spread.experts.per_token,
         operator.input_bytes,
         operator.output_bytes,
     )
