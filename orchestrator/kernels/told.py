@@ -21,13 +21,20 @@ def fill_tables(plans: Sequence[TablePlan], folder: Path, processes: int | None)
 
     The folder of each table is returned by its model. `processes`: None for one a processor that we may use.
     """
-    count = processes or len(os.sched_getaffinity(0))
+    count = processes or _processors()
     tables = {}
     for plan in plans:
         own = folder if len(plans) == 1 else folder / plan.model.rpartition("/")[2]
         _print_filled(own, fill(plan, own, count, _Progress(plan.model)))
         tables[plan.model] = own
     return tables
+
+
+def _processors() -> int:
+    """Return how many processors we may use; where the system does not say, how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _print_filled(folder: Path, meta: Meta) -> None:
