@@ -122,6 +122,18 @@ def test_another_device_does_not_go_on(tmp_path: Path) -> None:
         profile(job(tmp_path), FakeDevice(driver="2.0"), quiet)
 
 
+def test_two_profilers_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Nosy(FakeDevice):
+        def warm_up(self) -> float:
+            with pytest.raises(UserError, match=r"measured\.jsonl\.part.*another program is writing this result"):
+                profile(job(tmp_path), FakeDevice(), quiet)
+            return super().warm_up()
+
+    device = Nosy()
+    profile(job(tmp_path), device, quiet)
+    assert device.warm_ups and (tmp_path / "out" / "meta.yaml").is_file()
+
+
 @pytest.mark.parametrize("line", ["nonsense", "[]", '{"kernel": "linear"}'])
 def test_a_broken_journal_is_told_with_its_line(tmp_path: Path, line: str) -> None:
     one = job(tmp_path)

@@ -146,3 +146,13 @@ def test_collectives_become_a_fabric(torch: Any, tmp_path: Path) -> None:
     fabric = read_fabric(path)
     assert set(fabric.curves) == set(COLLECTIVES) and set(fabric.curves["all_reduce"]) == {2}
     assert all(ns >= 1 for curve in json.loads(path.read_text())["curves"] for _, ns in curve["points"])
+
+
+def test_collectives_that_cannot_be_timed_are_one_line(torch: Any, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(
+        UserError, match=r"--collectives: collectives over 2 ranks cannot be timed: .*fewer ranks"
+    ) as told:
+        write_fabric(tmp_path, "cuda", "a test", [2], [1024])
+    assert "\n" not in str(told.value) and not list(tmp_path.iterdir())
