@@ -26,7 +26,7 @@ _WHAT = "journal of the profile"
 class Journal:
     """Timings in ``measured.jsonl`` of `folder`, and in ``measured.jsonl.part`` until all are there.
 
-    `identity`: of the device; a journal of another one is a `UserError`, as is one that another profiler writes.
+    `identity`: of device and model; a journal of others is a `UserError`, as is one that another profiler writes.
     """
 
     def __init__(self, folder: Path, identity: Facts) -> None:

@@ -52,7 +52,8 @@ def profile(job: Job, device: Device, tell: Callable[[int, int, Work], None]) ->
     grids = _fitting(job, device, bits // 8)
     tables = plan(job.model, job.degrees, grids, precision, job.hardware)
     wanted = works(tables)
-    journal = Journal(job.out, device.identity())
+    # The model, too: tables of another one would stay beside its own.
+    journal = Journal(job.out, {**device.identity(), "model": job.model.name})
     try:
         went = measure(device, wanted, journal, lambda done, work: tell(done, len(wanted), work))
         write_tables(job.out, tables, journal.known)

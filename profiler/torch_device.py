@@ -40,7 +40,7 @@ class TorchDevice:
 
     def __init__(self, name: str, dtype: str) -> None:
         # PyTorch's profiler otherwise writes a line each time that it starts.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         try:
             import torch
         except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,14 @@ def test_another_device_does_not_go_on(tmp_path: Path) -> None:
     profile(job(tmp_path), FakeDevice(), quiet)
     with pytest.raises(UserError, match=r"line 1.*driver '1\.0'.*now it is '2\.0'.*another --out"):
         profile(job(tmp_path), FakeDevice(driver="2.0"), quiet)
+
+
+def test_another_model_does_not_go_on(tmp_path: Path) -> None:
+    profile(job(tmp_path), FakeDevice(), quiet)
+    other = replace(job(tmp_path), model=load_model(small_mixture(tmp_path)[0]), degrees=(1,))
+    with pytest.raises(UserError, match="model 'small', and now it is 'mixture'; give another --out"):
+        profile(other, FakeDevice(), quiet)
+    assert (tmp_path / "out" / "tp2" / "dense.csv").is_file()
 
 
 def test_two_profilers_do_not_share_a_folder(tmp_path: Path) -> None:
