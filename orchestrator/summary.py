@@ -122,7 +122,7 @@ class TierFigures:
 @dataclass(frozen=True, slots=True)
 class LookupFigures:
     """Times that were looked up in measured tables, what was remembered not counted again: at sizes that were measured,
-    between them, and outside of them; and the same for each of the `operators`.
+    between them, and outside of them; `roofline`: those that no table has; and the same for each of the `operators`.
 
     `off_percent`: how far kernel tables say that times between their sizes are off, by class of operators: `mean` and
     `most` (of several tables the greater); None where no table says it.
@@ -131,6 +131,7 @@ class LookupFigures:
     measured: int
     interpolated: int
     extrapolated: int
+    roofline: int
     operators: Mapping[str, Mapping[str, int]]
     off_percent: Mapping[str, Mapping[str, float]] | None = None
 

@@ -290,6 +290,7 @@ def _expert_part(shape: TableShape, part: MixtureColumns, load: Loads, rows: Int
         part.spread.experts.per_token,
         load.active[place] * part.spread.held,
         None if load.tokens is None else load.tokens[place],
+        part.spread.held,
     )
 
 

@@ -53,7 +53,8 @@ class ExpertPart:
     - `flops`, `mem_bytes` ``[c, r]``: of each rank. The table has the most of either that any rank has;
     - `copies` ``[c, r]``: copies of tokens that the rank's experts work on, `per_token` of them to a token;
     - `active` ``[c, r]``: experts of the rank whose weights are read, of those that know only the mean a fraction;
-    - `tokens` ``[c, r, held]``: the tokens of each expert of each rank; None where only the mean is known.
+    - `tokens` ``[c, r, held]``: the tokens of each expert of each rank; None where only the mean is known;
+    - `held`: experts whose weights each rank has, or a part of them.
     """
 
     columns: IntArray
@@ -64,6 +65,7 @@ class ExpertPart:
     per_token: int
     active: NDArray[np.float64]
     tokens: IntArray | None
+    held: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

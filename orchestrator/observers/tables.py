@@ -120,6 +120,8 @@ def _lookups(summary: Summary) -> list[Row]:
     if found is None:
         return []
     parts = {"measured": found.measured, "interpolated": found.interpolated, "extrapolated": found.extrapolated}
+    if found.roofline:
+        parts["the roofline's"] = found.roofline
     total = max(1, sum(parts.values()))
     shares = ", ".join(f"{100 * count / total:.1f} % {what}" for what, count in parts.items())
     rows: list[Row] = [("times looked up", shares)]

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LookupCounts:
-    """Lookups whose sizes were measured, lay between measured ones, and lay below the least or above the largest."""
+    """Lookups whose sizes were measured, lay between measured ones, and lay below the least or above the largest.
+
+    `roofline`: times that no table has, and the roofline gave.
+    """
 
     measured: int = 0
     interpolated: int = 0
     extrapolated: int = 0
+    roofline: int = 0
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All that were looked up."""
         return self.measured + self.interpolated + self.extrapolated
 
     def add(self, other: LookupCounts) -> None:
@@ -33,6 +37,7 @@ class LookupCounts:
         self.measured += other.measured
         self.interpolated += other.interpolated
         self.extrapolated += other.extrapolated
+        self.roofline += other.roofline
 
 
 class Lookups:
@@ -68,7 +73,7 @@ class Lookups:
     def counts(self) -> Mapping[str, LookupCounts]:
         """Return the counts by what was looked up."""
         result = {
-            what: LookupCounts(counts.measured, counts.interpolated, counts.extrapolated)
+            what: LookupCounts(counts.measured, counts.interpolated, counts.extrapolated, counts.roofline)
             for what, counts in self._counts.items()
         }
         for what, counts in self._elsewhere:
@@ -77,12 +82,17 @@ class Lookups:
         return dict(sorted(result.items()))
 
     def notes(self) -> tuple[str, ...]:
-        """Return one sentence on what was extrapolated, none where nothing was."""
-        outside = {what: count for what, count in self.counts().items() if count.extrapolated}
-        if not outside:
-            return ()
-        parts = [f"{what} {100 * count.extrapolated / count.total:.3g} %" for what, count in outside.items()]
-        return (f"{self.source}: outside the measured sizes, so extrapolated, were {', '.join(parts)} of the lookups",)
+        """Return a sentence on what was extrapolated, and one on what no table has; none where nothing was."""
+        counts, found = self.counts(), []
+        outside = {what: count for what, count in counts.items() if count.extrapolated}
+        if outside:
+            parts = [f"{what} {100 * count.extrapolated / count.total:.3g} %" for what, count in outside.items()]
+            found.append(f"outside the measured sizes, so extrapolated, were {', '.join(parts)} of the lookups")
+        lacks = {what: count.roofline for what, count in counts.items() if count.roofline}
+        if lacks:
+            parts = [f"{what} {count}" for what, count in lacks.items()]
+            found.append(f"in no table, so the roofline's, were {sum(lacks.values())} times: {', '.join(parts)}")
+        return tuple(f"{self.source}: {sentence}" for sentence in found)
 
 
 @runtime_checkable
