@@ -31,10 +31,10 @@ Errors = dict[str, list[float]]
 GEMMS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "lm_head")
 
 
-def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int) -> Errors:
+def measured_errors(folder: Path, hardware: Hardware, tensor: int, sample: int, perf_model: str = "roofline") -> Errors:
     """Return ``log(predicted / measured)`` of every measured kernel, at most `sample` of attention, by operator."""
     architecture = load_model(str(folder / "model_config.json"))
-    perf = make_perf_model("roofline", PerfModelOptions(architecture, hardware, tensor))
+    perf = make_perf_model(perf_model, PerfModelOptions(architecture, hardware, tensor))
     predict = TraceGenerator(architecture, Mesh(tensor), perf)
     errors: Errors = defaultdict(list)
     profile = folder / "profile" / f"tp{tensor}"
@@ -130,11 +130,14 @@ def main() -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--tensor", type=int, nargs="+", default=[1], help="tensor-parallel degrees (default: 1)")
     parser.add_argument("--sample", type=int, default=3000, help="attention rows compared a profile (default: 3000)")
+    parser.add_argument("--perf_model", default="roofline", help="what is compared (default: roofline)")
     arguments = parser.parse_args()
     errors: Errors = defaultdict(list)
     for folder in arguments.profile:
         for tensor in arguments.tensor:
-            found = measured_errors(folder, load_hardware(arguments.hardware), tensor, arguments.sample)
+            found = measured_errors(
+                folder, load_hardware(arguments.hardware), tensor, arguments.sample, arguments.perf_model
+            )
             for name, values in found.items():
                 errors[name] += values
     print(f"{'operator':24}{'rows':>7}{'mean |error|':>14}{'P90':>8}{'bias':>8}")

@@ -2,8 +2,8 @@
 
 Tables are of single models: of so many tokens a step, hidden and inner width, experts, experts a token, and ways to
 divide widths (``moe_tp_size``) or experts (``moe_ep_size``). A model whose widths and experts are in no table has none.
-A rank takes what it takes in the table for so many tokens that as many copies reach it, routed evenly: how uneven
-routing is, is the simulated routing's to say. Base: a plain roofline of the copies and of the experts that have any.
+A rank takes what it takes in the table for so many tokens that as many copies reach it, routed evenly (or the least
+unevenly of what was measured): how uneven routing is, is the simulated routing's to say. Base: a plain roofline of the copies and of the experts that have any.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class ExpertTimes:
         self._peak, self._bandwidth, self._weight_bytes = peak, bandwidth, weight_bytes
         self._kernels = kernels.where(
             hidden_size=hidden, inter_size=experts.width, topk=experts.per_token, num_experts=experts.count
-        ).where(distribution=EVEN)
+        )
+        ways = sorted(set(self._kernels.texts["distribution"].tolist()))
+        if ways:
+            self._kernels = self._kernels.where(distribution=EVEN if EVEN in ways else ways[0])
         self._curves: dict[Division, Ratios | None] = {}
 
     @property
