@@ -49,7 +49,7 @@ class Hardware:
     - `fabric`: what joins several of them, by the name that ``--fabric`` takes; None where nobody measured it;
     - `power_w`: watts that the device takes at most, by its maker (TDP, board or module power); None where none is
       published;
-    - `kernel_tables`: the system of aiconfigurator's whose kernels were measured on it, if any.
+    - `aiconfigurator_system`: the system of aiconfigurator's whose kernels were measured on it, if any.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Hardware:
     fabric: str | None = None
     device_class: str | None = None
     power_w: float | None = None
-    kernel_tables: str | None = None
+    aiconfigurator_system: str | None = None
 
     def rate(self, arithmetic: Arithmetic) -> float:
         """Return the FLOP/s of `arithmetic`; formats the device lacks run at the next wider."""
@@ -145,7 +145,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
             "power_w",
             "fabric",
             "class",
-            "kernel_tables",
+            "aiconfigurator_system",
             "attention_kernels",
             "efficiency",
             "sources",
@@ -178,7 +178,7 @@ def _read_own(fields: Fields, name: str) -> Hardware:
         fabric=fields.text("fabric", default=None),
         device_class=kind.name,
         power_w=fields.positive_number("power_w", high=MOST_WATTS) if fields.has("power_w") else None,
-        kernel_tables=fields.text("kernel_tables", default=None),
+        aiconfigurator_system=fields.text("aiconfigurator_system", default=None),
     )
     known = fields.has(unit) and fields.sound(unit)
     if known and hardware.driver_memory_bytes > MOST_SHOWN * hardware.memory_bytes:

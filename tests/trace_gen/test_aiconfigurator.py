@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.kernel_tables import (
+from helpers.aiconfigurator_tables import (
     MIXTURE,
     MODEL,
     ROWS,
@@ -54,7 +54,9 @@ def measured(
     folder: Path, model: ModelArchitecture, hardware: str = "A40", precision: Precision | None = None, **given: object
 ) -> AiconfiguratorModel:
     options = PerfModelOptions(model, load_hardware(hardware), precision=precision or Precision())
-    made = make_perf_model("aiconfigurator", options, kernel_tables=folder, kernel_system=SYSTEM, **given)
+    made = make_perf_model(
+        "aiconfigurator", options, aiconfigurator_tables=folder, aiconfigurator_system=SYSTEM, **given
+    )
     assert isinstance(made, AiconfiguratorModel)
     return made
 
@@ -244,7 +246,9 @@ def test_experts_are_timed_as_one(tmp_path: Path) -> None:
 def test_experts_divided_over_ranks(tmp_path: Path, mesh: Mesh, ways: tuple[int, int]) -> None:
     model = load(tmp_path, MIXTURE)
     options = PerfModelOptions(model, load_hardware("A40"), 2)
-    perf = make_perf_model("aiconfigurator", options, kernel_tables=system(tmp_path), kernel_system=SYSTEM)
+    perf = make_perf_model(
+        "aiconfigurator", options, aiconfigurator_tables=system(tmp_path), aiconfigurator_system=SYSTEM
+    )
     trace = TraceGenerator(model, mesh, perf).generate([batch([128])])
     parts = [ms(trace, name) for name in ("expert_gate_up_proj", "expert_down_proj")]
     assert sum(parts) == pytest.approx(experts_ms(128, *ways), abs=2e-6)
@@ -293,9 +297,11 @@ def test_a_device_without_tables_and_folders_without_systems(tmp_path: Path) -> 
     with pytest.raises(UserError, match="no tables of MI300X"):
         make_perf_model("aiconfigurator", options)
     with pytest.raises(UserError, match="has no folder data"):
-        make_perf_model("aiconfigurator", options, kernel_tables=tmp_path, kernel_system="h100_sxm")
+        make_perf_model("aiconfigurator", options, aiconfigurator_tables=tmp_path, aiconfigurator_system="h100_sxm")
     with pytest.raises(UserError, match=r"no tables of a system 'h100_sxm'.*small_gpu"):
-        make_perf_model("aiconfigurator", options, kernel_tables=system(tmp_path), kernel_system="h100_sxm")
+        make_perf_model(
+            "aiconfigurator", options, aiconfigurator_tables=system(tmp_path), aiconfigurator_system="h100_sxm"
+        )
 
 
 def _installed() -> bool:
@@ -306,7 +312,7 @@ def _installed() -> bool:
 
 
 installed = pytest.mark.skipif(not _installed(), reason="aiconfigurator-core 0.12.0 is not installed")
-NAMED = [path.stem for path in sorted(HARDWARE_FOLDER.glob("*.json")) if load_hardware(path.stem).kernel_tables]
+NAMED = [path.stem for path in sorted(HARDWARE_FOLDER.glob("*.json")) if load_hardware(path.stem).aiconfigurator_system]
 
 
 @pytest.mark.skipif(_installed(), reason="aiconfigurator-core is installed")

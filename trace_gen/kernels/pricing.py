@@ -93,6 +93,7 @@ def _expert_table(kernel: ExpertKernel, sizes: IntArray, tensor: int) -> Operato
         kernel.per_token,
         active[:, None],
         None,
+        kernel.held,
     )
     kind = int(OperatorClass.GROUPED_GEMM)
     return _columns(kernel.name, kind, kernel.arithmetic, rows, flops, moved, (part,), tensor)

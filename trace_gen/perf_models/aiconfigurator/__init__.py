@@ -21,20 +21,20 @@ FRAMEWORKS = ("vllm", "sglang", "trtllm")
 class AiconfiguratorSettings:
     """Tables of measured kernels. See `trace_gen.perf_models.aiconfigurator.model`."""
 
-    kernel_tables: Path | None = setting(
+    aiconfigurator_tables: Path | None = setting(
         None,
         "a folder of aiconfigurator's systems",
         shown_default="those of the installed package aiconfigurator-core",
         folder=True,
         implies=True,
     )
-    kernel_system: str | None = setting(
+    aiconfigurator_system: str | None = setting(
         None, "the system whose tables are read", shown_default="what the device's file names"
     )
-    kernel_framework: str = setting("vllm", "the engine whose kernels were measured", choices=FRAMEWORKS)
+    aiconfigurator_framework: str = setting("vllm", "the engine whose kernels were measured", choices=FRAMEWORKS)
 
     def model(self, options: PerfModelOptions) -> PerfModel:
         """Return the model; tables that are not there or wrong, or a device without any, are a `UserError`."""
         from trace_gen.perf_models.aiconfigurator.building import build
 
-        return build(options, self.kernel_tables, self.kernel_system, self.kernel_framework)
+        return build(options, self.aiconfigurator_tables, self.aiconfigurator_system, self.aiconfigurator_framework)

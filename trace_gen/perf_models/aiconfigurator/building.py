@@ -41,10 +41,10 @@ HOST_BOUND = 10
 
 def build(options: PerfModelOptions, tables: Path | None, name: str | None, framework: str) -> AiconfiguratorModel:
     """Return the model; see `AiconfiguratorSettings.model`."""
-    wanted = name or options.hardware.kernel_tables
+    wanted = name or options.hardware.aiconfigurator_system
     if wanted is None:
         what = f"aiconfigurator has no tables of {options.hardware.name}"
-        raise UserError(what, field="--perf_model", fix="use roofline, or name a system: --kernel_system NAME")
+        raise UserError(what, field="--perf_model", fix="use roofline, or name a system: --aiconfigurator_system NAME")
     reader = _Reader(open_system(tables, wanted, framework), options)
     return reader.model()
 

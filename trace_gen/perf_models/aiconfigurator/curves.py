@@ -3,7 +3,7 @@
 Kernels differ between measured sizes mostly as their operations and bytes do. So what is interpolated is the logarithm
 of how many times longer than a base (a plain roofline) a kernel takes, over the logarithm of the size: at a measured
 size the time is the measured one, between two the base carries the shape, and outside of them the ratio stays what it
-is at the edge. `benchmarks/kernel_tables.py` says how much better that is than straight lines.
+is at the edge. `benchmarks/aiconfigurator_tables.py` says how much better that is than straight lines.
 
 Along its size a kernel's time should not fall. Where rows do, single ones mostly wrong by a passing disturbance, the
 monotone curve with the least absolute logarithmic error is fitted (pooled adjacent medians); the row furthest from it

@@ -3,7 +3,8 @@
 Tables are of single models: of so many tokens a step, hidden and inner width, experts, experts a token, and ways to
 divide widths (``moe_tp_size``) or experts (``moe_ep_size``). A model whose widths and experts are in no table has none.
 A rank takes what it takes in the table for so many tokens that as many copies reach it, routed evenly (or the least
-unevenly of what was measured): how uneven routing is, is the simulated routing's to say. Base: a plain roofline of the copies and of the experts that have any.
+unevenly of what was measured): how uneven routing is, is the simulated routing's to say. Base: a plain roofline of the
+copies and of the experts that have any.
 """
 
 from __future__ import annotations

@@ -98,16 +98,20 @@ class System:
 def open_system(tables: Path | None, name: str, framework: str) -> System:
     """Return the system `name` in the folder `tables`, or in the package's; raises `UserError` where it is not."""
     if tables is None:
-        fix = f"{EXTRA}, or give a folder of tables: --kernel_tables DIR"
+        fix = f"{EXTRA}, or give a folder of tables: --aiconfigurator_tables DIR"
         root = package_folder(PACKAGE, VERSION, "aiconfigurator_core", fix) / "systems"
     else:
         root = tables
     if not is_folder(root / "data"):
         what = "no folder of aiconfigurator's systems: it has no folder data"
-        raise UserError(what, path=root, field="--kernel_tables", fix="give the folder that has data/SYSTEM/...")
+        raise UserError(
+            what, path=root, field="--aiconfigurator_tables", fix="give the folder that has data/SYSTEM/..."
+        )
     known = sorted(one.name for one in _folders(root / "data") if any(one.glob("gemm/*/*/*")))
     if name not in known:
-        raise UserError(f"no tables of a system {name[:80]!r}", field="--kernel_system", fix=near_names(name, known))
+        raise UserError(
+            f"no tables of a system {name[:80]!r}", field="--aiconfigurator_system", fix=near_names(name, known)
+        )
     return System(root / "data" / name, framework)
 
 

@@ -169,6 +169,8 @@ class AiconfiguratorModel:
         result: FloatArray = np.zeros(len(part.columns))
         for layer in np.unique(part.layer):
             own = np.flatnonzero(part.layer == layer)
+            if len(own) == 1:  # one matrix alone was not measured
+                return None
             flops, copies = part.flops[own].astype(np.float64), part.copies[own[0]]
             busy = np.flatnonzero(copies > 0)
             if not busy.size:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.kernel_tables import MIXTURE, MODEL, SYSTEM, system
+from helpers.aiconfigurator_tables import MIXTURE, MODEL, SYSTEM, system
 
 from orchestrator.commands.run import simulate
 from orchestrator.settings.specification import from_flags
@@ -18,7 +18,14 @@ ROWS = "100\t8\t0\n40\t15\t1000\n300\t6\t20000\n7\t1\t3000000\n64\t16\t3001000\n
 def flags(folder: Path, document: dict[str, object], *more: str) -> list[str]:
     (folder / "model.json").write_text(json.dumps(document))
     (folder / "few.tsv").write_text(ROWS)
-    tables = ["--kernel_tables", str(system(folder / "tables")), "--kernel_system", SYSTEM, "--hardware", "A40"]
+    tables = [
+        "--aiconfigurator_tables",
+        str(system(folder / "tables")),
+        "--aiconfigurator_system",
+        SYSTEM,
+        "--hardware",
+        "A40",
+    ]
     return [*tables, "--model_name", str(folder / "model.json"), "--dataset", str(folder / "few.tsv"), *more]
 
 

@@ -1,6 +1,6 @@
 """How far our roofline is from aiconfigurator's measured kernels, and interpolation between its rows from the rows.
 
-    python -m benchmarks.kernel_tables [--hardware NAME ...]        (needs the extra `aiconfigurator`)
+    python -m benchmarks.aiconfigurator_tables [--hardware NAME ...]        (needs the extra `aiconfigurator`)
 
 First, by device and class of operators, over the operators of four models on 1 to 8 ranks and over batches from one
 decode to long prompts: roofline / table (the median; 0.8: the roofline takes four fifths of the time), and the mean
@@ -37,7 +37,9 @@ Errors = dict[str, list[float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [path.stem for path in sorted(HARDWARE_FOLDER.glob("*.json")) if load_hardware(path.stem).kernel_tables]
+    known = [
+        path.stem for path in sorted(HARDWARE_FOLDER.glob("*.json")) if load_hardware(path.stem).aiconfigurator_system
+    ]
     parser.add_argument("--hardware", nargs="+", default=known, choices=known)
     wanted = parser.parse_args()
     print(f"{'device':14}{'operators':26}{'cases':>7}{'roofline / table':>18}{'mean |error|':>14}")
@@ -104,7 +106,7 @@ def _columns(count: int, new: int, context: int):  # type: ignore[no-untyped-def
 def left_out(hardware: str) -> tuple[list[float], list[float]]:
     """Return the absolute errors of every second width of matrix products in bfloat16, by ratios and by lines."""
     device = load_hardware(hardware)
-    system = open_system(None, device.kernel_tables or "", "vllm")
+    system = open_system(None, device.aiconfigurator_system or "", "vllm")
     kernels = system.read("gemm", "gemm_perf", ("m", "n", "k"), ("gemm_dtype",))
     assert kernels is not None
     kernels = kernels.where(gemm_dtype="bfloat16")
