@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 import sys
 import threading
 from pathlib import Path
 
+from foundation.cache_folder import cache_folder
 from foundation.printable import printable
 
 FILE_NAME = "results.sqlite3"
@@ -24,12 +24,6 @@ _FAILURES = (sqlite3.Error, UnicodeDecodeError)
 _SCHEMA = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 
-def default_folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/orrery``, by default ``~/.cache/orrery``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "orrery"
-
-
 class ResultCache:
     """Maps keys (hashes) to values (bytes), counting `hits` and `misses`. Safe for several processes and threads.
 
@@ -37,7 +31,7 @@ class ResultCache:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.path = (Path(folder) if folder is not None else default_folder()) / FILE_NAME
+        self.path = (Path(folder) if folder is not None else cache_folder()) / FILE_NAME
         self.hits = 0
         self.misses = 0
         self._lock = threading.Lock()

@@ -31,6 +31,12 @@ class Lines:
         for less, line in zip(self._curves[:-1], self._curves[1:], strict=True):
             _borrow_slope(line, less)
 
+    def points(self) -> tuple[IntArray, FloatArray]:
+        """Return the rows: pairs of sizes ``[n, 2]``, and their times ``[n]``."""
+        each = [(first, curve) for first, curve in zip(self.firsts, self._curves, strict=True)]
+        sizes = [np.stack([np.full(len(curve.sizes), first), curve.sizes], axis=1) for first, curve in each]
+        return np.concatenate(sizes).astype(np.int64), np.concatenate([curve.values for _, curve in each])
+
     def at(self, first: FloatArray | IntArray, second: FloatArray | IntArray) -> FloatArray:
         """Return the times at pairs of sizes, ``[q]``."""
         values = np.stack([curve.at(second) for curve in self._curves])

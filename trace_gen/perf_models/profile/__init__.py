@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import UserError
 from foundation.records import dataclass
-from foundation.settings import setting
+from foundation.settings import choice, setting
 from foundation.settings.reading import Problem
 from trace_gen.perf_models import perf_models
+from trace_gen.perf_models.profile.predictors import PredictorSettings, predictors
 
 if TYPE_CHECKING:
     from trace_gen.perf_model import PerfModel, PerfModelOptions
@@ -25,6 +26,9 @@ class ProfileSettings:
         None,
         "what was measured on a device: a folder of LLMServingSim's profiler or Vidur's, or a CSV; or a kernel table",
         implies=True,
+    )
+    profile_predictor: PredictorSettings = choice(
+        predictors, "lookup", "what tells the times between those that were measured", title="Model and hardware"
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -42,7 +46,13 @@ class ProfileSettings:
         """Return the model of the tables; what is wrong with them, or does not fit, is a `UserError`."""
         from trace_gen.perf_models.profile.formats import format_of
 
-        return format_of(self._path()).model(options, self._path())
+        looked_up = format_of(self._path()).model(options, self._path())
+        predictor = self.profile_predictor.predictor()
+        if predictor is None:
+            return looked_up
+        from trace_gen.perf_models.profile.learning.learned import predicted
+
+        return predicted(looked_up, predictor)
 
     def _path(self) -> Path:
         if self.profile_dir is None:

@@ -73,13 +73,15 @@ class Slice:
 class AttentionTable:
     """Looks up kernels of which every request that decodes has the same context; see the module's docstring.
 
-    `slices`: by chunk (0: none) and number of decodes; `most`: the largest of each axis; `decode_range`: of the
-    contexts of decodes; `alone`, `beside`: the chunks that were measured alone, and beside decodes.
+    `rows`: as they were read; `slices`: by chunk (0: none) and number of decodes; `most`: the largest of each axis;
+    `decode_range`: of the contexts of decodes; `alone`, `beside`: the chunks that were measured alone, and beside
+    decodes.
 
     Raises `UserError` where prompts alone, decodes alone or both together were not measured.
     """
 
     def __init__(self, table: MeasuredTable) -> None:
+        self.rows = table
         self.slices: dict[int, dict[int, Slice]] = {}
         self.most: list[int] = table.sizes.max(axis=0).tolist()
         decoding = table.sizes[table.sizes[:, 2] > 0, 3]

@@ -75,6 +75,10 @@ class ProfileModel:
         self._compiled: dict[AttentionShape, CompiledAttention] = {}
         self._plain: RecentByIdentity[FloatArray] = RecentByIdentity(SIZES_KEPT)
 
+    def measured_as(self, measured: Measured) -> ProfileModel:
+        """Return this model with other tables of the same operators."""
+        return ProfileModel(measured, self._coldest, self._expert_flops, self._roofline)
+
     def latency_ns(self, operators: OperatorTable) -> IntArray:
         """Return the measured time of each operator, shape ``[k, m]``."""
         result = np.empty(operators.flops.shape)

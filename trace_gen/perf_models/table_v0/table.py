@@ -57,9 +57,13 @@ _Points = dict[tuple[int, int], float]
 
 @dataclass
 class LayerTable:
-    """One operator's rows: `by_input` without context, `by_context` for one token on a context, and all as they are."""
+    """One operator's rows: `by_input` without context, `by_context` for one token on a context, and all as they are.
+
+    `exact`: a size that has a row takes its time; else that of the curves.
+    """
 
     points: _Points
+    exact: bool = True
     by_input: Curve = field(init=False)
     by_context: Curve = field(init=False)
 
@@ -72,7 +76,7 @@ class LayerTable:
     def chunk(self, tokens: int, context: int, *, attends: bool) -> float:
         """Return the latency of `tokens` new tokens on `context`; `attends`: it works on the context, too."""
         exact = self.points.get((tokens, context))
-        if exact is not None:
+        if exact is not None and self.exact:
             return exact
         alone, through, before = self.by_input.at(np.array([tokens, tokens + context, context]))
         return float(max(alone, through - before)) if attends and context else float(alone)
