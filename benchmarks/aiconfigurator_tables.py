@@ -107,8 +107,7 @@ def left_out(hardware: str) -> tuple[list[float], list[float]]:
     """Return the absolute errors of every second width of matrix products in bfloat16, by ratios and by lines."""
     device = load_hardware(hardware)
     system = open_system(None, device.aiconfigurator_system or "", "vllm")
-    kernels = system.read("gemm", "gemm_perf", ("m", "n", "k"), ("gemm_dtype",))
-    assert kernels is not None
+    kernels = next(system.read("gemm", "gemm_perf", ("m", "n", "k"), ("gemm_dtype",)))
     kernels = kernels.where(gemm_dtype="bfloat16")
     widths = np.unique(kernels.sizes["n"])
     asked = np.isin(kernels.sizes["n"], widths[1:-1:2])

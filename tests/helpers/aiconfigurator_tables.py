@@ -30,6 +30,26 @@ MIXTURE = {
     "num_local_experts": 8,
     "num_experts_per_tok": 2,
 }
+LATENT = {
+    "model_type": "deepseek_v2",
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "q_lora_rank": None,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "intermediate_size": 1024,
+    "first_k_dense_replace": 2,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 128,
+    "vocab_size": 4096,
+    "max_position_embeddings": 8192,
+}
+"""Heads as in DeepSeek-V2 and V3, of which there are 8."""
 ROWS, SIDES = (1, 8, 16, 32, 64, 128, 256, 512, 1024), (256, 512, 1024, 2048, 4096)
 BATCHES, LENGTHS = (1, 4, 16), (1, 16, 128, 1024, 4096)
 HEADS = ((8, 4), (4, 2), (8, 8))
@@ -50,6 +70,16 @@ def prompts_ms(requests: int, length: int, heads: int) -> float:
 def decodes_ms(requests: int, context: int, kv_heads: int) -> float:
     """Return the time of attention over decodes."""
     return 0.007 + 2e-7 * requests * kv_heads * context
+
+
+def latent_ms(requests: int, tokens: int, *, decodes: bool) -> float:
+    """Return the time of latent attention: of decodes on so many tokens, or of prompts of as many."""
+    return 0.011 + (3e-7 if decodes else 1e-8 * tokens) * requests * tokens
+
+
+def up_projection_ms(tokens: int) -> float:
+    """Return the time of half of latent attention's up-projection."""
+    return 0.005 + 2e-6 * tokens
 
 
 def experts_ms(tokens: int, ranks: int, parts: int) -> float:
@@ -76,6 +106,8 @@ def system(
         table(data / "gemm/vllm" / version / "gemm_perf.csv", "gemm_dtype,m,n,k,latency", rows)
     if "attention" not in without:
         _attention(data / "attention/vllm" / version)
+    if "mla" not in without:
+        _latent(data, version)
     if "moe" not in without:
         ways = [(1, 1), (1, 2), (2, 1)]
         rows = [
@@ -102,3 +134,23 @@ def _attention(folder: Path) -> None:
     ]
     table(folder / "context_attention_perf.csv", columns, prompts)
     table(folder / "generation_attention_perf.csv", columns, decodes)
+
+
+def _latent(data: Path, version: str) -> None:
+    """Of another framework, as the package has them."""
+    columns = "mla_dtype,kv_cache_dtype,num_heads,batch_size,isl,step,latency"
+    for name, decodes in (("context", False), ("generation", True)):
+        rows = [
+            ("bfloat16", "bfloat16", heads, requests, *((1, tokens) if decodes else (tokens, 0)), time * heads / 8)
+            for heads, requests, tokens in product((4, 8), BATCHES, LENGTHS)
+            for time in [latent_ms(requests, tokens, decodes=decodes)]
+        ]
+        table(data / "mla/sglang" / version / f"{name}_mla_perf.csv", columns, rows)
+    halves = [
+        ("bfloat16", name, 8, tokens, up_projection_ms(tokens) * by)
+        for name, by in (("mla_gen_pre", 1), ("mla_gen_post", 2))
+        for tokens in ROWS
+    ]
+    table(
+        data / "mla_bmm/sglang" / version / "mla_bmm_perf.csv", "bmm_dtype,op_name,num_heads,num_tokens,latency", halves
+    )

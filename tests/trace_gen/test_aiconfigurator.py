@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.aiconfigurator_tables import (
+    LATENT,
     MIXTURE,
     MODEL,
     ROWS,
@@ -19,9 +20,11 @@ from helpers.aiconfigurator_tables import (
     SYSTEM,
     decodes_ms,
     experts_ms,
+    latent_ms,
     matrix_ms,
     prompts_ms,
     system,
+    up_projection_ms,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -262,12 +265,68 @@ def test_a_mixture_in_no_table_is_the_rooflines(tmp_path: Path) -> None:
     assert counts["expert_gate_up_proj"].roofline and "experts" not in counts
 
 
+def test_latent_attention_has_tables_of_its_own(tmp_path: Path) -> None:
+    """Of another framework, where the wanted one has none: prompts are expanded, decodes absorbed."""
+    model = load(tmp_path, LATENT)
+    perf = measured(system(tmp_path), model)
+    trace = traced(perf, model, batch([1] * 16, [1024] * 16))
+    assert ms(trace, "latent_attention") == pytest.approx(latent_ms(16, 1024, decodes=True), abs=2e-6)
+    assert ms(trace, "q_absorb") == pytest.approx(up_projection_ms(16), abs=2e-6)
+    assert ms(trace, "v_up_proj") == pytest.approx(2 * up_projection_ms(16), abs=2e-6)
+    trace = traced(perf, model, batch([128] * 4))
+    assert ms(trace, "attention") == pytest.approx(latent_ms(4, 128, decodes=False), abs=2e-6)
+    counts = perf.lookups.counts()
+    assert counts["attention"].measured == 2 and counts["q_absorb"].measured == 1
+    assert any("sglang 1.2.0" in note for note in perf.notes)
+
+
+@pytest.mark.parametrize("form", ["expand", "absorb"])
+def test_latent_attention_in_one_form_only_has_the_tables_of_that_form(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(LATENT))
+    model = load_model(str(path), mla=form)  # type: ignore[arg-type]
+    perf = measured(system(tmp_path), model)
+    plain = make_perf_model("roofline", PerfModelOptions(model, load_hardware("A40")))
+    other = batch([1] * 4, [128] * 4) if form == "expand" else batch([128])
+    name = "attention" if form == "expand" else "latent_attention"
+    both = [TraceGenerator(model, Mesh(), one).generate([other]) for one in (perf, plain)]
+    assert ms(both[0], name) == ms(both[1], name) and perf.lookups.counts()["attention"].roofline == 1
+
+
+def test_heads_that_were_not_measured_go_by_those_most_alike(tmp_path: Path) -> None:
+    """16 heads on 8 KV heads: as 8 on 4, of twice as many requests; no lookup counts as measured."""
+    model = load(tmp_path, {**MODEL, "num_attention_heads": 16, "num_key_value_heads": 8})
+    perf = measured(system(tmp_path), model)
+    plain = make_perf_model("roofline", PerfModelOptions(model, load_hardware("A40")))
+    both = [TraceGenerator(model, Mesh(), one).generate([batch([1] * 8, [1024] * 8)]) for one in (perf, plain)]
+    alike = load(tmp_path)
+    roofline = make_perf_model("roofline", PerfModelOptions(alike, load_hardware("A40")))
+    base = ms(TraceGenerator(alike, Mesh(), roofline).generate([batch([1] * 16, [1024] * 16)]), "attention")
+    ratio = decodes_ms(16, 1024, 4) / base
+    assert ms(both[0], "attention") == pytest.approx(ms(both[1], "attention") * ratio, rel=1e-4)
+    assert perf.lookups.counts()["attention"].interpolated == 1
+
+
 def test_the_newest_version_is_read(tmp_path: Path) -> None:
     model = load(tmp_path)
     for newer, by in (("1.9.0", 2.0), ("1.10.0rc2", 3.0), ("1.10.0", 5.0), ("1.10.0rc10", 4.0)):
         system(tmp_path, matrix=lambda m, n, k, by=by: by * matrix_ms(m, n, k), version=newer)  # type: ignore[misc]
     trace = traced(measured(tmp_path, model), model, batch([128]))
     assert ms(trace, "o_proj") == pytest.approx(5 * matrix_ms(128, 256, 512), abs=1e-6)
+
+
+def test_what_the_newest_version_lacks_an_older_one_has(tmp_path: Path) -> None:
+    """The newest may have single operators of new models only."""
+    model = load(tmp_path, MIXTURE)
+    newest = system(system(tmp_path), version="2.0.0") / "data" / SYSTEM
+    _break(newest / "moe/vllm/2.0.0/moe_perf.csv", lambda text: text.replace(",1024,2,8,", ",512,2,8,"))
+    _break(newest / "gemm/vllm/2.0.0/gemm_perf.csv", lambda text: text.replace("bfloat16", "nvfp4"))
+    perf = measured(tmp_path, model)
+    trace = traced(perf, model, batch([128]))
+    assert ms(trace, "o_proj") == pytest.approx(matrix_ms(128, 256, 512), abs=1e-6)
+    parts = [ms(trace, name) for name in ("expert_gate_up_proj", "expert_down_proj")]
+    assert sum(parts) == pytest.approx(experts_ms(128, 1, 1), abs=2e-6)
+    assert any("vllm 1.2.0, vllm 2.0.0" in note for note in perf.notes)
 
 
 def _break(path: Path, edit: Callable[[str], str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from foundation.errors import UserError
@@ -127,12 +127,13 @@ class _Reader:
         sizes = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size")
         if number is None:
             return None
-        kernels = self._file("moe", "moe_perf", sizes, {"moe_dtype": number.name}, also=("distribution",))
-        if kernels is None:
-            return None
-        peak = self._options.hardware.rate(number.arithmetic)
-        found = ExpertTimes(kernels, model.mixtures[0], model.hidden_size, peak, self._bandwidth, number.weight_bytes)
-        return found if found.known else None
+        peak, mixture = self._options.hardware.rate(number.arithmetic), model.mixtures[0]
+        for kernels in self._files("moe", "moe_perf", sizes, {"moe_dtype": number.name}, also=("distribution",)):
+            found = ExpertTimes(kernels, mixture, model.hidden_size, peak, self._bandwidth, number.weight_bytes)
+            if found.known:
+                self._read[kernels.path] = None
+                return found
+        return None
 
     def _attention(self, shape: AttentionShape) -> AttentionTimes | None:
         latent = is_latent(shape)
@@ -170,6 +171,15 @@ class _Reader:
         return self._file("attention", f"{what}_attention_perf", (*sizes, KV_HEADS, HEAD_SIZE, WINDOW), chosen)
 
     def _file(
+        self, family: str, name: str, sizes: tuple[str, ...], chosen: Mapping[str, str], *, anyone: bool = False
+    ) -> Kernels | None:
+        """Return the rows of the newest file that has the texts `chosen`; None where there are none."""
+        kernels = next(self._files(family, name, sizes, chosen, anyone=anyone), None)
+        if kernels is not None:
+            self._read[kernels.path] = None
+        return kernels
+
+    def _files(
         self,
         family: str,
         name: str,
@@ -178,14 +188,12 @@ class _Reader:
         *,
         also: tuple[str, ...] = (),
         anyone: bool = False,
-    ) -> Kernels | None:
-        """Return the rows of a file that have the texts `chosen`, with `also` other texts; None: there are none."""
-        kernels = self._system.read(family, name, sizes, (*chosen, *also), anyone=anyone)
-        kernels = None if kernels is None else kernels.where(**chosen)
-        if kernels is None or not len(kernels.times):
-            return None
-        self._read[kernels.path] = None
-        return kernels
+    ) -> Iterator[Kernels]:
+        """Yield those rows of each file, the newest first, that have the texts `chosen`; with `also` other texts."""
+        for kernels in self._system.read(family, name, sizes, (*chosen, *also), anyone=anyone):
+            own = kernels.where(**chosen)
+            if len(own.times):
+                yield own
 
 
 def _scheme(name: str, schemes: Schemes) -> Scheme | None:

@@ -2,14 +2,14 @@
 
     DIR/data/SYSTEM/FAMILY/FRAMEWORK/VERSION/NAME.parquet      (or NAME.csv, of the same columns)
 
-Sizes are whole numbers, latencies milliseconds. A family has the tables of several versions of a framework; of each
-the newest that has the file is read.
+Sizes are whole numbers, latencies milliseconds. A family has the tables of several versions of a framework; those of
+the newest that has what is asked for count (the newest of all may have single operators of new models only).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,20 +79,20 @@ class System:
 
     def read(
         self, family: str, name: str, sizes: Sequence[str], texts: Sequence[str] = (), *, anyone: bool = False
-    ) -> Kernels | None:
-        """Return the rows of the newest file `name` of `family`; None where there is none.
+    ) -> Iterator[Kernels]:
+        """Yield the rows of each file `name` of `family`, the newest first.
 
-        `anyone`: where the framework has none, another's will do. Columns of `sizes` that a file lacks are 0.
+        `anyone`: then those of other frameworks. Columns of `sizes` that a file lacks are 0.
         """
         folder = self.folder / family
-        frameworks = [self.framework, *(sorted(one.name for one in _folders(folder)) if anyone else ())]
-        for framework in frameworks:
+        others = sorted(one.name for one in _folders(folder) if one.name != self.framework) if anyone else []
+        for framework in (self.framework, *others):
             for versioned in sorted(_folders(folder / framework), key=_age, reverse=True):
                 for ending in ("parquet", "csv"):
                     path = versioned / f"{name}.{ending}"
                     if is_file(path):
-                        return (_parquet if ending == "parquet" else _csv)(path, sizes, texts)
-        return None
+                        yield (_parquet if ending == "parquet" else _csv)(path, sizes, texts)
+                        break
 
 
 def open_system(tables: Path | None, name: str, framework: str) -> System:

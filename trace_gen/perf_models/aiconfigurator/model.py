@@ -112,7 +112,7 @@ class AiconfiguratorModel:
         if self._experts is not None:
             counts.append(self._experts.corrected)
         corrected, used = sum(some for some, _ in counts), sum(rows for _, rows in counts)
-        if not corrected:
+        if not corrected or not self.lookups.counts():
             return self._said
         what = f"{corrected} of {used} rows in use were outliers (a larger size was faster) and take a fitted time"
         return (*self._said, f"{self.lookups.source}: {what}")
