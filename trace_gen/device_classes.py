@@ -24,17 +24,22 @@ class Efficiency:
 
     `compute` and `memory` are fractions of peak FLOP rate and of memory bandwidth (a cache may lift the latter above
     1); `overhead_ns` is the shortest time of such an operator: launching it, filling and draining the device.
-    `tile_ns` is what attention spends on each tile of work beside arithmetic and memory, on one compute unit.
+    `tile_ns` is what attention spends on each tile of work beside arithmetic and memory, on one compute unit;
+    `serial_ns` what decodes take at least for each token of the longest context, where kernels do not split it over
+    compute units.
     """
 
     compute: float
     memory: float
     overhead_ns: float
     tile_ns: float = 0.0
+    serial_ns: float = 0.0
 
 
 EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
     "gemm": Efficiency(0.88, 0.94, 5200.0),
+    "gemm_8bit": Efficiency(0.88, 0.94, 5200.0),
+    "grouped_gemm": Efficiency(0.88, 0.94, 5200.0),
     "attention_prefill": Efficiency(0.70, 0.96, 6150.0, 5100.0),
     "attention_decode": Efficiency(1.0, 0.91, 12400.0, 2300.0),
     "attention_decode_ungrouped": Efficiency(1.0, 0.91, 12400.0, 2300.0),
@@ -43,11 +48,15 @@ EFFICIENCY_CLASSES: Mapping[str, Efficiency] = {
     "sampler": Efficiency(1.0, 0.37, 17500.0),
 }
 """Efficiencies where neither a device nor its class states any: midway between the two devices whose layers were
-measured (`docs/performance_models.md`). Decodes whose query heads share no KV head are as those that do where a file
-does not say otherwise."""
+measured (`docs/performance_models.md`). See also `ALIKE`."""
+
+ALIKE = {"attention_decode_ungrouped": "attention_decode", "gemm_8bit": "gemm", "grouped_gemm": "gemm"}
+"""What is as another class of operators where a file does not say otherwise: decodes whose query heads share no KV
+head, products of 8-bit numbers, and those of experts."""
 
 ATTENTION_KERNELS = ("fa2", "fa3")
 DEFAULT_CACHE_SPEEDUP = 3.5
+MOST_SERIAL_NS = 1e6
 MOST_EFFICIENT = 2.0
 """Fractions of a datasheet's figure: above 1 where clocks or a cache beat it, never far above."""
 
@@ -101,17 +110,19 @@ def _read_efficiencies(fields: Fields, defaults: Mapping[str, Efficiency]) -> di
     """Return every class's efficiency: the file's, and the defaults for what it leaves out."""
     fields.only(set(EFFICIENCY_CLASSES))
     result = dict(defaults)
-    for name in sorted(fields.names()):  # decodes before those without groups, which are as they unless said otherwise
+    for name in sorted(fields.names(), key=lambda name: (name in ALIKE, name)):
         if name not in EFFICIENCY_CLASSES:
             continue
         part, default = fields.object(name), result[name]
-        part.only({"compute", "memory", "overhead_ns", "tile_ns"})
+        part.only({"compute", "memory", "overhead_ns", "tile_ns", "serial_ns"})
         result[name] = Efficiency(
             part.positive_number("compute", high=MOST_EFFICIENT, default=default.compute),
             part.positive_number("memory", high=MOST_EFFICIENT, default=default.memory),
             part.positive_number("overhead_ns", default=default.overhead_ns),
             part.positive_number("tile_ns", default=default.tile_ns),
+            part.number("serial_ns", low=0.0, high=MOST_SERIAL_NS, default=default.serial_ns),
         )
-        if name == "attention_decode" and defaults["attention_decode_ungrouped"] == defaults["attention_decode"]:
-            result["attention_decode_ungrouped"] = result[name]
+        for other, like in ALIKE.items():
+            if like == name and defaults[other] == defaults[like]:
+                result[other] = result[name]
     return result

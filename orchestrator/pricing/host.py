@@ -5,7 +5,8 @@
     synchronous                     host + device
 
 Where a step was not captured as a graph (eager execution, or more tokens than the largest graph), every operator is
-launched by itself: the device is never faster than the host launches.
+launched by itself: the device is never faster than the host launches. Launching is the host's time, too: while it
+launches a step it prepares no other, so a step of decodes takes max(host + launches, device).
 
 Which of a step's time is the host's is told as a class of work of its own.
 """
@@ -69,13 +70,13 @@ class HostPricing:
 
     def _added(self, batch: Batch, stages: IntArray) -> IntArray:
         """Return what the host adds to each stage of a batch, which takes `stages` ``[k, stages]`` by itself."""
-        added = np.zeros_like(stages)
-        if not self._graphs.hold(int(batch.new_tokens.sum())):
-            added = np.maximum(self._launches - stages, 0)
+        eager = not self._graphs.hold(int(batch.new_tokens.sum()))
+        launches = self._launches if eager else np.zeros_like(self._launches)
+        added = np.maximum(launches - stages, 0)
         host = self._times.step_ns + self._times.request_ns * len(batch.requests)
         prompts = bool((batch.new_tokens > np.maximum(batch.samples, 1)).any())
         if self._times.hidden and not prompts:
-            added[:, 0] = np.maximum(added[:, 0], host - stages[:, 0])
+            added[:, 0] = np.maximum(host + launches[0] - stages[:, 0], 0)
         else:
             added[:, 0] += host
         return added

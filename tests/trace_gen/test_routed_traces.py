@@ -155,7 +155,7 @@ def test_models_are_told_what_every_expert_has_and_roofline_takes_the_slowest_ra
     assert (table.flops[0, part.columns] == part.flops.max(axis=1)).all()
     assert (table.mem_bytes[0, part.columns] == part.mem_bytes.max(axis=1)).all()
     hardware = spy.inner.hardware  # type: ignore[attr-defined]
-    efficiency = hardware.efficiencies["gemm"]
+    efficiency = hardware.efficiencies["grouped_gemm"]
     compute = part.flops / (hardware.peak_flops["bf16"] * efficiency.compute) * 1e9
     memory = part.mem_bytes / (hardware.memory_bandwidth * efficiency.memory) * 1e9
     slowest = np.hypot(compute, memory).max(axis=1) + efficiency.overhead_ns

@@ -156,9 +156,10 @@ def _ready(state: State, rules: Rules, flight: int) -> int:
 @inner
 def _added_by_host(state: State, rules: Rules, prices: Prices, flight: int, stage: int, takes: int) -> int:
     """Return what shows of the host's time beside a stage that takes `takes` ns by itself."""
-    batch, added = state.flight, 0
+    batch, launches = state.flight, 0
     if batch[flight, NEW_TOKENS] > rules.largest_graph:
-        added = max(prices.launch_ns[stage] - takes, 0)
+        launches = prices.launch_ns[stage]
+    added = max(launches - takes, 0)
     if stage:
         return added
     count = batch[flight, ROWS]
@@ -168,7 +169,7 @@ def _added_by_host(state: State, rules: Rules, prices: Prices, flight: int, stag
         for row in range(count):
             prompts |= rows[ROW_NEW, row] > 1
         if not prompts:
-            return max(added, host - takes)
+            return max(host + launches - takes, 0)
     return added + host
 
 

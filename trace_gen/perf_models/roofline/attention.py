@@ -3,7 +3,11 @@
 All requests decode (one new token each): the kernel is bound by memory. It reads the KV cache once, query heads that
 share a KV head together, and spends a fixed time on each request's KV head, spread over the compute units:
 
-    overhead + bytes / (bandwidth x efficiency) + tile_ns x requests x KV heads / units
+    spread = bytes / (bandwidth x efficiency) + tile_ns x requests x KV heads / units
+    overhead + max(spread, serial_ns x longest context)
+
+The second counts where kernels leave a context whole (FlashAttention-2 without groups of query heads): the unit that
+reads the longest one is then waited for. A context is measured in the bytes that are moved for it.
 
 Any prompt tokens in the batch: every request is a chunk, a decode being a chunk of one. A tile of work is up to 64
 queries of one head, padded to 64; units work through the tiles in whole waves. A short chunk on a long context so
@@ -39,7 +43,13 @@ from trace_gen.attention_numbers import CompiledAttention
 from trace_gen.device_classes import Efficiency
 from trace_gen.hardware import Hardware
 from trace_gen.perf_model import AttentionPart
-from trace_gen.perf_models.roofline.numbers import QUERY_TILE, SURELY, roofline_numbers, tile_heads
+from trace_gen.perf_models.roofline.numbers import (
+    QUERY_TILE,
+    SURELY,
+    roofline_numbers,
+    serial_ns_a_byte,
+    tile_heads,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -69,7 +79,8 @@ class AttentionRoofline:
         efficiency = self._decode(part.shape)
         chunks = self._alone_ns(part)
         read = self._read_ns(part.shape, part.work.mem_bytes, part.work.flops)
-        decodes = np.minimum(chunks, read + self._tiles_ns(part.shape) + efficiency.overhead_ns)
+        whole = part.work.mem_bytes * serial_ns_a_byte(part.shape, efficiency)
+        decodes = np.minimum(chunks, np.maximum(read + self._tiles_ns(part.shape), whole) + efficiency.overhead_ns)
         return np.where(part.batch.new_tokens == 1, decodes, chunks)
 
     def compiled(self, shape: AttentionShape) -> CompiledAttention:
@@ -108,7 +119,9 @@ class AttentionRoofline:
             read = self._read_ns(shape, moved, flops).cumsum(axis=1)[:, -1]
         else:
             read = self._read_ns(shape, moved.sum(axis=1), flops)
-        return np.asarray(read + moved.shape[1] * self._tiles_ns(shape))
+        spread = np.asarray(read + moved.shape[1] * self._tiles_ns(shape))
+        serial = serial_ns_a_byte(shape, self._decode(shape))
+        return np.maximum(spread, moved.max(axis=1) * serial) if serial else spread
 
     def _read_ns(self, shape: AttentionShape, moved: IntArray, flops: IntArray) -> FloatArray:
         """Return the time of reading so many bytes; what is computed counts where heads stand side by side."""

@@ -47,6 +47,7 @@ from trace_gen.perf_models.roofline.numbers import (
     CHUNK_TILE,
     COMPUTE_NS,
     DECODE_OVERHEAD,
+    DECODE_SERIAL,
     DECODE_TILES,
     HEADS,
     QUERY_TILE,
@@ -95,7 +96,10 @@ def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: Floa
     read: float = moved * numbers[READ_NS]
     if shape[TILE_HEADS] > 1:
         read = _read_ns(attention, count, step, ints)
-    alone: float = read + count * numbers[DECODE_TILES] + numbers[DECODE_OVERHEAD]
+    spread: float = read + count * numbers[DECODE_TILES]
+    if numbers[DECODE_SERIAL] > 0:
+        spread = max(spread, _longest(attention, count, step, ints) * numbers[DECODE_SERIAL])
+    alone = spread + numbers[DECODE_OVERHEAD]
     blocks, padded = -(-shape[TILE_HEADS] // QUERY_TILE), QUERY_TILE / shape[TILE_HEADS]
     mean = flops * padded / numbers[HEADS] * (blocks * numbers[HEADS]) / shape[UNITS]
     least = _kernel_ns(attention, mean, moved, count * blocks)
@@ -103,6 +107,15 @@ def decodes_ns(attention: CompiledAttention, count: int, step: int, floats: Floa
         return alone
     busiest = _busiest(attention, count, step, floats, ints) * padded / numbers[HEADS]
     return min(alone, _kernel_ns(attention, max(mean, busiest), moved, count * blocks))
+
+
+@inner
+def _longest(attention: CompiledAttention, count: int, step: int, ints: IntArray) -> int:
+    """Return the most bytes that are moved for a decode."""
+    most = 0
+    for request in range(count):
+        most = max(most, bytes_of(attention.ints, 1, ints[CONTEXTS, request] + step))
+    return most
 
 
 @inner
@@ -211,16 +224,17 @@ def _kernel_ns(attention: CompiledAttention, busiest: float, moved: int, blocks:
 def _beside_ns(attention: CompiledAttention, new: IntArray, context: IntArray, count: int) -> float:
     """Return what the decodes of a batch with prompts add, where kernels keep them apart (ns)."""
     shape, numbers = attention.ints, attention.floats
-    moved, decodes, read = 0, 0, 0.0
+    moved, decodes, longest, read = 0, 0, 0, 0.0
     for request in range(count):
         if new[request] > 1:
             continue
         decodes += 1
+        longest = max(longest, bytes_of(shape, 1, context[request]))
         if shape[TILE_HEADS] > 1:
             read += _decode_ns(attention, context[request])
         else:
             moved += bytes_of(shape, 1, context[request])
     if shape[TILE_HEADS] == 1:
         read = moved * numbers[READ_NS]
-    added: float = read + decodes * numbers[DECODE_TILES]
+    added: float = max(read + decodes * numbers[DECODE_TILES], longest * numbers[DECODE_SERIAL])
     return added

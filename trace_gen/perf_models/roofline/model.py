@@ -44,11 +44,12 @@ CACHE_SHARE = 0.7
 """The part of the last-level cache that an operator's activations find free."""
 CLASS_NAMES = {
     int(OperatorClass.GEMM): "gemm",
-    int(OperatorClass.GROUPED_GEMM): "gemm",
+    int(OperatorClass.GROUPED_GEMM): "grouped_gemm",
     int(OperatorClass.ELEMENTWISE): "elementwise",
     int(OperatorClass.EMBEDDING): "embedding",
     int(OperatorClass.SAMPLER): "sampler",
 }
+NARROW = (int(Arithmetic.EIGHT), int(Arithmetic.FP8), int(Arithmetic.INT8))
 CACHED = (int(OperatorClass.ELEMENTWISE), int(OperatorClass.EMBEDDING))
 
 
@@ -103,6 +104,9 @@ class RooflineModel:
             chosen = operators.kinds == kind
             busy = self._busy_ns(flops[chosen], peaks[chosen], moved[chosen], name, kind in CACHED)
             result[chosen] = busy + self.hardware.efficiencies[name].overhead_ns
+        narrow = (operators.kinds == int(OperatorClass.GEMM)) & np.isin(operators.arithmetic, NARROW)
+        busy = self._busy_ns(flops[narrow], peaks[narrow], moved[narrow], "gemm_8bit", cached=False)
+        result[narrow] = busy + self.hardware.efficiencies["gemm_8bit"].overhead_ns
         for part in operators.experts:
             result[part.columns] = self._slowest_ns(part, peaks[part.columns])
         return result

@@ -24,16 +24,18 @@ TILE_HEADS, UNITS, APART = range(SHAPE_NUMBERS, SHAPE_NUMBERS + 3)
     COMPUTE_NS,
     DECODE_TILES,
     DECODE_OVERHEAD,
-) = range(9)
+    DECODE_SERIAL,
+) = range(10)
 """Places of `CompiledAttention.floats`: heads with tiles of their own; of chunks a unit's FLOP/s, bytes/s, a tile's
-time and the overhead; of decodes the time of a byte, of a FLOP, of a request's tiles, and the overhead."""
+time and the overhead; of decodes the time of a byte, of a FLOP, of a request's tiles, the overhead, and the time of a
+byte of the longest context."""
 
 
 def roofline_numbers(
     shape: AttentionShape, peak: float, bandwidth: float, units: int, chunk: Efficiency, decode: Efficiency, apart: bool
 ) -> CompiledAttention:
     """Return the numbers of `shape` on a device of so many `units`, with the efficiencies of chunks and decodes."""
-    floats = np.empty(DECODE_OVERHEAD + 1)
+    floats = np.empty(DECODE_SERIAL + 1)
     floats[HEADS] = tile_heads(shape)
     floats[UNIT_RATE] = peak * chunk.compute / units
     floats[CHUNK_RATE] = bandwidth * chunk.memory
@@ -42,8 +44,14 @@ def roofline_numbers(
     floats[COMPUTE_NS] = 1e9 / (peak * chunk.compute)
     floats[DECODE_TILES] = decode.tile_ns * shape.kv_heads / units
     floats[DECODE_OVERHEAD] = decode.overhead_ns
+    floats[DECODE_SERIAL] = serial_ns_a_byte(shape, decode)
     ints = np.array([*shape_numbers(shape), shape.tile_heads, units, int(apart)], dtype=np.int64)
     return CompiledAttention(ROOFLINE, ints, floats, np.zeros(0, dtype=np.int64), np.zeros(0))
+
+
+def serial_ns_a_byte(shape: AttentionShape, decode: Efficiency) -> float:
+    """Return `serial_ns` as the time of each byte that is moved for the longest context."""
+    return decode.serial_ns / shape.kv_bytes
 
 
 def tile_heads(shape: AttentionShape) -> float:
