@@ -72,7 +72,7 @@ class HostPricing:
         """Return what the host adds to each stage of a batch, which takes `stages` ``[k, stages]`` by itself."""
         eager = not self._graphs.hold(int(batch.new_tokens.sum()))
         launches = self._launches if eager else np.zeros_like(self._launches)
-        added = np.maximum(launches - stages, 0)
+        added: IntArray = np.maximum(launches - stages, 0)
         host = self._times.step_ns + self._times.request_ns * len(batch.requests)
         prompts = bool((batch.new_tokens > np.maximum(batch.samples, 1)).any())
         if self._times.hidden and not prompts:

@@ -65,8 +65,9 @@ class ServerHost:
     """What the host of a policy's server does for a step, times in microseconds.
 
     `step_us` for any step, `request_us` more for each request in it, `launch_us` for every operator of a step that is
-    no captured graph, `eager_us` where nothing was compiled either; `hidden`: steps of decodes are prepared while the device runs the step before. `largest_graph`:
-    the tokens of the largest step that is captured as a graph, 0 where none is.
+    no captured graph, `eager_us` where nothing was compiled either; `hidden`: steps of decodes are prepared while the
+    device runs the step before. `largest_graph`: the tokens of the largest step that is captured as a graph, 0 where
+    none is.
     """
 
     step_us: float

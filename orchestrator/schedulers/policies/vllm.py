@@ -126,8 +126,8 @@ class VllmSettings(ServerPolicy):
         (github.com/vllm-project/vllm, issues 6854 and 20727). Launching an operator of a compiled model is some three
         calls of PyTorch at 10 to 15 us each, an estimate. Eager servers compile nothing: the text model of
         Qwen2.5-Omni-7B decodes in 22 to 23 ms on an A800, 13 ms with graphs (github.com/vllm-project/vllm-omni, issue
-        7960), which less the 4 ms are some 70 us for each of its 255 operators. Graphs are captured up to twice `max_num_seqs`, 512 tokens at most
-        (`VllmConfig._set_cudagraph_sizes`).
+        7960), which less the 4 ms are some 70 us for each of its 255 operators. Graphs are captured up to
+        twice `max_num_seqs`, 512 tokens at most (`VllmConfig._set_cudagraph_sizes`).
         """
         largest = min(2 * (self.max_num_seqs or 256), 512)
         return ServerHost(4000.0, 4.0, 40.0, 70.0, hidden=self.runs_ahead, largest_graph=largest)
