@@ -182,7 +182,8 @@ def _part(count: int, tokens: int, heads: int, kv_heads: int, prompts: bool) -> 
     kv = 4 * HEAD * kv_heads
     shape = AttentionShape(heads, kv_heads, 4 * HEAD * heads, kv, 2 * HEAD * heads, 2 * HEAD * heads, kv)
     new, context = (tokens, 0) if prompts else (1, tokens)
-    batch = BatchShape(*(np.full(count, value, dtype=np.int64) for value in (0, new, context, 1)))
+    ids, new_tokens, context_tokens, samples = (np.full(count, value, dtype=np.int64) for value in (0, new, context, 1))
+    batch = BatchShape(ids, new_tokens, context_tokens, samples=samples)
     return AttentionPart(np.zeros(1, dtype=np.int64), False, shape, batch, shape.work(batch))
 
 
