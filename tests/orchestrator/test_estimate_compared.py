@@ -118,16 +118,16 @@ def test_the_original_experiment_on_an_ideal_device(tmp_path: Path, ideal: str) 
 
 
 def test_the_original_experiment_on_an_a100(tmp_path: Path) -> None:
-    """The same on the A100-80G with its fitted efficiencies: a fifth too little, for no kernel reaches the datasheet's
-    bandwidth, until that is said: with 0.78 of it all errors are below 5 % again (here 1.3 %). No measurement: none
-    is at hand."""
+    """The same on the A100-80G with its fitted efficiencies: over a third too little, for no kernel reaches the
+    datasheet's bandwidth, until that is said: with 0.62 of it all errors are below 5 % again (here 0.9 %). No
+    measurement: none is at hand."""
     registries = Registries(tmp_path)
     plain = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1)).curves["token_phase"].error
-    assert plain.min() > -0.24 and plain.max() < -0.20
-    found = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), efficiency=0.78)
+    assert plain.min() > -0.40 and plain.max() < -0.36
+    found = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), efficiency=0.62)
     assert all(np.abs(curve.error).max() < 0.015 for curve in found.curves.values())
     equal = compared(registries, "facebook/opt-6.7b", "A100-80G", Asked(1024, 512, 1), found.equal_efficiency or 0)
-    assert abs(equal.curves["token_phase"].error[-1]) < 1e-12 and 0.77 < equal.estimate.efficiency < 0.78
+    assert abs(equal.curves["token_phase"].error[-1]) < 1e-12 and 0.615 < equal.estimate.efficiency < 0.625
 
 
 def test_the_original_experiment_by_the_datasheets_roofline(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_prompt_phases_of_the_full_simulation_hardly_know_the_batch(tmp_path: Pa
 
 
 def test_prompt_phases_of_the_full_simulation_are_a_line_but_for_short_ones(tmp_path: Path) -> None:
-    """OPT-30B on the A100-80G up to 2048 tokens: within 2.5 % from 512 tokens on, far slower than the line below."""
+    """OPT-30B on the A100-80G up to 2048 tokens: within 3.5 % from 512 tokens on, far slower than the line below."""
     spec = known(Registries(tmp_path), "facebook/opt-30b", "A100-80G").run(RooflineSettings())
     entry, line = prompt_speed(simulated(spec), "the roofline")
     errors = [count / line.ptps / spent - 1 for count, spent in zip(entry.tokens, entry.latencies, strict=True)]
-    assert entry.tokens == PROMPT_TOKENS and max(abs(error) for error in errors[2:]) < 0.025
+    assert entry.tokens == PROMPT_TOKENS and max(abs(error) for error in errors[2:]) < 0.035
     assert errors[0] < -0.3 and line.intercept is not None and line.intercept > 0.005
 
 
