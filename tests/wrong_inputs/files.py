@@ -227,6 +227,8 @@ HARDWARE: dict[str, dict[str, Any]] = {
     "neither": {"memory_gb": None},
     "eff7": {"efficiency": {"gemm": {"compute": 7}}},
     "effx": {"efficiency": {"gem": {"compute": 0.7}}},
+    "effs": {"efficiency": {"attention_decode_ungrouped": {"serial_ns": -1}}},
+    "clas": {"class": "hoper"},
     "peakx": {"peak_tflops": {"fp17": 5}},
     "peak0": {"peak_tflops": {"bf16": 0}},
     "peaknone": {"peak_tflops": {"fp32": 5}},
