@@ -65,7 +65,7 @@ class Bench:
         graph = [] if work.graph is None else write_files(work.graph, output.parent)
         command = self.command(work, output if work.writes else None, graph)
         runs = [spent(command, self._checkout) for _ in range(self._repeat + 1)][1:]
-        base = self._bare if work.name in ("help", "analytical") else self._numpy
+        base = self._bare if work.name == "help" else self._numpy
         return Measured(
             max(statistics.median(run.cpu_s for run in runs) - base, 0.0),
             statistics.median(run.peak_mb for run in runs),
