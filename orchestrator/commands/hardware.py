@@ -1,13 +1,12 @@
 """`orrery hardware`: what devices, nodes and fabrics there are, with their figures and sources.
 
 orrery hardware                 a table of all
-orrery hardware H200        one of them, every figure
+orrery hardware H200            one of them, every figure
 orrery hardware --json          the same for programs
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from foundation.records import dataclass
@@ -43,22 +42,12 @@ def run(arguments: Sequence[str]) -> int:
             )
         )
         return 0
-    _print(read(HardwareCommand, Layers(flags=parse(arguments, catalogue(HardwareCommand), first="name"))))
-    return 0
-
-
-def _print(wanted: HardwareCommand) -> None:
     from orchestrator.listing import devices
+    from orchestrator.listing.telling import tell
 
-    if wanted.json:
-        import json
-
-        found = devices.all_as_json() if wanted.name is None else devices.one_as_json(wanted.name)
-        print(json.dumps(found, indent=2))
-    elif wanted.name is None:
-        devices.print_all(sys.stdout)
-    else:
-        devices.print_one(wanted.name, sys.stdout)
+    wanted = read(HardwareCommand, Layers(flags=parse(arguments, catalogue(HardwareCommand), first="name")))
+    tell(devices, wanted.name, as_json=wanted.json)
+    return 0
 
 
 commands.register("hardware")(

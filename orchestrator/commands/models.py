@@ -1,13 +1,12 @@
 """`orrery models`: what models there are, with their figures and sources.
 
 orrery models                 a table of all
-orrery models Llama-3.1-8B one of them, every figure
+orrery models Llama-3.1-8B    one of them, every figure
 orrery models --json          the same for programs
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from foundation.records import dataclass
@@ -42,22 +41,12 @@ def run(arguments: Sequence[str]) -> int:
             )
         )
         return 0
-    _print(read(ModelsCommand, Layers(flags=parse(arguments, catalogue(ModelsCommand), first="name"))))
-    return 0
-
-
-def _print(wanted: ModelsCommand) -> None:
     from orchestrator.listing import models
+    from orchestrator.listing.telling import tell
 
-    if wanted.json:
-        import json
-
-        found = models.all_as_json() if wanted.name is None else models.one_as_json(wanted.name)
-        print(json.dumps(found, indent=2))
-    elif wanted.name is None:
-        models.print_all(sys.stdout)
-    else:
-        models.print_one(wanted.name, sys.stdout)
+    wanted = read(ModelsCommand, Layers(flags=parse(arguments, catalogue(ModelsCommand), first="name")))
+    tell(models, wanted.name, as_json=wanted.json)
+    return 0
 
 
 commands.register("models")(Command("list what models there are, with their figures and sources", run))
